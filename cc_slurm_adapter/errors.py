@@ -1,0 +1,59 @@
+"""Every error this program raises on purpose, in one tree.
+
+Foreign exceptions (OSError, sqlite3.Error, http.client.HTTPException ...) are translated
+into these at the module where the effect happens, and nowhere else.
+"""
+
+from __future__ import annotations
+
+
+class AdapterError(Exception):
+    """An error that an administrator can act on; its text is one line and says what to do next."""
+
+
+class UsageError(AdapterError):
+    """The command line is wrong."""
+
+
+class ConfigError(AdapterError):
+    """The configuration cannot be used. `problems` holds one line for each thing that is wrong."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class StateError(AdapterError):
+    """The pid file, the state folder, the database or the socket cannot be used."""
+
+
+class AlreadyRunning(StateError):
+    """Another daemon holds the pid file's lock."""
+
+
+class SlurmError(AdapterError):
+    """Slurm was asked and gave no usable answer: nothing may be concluded from it."""
+
+
+class CommandMissing(SlurmError):
+    """A Slurm command is not in PATH."""
+
+
+class CommandFailed(SlurmError):
+    """A Slurm command exited non-zero, took too long or printed too much."""
+
+
+class CommandCancelled(SlurmError):
+    """The daemon stops, so the command was ended."""
+
+
+class UnexpectedOutput(SlurmError):
+    """Slurm's output has not the shape that this program knows; `path` is the place that broke."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path = path
+
+
+class SinkError(AdapterError):
+    """A destination could not be asked (refused, reset, timed out, closed)."""

@@ -1,0 +1,160 @@
+"""What is known of jobs, in this program's own words.
+
+Slurm's words stop at `slurm/`, cc-backend's words begin in `sinks/`; between them there is `Run`:
+one stay of a job on its nodes, from its start to its end. A requeued job has several runs, and so
+has a job id that was given out again.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import NamedTuple, Optional
+
+
+class RunKey(NamedTuple):
+    """Names one run for ever. `start_time` is in Unix seconds."""
+
+    cluster: str
+    job_id: int
+    start_time: int
+
+    def __str__(self) -> str:
+        return f"job {self.job_id} of {self.cluster} (start {self.start_time})"
+
+
+class Phase(enum.Enum):
+    """Where a run stands."""
+
+    WAITING = "waiting"
+    """Holds nothing: pending, or requeued and pending again."""
+    CONFIGURING = "configuring"
+    """Holds its nodes but they are still being made ready: its start time may move."""
+    RUNNING = "running"
+    """Holds its nodes. Suspended and stopped runs do so too."""
+    ENDED = "ended"
+    """Over; `EndState` says how. COMPLETING belongs here: its state and end time are final."""
+
+
+class EndState(enum.Enum):
+    """How a run ended. The values are the words for people and for the outbox."""
+
+    BOOT_FAIL = "boot_fail"
+    CANCELLED = "cancelled"
+    COMPLETED = "completed"
+    DEADLINE = "deadline"
+    FAILED = "failed"
+    NODE_FAIL = "node_fail"
+    OUT_OF_MEMORY = "out_of_memory"
+    PREEMPTED = "preempted"
+    TIMEOUT = "timeout"
+
+
+class Sharing(enum.Enum):
+    """Who else may be on the nodes of a run."""
+
+    WHOLE_NODE = "whole_node"
+    ONE_USER = "one_user"
+    ANY_USER = "any_user"
+
+
+class Missing(enum.Enum):
+    """A fact that could not be had any more when the run was first seen."""
+
+    CORES = "cores"
+    GPUS = "gpus"
+
+
+class Sighting(NamedTuple):
+    """A line of the short listing: one job as it stands now, from columns that no user controls."""
+
+    job_id: int
+    phase: Phase
+    start_time: Optional[int]
+    """Unix seconds; None while the job waits."""
+    end_time: Optional[int]
+    """Unix seconds, only for a run that is over."""
+    end_state: Optional[EndState]
+    """None unless the listing itself names it: a completing run's comes with its details."""
+    raw_state: str
+
+
+class End(NamedTuple):
+    """How and when a run ended. `end_time` is in Unix seconds; `raw_state` is Slurm's own word."""
+
+    end_state: EndState
+    end_time: int
+    raw_state: str
+
+
+@dataclass(frozen=True)
+class Resource:
+    """What a run holds of one node."""
+
+    hostname: str
+    cores: tuple[int, ...] = ()
+    """Core numbers of the node, socket by socket: socket * cores per socket + core."""
+    gpus: tuple[int, ...] = ()
+    """Slurm's indices of the node's GPUs."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run with all that is reported of it."""
+
+    key: RunKey
+    phase: Phase
+    end: Optional[End]
+    user: str
+    account: str
+    partition: str
+    name: str
+    submit_time: int
+    """Unix seconds."""
+    walltime: Optional[int]
+    """Seconds; None when there is no limit."""
+    num_cpus: int
+    """CPUs as Slurm counts them: hardware threads."""
+    num_gpus: int
+    """As Slurm counts them, also when their indices are no longer known."""
+    sharing: Sharing
+    resources: tuple[Resource, ...]
+    array_job_id: Optional[int] = None
+    array_task_id: Optional[int] = None
+    missing: frozenset[Missing] = field(default_factory=frozenset)
+    slurm_info: str = ""
+    """The text of `scontrol show job`, for people."""
+    job_script: str = ""
+
+    @property
+    def never_ran(self) -> bool:
+        """A job that was cancelled while it waited: it has a state and times but never had a node."""
+        return self.phase is Phase.ENDED and not self.resources
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """One node after a poll. Memory in MB; GPUs and CPUs as counts."""
+
+    hostname: str
+    states: tuple[str, ...]
+    cpus_allocated: int
+    memory_allocated: int
+    gpus_allocated: int
+    jobs_running: int = 0
+
+
+@dataclass(frozen=True)
+class HookEvent:
+    """A prolog or epilog call that named a job of our cluster."""
+
+    job_id: int
+    context: str
+    """Slurm's SLURM_SCRIPT_CONTEXT: prolog_slurmctld, epilog_slurmctld, prolog_slurmd, epilog_slurmd, or ''."""
+    received: float
+    """time.monotonic() of its arrival."""
+
+    @property
+    def is_end(self) -> bool:
+        """An epilog: the job should be over."""
+        return self.context.startswith("epilog")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 
 class RunKey(NamedTuple):
@@ -70,11 +70,11 @@ class Sighting(NamedTuple):
 
     job_id: int
     phase: Phase
-    start_time: Optional[int]
+    start_time: int | None
     """Unix seconds; None while the job waits."""
-    end_time: Optional[int]
+    end_time: int | None
     """Unix seconds, only for a run that is over."""
-    end_state: Optional[EndState]
+    end_state: EndState | None
     """None unless the listing itself names it: a completing run's comes with its details."""
     raw_state: str
 
@@ -104,14 +104,14 @@ class Run:
 
     key: RunKey
     phase: Phase
-    end: Optional[End]
+    end: End | None
     user: str
     account: str
     partition: str
     name: str
     submit_time: int
     """Unix seconds."""
-    walltime: Optional[int]
+    walltime: int | None
     """Seconds; None when there is no limit."""
     num_cpus: int
     """CPUs as Slurm counts them: hardware threads."""
@@ -119,8 +119,8 @@ class Run:
     """As Slurm counts them, also when their indices are no longer known."""
     sharing: Sharing
     resources: tuple[Resource, ...]
-    array_job_id: Optional[int] = None
-    array_task_id: Optional[int] = None
+    array_job_id: int | None = None
+    array_task_id: int | None = None
     missing: frozenset[Missing] = field(default_factory=frozenset)
     slurm_info: str = ""
     """The text of `scontrol show job`, for people."""
@@ -150,7 +150,7 @@ class HookEvent:
 
     job_id: int
     context: str
-    """Slurm's SLURM_SCRIPT_CONTEXT: prolog_slurmctld, epilog_slurmctld, prolog_slurmd, epilog_slurmd, or ''."""
+    """Slurm's SLURM_SCRIPT_CONTEXT (prolog_slurmctld, epilog_slurmctld, prolog_slurmd, epilog_slurmd) or ''."""
     received: float
     """time.monotonic() of its arrival."""
 

@@ -150,7 +150,7 @@ class HookEvent:
 
     job_id: int
     context: str
-    """Slurm's SLURM_SCRIPT_CONTEXT (prolog_slurmctld, epilog_slurmctld, prolog_slurmd, epilog_slurmd) or ''."""
+    """Slurm's SLURM_SCRIPT_CONTEXT (prolog_slurmctld, epilog_slurmd ...), or '' where there was none."""
     received: float
     """time.monotonic() of its arrival."""
 

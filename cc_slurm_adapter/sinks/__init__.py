@@ -1,0 +1,121 @@
+"""Destinations. One file a destination; each gives the same few methods and judges its own answers."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from cc_slurm_adapter.job import End, NodeState, Run, RunKey
+
+
+class Kind(enum.Enum):
+    """What a row of the outbox tells."""
+
+    START = "start"
+    STOP = "stop"
+
+
+class Verdict(enum.Enum):
+    """What an answer means for the row that was sent."""
+
+    DELIVERED = enum.auto()
+    PARKED = enum.auto()
+    """Refused; it may be accepted later, after somebody acted."""
+    SHADOWED = enum.auto()
+    """Refused because of another run of the same job: never sent again, and neither is its stop."""
+    START_FIRST = enum.auto()
+    """The stop of a run that the destination does not know: its start goes first."""
+    TOO_LARGE = enum.auto()
+    """Cut the texts and send it again; parked when there is nothing left to cut."""
+    ROW_TROUBLE = enum.auto()
+    """This row alone waits; after five tries it is parked."""
+    LATER = enum.auto()
+    """Nothing can be concluded yet: tried again after `retry_after`, however often."""
+    SINK_TROUBLE = enum.auto()
+    """The destination is away or busy: everything for it waits."""
+    HELD = enum.auto()
+    """The destination refuses us as such (token, address): everything for it waits, and somebody must act."""
+
+
+class Answer(NamedTuple):
+    """A verdict with the words for the log. `retry_after` is in seconds, when the destination names a time."""
+
+    verdict: Verdict
+    reason: str = ""
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One row on its way."""
+
+    row_id: int
+    key: RunKey
+    kind: Kind
+    payload: bytes
+    refusals: int
+    """How often the destination refused this very row."""
+    first_sent: float
+    """Unix time at which it first left, whatever came of that; 0 before."""
+
+
+class RunningRow(NamedTuple):
+    """A run that the destination believes to be running."""
+
+    job_id: int
+    start_time: int
+
+
+class Connection(Protocol):
+    """One way to a destination, used by one thread."""
+
+    def deliver(self, delivery: Delivery) -> Answer:
+        """Send a row and judge the answer. Never raises for what a destination can do."""
+        ...
+
+    def post_nodes(self, cluster: str, nodes: list[NodeState]) -> Answer:
+        """Send the states of all nodes."""
+        ...
+
+    def running_rows(self, cluster: str) -> Iterable[RunningRow]:
+        """All runs that the destination believes to be running. Raises SinkError."""
+        ...
+
+    def cluster_names(self) -> list[str]:
+        """The clusters that the destination knows. Raises SinkError."""
+        ...
+
+    def abort(self) -> None:
+        """End whatever is under way; called from another thread when the daemon stops."""
+        ...
+
+    def close(self) -> None:
+        """Close it; called by the thread that used it."""
+        ...
+
+
+class Sink(Protocol):
+    """A destination."""
+
+    @property
+    def name(self) -> str:
+        """Names its rows in the outbox: never changes."""
+        ...
+
+    def encode_start(self, run: Run) -> bytes:
+        """The message that a run began."""
+        ...
+
+    def encode_stop(self, key: RunKey, end: End) -> bytes:
+        """The message that a run ended."""
+        ...
+
+    def cut(self, payload: bytes) -> bytes | None:
+        """A start without its longest text; None when there is none left."""
+        ...
+
+    def connect(self) -> Connection:
+        """A connection for one thread; opens nothing yet."""
+        ...

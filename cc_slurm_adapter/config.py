@@ -1,0 +1,262 @@
+"""The configuration: the settings of the table, read, checked and frozen into `Config`."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cc_slurm_adapter import config_values as values
+from cc_slurm_adapter.config_file import (
+    ConfigFile,
+    beside,
+    read_config_file,
+    read_secret_file,
+    reason,
+    secret_path,
+)
+from cc_slurm_adapter.errors import ConfigError
+from cc_slurm_adapter.prep import TcpAddress, UnixAddress, read_secret
+from cc_slurm_adapter.settings import BY_NAME, REMOVED, SETTINGS, Setting
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings, checked; a field for each row of `SETTINGS`. Times are in seconds."""
+
+    pid_file_path: str
+    prep_sock_listen_path: UnixAddress | TcpAddress
+    prep_sock_connect_path: UnixAddress | TcpAddress
+    prep_secret_file: str
+    prep_allow: tuple[values.Network, ...]
+    prep_events_path: str
+    """The default is filled in already."""
+    last_run_path: str
+    state_path: str
+    """The default is filled in already."""
+    cluster_name: str
+    slurm_conf: str
+    slurm_poll_interval: int
+    slurm_query_delay: int
+    slurm_query_max_span: int
+    slurm_max_retries: int
+    cc_poll_interval: int
+    cc_rest_submit_jobs: bool
+    cc_rest_url: str
+    """Without a slash at the end and without /api."""
+    cc_rest_jwt: str = field(repr=False)
+    cc_rest_jwt_file: str
+    cc_rest_ca_file: str
+    gpu_pci_addrs: values.GpuPciAddrs
+    ignore_hosts: re.Pattern[str] | None
+    nats_server: str
+    nats_port: int
+    nats_subject: str
+    nats_user: str
+    nats_password: str = field(repr=False)
+    nats_creds_file: str
+    nats_nkey_seed_file: str
+
+    @property
+    def events_path(self) -> str:
+        """The folder of the event files."""
+        return self.prep_events_path
+
+
+class _Draft:
+    """What was found while the settings are read: all problems are told at once."""
+
+    def __init__(self) -> None:
+        self.fields: dict[str, Any] = {}
+        self.wrong: set[str] = set()
+        self.problems: list[str] = []
+        self.warnings: list[str] = []
+
+
+def load_config(path: str, *, explicit: bool) -> tuple[Config, list[str]]:
+    """Read and check the configuration; returns it with warnings for the log.
+
+    `explicit` tells whether the path was given by the caller or is the default. Raises ConfigError
+    with all problems at once: an unreadable file or secret, wrong values, missing settings.
+    """
+    file = _read(path, explicit=explicit)
+    draft, config = _parse(file)
+    draft.problems += _unreadable_files(config)
+    if draft.problems:
+        raise ConfigError([f"{path}: {problem}" for problem in draft.problems])
+    warnings = draft.warnings + _exposed_secrets(config, file.mode)
+    return config, [f"{path}: {warning}" for warning in warnings]
+
+
+def parse_config(settings: Mapping[str, object]) -> tuple[Config, list[str]]:
+    """The same for settings that were read already; looks at no file. Raises ConfigError."""
+    entries = {key.lower(): (key, value) for key, value in settings.items() if value is not None}
+    draft, config = _parse(ConfigFile(entries, []))
+    if draft.problems:
+        raise ConfigError(draft.problems)
+    return config, draft.warnings
+
+
+def _read(path: str, *, explicit: bool) -> ConfigFile:
+    try:
+        return read_config_file(path)
+    except FileNotFoundError:
+        hint = "check the path after -config" if explicit else "create it, or name another file with -config"
+        raise ConfigError([f"the configuration file {path} does not exist: {hint}"]) from None
+    except (OSError, ValueError) as error:
+        raise ConfigError([f"cannot read the configuration file {path}: {reason(error)}"]) from None
+    except ConfigError as error:
+        raise ConfigError([f"{path}: {problem}" for problem in error.problems]) from None
+
+
+def _parse(file: ConfigFile) -> tuple[_Draft, Config]:
+    draft = _Draft()
+    draft.warnings += [f"{key}: occurs more than once, the last one counts" for key in file.repeated]
+    for setting in SETTINGS:
+        draft.fields[setting.field] = _parse_setting(setting, file, draft)
+    _warn_of_unknown_keys(file, draft)
+    config = _with_default_paths(draft.fields)
+    _check_destinations(config, draft)
+    return draft, config
+
+
+def _parse_setting(setting: Setting, file: ConfigFile, draft: _Draft) -> object:
+    given = [file.entries[name.lower()] for name in (*setting.old_names, setting.key) if name.lower() in file.entries]
+    if len(given) > 1:
+        draft.warnings.append(f"{given[0][0]}: ignored because {setting.key} is set")
+    if given:
+        return _parse_value(setting, *given[-1], draft)
+    return setting.parse(setting.default, draft.warnings.append)
+
+
+def _parse_value(setting: Setting, key: str, value: object, draft: _Draft) -> object:
+    try:
+        return setting.parse(value, lambda text: draft.warnings.append(f"{key}: {text}"))
+    except values.WrongValue as error:
+        shown = _type_name(value) if setting.secret or error.hide else _shorten(json.dumps(value))
+        draft.problems.append(f"{key}: got {shown}, {error}")
+    # The default stands in for a wrong value, so that the other settings can be checked as well.
+    draft.wrong.add(setting.key)
+    return setting.parse(setting.default, draft.warnings.append)
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _type_name(value: object) -> str:
+    names = {str: "an unusable text", bool: "true or false", int: "a number", float: "a number", list: "a list"}
+    return names.get(type(value), "an object")
+
+
+def _warn_of_unknown_keys(file: ConfigFile, draft: _Draft) -> None:
+    for lower, (key, _) in file.entries.items():
+        if lower in REMOVED:
+            draft.warnings.append(f"{key}: {REMOVED[lower]}")
+        elif lower not in BY_NAME:
+            nearest = difflib.get_close_matches(lower, BY_NAME, n=1)
+            hint = f"did you mean {BY_NAME[nearest[0]].key}?" if nearest else "-help lists all keys"
+            draft.warnings.append(f"{key}: unknown key, ignored; {hint}")
+
+
+def _with_default_paths(fields: dict[str, Any]) -> Config:
+    last_run_path = fields["last_run_path"]
+    fields["prep_events_path"] = fields["prep_events_path"] or beside(last_run_path, "events")
+    fields["state_path"] = fields["state_path"] or beside(last_run_path, "state.sqlite")
+    return Config(**fields)
+
+
+def _check_destinations(config: Config, draft: _Draft) -> None:
+    if config.nats_server:
+        draft.warnings.append("natsServer: this version does not publish to NATS yet, it is ignored")
+    if config.cc_rest_jwt and config.cc_rest_jwt_file:
+        draft.warnings.append("ccRestJwt: ignored because ccRestJwtFile is set")
+    if not config.cc_rest_submit_jobs:
+        draft.problems.append("ccRestSubmitJobs: got false, expected true: REST is the only way to report jobs so far")
+        return
+    if not config.cc_rest_url and "ccRestUrl" not in draft.wrong:
+        draft.problems.append("ccRestUrl: is missing, expected the address of cc-backend")
+    if not (config.cc_rest_jwt or config.cc_rest_jwt_file) and not draft.wrong & {"ccRestJwt", "ccRestJwtFile"}:
+        draft.problems.append("ccRestJwt: is missing, expected a token here or the name of its file in ccRestJwtFile")
+
+
+def read_token(config: Config) -> str:
+    """The token for cc-backend, read again from its file if it lies in one. Raises ConfigError."""
+    if not config.cc_rest_jwt_file:
+        return config.cc_rest_jwt
+    found = read_secret_file("ccRestJwtFile", config.cc_rest_jwt_file)
+    try:
+        values.check_token(found)
+    except values.WrongValue as error:
+        raise ConfigError([f"ccRestJwtFile: {secret_path(config.cc_rest_jwt_file)}: {error}"]) from None
+    return found
+
+
+def _unreadable_files(config: Config) -> list[str]:
+    problems = []
+    for read in (read_token, read_prep_secret, _read_ca_file):
+        try:
+            read(config)
+        except ConfigError as error:
+            problems += error.problems
+    return problems
+
+
+def read_prep_secret(config: Config) -> bytes | None:
+    """The secret that hooks sign their events with; None without prepSecretFile. Raises ConfigError."""
+    return read_secret(config.prep_secret_file) if config.prep_secret_file else None
+
+
+def _read_ca_file(config: Config) -> None:
+    if not config.cc_rest_ca_file:
+        return
+    try:
+        with open(config.cc_rest_ca_file, "rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise ConfigError([f"ccRestCaFile: cannot read {config.cc_rest_ca_file}: {reason(error)}"]) from None
+
+
+def _exposed_secrets(config: Config, mode: int) -> list[str]:
+    warnings = []
+    held = [setting.key for setting in SETTINGS if setting.secret and getattr(config, setting.field)]
+    if held and mode & stat.S_IROTH:
+        warnings.append(f"everyone on this host can read this file and {' and '.join(held)} in it: run chmod o-r")
+    for key, name in (("ccRestJwtFile", config.cc_rest_jwt_file), ("prepSecretFile", config.prep_secret_file)):
+        if name and _others_can_read(secret_path(name)):
+            warnings.append(f"{key}: everyone on this host can read {secret_path(name)}: run chmod o-r on it")
+    return warnings
+
+
+def _others_can_read(path: str) -> bool:
+    try:
+        return bool(os.stat(path).st_mode & stat.S_IROTH)
+    except OSError:
+        return False
+
+
+def masked(config: Config) -> dict[str, object]:
+    """Every key with the value in effect, as JSON would have it; secrets are replaced by '***'."""
+    return {setting.key: _masked_value(setting, getattr(config, setting.field)) for setting in SETTINGS}
+
+
+def _masked_value(setting: Setting, value: Any) -> object:
+    if setting.secret:
+        return "***" if value else ""
+    if setting.key == "gpuPciAddrs":
+        return {pattern.pattern: list(addresses) for pattern, addresses in value}
+    if isinstance(value, tuple):
+        return [str(item) for item in value]
+    if isinstance(value, re.Pattern):
+        return value.pattern
+    return value if isinstance(value, (bool, int)) else str(value or "")
+
+
+def settings_reference() -> list[tuple[str, str, str]]:
+    """(key, default as JSON, help) of every setting, for documentation and -help."""
+    return [(setting.key, json.dumps(setting.default), setting.help) for setting in SETTINGS]

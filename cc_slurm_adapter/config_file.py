@@ -1,0 +1,122 @@
+"""Reads the configuration file, and the files that hold one secret each.
+
+Hooks read their few settings with this module alone. It therefore imports nothing that is slow to
+load: no dataclasses, no typing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from cc_slurm_adapter.errors import ConfigError
+
+DEFAULT_CONFIG_PATH = "/etc/cc-slurm-adapter/config.json"
+DEFAULT_SOCKET_PATH = "/run/cc-slurm-adapter/daemon.sock"
+DEFAULT_LAST_RUN_PATH = "/var/lib/cc-slurm-adapter/lastrun"
+
+MAX_CONFIG_BYTES = 4 * 1024 * 1024
+MAX_SECRET_BYTES = 64 * 1024
+
+
+class ConfigFile:
+    """The settings of one file as they were written.
+
+    `entries` maps a key in lower case to (the key as written, its value); a null is left out, it
+    means the default. `repeated` names the keys that occur twice, `mode` is the file's st_mode.
+    """
+
+    def __init__(self, entries: dict[str, tuple[str, object]], repeated: list[str], mode: int = 0) -> None:
+        self.entries = entries
+        self.repeated = repeated
+        self.mode = mode
+
+    def get(self, key: str) -> object:
+        """The value of a key, whatever its case; None when it is not set."""
+        return self.entries.get(key.lower(), (key, None))[1]
+
+
+def read_config_file(path: str) -> ConfigFile:
+    """Read the file. Raises OSError when it cannot be read, ConfigError when it is not a JSON object."""
+    with open(path, "rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        data = file.read(MAX_CONFIG_BYTES + 1)
+    if len(data) > MAX_CONFIG_BYTES:
+        raise ConfigError([f"the file is longer than {MAX_CONFIG_BYTES} bytes, this is no configuration"])
+    parsed = parse_config_text(data)
+    parsed.mode = mode
+    return parsed
+
+
+def parse_config_text(data: bytes) -> ConfigFile:
+    """Turn JSON text (UTF-8, a byte order mark is fine) into settings. Raises ConfigError."""
+    repeated: list[str] = []
+
+    def to_object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        known: dict[str, object] = {}
+        for key, value in pairs:
+            if key in known:
+                repeated.append(key)
+            known[key] = value
+        return known
+
+    try:
+        document = json.loads(data.decode("utf-8-sig"), object_pairs_hook=to_object)
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"the file is not UTF-8 text (byte {error.start})"]) from None
+    except json.JSONDecodeError as error:
+        raise ConfigError([_where_json_breaks(error)]) from None
+    except (ValueError, RecursionError):
+        raise ConfigError(["not usable as JSON: nested too deeply or with a number of too many digits"]) from None
+    if not isinstance(document, dict):
+        raise ConfigError(["expected a JSON object: { ... } with one entry for each setting"])
+    return _fold_case(document, repeated)
+
+
+def _where_json_breaks(error: json.JSONDecodeError) -> str:
+    return f"not valid JSON: line {error.lineno} column {error.colno}: {error.msg}"
+
+
+def _fold_case(document: dict[str, object], repeated: list[str]) -> ConfigFile:
+    entries: dict[str, tuple[str, object]] = {}
+    for key, value in document.items():
+        if key.lower() in entries:
+            repeated.append(key)
+        if value is not None:
+            entries[key.lower()] = (key, value)
+    return ConfigFile(entries, repeated)
+
+
+def beside(last_run_path: str, name: str) -> str:
+    """The path of something that lies in the state folder, which is the directory of lastRunPath."""
+    return os.path.join(os.path.dirname(last_run_path), name)
+
+
+def secret_path(name: str) -> str:
+    """Where a secret lies: a relative name is looked up among systemd's credentials, if there are any."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    return os.path.join(folder, name) if folder else name
+
+
+def read_secret_file(key: str, name: str) -> str:
+    """The text of a secret's file without white space around it; `key` names the setting in errors.
+
+    Raises ConfigError when the file cannot be read, is empty, too long or not ASCII text.
+    """
+    path = secret_path(name)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_SECRET_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise ConfigError([f"{key}: cannot read {path}: {reason(error)}"]) from None
+    text = data.decode("ascii", "replace").strip()
+    if not text:
+        raise ConfigError([f"{key}: {path} is empty, expected the secret in it"])
+    if len(data) > MAX_SECRET_BYTES or not text.isascii():
+        raise ConfigError([f"{key}: {path} does not hold one secret in ASCII text"])
+    return text
+
+
+def reason(error: Exception) -> str:
+    """Why a file could not be used, without its path and error number."""
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,202 @@
+"""One parser for each kind of value in the configuration: from JSON to what the program uses.
+
+A parser takes the JSON value and a function for warnings. It raises `WrongValue` with a text that
+says what is expected; who calls it adds the key and the value.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from typing import Callable, Union
+from urllib.parse import urlsplit
+
+from cc_slurm_adapter.errors import ConfigError
+from cc_slurm_adapter.host_pattern import PatternError, compile_host_pattern
+from cc_slurm_adapter.prep import TcpAddress, UnixAddress, parse_address
+
+Warn = Callable[[str], None]
+Parser = Callable[[object, Warn], object]
+Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
+GpuPciAddrs = tuple[tuple["re.Pattern[str]", tuple[str, ...]], ...]
+
+LARGEST_NUMBER = 2**31 - 1
+
+
+class WrongValue(ValueError):
+    """A value that cannot be used; the text says what is expected instead.
+
+    With `hide` the value itself must not be shown, because it may hold a password.
+    """
+
+    def __init__(self, expected: str, *, hide: bool = False) -> None:
+        super().__init__(expected)
+        self.hide = hide
+
+
+def text(value: object, warn: Warn) -> str:
+    """Any text, '' included."""
+    if not isinstance(value, str):
+        raise WrongValue("expected text in quotes")
+    if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
+        raise WrongValue("expected text without zero bytes and unpaired surrogates")
+    return value
+
+
+def word(value: object, warn: Warn) -> str:
+    """Text without white space, '' included."""
+    found = text(value, warn)
+    if any(char.isspace() for char in found):
+        raise WrongValue("expected text without white space")
+    return found
+
+
+def name(value: object, warn: Warn) -> str:
+    """Text without white space, at least one character."""
+    return _required(word(value, warn), "expected a name")
+
+
+def _required(found: str, expected: str) -> str:
+    if not found:
+        raise WrongValue(expected)
+    return found
+
+
+def token(value: object, warn: Warn) -> str:
+    """A token that can stand in an HTTP header, or ''. White space around it does not count."""
+    found = text(value, warn).strip()
+    check_token(found)
+    return found
+
+
+def check_token(found: str) -> None:
+    """Raises WrongValue when the text cannot stand in an HTTP header."""
+    if not all("!" <= char <= "~" for char in found):
+        raise WrongValue("expected a token in ASCII without white space")
+
+
+def optional_path(value: object, warn: Warn) -> str:
+    """A path, or '' for none."""
+    found = text(value, warn)
+    if found and not found.startswith("/"):
+        warn("it is relative to the working directory; write an absolute path")
+    return found
+
+
+def path(value: object, warn: Warn) -> str:
+    """A path, at least one character."""
+    return _required(optional_path(value, warn), "expected a path")
+
+
+def secret_file(value: object, warn: Warn) -> str:
+    """The path of a secret's file, or the name of a systemd credential, or '' for none."""
+    return text(value, warn) if "CREDENTIALS_DIRECTORY" in os.environ else optional_path(value, warn)
+
+
+def address(value: object, warn: Warn) -> UnixAddress | TcpAddress:
+    """A socket address in one of the forms of `parse_address`."""
+    try:
+        found = parse_address(text(value, warn))
+    except ConfigError as error:
+        raise WrongValue(str(error)) from None
+    if isinstance(found, UnixAddress):
+        optional_path(found.path, warn)
+    return found
+
+
+def boolean(value: object, warn: Warn) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise WrongValue("expected true or false")
+    return value
+
+
+def whole_number(low: int, high: int = LARGEST_NUMBER) -> Parser:
+    """A whole number within the limits; 60.0, "60" and true are none."""
+
+    def parse(value: object, warn: Warn) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise WrongValue(f"expected a whole number from {low} to {high}")
+        return value
+
+    return parse
+
+
+def at_least_one(value: object, warn: Warn) -> object:
+    """A whole number of seconds; what is below 1 becomes 1, as with the existing adapter."""
+    if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+        warn(f"{value} is below 1, using 1")
+        return 1
+    return whole_number(1)(value, warn)
+
+
+def rest_url(value: object, warn: Warn) -> str:
+    """cc-backend's address without the path of its API, or ''."""
+    found = text(value, warn)
+    if not found:
+        return ""
+    _check_url(found)
+    if found.endswith("/"):
+        found = found.rstrip("/")
+        warn("the slash at the end is left out")
+    if found.endswith("/api"):
+        found = found[: -len("/api")].rstrip("/")
+        warn("'/api' at the end is left out, the program adds it itself")
+    return found
+
+
+def _check_url(url: str) -> None:
+    expected = "expected http(s)://HOST[:PORT], for example https://cc-backend.example.org"
+    if "@" in url:
+        raise WrongValue(f"{expected}, without user name and password", hide=True)
+    if "?" in url or "#" in url or not all("!" <= char <= "~" for char in url):
+        raise WrongValue(f"{expected}, in ASCII without white space, '?' and '#'")
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise WrongValue(expected)
+
+
+def host_regex(value: object, warn: Warn) -> re.Pattern[str] | None:
+    """A regular expression on host names, or None for ''."""
+    pattern = text(value, warn)
+    return _compiled(pattern) if pattern else None
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        return compile_host_pattern(pattern)
+    except PatternError as error:
+        raise WrongValue(f"expected a regular expression, but in {pattern!r}: {error}") from None
+
+
+def gpu_pci_addrs(value: object, warn: Warn) -> GpuPciAddrs:
+    """Pairs of (regular expression on host names, PCI addresses in Slurm's order), in the file's order."""
+    expected = 'expected {"regex of hosts": ["PCI address", ...], ...}'
+    if not isinstance(value, dict):
+        raise WrongValue(expected)
+    pairs = []
+    for pattern, addresses in value.items():
+        listed = [] if addresses is None else addresses
+        if not isinstance(listed, list) or not all(isinstance(item, str) and item for item in listed):
+            raise WrongValue(f"{expected}; the value of {pattern!r} is no list of addresses")
+        pairs.append((_compiled(pattern), tuple(text(item, warn) for item in listed)))
+    return tuple(pairs)
+
+
+def networks(value: object, warn: Warn) -> tuple[Network, ...]:
+    """IP addresses and networks."""
+    expected = 'expected a list of IP addresses and networks, for example ["10.1.0.5", "10.2.0.0/16"]'
+    if not isinstance(value, list):
+        raise WrongValue(expected)
+    found = []
+    for item in value:
+        try:
+            found.append(ipaddress.ip_network(text(item, warn), strict=False))
+        except ValueError:
+            raise WrongValue(f"{expected}; {item!r} is none") from None
+    return tuple(found)

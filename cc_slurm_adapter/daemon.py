@@ -1,0 +1,290 @@
+"""The daemon's life: startup, main loop, shutdown."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pwd
+import queue
+import signal
+import time
+from collections.abc import Callable
+from typing import Union
+
+from cc_slurm_adapter import __version__
+from cc_slurm_adapter.backoff import Backoff
+from cc_slurm_adapter.config import Config, read_prep_secret, read_token
+from cc_slurm_adapter.errors import AdapterError, CommandCancelled, CommandMissing, SinkError, SlurmError, StateError
+from cc_slurm_adapter.hook_queue import HookQueue
+from cc_slurm_adapter.intake import Intake
+from cc_slurm_adapter.job import HookEvent
+from cc_slurm_adapter.job_watch import JobWatch, WatchSettings
+from cc_slurm_adapter.outbox import Outbox
+from cc_slurm_adapter.reconciler import Reconciler
+from cc_slurm_adapter.rights import warn_of_missing_rights
+from cc_slurm_adapter.sender import Sender
+from cc_slurm_adapter.sinks import RunningRow
+from cc_slurm_adapter.sinks.cc_messages import StartMessages
+from cc_slurm_adapter.sinks.cc_rest import CcRest
+from cc_slurm_adapter.slurm.client import Setup, SlurmClient, read_setup
+from cc_slurm_adapter.slurm.commands import Commands
+from cc_slurm_adapter.state_files import LastRun, PidFile, catch_up_from, check_state_folder
+from cc_slurm_adapter.status import Status
+from cc_slurm_adapter.systemd import notify
+
+log = logging.getLogger(__name__)
+
+STOP_LIMIT = 1.0
+"""Seconds that threads get to end; with what else a stop needs it takes less than two."""
+FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
+"""Seconds until Slurm is asked again after it gave no answer."""
+
+
+class Stop:
+    """SIGTERM or SIGINT came."""
+
+
+class Reload:
+    """SIGHUP came."""
+
+
+Item = Union[HookEvent, Stop, Reload, "list[RunningRow]"]
+
+
+class Daemon:
+    """Everything that lives while the daemon runs. `run()` returns after SIGTERM or SIGINT."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._items: queue.SimpleQueue[Item] = queue.SimpleQueue()
+        self._stopping = False
+        self._status = Status()
+        self._commands = Commands({"SLURM_CONF": config.slurm_conf} if config.slurm_conf else {})
+        self._hooks = HookQueue(config.slurm_max_retries)
+        self._pid_file = PidFile(config.pid_file_path)
+        self._last_run = LastRun(config.last_run_path)
+        self._slurm_backoff = Backoff(FIRST_RETRY, LONGEST_RETRY, jitter=lambda: 1.0)
+        self._next_poll = 0.0
+        self._catch_up_from = 0
+        self._running_rows: list[RunningRow] | None = None
+        self._closers: list[Callable[[], None]] = []
+
+    def run(self) -> None:
+        """Raises AdapterError when the daemon cannot start."""
+        self._watch_signals()
+        try:
+            if self._startup():
+                notify("READY=1")
+                self._main_loop()
+        finally:
+            notify("STOPPING=1")
+            self._shutdown()
+
+    def _watch_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._ask_to_stop())
+        signal.signal(signal.SIGHUP, lambda *_: self._items.put(Reload()))
+
+    def _ask_to_stop(self) -> None:
+        """Called by the signal handler: only sets flags, and ends the command that the main loop may wait for."""
+        self._stopping = True
+        self._commands.cancel()
+        self._items.put(Stop())
+
+    def _startup(self) -> bool:
+        """Set everything up, in the order in which a mistake is best told. False when a stop came before the end."""
+        self._pid_file.acquire()
+        self._closers.append(self._pid_file.release)
+        folder = check_state_folder(self._config.last_run_path)
+        self._outbox = Outbox(self._config.state_path)
+        self._closers.append(self._outbox.close)
+        setup = self._wait_for_slurm()
+        if setup is None:
+            return False
+        self._cluster = self._config.cluster_name or setup.cluster
+        slurm = SlurmClient(self._commands, self._cluster, folder)
+        warn_of_missing_rights(slurm, setup, _user_name())
+        self._start_sink(slurm, setup)
+        self._start_intake(setup)
+        log.warning(
+            "cc-slurm-adapter %s reports the cluster %s (Slurm %s) to %s",
+            __version__,
+            self._cluster,
+            setup.version,
+            self._config.cc_rest_url,
+        )
+        return True
+
+    def _wait_for_slurm(self) -> Setup | None:
+        """Slurm's configuration; waits while slurmctld does not answer. None when a stop came first."""
+        while not self._stopping:
+            try:
+                setup = read_setup(self._commands)
+            except (CommandCancelled, CommandMissing):
+                if self._stopping:
+                    return None
+                raise
+            except SlurmError as error:
+                wait = self._slurm_backoff.failed()
+                log.error("Slurm does not answer, asking again in %.0f s: %s", wait, error)
+                self._pause(wait)
+            else:
+                self._slurm_backoff.succeeded()
+                return setup
+        return None
+
+    def _pause(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not self._stopping and time.monotonic() < deadline:
+            self._take_item(deadline - time.monotonic())
+
+    def _start_sink(self, slurm: SlurmClient, setup: Setup) -> None:
+        config = self._config
+        messages = StartMessages(config.gpu_pci_addrs)
+        sink = CcRest(config.cc_rest_url, lambda: read_token(config), messages, config.cc_rest_ca_file)
+        self._check_cluster(sink)
+        self._sender = Sender(sink, self._outbox, self._status)
+        settings = WatchSettings(
+            cluster=self._cluster,
+            ignore_hosts=config.ignore_hosts,
+            has_accounting=setup.has_accounting,
+            max_span=config.slurm_query_max_span,
+            on_owed=self._sender.wake,
+        )
+        self._watch = JobWatch(slurm, self._outbox, [sink], self._status, settings)
+        self._catch_up_from = catch_up_from(
+            self._last_run.read(), self._outbox.checkpoint(self._cluster), config.slurm_query_max_span
+        )
+        self._sender.start()
+        self._closers.append(lambda: self._sender.stop(STOP_LIMIT))
+        reconciler = Reconciler(sink, self._cluster, config.cc_poll_interval, self._items.put)
+        reconciler.start()
+        self._closers.append(lambda: reconciler.stop(STOP_LIMIT / 2))
+
+    def _check_cluster(self, sink: CcRest) -> None:
+        """cc-backend refuses every job of a cluster that it does not know; one that is away is not waited for."""
+        connection = sink.connect()
+        try:
+            known = connection.cluster_names()
+        except SinkError as error:
+            log.warning("cc-backend cannot be asked for its clusters, going on: %s", error)
+            return
+        finally:
+            connection.close()
+        if self._cluster not in known:
+            raise StateError(
+                f"cc-backend at {self._config.cc_rest_url} does not know the cluster {self._cluster}, only"
+                f" {', '.join(known) or 'none'}: add it there, or set clusterName to the name it has there"
+            )
+
+    def _start_intake(self, setup: Setup) -> None:
+        config = self._config
+        intake = Intake(
+            address=config.prep_sock_listen_path,
+            events_path=config.prep_events_path,
+            cluster=setup.cluster,
+            deliver=self._items.put,
+            slurm_user=setup.slurm_user,
+            secret=read_prep_secret(config),
+            allow=config.prep_allow,
+        )
+        self._closers.append(intake.stop)
+        intake.start()
+
+    def _main_loop(self) -> None:
+        while not self._stopping:
+            self._take_item(self._seconds_to_wait())
+            self._guarded(self._serve_hooks, "hook events")
+            if time.monotonic() >= self._next_poll:
+                self._next_poll = time.monotonic() + self._config.slurm_poll_interval
+                self._guarded(self._poll, "poll")
+            if self._running_rows is not None and self._slurm_backoff.failures == 0:
+                self._guarded(self._reconcile, "comparison with cc-backend")
+
+    def _seconds_to_wait(self) -> float:
+        moments = [self._next_poll]
+        if self._slurm_backoff.failures == 0:
+            moments += [moment for moment in (self._hooks.next_due(),) if moment is not None]
+        return max(min(moments) - time.monotonic(), 0)
+
+    def _take_item(self, wait: float) -> None:
+        """Wait for something to happen, and take all that has happened."""
+        try:
+            self._take(self._items.get(timeout=wait) if wait > 0 else self._items.get_nowait())
+            while True:
+                self._take(self._items.get_nowait())
+        except queue.Empty:
+            return
+
+    def _take(self, item: Item) -> None:
+        if isinstance(item, HookEvent):
+            self._hooks.add(item, time.monotonic())
+            self._status.count("hook_events")
+        elif isinstance(item, Reload):
+            self._reload()
+        elif isinstance(item, list):
+            self._running_rows = item
+
+    def _reload(self) -> None:
+        log.warning("SIGHUP: trying %d parked messages again", self._outbox.retry_parked())
+        self._watch.forget_broken()
+        self._sender.retry_now()
+        self._next_poll = 0.0
+
+    def _serve_hooks(self) -> None:
+        now = time.monotonic()
+        job_ids = self._hooks.due(now)
+        if not job_ids:
+            return
+        try:
+            self._watch.look_at(job_ids)
+        except SlurmError:
+            self._hooks.put_off(job_ids, now + LONGEST_RETRY)
+            raise
+        self._hooks.looked_at(
+            job_ids, time.monotonic(), lambda event: self._watch.is_settled(event.job_id, over=event.is_end)
+        )
+
+    def _poll(self) -> None:
+        began = time.time()
+        self._sender.post_nodes(self._cluster, self._watch.poll())
+        self._watch.catch_up(self._catch_up_from)
+        self._catch_up_from = int(began)
+        self._last_run.write(began)
+        self._outbox.tidy(self._config.slurm_query_max_span)
+        log.info("%d runs are open, so far: %s", self._watch.open_runs, self._status.counts())
+
+    def _reconcile(self) -> None:
+        rows, self._running_rows = self._running_rows or [], None
+        self._watch.reconcile(rows)
+
+    def _guarded(self, action: Callable[[], None], what: str) -> None:
+        """Do it; what goes wrong is said, and tried again later."""
+        try:
+            action()
+        except CommandCancelled:
+            log.debug("%s broken off: the daemon stops", what)
+        except SlurmError as error:
+            wait = self._slurm_backoff.failed()
+            self._next_poll = min(self._next_poll, time.monotonic() + wait)
+            log.error("%s: no usable answer from Slurm, asking again in %.0f s: %s", what, wait, error)
+        except AdapterError as error:
+            log.error("%s: %s", what, error)
+        else:
+            if self._slurm_backoff.failures and what == "poll":
+                log.warning("Slurm answers again")
+                self._slurm_backoff.succeeded()
+
+    def _shutdown(self) -> None:
+        """Undo the startup from its end; each step has its limit."""
+        for close in reversed(self._closers):
+            close()
+        self._commands.close()
+        log.warning("stopped; so far: %s", self._status.counts())
+
+
+def _user_name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())

@@ -1,0 +1,60 @@
+"""Hook events that wait until Slurm shows what they announced: asked at once, and again a little later each time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cc_slurm_adapter.job import HookEvent
+
+WAITS = (0.0, 0.2, 0.5, 1.0, 2.0)
+"""Seconds before each question; the last one again and again."""
+
+
+@dataclass
+class _Waiting:
+    event: HookEvent
+    due: float
+    tries: int
+
+
+class HookQueue:
+    """By job and by kind: of several epilogs of one job the newest counts. Times are of time.monotonic().
+
+    What is lost with it when the daemon is killed costs nothing: the first pass after a start asks for all jobs.
+    """
+
+    def __init__(self, max_tries: int) -> None:
+        self._max_tries = max_tries
+        self._waiting: dict[tuple[int, bool], _Waiting] = {}
+
+    def add(self, event: HookEvent, now: float) -> None:
+        """An event arrived: its job is to be looked at now."""
+        self._waiting[event.job_id, event.is_end] = _Waiting(event, now, 0)
+
+    def due(self, now: float) -> list[int]:
+        """Jobs to look at now."""
+        return sorted({waiting.event.job_id for waiting in self._waiting.values() if waiting.due <= now})
+
+    def next_due(self) -> float | None:
+        """When the next job is to be looked at."""
+        return min((waiting.due for waiting in self._waiting.values()), default=None)
+
+    def looked_at(self, job_ids: list[int], now: float, is_settled: Callable[[HookEvent], bool]) -> None:
+        """These jobs were looked at: those that are settled or were tried often enough leave, the others wait on."""
+        for job_id in job_ids:
+            for is_end in (False, True):
+                waiting = self._waiting.get((job_id, is_end))
+                if waiting is None:
+                    continue
+                waiting.tries += 1
+                if is_settled(waiting.event) or waiting.tries >= self._max_tries:
+                    del self._waiting[job_id, is_end]
+                else:
+                    waiting.due = now + WAITS[min(waiting.tries, len(WAITS) - 1)]
+
+    def put_off(self, job_ids: list[int], until: float) -> None:
+        """Slurm gave no answer: ask again then, without counting a try."""
+        for waiting in self._waiting.values():
+            if waiting.event.job_id in job_ids:
+                waiting.due = until

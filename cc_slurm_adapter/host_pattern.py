@@ -1,0 +1,93 @@
+"""Regular expressions on host names: written in Go's dialect, compiled by Python.
+
+The existing adapter's configuration was written for Go (RE2). Most of that means the same here; what
+is only spelled otherwise is respelled, and what Python cannot do is refused, so that no pattern
+changes its meaning silently.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+
+_POSIX_CLASSES = {
+    "alnum": "0-9A-Za-z",
+    "alpha": "A-Za-z",
+    "ascii": r"\x00-\x7F",
+    "blank": r"\t ",
+    "cntrl": r"\x00-\x1F\x7F",
+    "digit": "0-9",
+    "graph": "!-~",
+    "lower": "a-z",
+    "print": " -~",
+    "punct": r"!-/:-@\[-`{-~",
+    "space": r"\t\n\v\f\r ",
+    "upper": "A-Z",
+    "word": "0-9A-Za-z_",
+    "xdigit": "0-9A-Fa-f",
+}
+_ONLY_IN_GO = {
+    r"\p": "Unicode classes",
+    r"\P": "Unicode classes",
+    r"\C": "single bytes",
+    r"\Q": "quoted text",
+    r"\x{": "code points in braces",
+}
+_QUOTED_IN_SETS = frozenset("[&|~")
+
+_OUTSIDE = re.compile(r"(?P<escape>\\x\{|\\.)|(?P<open>\[\^?\]?)|(?P<other>.)", re.DOTALL)
+_INSIDE = re.compile(r"(?P<escape>\\x\{|\\.)|(?P<posix>\[:\^?[a-z]+:\])|(?P<close>\])|(?P<other>.)", re.DOTALL)
+
+
+class PatternError(ValueError):
+    """A pattern that cannot be used; the text says why."""
+
+
+def compile_host_pattern(pattern: str) -> re.Pattern[str]:
+    """Compile a pattern to be searched, not anchored, in host names. Raises PatternError."""
+    respelled = _respell(pattern)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return re.compile(respelled, re.ASCII)
+    except (re.error, OverflowError, RecursionError, Warning) as error:
+        raise PatternError(str(error)) from None
+
+
+def _respell(pattern: str) -> str:
+    parts = []
+    token, position = _OUTSIDE, 0
+    while match := token.match(pattern, position):
+        kind, text = match.lastgroup, match.group()
+        parts.append(_respell_token(kind, text, in_set=token is _INSIDE))
+        if kind == "open":
+            token = _INSIDE
+        elif kind == "close":
+            token = _OUTSIDE
+        position = match.end()
+    # What is left is a single backslash at the end, which the compiler refuses.
+    return "".join(parts) + pattern[position:]
+
+
+def _respell_token(kind: str | None, text: str, *, in_set: bool) -> str:
+    if kind == "escape":
+        return _respell_escape(text)
+    if kind == "posix":
+        return _posix_class(text)
+    # Python reserves these in sets and warns; in Go they stand for themselves.
+    return "\\" + text if in_set and text in _QUOTED_IN_SETS else text
+
+
+def _respell_escape(text: str) -> str:
+    known = _ONLY_IN_GO.get(text)
+    if known:
+        raise PatternError(f"{text} ({known}) is not supported here")
+    # The end of the text: Python knows it by the capital letter only.
+    return r"\Z" if text == r"\z" else text
+
+
+def _posix_class(text: str) -> str:
+    members = _POSIX_CLASSES.get(text[2:-2])
+    if members is None:
+        raise PatternError(f"{text} is no character class, expected one of {', '.join(_POSIX_CLASSES)}")
+    return members

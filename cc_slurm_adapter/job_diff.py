@@ -1,0 +1,105 @@
+"""Pure decisions: what Slurm says, held against what is known, gives what is to be asked and what is owed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from cc_slurm_adapter.job import End, Phase, Run, RunKey, Sighting
+from cc_slurm_adapter.outbox import KnownRun, Stage
+
+
+@dataclass
+class Comparison:
+    """What a listing means."""
+
+    ended: dict[RunKey, End] = field(default_factory=dict)
+    """Live runs that the listing itself says are over."""
+    to_read: set[int] = field(default_factory=set)
+    """Jobs of known runs whose details tell more: ready nodes, or how a completing run ended."""
+    strangers: list[RunKey] = field(default_factory=list)
+    """Runs that are not open; the outbox may know them as done."""
+    vanished: list[RunKey] = field(default_factory=list)
+    """Open runs of which the listing says nothing: that alone ends none of them."""
+
+
+def compare(listing: Iterable[Sighting], open_runs: Mapping[RunKey, KnownRun], cluster: str) -> Comparison:
+    """Hold a complete listing against all open runs."""
+    found = Comparison()
+    seen: set[RunKey] = set()
+    for sighting in listing:
+        if not sighting.start_time or sighting.phase is Phase.WAITING:
+            continue
+        key = RunKey(cluster, sighting.job_id, sighting.start_time)
+        known = open_runs.get(key)
+        if known is None:
+            found.strangers.append(key)
+            continue
+        seen.add(key)
+        if known.stage is Stage.SEEN:
+            if sighting.phase is not Phase.CONFIGURING:
+                found.to_read.add(sighting.job_id)
+        elif sighting.phase is Phase.ENDED:
+            _note_end(found, key, sighting)
+    moved = {key.job_id for key in found.strangers}
+    found.vanished = [
+        key
+        for key, known in open_runs.items()
+        if key not in seen and not (known.stage is Stage.SEEN and key.job_id in moved)
+    ]
+    return found
+
+
+def _note_end(found: Comparison, key: RunKey, sighting: Sighting) -> None:
+    if sighting.end_state is not None and sighting.end_time is not None:
+        found.ended[key] = End(sighting.end_state, sighting.end_time, sighting.raw_state)
+    else:
+        found.to_read.add(key.job_id)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What follows for one run whose details were read."""
+
+    run: Run
+    stage: Stage | None = None
+    """What it becomes; None: nothing new."""
+    start_owed: bool = False
+    stop_owed: bool = False
+    replaces: tuple[RunKey, ...] = ()
+    """Runs that were seen while their nodes were made ready, with a start time that has moved since."""
+
+
+def decide(run: Run, same_job: Collection[KnownRun], *, reported: bool) -> Decision:
+    """What a run's details mean.
+
+    `same_job` are the open runs of its job; `reported` says that this very run is done or ignored already.
+    """
+    known = next((each for each in same_job if each.key == run.key), None)
+    if reported or run.phase is Phase.WAITING or not run.key.start_time:
+        return Decision(run)
+    if run.never_ran:
+        return Decision(run, Stage.IGNORED)
+    replaces = tuple(each.key for each in same_job if each.stage is Stage.SEEN and each.key != run.key)
+    if run.phase is Phase.CONFIGURING:
+        return Decision(run, None if known else Stage.SEEN, replaces=replaces)
+    was_live = known is not None and known.stage is Stage.LIVE
+    if run.phase is Phase.RUNNING:
+        stage = None if was_live else Stage.LIVE
+        return Decision(complete_from_seen(run, same_job), stage, start_owed=not was_live, replaces=replaces)
+    if run.end is None:
+        return Decision(run)
+    whole = complete_from_seen(run, same_job)
+    return Decision(whole, Stage.DONE, start_owed=not was_live, stop_owed=True, replaces=replaces)
+
+
+def complete_from_seen(run: Run, same_job: Iterable[KnownRun]) -> Run:
+    """The run with what was read of it while its nodes were made ready, when less can be had now."""
+    if not run.missing:
+        return run
+    hosts = [resource.hostname for resource in run.resources]
+    for known in same_job:
+        before = known.details
+        if before is not None and [each.hostname for each in before.resources] == hosts and not before.missing:
+            return replace(run, resources=before.resources, missing=frozenset())
+    return run

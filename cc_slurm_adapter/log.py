@@ -1,0 +1,40 @@
+"""Log lines on standard error, where systemd's journal takes them; the time is the journal's job."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+LEVELS = (logging.CRITICAL, logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG, logging.DEBUG)
+"""By -debug 0 to 5. The start, the stop and all trouble are said at 2, the default; single jobs at 3."""
+
+_PRIORITIES = {logging.CRITICAL: "<2>", logging.ERROR: "<3>", logging.WARNING: "<4>", logging.INFO: "<6>"}
+
+
+class _OneLine(logging.Formatter):
+    """One line a record, but for tracebacks; with a priority for the journal, and with the time elsewhere."""
+
+    def __init__(self, *, for_journal: bool) -> None:
+        super().__init__("%(levelname)s %(message)s" if for_journal else "%(asctime)s %(levelname)s %(message)s")
+        self._for_journal = for_journal
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as text."""
+        record.msg, record.args = record.getMessage().replace("\n", "\\n"), ()
+        text = super().format(record)
+        return _PRIORITIES.get(record.levelno, "<7>") + text if self._for_journal else text
+
+
+def set_up(debug: int) -> None:
+    """Log to standard error at one of the six levels."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine(for_journal="JOURNAL_STREAM" in os.environ))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(LEVELS[debug])
+
+
+def warn(text: str) -> None:
+    """A warning that belongs to no module, such as those about the configuration."""
+    logging.getLogger("cc_slurm_adapter").warning("%s", text)

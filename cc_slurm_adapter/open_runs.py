@@ -1,0 +1,60 @@
+"""The runs that hold nodes as far as is known, by run, by job and by node."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+
+from cc_slurm_adapter.job import RunKey
+from cc_slurm_adapter.outbox import KnownRun, Stage
+
+
+class OpenRuns(Mapping[RunKey, KnownRun]):
+    """A mapping of the runs that are SEEN or LIVE; putting in one that is over takes it out."""
+
+    def __init__(self, runs: Iterable[KnownRun] = ()) -> None:
+        self._runs: dict[RunKey, KnownRun] = {}
+        self._by_job: dict[int, set[RunKey]] = {}
+        for run in runs:
+            self.put(run)
+
+    def __getitem__(self, key: RunKey) -> KnownRun:
+        return self._runs[key]
+
+    def __iter__(self) -> Iterator[RunKey]:
+        return iter(self._runs)
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def put(self, run: KnownRun) -> None:
+        """Note where a run stands now."""
+        if run.stage in (Stage.SEEN, Stage.LIVE):
+            self._runs[run.key] = run
+            self._by_job.setdefault(run.key.job_id, set()).add(run.key)
+        else:
+            self.drop(run.key)
+
+    def drop(self, key: RunKey) -> None:
+        """Forget a run."""
+        if self._runs.pop(key, None) is not None:
+            keys = self._by_job[key.job_id]
+            keys.discard(key)
+            if not keys:
+                del self._by_job[key.job_id]
+
+    def of_job(self, job_id: int) -> list[KnownRun]:
+        """The open runs of a job: one, or two for a moment when it was requeued."""
+        return [self._runs[key] for key in self._by_job.get(job_id, ())]
+
+    def stage(self, key: RunKey) -> Stage | None:
+        """Where a run stands; None when it is not open."""
+        known = self._runs.get(key)
+        return known.stage if known else None
+
+    def jobs_by_host(self) -> Counter[str]:
+        """How many runs hold each node."""
+        jobs: Counter[str] = Counter()
+        for known in self._runs.values():
+            jobs.update(known.hosts.split(","))
+        return jobs

@@ -1,0 +1,352 @@
+"""The durable state: which runs are known, and what is still owed to each destination (SQLite).
+
+A row is durable before anything is sent, and leaves only on an answer. The delivered start of a
+run stays until its stop is delivered, since a destination that has lost the run needs it again.
+
+Durability: the file is in WAL mode. What a pass owes is committed with synchronous=FULL, so that it
+survives a power cut; what an answer settles is committed with NORMAL, which survives a killed
+process. A settled row that a power cut brings back is sent again, and the destination knows it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from cc_slurm_adapter.errors import StateError
+from cc_slurm_adapter.job import Run, RunKey
+from cc_slurm_adapter.run_json import run_from_json, run_to_json
+from cc_slurm_adapter.sinks import Delivery, Kind
+
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE checkpoint (cluster TEXT PRIMARY KEY, seen_until INTEGER NOT NULL);
+CREATE TABLE run (
+    cluster TEXT NOT NULL, job_id INTEGER NOT NULL, start_time INTEGER NOT NULL,
+    stage TEXT NOT NULL, hosts TEXT NOT NULL, details TEXT, changed INTEGER NOT NULL,
+    PRIMARY KEY (cluster, job_id, start_time)
+) WITHOUT ROWID;
+CREATE INDEX run_by_stage ON run (stage, changed);
+CREATE TABLE message (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, sink TEXT NOT NULL,
+    cluster TEXT NOT NULL, job_id INTEGER NOT NULL, start_time INTEGER NOT NULL,
+    kind TEXT NOT NULL, payload BLOB NOT NULL, created INTEGER NOT NULL,
+    refusals INTEGER NOT NULL DEFAULT 0, first_sent REAL NOT NULL DEFAULT 0, next_try REAL NOT NULL DEFAULT 0,
+    outcome TEXT NOT NULL DEFAULT 'owed', reason TEXT NOT NULL DEFAULT '',
+    UNIQUE (sink, cluster, job_id, start_time, kind)
+);
+CREATE INDEX message_by_job ON message (sink, cluster, job_id, id);
+CREATE INDEX message_waiting ON message (sink, id, next_try) WHERE outcome IN ('owed', 'parked');
+CREATE INDEX message_shadowed ON message (sink, cluster, job_id, start_time) WHERE outcome = 'shadowed';
+"""
+DUE = """
+SELECT id, cluster, job_id, start_time, kind, payload, refusals, first_sent FROM message AS m
+WHERE sink = ? AND outcome IN ('owed', 'parked') AND next_try <= ? AND NOT EXISTS (
+    SELECT 1 FROM message AS e
+    WHERE e.sink = m.sink AND e.cluster = m.cluster AND e.job_id = m.job_id AND e.id < m.id AND CASE
+        WHEN e.start_time = m.start_time THEN e.outcome != 'delivered'
+        WHEN e.outcome != 'owed' THEN 0
+        WHEN e.kind = 'start' THEN 1
+        ELSE NOT EXISTS (
+            SELECT 1 FROM message AS s WHERE s.sink = e.sink AND s.cluster = e.cluster AND s.job_id = e.job_id
+            AND s.start_time = e.start_time AND s.kind = 'start' AND s.outcome = 'parked')
+        END)
+ORDER BY id LIMIT ?
+"""
+"""A row waits for its own run's start, and for what is owed of earlier runs of its job but for what is parked there."""
+DELETE_ITS_START = """
+DELETE FROM message WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = 'start' AND outcome = 'delivered'
+AND sink = (SELECT sink FROM message WHERE id = ?)
+"""
+OWE_ITS_START = """
+UPDATE message SET outcome = 'owed', next_try = 0
+WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = 'start' AND outcome = 'delivered'
+AND sink = (SELECT sink FROM message WHERE id = ?)
+"""
+PARKED_RETRY = 3600.0
+"""Seconds until a parked row is tried again."""
+KEEP_DONE = 2 * 86400
+"""Seconds for which a finished run is remembered, so that accounting's overlapping windows do not bring it back."""
+
+
+class Stage(enum.Enum):
+    """What has been done about a run."""
+
+    SEEN = "seen"
+    """It holds its nodes, but its start time may still move: nothing is owed yet."""
+    LIVE = "live"
+    """Its start is owed or delivered, its end is not known."""
+    DONE = "done"
+    """Its stop is owed or delivered."""
+    IGNORED = "ignored"
+    """It is not reported: it never ran, or the configuration leaves it out."""
+
+
+class Outcome(enum.Enum):
+    """Where a row stands."""
+
+    OWED = "owed"
+    PARKED = "parked"
+    SHADOWED = "shadowed"
+    DELIVERED = "delivered"
+
+
+class KnownRun(NamedTuple):
+    """A run that is not over as far as this program knows. `details` only while it is SEEN."""
+
+    key: RunKey
+    stage: Stage
+    hosts: str
+    details: Run | None
+
+
+class Message(NamedTuple):
+    """What one sink is to be told of a run."""
+
+    sink: str
+    key: RunKey
+    kind: Kind
+    payload: bytes
+
+
+@dataclass
+class Changes:
+    """What a pass found out: written as a whole or not at all."""
+
+    runs: dict[RunKey, KnownRun] = field(default_factory=dict)
+    dropped: list[RunKey] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    checkpoint: int | None = None
+    """Unix seconds up to which accounting has been read."""
+
+    def __bool__(self) -> bool:
+        return bool(self.runs or self.dropped or self.messages or self.checkpoint is not None)
+
+
+class Outbox:
+    """Used by the watching thread and the senders at once: every call is one locked transaction.
+
+    Raises StateError when the file cannot be read or written.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        with self._translated():
+            self._database = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
+            self._prepare()
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._database.close()
+
+    def checkpoint(self, cluster: str) -> int | None:
+        """Unix seconds up to which accounting has been read; None at the first start."""
+        rows = self._read("SELECT seen_until FROM checkpoint WHERE cluster = ?", (cluster,))
+        return rows[0][0] if rows else None
+
+    def open_runs(self, cluster: str) -> list[KnownRun]:
+        """All runs that are SEEN or LIVE."""
+        rows = self._read(
+            "SELECT job_id, start_time, stage, hosts, details FROM run WHERE cluster = ? AND stage IN ('seen', 'live')",
+            (cluster,),
+        )
+        return [_known_run(cluster, row) for row in rows]
+
+    def unknown(self, keys: Iterable[RunKey]) -> list[RunKey]:
+        """Those of the keys that name no run in any stage, in their order."""
+        question = "SELECT 1 FROM run WHERE cluster = ? AND job_id = ? AND start_time = ?"
+        with self._translated(), self._lock:
+            return [key for key in keys if self._database.execute(question, key).fetchone() is None]
+
+    def knows_job(self, cluster: str, job_id: int) -> bool:
+        """Whether any run of a job is known, in any stage."""
+        return bool(self._read("SELECT 1 FROM run WHERE cluster = ? AND job_id = ? LIMIT 1", (cluster, job_id)))
+
+    def has_message(self, key: RunKey, kind: Kind) -> bool:
+        """Whether any sink is still to be told this of the run."""
+        question = (
+            "SELECT 1 FROM message WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = ?"
+            " AND outcome != 'delivered'"
+        )
+        return bool(self._read(question, (*key, kind.value)))
+
+    def commit(self, cluster: str, changes: Changes) -> None:
+        """Write what a pass found out. When this returns it survives a power cut."""
+        now = int(time.time())
+        with self._writing(durable=True) as database:
+            for key in changes.dropped:
+                database.execute("DELETE FROM run WHERE cluster = ? AND job_id = ? AND start_time = ?", key)
+            database.executemany(
+                "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(*run.key, run.stage.value, run.hosts, _details(run), now) for run in changes.runs.values()],
+            )
+            database.executemany(
+                "INSERT OR IGNORE INTO message (sink, cluster, job_id, start_time, kind, payload, created)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(each.sink, *each.key, each.kind.value, each.payload, now) for each in changes.messages],
+            )
+            if any(each.kind is Kind.STOP for each in changes.messages):
+                _shadow_stops(database)
+            if changes.checkpoint is not None:
+                database.execute("INSERT OR REPLACE INTO checkpoint VALUES (?, ?)", (cluster, changes.checkpoint))
+
+    def due(self, sink: str, now: float, limit: int, busy: Collection[int] = ()) -> list[Delivery]:
+        """Rows that may be sent now, oldest first, without those that are on their way (`busy`).
+
+        A row waits for every earlier row of its job that is still owed, and a stop for its own start.
+        """
+        rows = self._read(DUE, (sink, now, limit + len(busy)))
+        fresh = [row for row in rows if row[0] not in busy][:limit]
+        return [Delivery(row[0], RunKey(*row[1:4]), Kind(row[4]), row[5], row[6], row[7]) for row in fresh]
+
+    def next_due(self, sink: str) -> float | None:
+        """Unix time at which the next row may be tried; None when nothing waits."""
+        rows = self._read("SELECT MIN(next_try) FROM message WHERE sink = ? AND outcome IN ('owed', 'parked')", (sink,))
+        found: float | None = rows[0][0]
+        return found
+
+    def mark_sent(self, deliveries: Iterable[Delivery], now: float) -> None:
+        """Remember, before anything leaves, that these rows are being sent (Unix time `now`)."""
+        self._set_first_sent(now, [each for each in deliveries if not each.first_sent])
+
+    def mark_unsent(self, deliveries: Iterable[Delivery]) -> None:
+        """These rows did not leave after all."""
+        self._set_first_sent(0, [each for each in deliveries if not each.first_sent])
+
+    def _set_first_sent(self, when: float, deliveries: list[Delivery]) -> None:
+        with self._writing() as database:
+            database.executemany(
+                "UPDATE message SET first_sent = ? WHERE id = ?", [(when, each.row_id) for each in deliveries]
+            )
+
+    def delivered(self, delivery: Delivery) -> None:
+        """The destination has it. With a stop, its start is no longer needed either."""
+        with self._writing() as database:
+            if delivery.kind is Kind.STOP:
+                database.execute(DELETE_ITS_START, (*delivery.key, delivery.row_id))
+                database.execute("DELETE FROM message WHERE id = ?", (delivery.row_id,))
+            else:
+                _set_outcome(database, delivery.row_id, Outcome.DELIVERED, 0, "")
+
+    def parked(self, delivery: Delivery, reason: str) -> None:
+        """Refused for now: tried again in an hour."""
+        with self._writing() as database:
+            _set_outcome(database, delivery.row_id, Outcome.PARKED, time.time() + PARKED_RETRY, reason)
+
+    def shadowed(self, delivery: Delivery, reason: str) -> None:
+        """Refused because of another run: neither it nor its stop is sent again."""
+        with self._writing() as database:
+            _set_outcome(database, delivery.row_id, Outcome.SHADOWED, 0, reason)
+            _shadow_stops(database)
+
+    def put_off(self, delivery: Delivery, until: float, reason: str, *, refused: bool = False) -> None:
+        """Try again at a Unix time. `refused` counts against the row itself."""
+        with self._writing() as database:
+            _set_outcome(database, delivery.row_id, Outcome.OWED, until, reason)
+            if refused:
+                database.execute("UPDATE message SET refusals = refusals + 1 WHERE id = ?", (delivery.row_id,))
+
+    def replace_payload(self, delivery: Delivery, payload: bytes) -> None:
+        """Send something else instead, at once."""
+        with self._writing() as database:
+            database.execute("UPDATE message SET payload = ?, next_try = 0 WHERE id = ?", (payload, delivery.row_id))
+
+    def start_first(self, delivery: Delivery) -> bool:
+        """Send the start of this stop's run again, and the stop after it. False when there is no start to send."""
+        with self._writing() as database:
+            found = database.execute(OWE_ITS_START, (*delivery.key, delivery.row_id))
+            return found.rowcount > 0
+
+    def retry_parked(self) -> int:
+        """Make all parked rows due at once; returns how many."""
+        with self._writing() as database:
+            return database.execute("UPDATE message SET next_try = 0 WHERE outcome = 'parked'").rowcount
+
+    def tidy(self, max_age: float) -> None:
+        """Park rows that have been owed for longer than `max_age` seconds; forget what is long over."""
+        now = time.time()
+        with self._writing() as database:
+            database.execute(
+                "UPDATE message SET outcome = 'parked', next_try = ?, reason = 'not delivered for too long'"
+                " WHERE outcome = 'owed' AND created < ?",
+                (now + PARKED_RETRY, now - max_age),
+            )
+            database.execute("DELETE FROM message WHERE outcome = 'shadowed' AND created < ?", (now - max_age,))
+            database.execute("DELETE FROM run WHERE stage IN ('done', 'ignored') AND changed < ?", (now - KEEP_DONE,))
+            database.execute("DELETE FROM run WHERE stage = 'seen' AND changed < ?", (now - max_age,))
+
+    def counts(self) -> dict[str, int]:
+        """How many rows stand in each outcome."""
+        return {row[0]: row[1] for row in self._read("SELECT outcome, COUNT(*) FROM message GROUP BY outcome", ())}
+
+    def _prepare(self) -> None:
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA cache_size = -2048")
+        version = self._database.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            self._database.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        elif version != SCHEMA_VERSION:
+            raise StateError(
+                f"the state file {self._path} has the format {version}, this version knows {SCHEMA_VERSION}:"
+                " use the version that wrote it, or move the file away (jobs are then read from Slurm again)"
+            )
+
+    def _read(self, question: str, values: tuple[object, ...]) -> list[Any]:
+        with self._translated(), self._lock:
+            return self._database.execute(question, values).fetchall()
+
+    @contextlib.contextmanager
+    def _writing(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
+        with self._translated(), self._lock:
+            self._database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._database
+            except BaseException:
+                self._database.execute("ROLLBACK")
+                raise
+            self._database.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StateError(f"the state file {self._path} cannot be used: {error}") from error
+
+
+def _set_outcome(database: sqlite3.Connection, row_id: int, outcome: Outcome, next_try: float, reason: str) -> None:
+    database.execute(
+        "UPDATE message SET outcome = ?, next_try = ?, reason = ? WHERE id = ?",
+        (outcome.value, next_try, reason[:500], row_id),
+    )
+
+
+def _shadow_stops(database: sqlite3.Connection) -> None:
+    """The stop of a shadowed run would end the other run's row: it is never sent."""
+    database.execute(
+        "UPDATE message SET outcome = 'shadowed' WHERE kind = 'stop' AND outcome = 'owed'"
+        " AND (sink, cluster, job_id, start_time) IN"
+        " (SELECT sink, cluster, job_id, start_time FROM message WHERE outcome = 'shadowed' AND kind = 'start')"
+    )
+
+
+def _known_run(cluster: str, row: tuple[int, int, str, str, str | None]) -> KnownRun:
+    job_id, start_time, stage, hosts, details = row
+    run = run_from_json(details) if details else None
+    return KnownRun(RunKey(cluster, job_id, start_time), Stage(stage), hosts, run)
+
+
+def _details(run: KnownRun) -> str | None:
+    return run_to_json(run.details) if run.details else None

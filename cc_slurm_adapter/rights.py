@@ -1,0 +1,40 @@
+"""What the daemon's user may see in Slurm, asked at the start: too few rights hide jobs without an error."""
+
+from __future__ import annotations
+
+import logging
+
+from cc_slurm_adapter.errors import CommandCancelled, SlurmError
+from cc_slurm_adapter.slurm.client import Setup, SlurmClient
+
+log = logging.getLogger(__name__)
+
+ENOUGH = ("Operator", "Administrator")
+
+
+def warn_of_missing_rights(slurm: SlurmClient, setup: Setup, user: str) -> None:
+    """Log what the user lacks and how to give it."""
+    if user in ("root", setup.slurm_user):
+        return
+    if not setup.has_accounting:
+        log.warning("without slurmdbd the rights of %s in Slurm cannot be read, and nothing can be caught up", user)
+        return
+    try:
+        level = slurm.admin_level(user)
+    except CommandCancelled:
+        raise
+    except SlurmError as error:
+        log.warning("the rights of %s in Slurm are not known: %s", user, error)
+        return
+    if level not in ENOUGH:
+        log.warning("%s", _complaint(user, level, setup))
+
+
+def _complaint(user: str, level: str | None, setup: Setup) -> str:
+    hidden = "other users' job scripts"
+    if setup.private_data not in ("", "none", "(null)"):
+        hidden += f" and, by PrivateData={setup.private_data}, their jobs"
+    return (
+        f"the user {user} has the AdminLevel {level or 'of an unknown user'} in Slurm, which hides {hidden}:"
+        f" run sacctmgr add user {user} account=root adminlevel=operator"
+    )

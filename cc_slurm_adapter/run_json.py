@@ -1,0 +1,31 @@
+"""A Run as JSON and back, for runs that must survive a restart before their start is owed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from cc_slurm_adapter.job import End, EndState, Missing, Phase, Resource, Run, RunKey, Sharing
+
+
+def run_to_json(run: Run) -> str:
+    """A text from which `run_from_json` makes an equal Run."""
+    plain: dict[str, Any] = {**vars(run), "key": list(run.key), "phase": run.phase.value}
+    plain["end"] = [run.end.end_state.value, run.end.end_time, run.end.raw_state] if run.end else None
+    plain["sharing"] = run.sharing.value
+    plain["resources"] = [[each.hostname, each.cores, each.gpus] for each in run.resources]
+    plain["missing"] = [missing.value for missing in run.missing]
+    return json.dumps(plain)
+
+
+def run_from_json(text: str) -> Run:
+    """The Run that `run_to_json` wrote. Raises ValueError, KeyError or TypeError for anything else."""
+    plain = json.loads(text)
+    end = plain["end"]
+    plain["key"] = RunKey(*plain["key"])
+    plain["phase"] = Phase(plain["phase"])
+    plain["end"] = End(EndState(end[0]), end[1], end[2]) if end else None
+    plain["sharing"] = Sharing(plain["sharing"])
+    plain["resources"] = tuple(Resource(host, tuple(cores), tuple(gpus)) for host, cores, gpus in plain["resources"])
+    plain["missing"] = frozenset(Missing(each) for each in plain["missing"])
+    return Run(**plain)

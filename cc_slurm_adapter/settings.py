@@ -1,0 +1,163 @@
+"""The table of settings: one row for each key of the configuration.
+
+Keys, defaults and meaning are those of the existing adapter, so that its config.json works
+unchanged. The parser, the fields of `Config` and the reference for people derive from it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from cc_slurm_adapter import config_values as values
+from cc_slurm_adapter.config_file import DEFAULT_LAST_RUN_PATH, DEFAULT_SOCKET_PATH
+
+
+class Setting(NamedTuple):
+    """One key of the configuration. `default` is the JSON value that counts when the key is not set."""
+
+    key: str
+    parse: values.Parser
+    default: Any
+    help: str
+    old_names: tuple[str, ...] = ()
+    secret: bool = False
+
+    @property
+    def field(self) -> str:
+        """The name of its field in `Config`."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", self.key).lower()
+
+
+SETTINGS = (
+    Setting(
+        "pidFilePath",
+        values.path,
+        "/run/cc-slurm-adapter/daemon.pid",
+        "File that holds the daemon's process id and keeps a second daemon from starting.",
+    ),
+    Setting(
+        "prepSockListenPath",
+        values.address,
+        DEFAULT_SOCKET_PATH,
+        "Socket on which the daemon takes hook events: /path, unix:/path, tcp:127.0.0.1:12345, "
+        "tcp:[::1]:12345, tcp::12345 (all IPv4 and IPv6) or tcp:host:12345.",
+    ),
+    Setting(
+        "prepSockConnectPath",
+        values.address,
+        DEFAULT_SOCKET_PATH,
+        "Socket to which the hook sends its events; same forms as prepSockListenPath.",
+    ),
+    Setting(
+        "prepSecretFile",
+        values.secret_file,
+        "",
+        "File with a secret shared by hooks and daemon (at least 16 characters). Events over TCP must then "
+        "be signed with it.",
+    ),
+    Setting(
+        "prepAllow",
+        values.networks,
+        [],
+        "IP addresses and networks that may send events over TCP.",
+    ),
+    Setting(
+        "prepEventsPath",
+        values.optional_path,
+        "",
+        "Folder in which hooks leave event files. Empty: 'events' beside lastRunPath.",
+    ),
+    Setting(
+        "lastRunPath",
+        values.path,
+        DEFAULT_LAST_RUN_PATH,
+        "File whose modification time is the time of the last complete poll. Its folder is the state folder.",
+    ),
+    Setting(
+        "statePath",
+        values.optional_path,
+        "",
+        "Database of what is known and not yet delivered. Empty: 'state.sqlite' beside lastRunPath.",
+    ),
+    Setting(
+        "clusterName",
+        values.word,
+        "",
+        "Name of the cluster as cc-backend knows it. Empty: Slurm is asked for its ClusterName.",
+    ),
+    Setting(
+        "slurmConf",
+        values.optional_path,
+        "",
+        "slurm.conf for the Slurm commands (SLURM_CONF). Empty: as in the daemon's environment.",
+    ),
+    Setting("slurmPollInterval", values.at_least_one, 60, "Seconds between two polls of Slurm."),
+    Setting(
+        "slurmQueryDelay",
+        values.at_least_one,
+        1,
+        "Longest time in seconds between a hook event and the first question to Slurm.",
+    ),
+    Setting(
+        "slurmQueryMaxSpan",
+        values.whole_number(1),
+        7 * 24 * 60 * 60,
+        "Seconds: how far back jobs are looked for after the daemon was away.",
+    ),
+    Setting(
+        "slurmMaxRetries",
+        values.whole_number(0),
+        10,
+        "How often Slurm is asked again about one hook event before the job is left to the next poll.",
+        old_names=("slurmQueryMaxRetries",),
+    ),
+    Setting(
+        "ccPollInterval",
+        values.whole_number(1),
+        6 * 60 * 60,
+        "Seconds between two comparisons with cc-backend's list of running jobs.",
+    ),
+    Setting("ccRestSubmitJobs", values.boolean, True, "Whether starts and stops are sent to cc-backend over REST."),
+    Setting("ccRestUrl", values.rest_url, "", "Address of cc-backend, for example https://cc-backend.example.org."),
+    Setting("ccRestJwt", values.token, "", "Token for cc-backend's REST API.", secret=True),
+    Setting(
+        "ccRestJwtFile",
+        values.secret_file,
+        "",
+        "File with the token, or the name of a systemd credential; wins over ccRestJwt.",
+    ),
+    Setting(
+        "ccRestCaFile",
+        values.optional_path,
+        "",
+        "File with the certificates (PEM) that cc-backend's certificate is checked against. Empty: the system's.",
+    ),
+    Setting(
+        "gpuPciAddrs",
+        values.gpu_pci_addrs,
+        {},
+        "PCI addresses of the GPUs in Slurm's order, by regular expression on host names; the first match counts.",
+    ),
+    Setting(
+        "ignoreHosts",
+        values.host_regex,
+        "",
+        "Regular expression on host names: a job is not reported when all its hosts match.",
+    ),
+    Setting("natsServer", values.word, "", "Host of the NATS server. Empty: no NATS."),
+    Setting("natsPort", values.whole_number(1, 65535), 4222, "Port of the NATS server."),
+    Setting("natsSubject", values.name, "jobs", "NATS subject under which jobs are published."),
+    Setting("natsUser", values.text, "", "User name for the NATS server."),
+    Setting("natsPassword", values.text, "", "Password for the NATS server.", secret=True),
+    Setting("natsCredsFile", values.optional_path, "", "Credentials file for the NATS server."),
+    Setting("natsNKeySeedFile", values.optional_path, "", "File with the seed of an NKey for the NATS server."),
+)
+
+BY_NAME = {name.lower(): setting for setting in SETTINGS for name in (setting.key, *setting.old_names)}
+"""The row of a key in lower case, old names included."""
+
+REMOVED = {
+    "ipcsockpath": "it was removed: use prepSockListenPath for the daemon and prepSockConnectPath for the hook",
+}
+"""What to do about a key, in lower case, that is no more."""

@@ -1,0 +1,134 @@
+"""cc-backend's words: start, stop and node states as it decodes them, strictly.
+
+Fields and their meaning: the README of the recorded exchanges under tests/cc_backend_contract.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from typing import Any
+
+from cc_slurm_adapter.job import End, Missing, NodeState, Resource, Run, RunKey, Sharing
+
+log = logging.getLogger(__name__)
+
+SHARED = {Sharing.WHOLE_NODE: "none", Sharing.ONE_USER: "single_user", Sharing.ANY_USER: "multi_user"}
+CUT_NOTE = "[left out by cc-slurm-adapter: cc-backend refused the request as too large]"
+CUTTABLE = ("jobScript", "slurmInfo")
+
+GpuAddresses = tuple[tuple["re.Pattern[str]", tuple[str, ...]], ...]
+
+
+class StartMessages:
+    """Makes start messages; knows the PCI addresses of each host's GPUs, in Slurm's order."""
+
+    def __init__(self, gpu_addresses: GpuAddresses) -> None:
+        self._gpu_addresses = gpu_addresses
+        self._warned: set[str] = set()
+
+    def encode(self, run: Run) -> bytes:
+        """The body of start_job for a run."""
+        resources = [self._resource(resource) for resource in run.resources]
+        listed = sum(len(resource.get("accelerators", ())) for resource in resources)
+        message: dict[str, Any] = {
+            "cluster": run.key.cluster,
+            "partition": run.partition,
+            "project": run.account,
+            "user": run.user,
+            "shared": SHARED[run.sharing],
+            "resources": resources,
+            "metaData": _meta_data(run),
+            "jobId": run.key.job_id,
+            "numHwthreads": run.num_cpus,
+            "numNodes": len(resources),
+            "startTime": run.key.start_time,
+        }
+        optional = {
+            "numAcc": run.num_gpus if Missing.GPUS in run.missing else listed,
+            "arrayJobId": run.array_job_id,
+            "walltime": run.walltime,
+        }
+        message.update({key: value for key, value in optional.items() if value})
+        return encode_json(message)
+
+    def _resource(self, resource: Resource) -> dict[str, Any]:
+        message: dict[str, Any] = {"hostname": resource.hostname}
+        if resource.cores:
+            message["hwthreads"] = list(resource.cores)
+        accelerators = self._accelerators(resource)
+        if accelerators:
+            message["accelerators"] = accelerators
+        return message
+
+    def _accelerators(self, resource: Resource) -> list[str]:
+        if not resource.gpus:
+            return []
+        addresses = next((found for regex, found in self._gpu_addresses if regex.search(resource.hostname)), ())
+        known = [addresses[index] for index in resource.gpus if index < len(addresses)]
+        if len(known) < len(resource.gpus) and resource.hostname not in self._warned:
+            self._warned.add(resource.hostname)
+            log.warning(
+                "gpuPciAddrs has %d addresses for %s, but a job there has the GPU index %d: such GPUs are left out",
+                len(addresses),
+                resource.hostname,
+                max(resource.gpus),
+            )
+        return known
+
+
+def _meta_data(run: Run) -> dict[str, str]:
+    meta_data = {
+        "jobName": run.name,
+        "jobScript": run.job_script,
+        "slurmInfo": run.slurm_info,
+        "submitTime": str(run.submit_time),
+        "incomplete": ",".join(sorted(missing.value for missing in run.missing)),
+    }
+    return {key: text for key, text in meta_data.items() if text}
+
+
+def encode_stop(key: RunKey, end: End) -> bytes:
+    """The body of stop_job. cc-backend refuses an end before the start, which clock steps can cause."""
+    return encode_json(
+        {
+            "jobId": key.job_id,
+            "cluster": key.cluster,
+            "startTime": key.start_time,
+            "jobState": end.end_state.value,
+            "stopTime": max(end.end_time, key.start_time),
+        }
+    )
+
+
+def encode_nodes(cluster: str, nodes: list[NodeState]) -> bytes:
+    """The body of nodestate."""
+    return encode_json({"cluster": cluster, "nodes": [_node(node) for node in nodes]})
+
+
+def _node(node: NodeState) -> dict[str, Any]:
+    return {
+        "hostname": node.hostname,
+        "states": list(node.states),
+        "cpusAllocated": node.cpus_allocated,
+        "memoryAllocated": node.memory_allocated,
+        "gpusAllocated": node.gpus_allocated,
+        "jobsRunning": node.jobs_running,
+    }
+
+
+def cut_start(payload: bytes) -> bytes | None:
+    """A start without its job script, or without slurmInfo when that is already gone; None when both are."""
+    message = json.loads(payload)
+    meta_data = message.get("metaData", {})
+    for key in CUTTABLE:
+        if meta_data.get(key, CUT_NOTE) != CUT_NOTE:
+            meta_data[key] = CUT_NOTE
+            return encode_json(message)
+    return None
+
+
+def encode_json(message: dict[str, Any]) -> bytes:
+    """JSON as cc-backend takes it. Lone surrogates, which are no UTF-8, become question marks."""
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode("utf-8", errors="replace")

@@ -1,0 +1,214 @@
+"""Asks Slurm: each method is one question with a typed answer, or a SlurmError and no conclusion."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from cc_slurm_adapter.errors import CommandFailed, UnexpectedOutput
+from cc_slurm_adapter.job import NodeState, Phase, Run, Sighting
+from cc_slurm_adapter.slurm.accounting import (
+    AccountedEnd,
+    ended_command,
+    parse_accounted_run,
+    parse_ended,
+    runs_command,
+)
+from cc_slurm_adapter.slurm.commands import Commands
+from cc_slurm_adapter.slurm.documents import JobSplitter
+from cc_slurm_adapter.slurm.jobs import job_id_of, parse_job
+from cc_slurm_adapter.slurm.json_values import Json
+from cc_slurm_adapter.slurm.nodes import SINFO, NodeLayout, parse_sinfo
+from cc_slurm_adapter.slurm.states import LISTED, read_states
+from cc_slurm_adapter.slurm.texts import read_texts
+from cc_slurm_adapter.slurm.versions import JsonFormat, find_format
+
+log = logging.getLogger(__name__)
+
+CHUNK = 200
+"""Jobs in one detailed question: squeue then takes 40 to 98 MB; for all jobs at once it would take gigabytes."""
+EPOCH_TIMES = {"SLURM_TIME_FORMAT": "%s"}
+_Parse = Callable[[Json], Run]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What `scontrol show config` says of the cluster."""
+
+    cluster: str
+    version: str
+    slurm_user: str
+    slurm_uid: int
+    private_data: str
+    has_accounting: bool
+
+
+@dataclass
+class Details:
+    """Runs that were read, and the jobs that could not be understood with the reason."""
+
+    runs: list[Run] = field(default_factory=list)
+    broken: dict[int, str] = field(default_factory=dict)
+
+
+class SlurmClient:
+    """The questions the daemon asks. `layouts` is what the last `node_states()` saw of the nodes."""
+
+    def __init__(self, commands: Commands, cluster: str, state_folder: str) -> None:
+        self._commands = commands
+        self._cluster = cluster
+        self._state_folder = state_folder
+        self._format: JsonFormat | None = None
+        self._layouts: dict[str, NodeLayout] = {}
+
+    def list_jobs(self) -> list[Sighting]:
+        """Every job that slurmctld remembers and that does not wait: running ones, and ended ones for MinJobAge."""
+        argv = ["squeue", "-h", "-a", "-t", LISTED, "-o", "%A|%T|%S|%e"]
+        return parse_listing(self._text(argv, EPOCH_TIMES))
+
+    def read_details(self, job_ids: Iterable[int]) -> Iterator[Details]:
+        """The runs of these jobs with cores and GPUs, as slurmctld knows them now, in chunks; without texts.
+
+        Jobs that slurmctld no longer knows are left out: that alone says nothing about them.
+        """
+        if not self._layouts:
+            self.node_states()
+        json_format = self._json_format()
+        for chunk in _chunks(job_ids, None if json_format.lists_all_jobs else CHUNK):
+            yield self._read_chunk(chunk, json_format)
+
+    def add_texts(self, runs: list[Run]) -> list[Run]:
+        """The same runs with slurmInfo and job script, as far as Slurm still has them."""
+        added = []
+        for chunk in _chunks((run.key.job_id for run in runs), CHUNK):
+            texts = read_texts(self._commands, chunk, self._state_folder)
+            for run in runs:
+                if run.key.job_id in texts:
+                    found = texts[run.key.job_id]
+                    added.append(replace(run, slurm_info=found.slurm_info, job_script=found.job_script))
+        return added
+
+    def ended_between(self, since: int, until: int) -> list[AccountedEnd]:
+        """Runs that accounting closed in a window of Unix seconds."""
+        return parse_ended(self._text(ended_command(since, until), EPOCH_TIMES), self._cluster)
+
+    def ends_of(self, job_ids: Iterable[int], since: int, until: int) -> list[AccountedEnd]:
+        """All runs of these jobs that accounting has closed in a window of Unix seconds."""
+        ends: list[AccountedEnd] = []
+        for chunk in _chunks(job_ids, CHUNK):
+            ends += parse_ended(self._text(ended_command(since, until, chunk), EPOCH_TIMES), self._cluster)
+        return ends
+
+    def read_accounted(self, job_ids: Iterable[int], since: int, until: int) -> Iterator[Details]:
+        """All runs of these jobs that accounting knows in a window of Unix seconds: no cores, no GPU indices."""
+        option = self._json_format().option
+        for chunk in _chunks(job_ids, CHUNK):
+            yield self._read_jobs(runs_command(chunk, since, until, option), self._parse_accounted, None)
+
+    def node_states(self) -> list[NodeState]:
+        """CPUs, memory, GPUs and state of every node."""
+        self._layouts, states = parse_sinfo(self._text(SINFO))
+        return states
+
+    def admin_level(self, user: str) -> str | None:
+        """`None`, `Operator` or `Administrator` in Slurm's words; None when accounting does not know the user."""
+        text = self._text(["sacctmgr", "-nP", "show", "user", user, "format=user,adminlevel"])
+        levels = [line.split("|")[1] for line in text.splitlines() if line.startswith(f"{user}|")]
+        return levels[0] if levels else None
+
+    def _json_format(self) -> JsonFormat:
+        if self._format is None:
+            self._format = find_format(self._commands)
+            log.info("asking Slurm with %s", self._format.option)
+        return self._format
+
+    def _read_chunk(self, job_ids: list[int], json_format: JsonFormat) -> Details:
+        if json_format.lists_all_jobs:
+            argv = ["squeue", "-a", "--json"]
+        elif len(job_ids) == 1:
+            argv = ["scontrol", "show", "job", str(job_ids[0]), json_format.option]
+        else:
+            argv = ["squeue", "-a", "-t", "all", "-j", ",".join(map(str, job_ids)), json_format.option]
+        return self._read_jobs(argv, self._parse_job, frozenset(job_ids))
+
+    def _parse_job(self, job: Json) -> Run:
+        return parse_job(job, self._cluster, self._layouts)
+
+    def _parse_accounted(self, job: Json) -> Run:
+        return parse_accounted_run(job, self._cluster)
+
+    def _read_jobs(self, argv: list[str], parse: _Parse, wanted: frozenset[int] | None) -> Details:
+        details = Details()
+
+        def take(job: Json) -> None:
+            try:
+                if wanted is None or job_id_of(job) in wanted:
+                    details.runs.append(parse(job))
+            except UnexpectedOutput as error:
+                details.broken[_id_or_zero(job)] = str(error)
+
+        splitter = JobSplitter(argv[0], take)
+        answer = self._commands.stream(argv, splitter.feed)
+        if answer.exit_code != 0:
+            self._format = None  # Slurm may have been upgraded: find out again what it offers
+            raise CommandFailed(f"{' '.join(argv[:3])}: {answer.complaint()}")
+        splitter.finish()
+        return details
+
+    def _text(self, argv: list[str], environment: Mapping[str, str] | None = None) -> str:
+        answer = self._commands.run(argv, environment=environment)
+        if answer.exit_code != 0:
+            raise CommandFailed(f"{' '.join(argv[:3])}: {answer.complaint()}")
+        return answer.output.decode("utf-8", errors="replace")
+
+
+def read_setup(commands: Commands) -> Setup:
+    """Ask slurmctld for its configuration. Raises SlurmError."""
+    answer = commands.run(["scontrol", "show", "config"])
+    if answer.exit_code != 0:
+        raise CommandFailed(f"scontrol show config: {answer.complaint()}")
+    return parse_setup(answer.output.decode("utf-8", errors="replace"))
+
+
+def parse_setup(text: str) -> Setup:
+    """Setup from the output of `scontrol show config`. Raises UnexpectedOutput when it names no cluster."""
+    values = dict(re.findall(r"^(\w+)\s+= (.*?)\s*$", text, re.M))
+    user = re.match(r"(.*)\((\d+)\)", values.get("SlurmUser", ""))
+    if not values.get("ClusterName") or not user:
+        raise UnexpectedOutput("scontrol show config", "ClusterName or SlurmUser is missing")
+    return Setup(
+        cluster=values["ClusterName"],
+        version=values.get("SLURM_VERSION", "unknown"),
+        slurm_user=user.group(1),
+        slurm_uid=int(user.group(2)),
+        private_data=values.get("PrivateData", "none"),
+        has_accounting="slurmdbd" in values.get("AccountingStorageType", ""),
+    )
+
+
+def parse_listing(text: str) -> list[Sighting]:
+    """Sightings from squeue's `%A|%T|%S|%e` under SLURM_TIME_FORMAT=%s. A line that does not fit is logged."""
+    sightings = []
+    for line in text.splitlines():
+        columns = line.split("|")
+        if len(columns) != 4 or not columns[0].isdigit():
+            log.error("a line of squeue cannot be understood and is left out: %r", line[:100])
+            continue
+        phase, end_state = read_states([columns[1]])
+        start, end = (int(text) if text.isdigit() else None for text in columns[2:])
+        ended = phase is Phase.ENDED
+        sightings.append(Sighting(int(columns[0]), phase, start, end if ended else None, end_state, columns[1]))
+    return sightings
+
+
+def _id_or_zero(job: Json) -> int:
+    found = job.get("job_id")
+    return found if isinstance(found, int) else 0
+
+
+def _chunks(job_ids: Iterable[int], size: int | None) -> Iterator[list[int]]:
+    ids = sorted(set(job_ids))
+    for at in range(0, len(ids), size or max(len(ids), 1)):
+        yield ids[at : at + (size or len(ids))]

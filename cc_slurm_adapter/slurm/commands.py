@@ -1,0 +1,178 @@
+"""The one place that starts processes.
+
+Each command is a list of words, looked up in PATH at every call, with the environment inherited
+plus LC_ALL=C, in a process group of its own that is killed whole. Time and output are limited,
+and `cancel()` ends whatever runs at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, CommandMissing
+
+TIME_LIMIT = 90.0
+"""Seconds. slurmctld may take a minute under load; its own clients give up by themselves before long."""
+OUTPUT_LIMIT = 64 * 1024 * 1024
+"""Bytes that are kept in memory. What is handed on in pieces is not kept and not limited by this."""
+ERROR_LIMIT = 64 * 1024
+PIECE = 256 * 1024
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that has ended by itself."""
+
+    exit_code: int
+    output: bytes
+    errors: str
+
+    def complaint(self) -> str:
+        """The last line on standard error, for a log line."""
+        lines = [line.strip() for line in self.errors.splitlines() if line.strip()]
+        return lines[-1][:300] if lines else f"exit code {self.exit_code}"
+
+
+class Commands:
+    """Starts Slurm's commands. Used from one thread; `cancel()` may be called from any other."""
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self._environment = dict(environment or {})
+        self._cancel_read, self._cancel_write = os.pipe()
+        os.set_blocking(self._cancel_write, False)
+        self._cancelled = threading.Event()
+        self.started = 0
+
+    def close(self) -> None:
+        """Give the cancel pipe back."""
+        os.close(self._cancel_read)
+        os.close(self._cancel_write)
+
+    def cancel(self) -> None:
+        """End the command that runs, and refuse all later ones."""
+        if not self._cancelled.is_set():
+            self._cancelled.set()
+            os.write(self._cancel_write, b"x")
+
+    def run(self, argv: list[str], *, stdin: bytes = b"", environment: Mapping[str, str] | None = None) -> Finished:
+        """Run a command and keep its output. Raises SlurmError; the exit code is the caller's to judge."""
+        kept: list[bytes] = []
+        size = 0
+
+        def keep(piece: bytes) -> None:
+            nonlocal size
+            size += len(piece)
+            if size > OUTPUT_LIMIT:
+                raise CommandFailed(f"{argv[0]} printed more than {OUTPUT_LIMIT} bytes")
+            kept.append(piece)
+
+        exit_code, errors = self._pump(argv, stdin, environment, keep)
+        return Finished(exit_code, b"".join(kept), errors)
+
+    def stream(self, argv: list[str], on_piece: Callable[[bytes], None]) -> Finished:
+        """Run a command and hand its output on in pieces, so that a large one needs no memory."""
+        exit_code, errors = self._pump(argv, b"", None, on_piece)
+        return Finished(exit_code, b"", errors)
+
+    def _pump(
+        self,
+        argv: list[str],
+        stdin: bytes,
+        environment: Mapping[str, str] | None,
+        on_piece: Callable[[bytes], None],
+    ) -> tuple[int, str]:
+        if self._cancelled.is_set():
+            raise CommandCancelled(f"{argv[0]} was not started: the daemon stops")
+        process = self._start(argv, bool(stdin), environment)
+        try:
+            errors = self._exchange(process, argv[0], stdin, on_piece)
+            return process.wait(), errors
+        finally:
+            _end(process)
+
+    def _start(self, argv: list[str], feeds: bool, environment: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
+        variables = {**os.environ, **self._environment, **(environment or {}), "LC_ALL": "C"}
+        program = shutil.which(argv[0], path=variables.get("PATH", os.defpath))
+        if program is None:
+            raise CommandMissing(
+                f"the Slurm command {argv[0]} is not in PATH ({variables.get('PATH', '')}):"
+                " install Slurm's client commands on this host or set PATH in the unit file"
+            )
+        self.started += 1
+        try:
+            return subprocess.Popen(
+                [program, *argv[1:]],
+                stdin=subprocess.PIPE if feeds else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=variables,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise CommandFailed(f"{program} cannot be started: {error}") from error
+
+    def _exchange(
+        self, process: subprocess.Popen[bytes], name: str, stdin: bytes, on_piece: Callable[[bytes], None]
+    ) -> str:
+        assert process.stdout is not None  # noqa: S101 - both are pipes by construction
+        assert process.stderr is not None  # noqa: S101
+        errors = bytearray()
+        deadline = time.monotonic() + TIME_LIMIT
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._cancel_read, selectors.EVENT_READ, "cancel")
+            selector.register(process.stdout, selectors.EVENT_READ, "output")
+            selector.register(process.stderr, selectors.EVENT_READ, "errors")
+            if process.stdin is not None:
+                os.set_blocking(process.stdin.fileno(), False)
+                selector.register(process.stdin, selectors.EVENT_WRITE, "input")
+            while len(selector.get_map()) > 1:
+                ready = selector.select(max(deadline - time.monotonic(), 0))
+                if not ready:
+                    raise CommandFailed(f"{name} gave no answer within {TIME_LIMIT:.0f} s")
+                for key, _ in ready:
+                    if key.data == "cancel":
+                        raise CommandCancelled(f"{name} was ended: the daemon stops")
+                    if key.data == "input":
+                        stdin = _feed(process, stdin, selector)
+                        continue
+                    piece = os.read(key.fd, PIECE)
+                    if not piece:
+                        selector.unregister(key.fileobj)
+                    elif key.data == "output":
+                        on_piece(piece)
+                    else:
+                        errors += piece[: ERROR_LIMIT - len(errors)]
+        return errors.decode("utf-8", errors="replace")
+
+
+def _feed(process: subprocess.Popen[bytes], stdin: bytes, selector: selectors.BaseSelector) -> bytes:
+    """Write as much as the pipe takes; close it when all is written or nobody reads."""
+    assert process.stdin is not None  # noqa: S101 - registered only when it is a pipe
+    try:
+        rest = stdin[os.write(process.stdin.fileno(), stdin[:PIECE]) :]
+    except BrokenPipeError:
+        rest = b""
+    if not rest:
+        selector.unregister(process.stdin)
+        process.stdin.close()
+    return rest
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill the whole group unless the command has ended by itself, and reap it."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()

@@ -1,0 +1,75 @@
+"""Slurm's job states and what they mean for a run.
+
+A job has one base state and any number of flags. JSON gives them as a list (a single string up to
+22.05); text prints the most telling one alone, so COMPLETING hides how the job ended.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from cc_slurm_adapter.job import EndState, Phase
+
+log = logging.getLogger(__name__)
+
+ENDS = {
+    "BOOT_FAIL": EndState.BOOT_FAIL,
+    "CANCELLED": EndState.CANCELLED,
+    "COMPLETED": EndState.COMPLETED,
+    "DEADLINE": EndState.DEADLINE,
+    "FAILED": EndState.FAILED,
+    "LAUNCH_FAILED": EndState.FAILED,
+    "NODE_FAIL": EndState.NODE_FAIL,
+    "OUT_OF_MEMORY": EndState.OUT_OF_MEMORY,
+    "PREEMPTED": EndState.PREEMPTED,
+    "RECONFIG_FAIL": EndState.FAILED,
+    "TIMEOUT": EndState.TIMEOUT,
+}
+FLAG_ENDS = {
+    # Accounting closes a run with these when the job itself lives on.
+    "REQUEUED": EndState.CANCELLED,
+    "REVOKED": EndState.CANCELLED,
+    "SPECIAL_EXIT": EndState.FAILED,
+}
+WAITING = frozenset({"PENDING", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD"})
+CONFIGURING = frozenset({"CONFIGURING", "POWER_UP_NODE"})
+HOLDING = frozenset({"RUNNING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING", "UPDATE_DB"})
+
+LISTED = "BF,CA,CD,CF,CG,DL,F,NF,OOM,PR,R,RS,RV,S,SE,SI,SO,ST,TO"
+"""What the short listing asks for: every state but those of jobs that wait. Known to 22.05 and later."""
+
+FINAL = "BF,CA,CD,DL,F,NF,OOM,PR,RQ,RV,TO"
+"""The states in which accounting closes a run."""
+
+_warned: set[str] = set()
+
+
+def read_states(words: Iterable[str]) -> tuple[Phase, EndState | None]:
+    """Phase of a job with these state words, and how it ended if they say so.
+
+    (ENDED, None) is a job of which only COMPLETING is known. A word that nobody knows is
+    logged once; alone it counts as a failed end, since a job that holds its nodes has a known one.
+    """
+    found = set(words)
+    for table in (ENDS, FLAG_ENDS):
+        for word in found & table.keys():
+            if not (table is FLAG_ENDS and found & WAITING):
+                return Phase.ENDED, table[word]
+    if found & WAITING:
+        return Phase.WAITING, None
+    if found & CONFIGURING:
+        return Phase.CONFIGURING, None
+    if found & HOLDING:
+        return Phase.RUNNING, None
+    if "COMPLETING" in found:
+        return Phase.ENDED, None
+    warn_once(" ".join(sorted(found)))
+    return Phase.ENDED, EndState.FAILED
+
+
+def warn_once(words: str) -> None:
+    """Say once for each unknown word that it was taken as a failed end."""
+    if words not in _warned:
+        _warned.add(words)
+        log.warning("Slurm reports the job state %r, which this version does not know: taken as failed", words)

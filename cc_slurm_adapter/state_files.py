@@ -1,0 +1,108 @@
+"""The pid file with its lock, the time of the last run, and the folder they need."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from pathlib import Path
+
+from cc_slurm_adapter.errors import AlreadyRunning, StateError
+
+
+class PidFile:
+    """Held while the daemon runs. The lock counts: neither a stale nor a recycled pid blocks a start."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._fd = -1
+
+    def acquire(self) -> None:
+        """Lock the file and write the own pid. Raises AlreadyRunning or StateError."""
+        while True:
+            fd = self._open()
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                pid = os.read(fd, 20).decode("ascii", errors="replace").strip() or "unknown"
+                os.close(fd)
+                raise AlreadyRunning(
+                    f"a daemon runs already with the pid {pid} (it holds {self._path}):"
+                    " stop it first, or give this one another pidFilePath and lastRunPath"
+                ) from None
+            if self._is_still_there(fd):
+                break
+            os.close(fd)  # its holder removed it between our open and our lock
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        self._fd = fd
+
+    def release(self) -> None:
+        """Remove the file and give the lock back."""
+        if self._fd >= 0:
+            with contextlib.suppress(FileNotFoundError):
+                Path(self._path).unlink()
+            os.close(self._fd)
+            self._fd = -1
+
+    def _open(self) -> int:
+        try:
+            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise StateError(
+                f"pidFilePath {self._path} cannot be written: {error.strerror}: make its folder and give it to the"
+                " daemon's user (in a systemd unit: RuntimeDirectory=cc-slurm-adapter)"
+            ) from error
+
+    def _is_still_there(self, fd: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(fd), Path(self._path).stat())
+        except FileNotFoundError:
+            return False
+
+
+class LastRun:
+    """The file whose modification time is the time of the last complete run, as the existing adapter keeps it."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+
+    def read(self) -> int | None:
+        """Unix seconds; None when there was no run."""
+        try:
+            return int(self._path.stat().st_mtime)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StateError(f"lastRunPath {self._path} cannot be read: {error.strerror}") from error
+
+    def write(self, when: float) -> None:
+        """Move the modification time to a moment (Unix seconds)."""
+        try:
+            self._path.touch()
+            os.utime(self._path, (when, when))
+        except OSError as error:
+            raise StateError(f"lastRunPath {self._path} cannot be written: {error.strerror}") from error
+
+
+def check_state_folder(last_run_path: str) -> str:
+    """The folder of lastRunPath, proven writable. Raises StateError."""
+    folder = Path(last_run_path).parent
+    probe = folder / f".write-test.{os.getpid()}"
+    try:
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise StateError(
+            f"the state folder {folder} (of lastRunPath) cannot be written: {error.strerror}: make it and give it to"
+            " the daemon's user (in a systemd unit: StateDirectory=cc-slurm-adapter)"
+        ) from error
+    return str(folder)
+
+
+def catch_up_from(last_run: int | None, checkpoint: int | None, max_span: int) -> int:
+    """Unix seconds from which accounting is read at the start: the earlier of both, at most `max_span` back."""
+    known = [when for when in (last_run, checkpoint) if when is not None]
+    longest_ago = int(time.time()) - max_span
+    return max(min(known), longest_ago) if known else longest_ago

@@ -1,0 +1,393 @@
+"""A job as `squeue --json` and `scontrol show job --json` print it, in the formats v0.0.40 to 42."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from examples.practice.slurm.model import (
+    MEMORY_PER_CPU,
+    PARTITIONS,
+    PENDING,
+    HostShare,
+    Record,
+    Settings,
+    shares,
+)
+from examples.practice.slurm.view import (
+    controller_states,
+    cpus_asked,
+    cpus_held,
+    format_tres,
+    gres_text,
+    holds_nodes,
+    moments,
+    reason,
+    shown_nodes,
+    shown_restarts,
+    tres_asked,
+    tres_held,
+    waiting_tasks,
+)
+
+SIGNALS = {1: "HUP", 9: "KILL", 15: "TERM"}
+
+
+def number(value: float) -> dict[str, Any]:
+    return {"set": True, "infinite": False, "number": value}
+
+
+UNSET = {"set": False, "infinite": False, "number": 0}
+UNSET_FRACTION = {"set": False, "infinite": False, "number": 0.0}
+INFINITE = {"set": False, "infinite": True, "number": 0}
+ZERO = number(0)
+
+
+def exit_object(code: int, signal: int) -> dict[str, Any]:
+    """An exit code or a signal, in the layout that all formats share."""
+    status = "SIGNALED" if signal else "ERROR" if code else "SUCCESS"
+    return {
+        "status": [status],
+        "return_code": UNSET if signal else number(code),
+        "signal": {
+            "id": number(signal) if signal else UNSET,
+            "name": SIGNALS.get(signal, str(signal)) if signal else "",
+        },
+    }
+
+
+# The keys of v0.0.42 in their order, with the values that no job here ever changes.
+TEMPLATE: dict[str, Any] = {
+    "account": "",
+    "accrue_time": ZERO,
+    "admin_comment": "",
+    "allocating_node": "localhost",
+    "array_job_id": ZERO,
+    "array_task_id": UNSET,
+    "array_max_tasks": ZERO,
+    "array_task_string": "",
+    "association_id": 2,
+    "batch_features": "",
+    "batch_flag": True,
+    "batch_host": "",
+    "flags": [],
+    "burst_buffer": "",
+    "burst_buffer_state": "",
+    "cluster": "",
+    "cluster_features": "",
+    "command": "",
+    "comment": "",
+    "container": "",
+    "container_id": "",
+    "contiguous": False,
+    "core_spec": 0,
+    "thread_spec": 32766,
+    "cores_per_socket": UNSET,
+    "billable_tres": UNSET_FRACTION,
+    "cpus_per_task": number(1),
+    "cpu_frequency_minimum": UNSET,
+    "cpu_frequency_maximum": UNSET,
+    "cpu_frequency_governor": UNSET,
+    "cpus_per_tres": "",
+    "cron": "",
+    "deadline": ZERO,
+    "delay_boot": ZERO,
+    "dependency": "",
+    "derived_exit_code": exit_object(0, 0),
+    "eligible_time": ZERO,
+    "end_time": ZERO,
+    "excluded_nodes": "",
+    "exit_code": exit_object(0, 0),
+    "extra": "",
+    "failed_node": "",
+    "features": "",
+    "federation_origin": "",
+    "federation_siblings_active": "",
+    "federation_siblings_viable": "",
+    "gres_detail": [],
+    "group_id": 0,
+    "group_name": "",
+    "het_job_id": ZERO,
+    "het_job_id_set": "",
+    "het_job_offset": ZERO,
+    "job_id": 0,
+    "job_resources": None,
+    "job_size_str": [],
+    "job_state": [],
+    "last_sched_evaluation": ZERO,
+    "licenses": "",
+    "mail_type": [],
+    "mail_user": "",
+    "max_cpus": ZERO,
+    "max_nodes": ZERO,
+    "mcs_label": "",
+    "memory_per_tres": "",
+    "name": "",
+    "network": "",
+    "nodes": "",
+    "nice": 0,
+    "tasks_per_core": INFINITE,
+    "tasks_per_tres": ZERO,
+    "tasks_per_node": ZERO,
+    "tasks_per_socket": INFINITE,
+    "tasks_per_board": ZERO,
+    "cpus": ZERO,
+    "node_count": ZERO,
+    "tasks": ZERO,
+    "partition": "",
+    "prefer": "",
+    "memory_per_cpu": number(MEMORY_PER_CPU),
+    "memory_per_node": UNSET,
+    "minimum_cpus_per_node": number(1),
+    "minimum_tmp_disk_per_node": ZERO,
+    "power": {"flags": []},
+    "preempt_time": ZERO,
+    "preemptable_time": ZERO,
+    "pre_sus_time": ZERO,
+    "hold": False,
+    "priority": number(1),
+    "priority_by_partition": [],
+    "profile": ["NOT_SET"],
+    "qos": "normal",
+    "reboot": False,
+    "required_nodes": "",
+    "required_switches": 0,
+    "requeue": True,
+    "resize_time": ZERO,
+    "restart_cnt": 0,
+    "resv_name": "",
+    "scheduled_nodes": "",
+    "selinux_context": "",
+    "shared": [],
+    "sockets_per_board": 0,
+    "sockets_per_node": UNSET,
+    "start_time": ZERO,
+    "state_description": "",
+    "state_reason": "",
+    "standard_error": "/dev/null",
+    "standard_input": "/dev/null",
+    "standard_output": "/dev/null",
+    "submit_time": ZERO,
+    "suspend_time": ZERO,
+    "system_comment": "",
+    "time_limit": INFINITE,
+    "time_minimum": ZERO,
+    "threads_per_core": UNSET,
+    "tres_bind": "",
+    "tres_freq": "",
+    "tres_per_job": "",
+    "tres_per_node": "",
+    "tres_per_socket": "",
+    "tres_per_task": "",
+    "tres_req_str": "",
+    "tres_alloc_str": "",
+    "user_id": 0,
+    "user_name": "",
+    "maximum_switch_wait_time": 0,
+    "wckey": "",
+    "current_working_directory": "/tmp",
+}
+
+
+def job_object(record: Record, settings: Settings, now: float, version: str) -> dict[str, Any]:
+    """One element of `jobs`."""
+    held = shares(record)
+    return {
+        **(TEMPLATE if version == "v0.0.42" else OLDER_TEMPLATE),
+        **_identity(record, settings),
+        **_state(record, now),
+        **_request(record, settings, version),
+        **_allocation(record, held, settings, version),
+    }
+
+
+def _older_template() -> dict[str, Any]:
+    """v0.0.42 renamed one key, added one and dropped three."""
+    older: dict[str, Any] = {}
+    for key, value in TEMPLATE.items():
+        if key == "sockets_per_board":
+            older.update({"exclusive": [], "oversubscribe": True, "show_flags": []})
+        if key != "priority_by_partition":
+            older["minimum_switches" if key == "required_switches" else key] = value
+    return older
+
+
+OLDER_TEMPLATE = _older_template()
+
+
+def _identity(record: Record, settings: Settings) -> dict[str, Any]:
+    silent = {} if record.batch else {"standard_error": "", "standard_input": "", "standard_output": ""}
+    return {
+        "account": record.account,
+        "admin_comment": record.admin_comment,
+        "array_job_id": number(record.array_job_id),
+        "array_task_id": UNSET if record.array_task_id is None else number(record.array_task_id),
+        "array_max_tasks": number(record.array_limit),
+        "array_task_string": waiting_tasks(record),
+        "batch_flag": bool(record.batch),
+        "cluster": settings.cluster,
+        "comment": record.comment,
+        "group_id": record.gid,
+        "group_name": record.group_name,
+        "job_id": record.job_id,
+        "mail_user": record.user,
+        "name": record.name,
+        "partition": record.partition,
+        "user_id": record.uid,
+        "user_name": record.user,
+        **silent,
+    }
+
+
+def _state(record: Record, now: float) -> dict[str, Any]:
+    times = moments(record)
+    eligible = number(record.begin_time or record.submit_time)
+    return {
+        "accrue_time": ZERO if record.phase == PENDING and record.begin_time > now else eligible,
+        "eligible_time": ZERO if reason(record, now) == "JobArrayTaskLimit" else eligible,
+        "start_time": number(times.start or 0),
+        "end_time": number(times.end or 0),
+        "submit_time": number(record.submit_time),
+        "last_sched_evaluation": number(record.start_time or record.submit_time),
+        "exit_code": exit_object(record.exit_code, record.exit_signal),
+        "failed_node": shares(record)[0].host if record.end_state == "NODE_FAIL" else "",
+        "flags": _flags(record),
+        "job_state": controller_states(record),
+        "restart_cnt": shown_restarts(record),
+        "state_reason": reason(record, now),
+    }
+
+
+def _flags(record: Record) -> list[str]:
+    default_partition = record.partition == next(iter(PARTITIONS))
+    flags = {
+        "EXACT_TASK_COUNT_REQUESTED": True,
+        "EXACT_CPU_COUNT_REQUESTED": record.cpus_per_task > 1,
+        "JOB_WAS_RUNNING": holds_nodes(record),
+        "USING_DEFAULT_ACCOUNT": record.account == record.user,
+        "USING_DEFAULT_PARTITION": default_partition,
+        "USING_DEFAULT_QOS": True,
+        "USING_DEFAULT_WCKEY": True,
+        "PARTITION_ASSIGNED": default_partition,
+    }
+    return [flag for flag, holds in flags.items() if holds]
+
+
+def _request(record: Record, settings: Settings, version: str) -> dict[str, Any]:
+    gpus = f"{settings.gpu_type}:{record.gpus_per_node}" if record.typed_gpus else str(record.gpus_per_node)
+    wanted: dict[str, Any] = {
+        "cpus_per_task": number(record.cpus_per_task),
+        "minimum_cpus_per_node": number(record.cpus_per_task),
+        "node_count": number(record.nodes),
+        "tasks": number(record.tasks),
+        "time_limit": INFINITE if record.time_limit is None else number(record.time_limit),
+        "shared": ["none"] if record.exclusive else ["oversubscribe"] if record.oversubscribe else [],
+        "tres_per_node": f"gres/gpu:{gpus}" if record.gpus_per_node else "",
+        "tres_per_task": f"cpu={record.cpus_per_task}" if record.cpus_per_task > 1 else "",
+        "tres_req_str": format_tres(tres_asked(record, settings)),
+    }
+    if version != "v0.0.42":
+        wanted["exclusive"] = (
+            ["true"] if record.exclusive else ["false"] if record.oversubscribe else []
+        )
+        wanted["oversubscribe"] = not record.exclusive
+    return wanted
+
+
+def _allocation(
+    record: Record, held: Sequence[HostShare], settings: Settings, version: str
+) -> dict[str, Any]:
+    if not held:
+        return {"cpus": number(cpus_asked(record)), "job_resources": {} if version == "v0.0.40" else None}
+    cpus = cpus_held(held, settings)
+    layout = _resources_v40 if version == "v0.0.40" else _resources_v41
+    gres = [gres_text(share, settings) for share in held if share.gpus]
+    return {
+        "batch_host": held[0].host,
+        "billable_tres": number(float(cpus)),
+        "cpus": number(cpus),
+        "gres_detail": gres if holds_nodes(record) else [],
+        "job_resources": layout(record, held, settings),
+        "nodes": shown_nodes(record),
+        "tres_alloc_str": format_tres(tres_held(held, settings)),
+    }
+
+
+def _resources_v40(record: Record, held: Sequence[HostShare], settings: Settings) -> dict[str, Any]:
+    """v0.0.40: only the allocated cores, by socket."""
+    nodes = [
+        {
+            "sockets": {
+                str(socket): {"cores": {str(core): "allocated" for core in cores}}
+                for socket, cores in _by_socket(share, settings).items()
+            },
+            "nodename": share.host,
+            "cpus_used": 0,
+            "memory_used": 0,
+            "memory_allocated": _memory(share, settings),
+        }
+        for share in held
+    ]
+    return {
+        "nodes": record.node_list,
+        "allocated_cores": cpus_asked(record),
+        "allocated_cpus": 0,
+        "allocated_hosts": len(held),
+        "allocated_nodes": nodes,
+    }
+
+
+def _resources_v41(record: Record, held: Sequence[HostShare], settings: Settings) -> dict[str, Any]:
+    """From v0.0.41: all cores of each node, each with its status."""
+    allocation = [
+        {
+            "index": index,
+            "name": share.host,
+            "cpus": {"count": len(share.cores) * settings.threads_per_core, "used": 0},
+            "memory": {"used": 0, "allocated": _memory(share, settings)},
+            "sockets": _sockets(share, settings),
+        }
+        for index, share in enumerate(held)
+    ]
+    return {
+        "select_type": ["CORE"],
+        "nodes": {
+            "count": len(held),
+            "select_type": [PARTITIONS[record.partition].select_type],
+            "list": record.node_list,
+            "whole": bool(record.exclusive),
+            "allocation": allocation,
+        },
+        "cpus": cpus_asked(record),
+        "threads_per_core": UNSET,
+    }
+
+
+def _sockets(share: HostShare, settings: Settings) -> list[dict[str, Any]]:
+    by_socket = _by_socket(share, settings)
+    return [
+        {
+            "index": socket,
+            "cores": [
+                {
+                    "index": core,
+                    "status": ["ALLOCATED" if core in by_socket.get(socket, ()) else "UNALLOCATED"],
+                }
+                for core in range(settings.cores_per_socket)
+            ],
+        }
+        for socket in range(settings.sockets)
+    ]
+
+
+def _by_socket(share: HostShare, settings: Settings) -> dict[int, list[int]]:
+    """Core numbers that count from 0 in each socket."""
+    sockets: dict[int, list[int]] = {}
+    for core in share.cores:
+        socket, index = divmod(core, settings.cores_per_socket)
+        sockets.setdefault(socket, []).append(index)
+    return sockets
+
+
+def _memory(share: HostShare, settings: Settings) -> int:
+    return len(share.cores) * settings.threads_per_core * MEMORY_PER_CPU

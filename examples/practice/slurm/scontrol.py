@@ -1,0 +1,206 @@
+"""The stand-in for scontrol, with its commands as arguments or, line by line, on standard input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from examples.practice.slurm.call import (
+    CONTROLLER_DOWN,
+    FLAG,
+    OPTIONAL,
+    UNKNOWN_JOB,
+    Call,
+    CommandError,
+    Option,
+    json_version,
+    list_json_versions,
+    parse_options,
+    print_json,
+    print_version,
+    require_controller,
+)
+from examples.practice.slurm.config_text import config_text, ping_text
+from examples.practice.slurm.hostlist import InvalidHostlist, expand_hosts
+from examples.practice.slurm.job_json import job_object, number
+from examples.practice.slurm.job_text import job_text
+from examples.practice.slurm.model import Record
+
+OPTIONS = (
+    Option("details", "d", FLAG),
+    Option("json", "", OPTIONAL),
+    Option("version", "V"),
+)
+ALARM = """\
+*****************************************
+** RESTORE SLURMCTLD DAEMON TO SERVICE **
+*****************************************
+"""
+NO_SCRIPT = "job script retrieval failed"
+
+
+def main(call: Call) -> int:
+    """Run scontrol and return its exit status."""
+    options, words = parse_options(call, OPTIONS)
+    if "version" in options:
+        return print_version(call)
+    if options.get("json") == "list":
+        return list_json_versions(call)
+    if "json" in options:
+        version = json_version(call, options["json"])
+        _require_show_job(words)
+        return _show_job_json(call, words, version)
+    details = "details" in options
+    return run_words(call, words, details=details) if words else _converse(call, details=details)
+
+
+def _converse(call: Call, *, details: bool) -> int:
+    """Read commands until the end of standard input; each is echoed, as no terminal does it."""
+    status = 0
+    for line in call.stdin:
+        text = line.rstrip("\n")
+        call.out.write(f"scontrol: {text}\n")
+        words = text.split()
+        if words and words[0].lower() in ("exit", "quit"):
+            return status
+        try:
+            status = (run_words(call, words, details=details) if words else 0) or status
+        except CommandError as error:
+            call.complain(str(error))
+            status = error.status or status
+    call.out.write("scontrol: \n")
+    return status
+
+
+def run_words(call: Call, words: Sequence[str], *, details: bool) -> int:
+    """One command, already cut into words."""
+    keyword, *rest = words
+    if keyword.lower() == "ping":
+        return _ping(call)
+    if keyword.lower() == "write":
+        return _write_batch_script(call, rest)
+    if keyword.lower() != "show":
+        raise CommandError(f"invalid keyword: {keyword}")
+    if not rest:
+        raise CommandError("too few arguments for keyword:show")
+    if len(rest) > 2:
+        raise CommandError("too many arguments for keyword:show")
+    show = SHOWN.get(rest[0].lower())
+    if show is None:
+        raise CommandError(f"invalid entity:{rest[0]} for keyword:show ")
+    return show(call, rest[1:], details)
+
+
+def _ping(call: Call) -> int:
+    settings = call.settings()
+    if call.store.is_down("slurmctld"):
+        call.out.write(ping_text(settings).replace("is UP", "is DOWN") + "\n" + ALARM)
+        return 1
+    call.out.write(ping_text(settings) + "\n")
+    return 0
+
+
+def _show_config(call: Call, rest: Sequence[str], details: bool) -> int:
+    require_controller(call, "slurm_load_ctl_conf error")
+    call.out.write(config_text(call))
+    return 0
+
+
+def _show_hostnames(call: Call, rest: Sequence[str], details: bool) -> int:
+    expression = rest[0] if rest else ""
+    try:
+        names = expand_hosts(expression)
+    except InvalidHostlist as error:
+        if error.bad_range:
+            call.complain(f"scontrol: error: _parse_single_range: Invalid range: `{error.bad_range}'")
+        raise CommandError(f"Invalid hostlist: {expression}", status=0) from None
+    call.out.writelines(f"{name}\n" for name in names)
+    return 0
+
+
+def _show_job(call: Call, rest: Sequence[str], details: bool) -> int:
+    records = find_jobs(call, rest)
+    settings = call.settings()
+    for record in records:
+        call.out.write(job_text(record, settings, call.now, call.environ, details=details))
+    if not records:
+        call.out.write("No jobs in the system\n")
+    return 0
+
+
+SHOWN: dict[str, Callable[[Call, Sequence[str], bool], int]] = {
+    "config": _show_config,
+    "hostnames": _show_hostnames,
+    "job": _show_job,
+    "jobs": _show_job,
+}
+
+
+def find_jobs(call: Call, words: Sequence[str]) -> list[Record]:
+    """The job, the tasks of the array, or all that slurmctld knows when no word is given."""
+    job, _, task = words[0].partition("_") if words else ("", "", "")
+    if words and not (job.isdigit() and (not task or task.isdigit())):
+        raise CommandError(f"scontrol_print_job error: {UNKNOWN_JOB}")
+    require_controller(call, "slurm_load_jobs error")
+    if not words:
+        return call.store.in_memory()
+    records = [
+        record
+        for record in call.store.in_memory_by_id(int(job))
+        if not task or record.array_task_id == int(task)
+    ]
+    if not records:
+        raise CommandError(f"slurm_load_jobs error: {UNKNOWN_JOB}")
+    return records
+
+
+def _require_show_job(words: Sequence[str]) -> None:
+    if [word.lower() for word in words[:2]] not in (["show", "job"], ["show", "jobs"]):
+        raise CommandError("scontrol: error: JSON is only known for jobs here")
+
+
+def _show_job_json(call: Call, words: Sequence[str], version: str) -> int:
+    """An unknown job and an absent slurmctld both give an empty list and exit status 0."""
+    settings = call.settings()
+    try:
+        records = find_jobs(call, words[2:])
+    except CommandError:
+        records = []
+    updated = number(int(call.now) if records else 0)
+    document = {
+        "jobs": [job_object(record, settings, call.now, version) for record in records],
+        "last_backfill": updated,
+        "last_update": updated,
+    }
+    print_json(call, document, version, words[:2])
+    return 0
+
+
+def _write_batch_script(call: Call, rest: Sequence[str]) -> int:
+    """write batch_script ID [FILE]: its failures leave the exit status at 0."""
+    if not 2 <= len(rest) <= 3 or rest[0].lower() != "batch_script":
+        raise CommandError(f"invalid entity:{rest[0] if rest else ''} for keyword:write ")
+    job = rest[1]
+    text = _script(call, job)
+    file = rest[2] if len(rest) == 3 else f"slurm-{job}.sh"
+    if file == "-":
+        call.out.write(text)
+        return 0
+    try:
+        with open(file, "w", encoding="utf-8", errors="surrogateescape") as target:
+            target.write(text)
+    except OSError as error:
+        raise CommandError(f"failed to open file `{file}`: {error.strerror}", status=0) from None
+    call.out.write(f"batch script for job {job} written to {file}\n")
+    return 0
+
+
+def _script(call: Call, job: str) -> str:
+    if call.store.is_down("slurmctld"):
+        raise CommandError(f"{NO_SCRIPT}: {CONTROLLER_DOWN}", status=0)
+    records = call.store.in_memory_by_id(int(job)) if job.isdigit() else []
+    if not records:
+        raise CommandError(f"{NO_SCRIPT}: {UNKNOWN_JOB}", status=0)
+    text = call.store.script(records[0])
+    if text is None:
+        raise CommandError(f"{NO_SCRIPT}: Job script not specified", status=0)
+    return text

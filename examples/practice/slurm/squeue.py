@@ -1,0 +1,249 @@
+"""The stand-in for squeue."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from examples.practice.slurm.call import (
+    OPTIONAL,
+    UNKNOWN_JOB,
+    VALUE,
+    Call,
+    CommandError,
+    Option,
+    json_version,
+    list_json_versions,
+    parse_options,
+    print_json,
+    print_version,
+    require_controller,
+)
+from examples.practice.slurm.job_json import job_object, number
+from examples.practice.slurm.model import COMPLETING, CONFIGURING, ENDED, PENDING, RUNNING, Record, Settings, shares
+from examples.practice.slurm.times import format_duration, format_time
+from examples.practice.slurm.view import (
+    STATE_CODES,
+    cpus_asked,
+    cpus_held,
+    elapsed,
+    moments,
+    parse_state,
+    reason,
+    shown_nodes,
+    shown_state,
+    task_name,
+    waiting_tasks,
+)
+
+OPTIONS = (
+    Option("noheader", "h"),
+    Option("all", "a"),
+    Option("states", "t", VALUE),
+    Option("jobs", "j", VALUE),
+    Option("format", "o", VALUE),
+    Option("json", "", OPTIONAL),
+    Option("version", "V"),
+)
+DEFAULT_FORMAT = "%.18i %.9P %.8j %.8u %.2t %.10M %.6D %R"
+DEFAULT_STATES = frozenset((PENDING, RUNNING, CONFIGURING, COMPLETING))
+COLUMN = re.compile(r"%(\.?)(\d*)([a-zA-Z])")
+
+
+class Line(NamedTuple):
+    """A record and what its columns depend on."""
+
+    record: Record
+    settings: Settings
+    now: float
+    environ: Mapping[str, str]
+
+
+def main(call: Call) -> int:
+    """Run squeue and return its exit status."""
+    options, rest = parse_options(call, OPTIONS)
+    if rest:
+        raise CommandError(f"squeue: error: Unrecognized option: {rest[0]}")
+    if "version" in options:
+        return print_version(call)
+    if options.get("json") == "list":
+        return list_json_versions(call)
+    version = json_version(call, options["json"]) if "json" in options else ""
+    states = parse_states(options["states"]) if "states" in options else DEFAULT_STATES
+    ids = _parse_ids(options["jobs"]) if "jobs" in options else None
+    require_controller(call, "slurm_load_jobs error")
+    records = select(call, states, ids)
+    if version:
+        _print_jobs(call, records, version)
+    else:
+        _print_lines(call, records, options.get("format", DEFAULT_FORMAT), header="noheader" not in options)
+    return 0
+
+
+def parse_states(text: str) -> frozenset[str]:
+    """The states of -t by their long names."""
+    if text.lower() == "all":
+        return frozenset(STATE_CODES)
+    states = set()
+    for word in text.split(","):
+        state = parse_state(word)
+        if state is None:
+            known = ",".join(STATE_CODES).lower()
+            raise CommandError(
+                f"squeue: error: Invalid job state specified: {word}\n"
+                f"squeue: error: Valid job states include: {known}\n"
+            )
+        states.add(state)
+    return frozenset(states)
+
+
+def _parse_ids(text: str) -> list[tuple[int, int | None]]:
+    """Pairs of job id and, for 9_1, the array's task."""
+    ids = []
+    for word in text.split(","):
+        job, _, task = word.partition("_")
+        if not job.isdigit() or (task and not task.isdigit()):
+            raise CommandError(f"squeue: error: Invalid job id: {word}")
+        ids.append((int(job), int(task) if task else None))
+    return ids
+
+
+def select(
+    call: Call, states: frozenset[str], ids: Sequence[tuple[int, int | None]] | None
+) -> list[Record]:
+    """The jobs in these states, by job id. Only a single unknown id is an error."""
+    if ids is None:
+        records = call.store.in_memory() if states - DEFAULT_STATES else call.store.in_phases(states)
+    else:
+        records = _by_id(call, ids)
+    if ids is not None and len(ids) == 1 and not records:
+        raise CommandError(f"slurm_load_jobs error: {UNKNOWN_JOB}")
+    return [record for record in records if shown_state(record) in states]
+
+
+def _by_id(call: Call, ids: Iterable[tuple[int, int | None]]) -> list[Record]:
+    found = {
+        record.db_index: record
+        for job, task in ids
+        for record in call.store.in_memory_by_id(job)
+        if task is None or record.array_task_id == task
+    }
+    return sorted(found.values(), key=lambda record: record.job_id)
+
+
+def _print_jobs(call: Call, records: Sequence[Record], version: str) -> None:
+    settings = call.settings()
+    document = {
+        "jobs": [job_object(record, settings, call.now, version) for record in records],
+        "last_backfill": number(int(call.now)),
+        "last_update": number(int(call.now)),
+    }
+    warnings = [] if records else ["Zero jobs to dump"]
+    print_json(call, document, version, _told_command(call), warnings)
+
+
+def _told_command(call: Call) -> list[str]:
+    """squeue tells its own call without the ids of -j: it has eaten them by then."""
+    words = [call.name, *call.arguments]
+    return [word for place, word in enumerate(words) if not place or words[place - 1] not in ("-j", "--jobs")]
+
+
+def _print_lines(call: Call, records: Sequence[Record], form: str, *, header: bool) -> None:
+    settings = call.settings()
+    ordered = sorted(records, key=lambda record: (record.partition, shown_state(record), record.job_id))
+    if header:
+        call.out.write(_format_line(form, {letter: column.title for letter, column in COLUMNS.items()}.get) + "\n")
+    for record in ordered:
+        line = Line(record, settings, call.now, call.environ)
+        call.out.write(_format_line(form, lambda letter, line=line: _column(letter, line)) + "\n")
+
+
+def _format_line(form: str, text_of: Callable[[str], str | None]) -> str:
+    """Fill in %i, %10i (left) and %.10i (right). Letters that are not known stay as they are."""
+
+    def fill(match: re.Match[str]) -> str:
+        right, width, letter = match.groups()
+        text = text_of(letter)
+        if text is None:
+            return match[0]
+        if not width:
+            return text
+        text = text[: int(width)]
+        return text.rjust(int(width)) if right else text.ljust(int(width))
+
+    return COLUMN.sub(fill, form)
+
+
+def _column(letter: str, line: Line) -> str | None:
+    column = COLUMNS.get(letter)
+    return column.text(line) if column else None
+
+
+class Column(NamedTuple):
+    """One letter of -o."""
+
+    title: str
+    text: Callable[[Line], str]
+
+
+def _start(line: Line) -> str:
+    start = moments(line.record).start
+    return "N/A" if start is None else format_time(start, line.environ)
+
+
+def _end(line: Line) -> str:
+    end = moments(line.record).end
+    if end is not None and line.record.end_time is None and line.record.time_limit is None:
+        return "NONE"
+    return "N/A" if end is None else format_time(end, line.environ)
+
+
+def _cpus(line: Line) -> str:
+    held = shares(line.record)
+    return str(cpus_held(held, line.settings) if held else cpus_asked(line.record))
+
+
+def _time_limit(line: Line) -> str:
+    minutes = line.record.time_limit
+    return "UNLIMITED" if minutes is None else format_duration(minutes * 60, short=True)
+
+
+def _task(line: Line) -> str:
+    record = line.record
+    return waiting_tasks(record) or ("N/A" if record.array_task_id is None else str(record.array_task_id))
+
+
+def _nodes_or_reason(line: Line) -> str:
+    nodes = shown_nodes(line.record)
+    told = line.record.phase == PENDING or (line.record.phase == ENDED and not nodes)
+    return f"({_reason(line)})" if told else nodes
+
+
+def _reason(line: Line) -> str:
+    return reason(line.record, line.now)
+
+
+COLUMNS = {
+    "A": Column("JOBID", lambda line: str(line.record.job_id)),
+    "a": Column("ACCOUNT", lambda line: line.record.account),
+    "C": Column("CPUS", _cpus),
+    "D": Column("NODES", lambda line: str(line.record.nodes)),
+    "e": Column("END_TIME", _end),
+    "F": Column("ARRAY_JOB_ID", lambda line: str(line.record.array_job_id or line.record.job_id)),
+    "i": Column("JOBID", lambda line: task_name(line.record)),
+    "j": Column("NAME", lambda line: line.record.name),
+    "K": Column("ARRAY_TASK_ID", _task),
+    "l": Column("TIME_LIMIT", _time_limit),
+    "M": Column("TIME", lambda line: format_duration(elapsed(line.record, line.now), short=True)),
+    "N": Column("NODELIST", lambda line: shown_nodes(line.record)),
+    "P": Column("PARTITION", lambda line: line.record.partition),
+    "R": Column("NODELIST(REASON)", _nodes_or_reason),
+    "r": Column("REASON", _reason),
+    "S": Column("START_TIME", _start),
+    "T": Column("STATE", lambda line: shown_state(line.record)),
+    "t": Column("ST", lambda line: STATE_CODES[shown_state(line.record)]),
+    "U": Column("UID", lambda line: str(line.record.uid)),
+    "u": Column("USER", lambda line: line.record.user),
+    "V": Column("SUBMIT_TIME", lambda line: format_time(line.record.submit_time, line.environ)),
+}

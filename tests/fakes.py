@@ -1,0 +1,120 @@
+"""Fakes that the tests pass in where the program expects Slurm or a destination."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from cc_slurm_adapter.job import (
+    End,
+    EndState,
+    Missing,
+    NodeState,
+    Phase,
+    Resource,
+    Run,
+    RunKey,
+    Sharing,
+    Sighting,
+)
+from cc_slurm_adapter.slurm.accounting import AccountedEnd
+from cc_slurm_adapter.slurm.client import Details
+
+NOW = 1_800_000_000
+COMPLETED = EndState.COMPLETED
+
+
+def make_run(job_id: int = 1, start: int = NOW - 100, phase: Phase = Phase.RUNNING, **changes: object) -> Run:
+    """A run on node01 with two cores and two GPUs."""
+    end = End(COMPLETED, start + 50, "COMPLETED") if phase is Phase.ENDED else None
+    run = Run(
+        key=RunKey("lab", job_id, start),
+        phase=phase,
+        end=end,
+        user="alice",
+        account="proj",
+        partition="main",
+        name="name",
+        submit_time=start - 10,
+        walltime=3600,
+        num_cpus=4,
+        num_gpus=2,
+        sharing=Sharing.ANY_USER,
+        resources=(Resource("node01", (0, 1), (0, 1)),),
+    )
+    return replace(run, **changes)  # type: ignore[arg-type]
+
+
+class FakeSlurm:
+    """A Slurm that says what the test puts into it, and remembers the questions."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[int, Run] = {}
+        """What slurmctld knows, by job id."""
+        self.accounted: list[Run] = []
+        """Runs that accounting has closed."""
+        self.asked: list[str] = []
+        self.failure: Exception | None = None
+        self.broken: dict[int, str] = {}
+
+    def put(self, run: Run) -> Run:
+        """slurmctld knows this run of its job now."""
+        self.jobs[run.key.job_id] = run
+        return run
+
+    def close(self, run: Run) -> Run:
+        """Accounting knows the end of this run, without cores and GPU indices."""
+        bare = tuple(Resource(resource.hostname) for resource in run.resources)
+        missing = frozenset({Missing.CORES, Missing.GPUS})
+        self.accounted.append(replace(run, resources=bare, missing=missing))
+        return run
+
+    def list_jobs(self) -> list[Sighting]:
+        self._ask("list_jobs")
+        return [_sighting(run) for run in self.jobs.values()]
+
+    def read_details(self, job_ids: Iterable[int]) -> Iterator[Details]:
+        self._ask("read_details")
+        ids = set(job_ids)
+        runs = [run for job_id, run in self.jobs.items() if job_id in ids and job_id not in self.broken]
+        yield Details(runs, {job_id: reason for job_id, reason in self.broken.items() if job_id in ids})
+
+    def add_texts(self, runs: list[Run]) -> list[Run]:
+        self._ask("add_texts")
+        return [replace(run, slurm_info=f"JobId={run.key.job_id}", job_script="#!/bin/sh") for run in runs]
+
+    def ended_between(self, since: int, until: int) -> list[AccountedEnd]:
+        self._ask("ended_between")
+        ended = [AccountedEnd(run.key, run.end) for run in self.accounted if run.end]
+        return [each for each in ended if since <= each.end.end_time <= until]
+
+    def ends_of(self, job_ids: Iterable[int], since: int, until: int) -> list[AccountedEnd]:
+        self._ask("ends_of")
+        ids = set(job_ids)
+        return [AccountedEnd(run.key, run.end) for run in self.accounted if run.key.job_id in ids and run.end]
+
+    def read_accounted(self, job_ids: Iterable[int], since: int, until: int) -> Iterator[Details]:
+        self._ask("read_accounted")
+        ids = set(job_ids)
+        yield Details([run for run in self.accounted if run.key.job_id in ids])
+
+    def node_states(self) -> list[NodeState]:
+        self._ask("node_states")
+        return [NodeState("node01", ("mixed",), 4, 400, 2)]
+
+    def _ask(self, question: str) -> None:
+        self.asked.append(question)
+        if self.failure is not None:
+            raise self.failure
+
+
+def _sighting(run: Run) -> Sighting:
+    ended = run.end
+    return Sighting(
+        run.key.job_id,
+        run.phase,
+        run.key.start_time,
+        ended.end_time if ended else None,
+        ended.end_state if ended else None,
+        ended.raw_state if ended else run.phase.name,
+    )

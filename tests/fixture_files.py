@@ -1,0 +1,68 @@
+"""The recorded output of real Slurm clusters under tests/fixtures, and its right answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cc_slurm_adapter.slurm.nodes import NodeLayout
+
+FIXTURES = Path(__file__).parent / "fixtures"
+VERSIONS = ("22.05.8", "24.11.5")
+LAYOUTS = {f"node0{number}": NodeLayout(2, 4, 2, 4) for number in range(1, 5)}
+CORES_PER_SOCKET = 4
+
+
+class Recording(NamedTuple):
+    """One recorded document and the truth about the jobs in it."""
+
+    version: str
+    case: str
+    file: Path
+
+    def __str__(self) -> str:
+        return f"{self.version}-{self.case}-{self.file.name}"
+
+    @property
+    def text(self) -> bytes:
+        return self.file.read_bytes()
+
+    @property
+    def truth(self) -> list[dict[str, Any]]:
+        return read_truth(self.version, self.case)
+
+
+def read_truth(version: str, case: str) -> list[dict[str, Any]]:
+    """The jobs of a case as they really were."""
+    path = FIXTURES / f"slurm-{version}" / "jobs" / case / "truth.json"
+    jobs: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["jobs"]
+    return jobs
+
+
+def recordings(pattern: str) -> Iterator[Recording]:
+    """All recorded documents whose file name matches, of all versions and cases."""
+    for version in VERSIONS:
+        for file in sorted((FIXTURES / f"slurm-{version}" / "jobs").glob(f"*/{pattern}")):
+            if file.suffix != ".err":
+                yield Recording(version, file.parent.name, file)
+
+
+def true_cores(job: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Node-wide core numbers by host: socket * cores per socket + core."""
+    return {
+        host: tuple(
+            sorted(
+                int(socket) * CORES_PER_SOCKET + core
+                for socket, cores in held["cores_by_socket"].items()
+                for core in cores
+            )
+        )
+        for host, held in job["hosts"].items()
+    }
+
+
+def true_gpus(job: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """GPU indices by host."""
+    return {host: tuple(held["gpu_indices"]) for host, held in job["hosts"].items()}

@@ -1,0 +1,265 @@
+"""What every answer of cc-backend means, and the requests that are sent to it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cc_slurm_adapter.errors import ConfigError, SinkError
+from cc_slurm_adapter.job import End, EndState, Missing, NodeState, Resource, RunKey, Sharing
+from cc_slurm_adapter.sinks import Delivery, Kind, RunningRow, Verdict
+from cc_slurm_adapter.sinks.cc_messages import StartMessages, cut_start, encode_stop
+from cc_slurm_adapter.sinks.cc_rest import CcRest, HttpAnswer, judge
+from examples.practice.cc_backend import CcBackend, Clock, LostAnswer, OtherAnswer, serving
+from tests.fakes import NOW, make_run
+
+ADDRESSES = ((re.compile("^node"), ("00000000:00:00.0", "00000000:01:00.0")),)
+RECORDED = json.loads((Path(__file__).parent / "cc_backend_contract" / "existing-adapter-requests.json").read_text())
+
+
+def error(status: int, text: str) -> HttpAnswer:
+    return HttpAnswer(status, json.dumps({"status": "x", "error": text}).encode())
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "verdict"),
+    [
+        (Kind.START, HttpAnswer(201, b'{"msg":"success"}'), Verdict.DELIVERED),
+        (Kind.STOP, HttpAnswer(200, b'{"jobId":1}'), Verdict.DELIVERED),
+        (
+            Kind.START,
+            error(500, "insert into database failed: UNIQUE constraint failed: job_cache.job_id"),
+            Verdict.DELIVERED,
+        ),
+        (Kind.STOP, error(422, "jobId 1 on lab : job has already been stopped"), Verdict.DELIVERED),
+        (Kind.STOP, error(422, "something else"), Verdict.PARKED),
+        (Kind.STOP, error(404, "finding job failed: sql: no rows in result set"), Verdict.START_FIRST),
+        (Kind.START, error(400, "no such cluster: nope"), Verdict.PARKED),
+        (Kind.STOP, error(400, "stopTime must be larger"), Verdict.PARKED),
+        (Kind.START, error(500, "insert into database failed: CHECK constraint failed: smt IN (0, 1)"), Verdict.PARKED),
+        (Kind.START, error(500, "insert into database failed: UNIQUE constraint failed: job.id"), Verdict.PARKED),
+        (Kind.START, error(401, "no user for secured check"), Verdict.HELD),
+        (Kind.STOP, error(403, "forbidden"), Verdict.HELD),
+        (Kind.START, HttpAnswer(429, b"", "7"), Verdict.SINK_TROUBLE),
+        (Kind.START, HttpAnswer(502, b"<html>"), Verdict.SINK_TROUBLE),
+        (Kind.STOP, HttpAnswer(503, b""), Verdict.SINK_TROUBLE),
+        (Kind.STOP, HttpAnswer(504, b""), Verdict.SINK_TROUBLE),
+        (Kind.START, HttpAnswer(200, b"<html>welcome</html>"), Verdict.SINK_TROUBLE),
+        (Kind.START, error(500, "out of memory"), Verdict.ROW_TROUBLE),
+        (Kind.STOP, error(500, "insert into database failed: x"), Verdict.ROW_TROUBLE),
+        (Kind.STOP, HttpAnswer(501, b""), Verdict.ROW_TROUBLE),
+        (Kind.START, error(404, "the requested endpoint does not exist"), Verdict.HELD),
+        (Kind.START, HttpAnswer(405, b""), Verdict.HELD),
+        (Kind.START, HttpAnswer(301, b""), Verdict.HELD),
+        (Kind.STOP, HttpAnswer(308, b""), Verdict.HELD),
+        (Kind.START, HttpAnswer(413, b""), Verdict.TOO_LARGE),
+        (Kind.STOP, HttpAnswer(413, b""), Verdict.TOO_LARGE),
+        (Kind.STOP, HttpAnswer(405, b""), Verdict.PARKED),
+        (Kind.START, HttpAnswer(418, b"teapot"), Verdict.PARKED),
+    ],
+)
+def test_every_answer_has_its_verdict(kind: Kind, answer: HttpAnswer, verdict: Verdict) -> None:
+    assert judge(kind, answer).verdict is verdict
+
+
+def test_the_time_that_the_destination_names_is_kept() -> None:
+    assert judge(Kind.START, HttpAnswer(429, b"", "7")).retry_after == 7
+    assert judge(Kind.START, HttpAnswer(429, b"", "soon")).retry_after is None
+
+
+def test_a_start_has_the_fields_of_the_existing_adapter() -> None:
+    theirs = next(each["body"] for each in RECORDED if each.get("body", {}).get("jobId") == 18)
+    run = make_run(
+        18,
+        start=1795340398,
+        user="root",
+        account="root",
+        name="gpus",
+        submit_time=1795340397,
+        walltime=None,
+        num_gpus=4,
+        resources=(Resource("node01", (3,), (0, 1)), Resource("node02", (0,), (0, 1))),
+        job_script=theirs["metaData"]["jobScript"],
+        slurm_info=theirs["metaData"]["slurmInfo"],
+    )
+    ours = json.loads(StartMessages(ADDRESSES).encode(run))
+    assert ours == {key: value for key, value in theirs.items() if key in ours}
+    assert not {key for key in theirs if key not in ours and _says_something(theirs[key])}
+
+
+def _says_something(value: Any) -> bool:
+    return bool(value) and value != {"items": None, "count": 0}
+
+
+def test_whole_nodes_arrays_and_limits_are_told() -> None:
+    run = make_run(sharing=Sharing.WHOLE_NODE, array_job_id=7, walltime=600)
+    ours = json.loads(StartMessages(ADDRESSES).encode(run))
+    assert (ours["shared"], ours["arrayJobId"], ours["walltime"]) == ("none", 7, 600)
+
+
+def test_gpus_without_an_address_are_left_out_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    messages = StartMessages(ADDRESSES)
+    for _ in range(2):
+        ours = json.loads(messages.encode(make_run(resources=(Resource("node01", (0,), (1, 2)),))))
+    assert ours["resources"][0]["accelerators"] == ["00000000:01:00.0"]
+    assert ours["numAcc"] == 1
+    assert len([line for line in caplog.messages if "gpuPciAddrs" in line]) == 1
+
+
+def test_a_run_seen_too_late_says_so_and_keeps_its_counts() -> None:
+    run = make_run(resources=(Resource("node01"),), missing=frozenset({Missing.CORES, Missing.GPUS}))
+    ours = json.loads(StartMessages(ADDRESSES).encode(run))
+    assert ours["metaData"]["incomplete"] == "cores,gpus"
+    assert ours["numAcc"] == 2
+
+
+def test_a_stop_always_has_the_start_time_and_never_ends_before_it() -> None:
+    key = RunKey("lab", 3, 500)
+    stop = json.loads(encode_stop(key, End(EndState.TIMEOUT, 400, "TIMEOUT")))
+    assert stop == {"jobId": 3, "cluster": "lab", "startTime": 500, "jobState": "timeout", "stopTime": 500}
+
+
+def test_a_start_that_is_too_large_loses_its_script_first() -> None:
+    payload = StartMessages(()).encode(make_run(job_script="x" * 100, slurm_info="y" * 10))
+    once = cut_start(payload)
+    assert once is not None
+    assert "left out" in json.loads(once)["metaData"]["jobScript"]
+    assert json.loads(once)["metaData"]["slurmInfo"] == "y" * 10
+    twice = cut_start(once)
+    assert twice is not None
+    assert "left out" in json.loads(twice)["metaData"]["slurmInfo"]
+    assert cut_start(twice) is None
+
+
+@pytest.fixture
+def backend() -> CcBackend:
+    return CcBackend(clock=Clock(NOW))
+
+
+@pytest.fixture
+def sink(backend: CcBackend) -> Iterator[CcRest]:
+    with serving(backend) as url:
+        yield CcRest(url, lambda: backend.token, StartMessages(ADDRESSES))
+
+
+def start_of(sink: CcRest, job_id: int = 1, start: int = NOW - 100, first_sent: float = 0.0) -> Delivery:
+    run = make_run(job_id, start=start)
+    return Delivery(1, run.key, Kind.START, sink.encode_start(run), 0, first_sent)
+
+
+def stop_of(sink: CcRest, job_id: int = 1, start: int = NOW - 100) -> Delivery:
+    key = RunKey("lab", job_id, start)
+    return Delivery(2, key, Kind.STOP, sink.encode_stop(key, End(EndState.COMPLETED, start + 50, "COMPLETED")), 0, 0)
+
+
+def test_start_and_stop_arrive(backend: CcBackend, sink: CcRest) -> None:
+    connection = sink.connect()
+    assert connection.deliver(start_of(sink)).verdict is Verdict.DELIVERED
+    assert connection.deliver(stop_of(sink)).verdict is Verdict.DELIVERED
+    (row,) = backend.rows
+    assert (row.state, row.stop_time) == ("completed", NOW - 50)
+    connection.close()
+
+
+def test_a_refused_start_that_is_stored_counts_as_delivered(backend: CcBackend, sink: CcRest) -> None:
+    connection = sink.connect()
+    connection.deliver(start_of(sink))
+    backend.commit()
+    answer = connection.deliver(start_of(sink))
+    assert answer.verdict is Verdict.DELIVERED
+    connection.close()
+
+
+def test_a_refused_start_of_another_run_is_shadowed(backend: CcBackend, sink: CcRest) -> None:
+    connection = sink.connect()
+    connection.deliver(start_of(sink))
+    backend.commit()
+    assert connection.deliver(start_of(sink, start=NOW - 10)).verdict is Verdict.SHADOWED
+    connection.close()
+
+
+def test_nothing_is_concluded_from_a_list_that_may_be_too_young(
+    backend: CcBackend, sink: CcRest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = sink.connect()
+    connection.deliver(start_of(sink))
+    backend.commit()
+    monkeypatch.setattr("cc_slurm_adapter.sinks.cc_rest.time.time", lambda: NOW)
+    assert connection.deliver(start_of(sink, start=NOW - 10, first_sent=NOW - 20)).verdict is Verdict.LATER
+    assert connection.deliver(start_of(sink, start=NOW - 10, first_sent=NOW - 999)).verdict is Verdict.SHADOWED
+    connection.close()
+
+
+def test_a_lost_answer_is_asked_for_again_and_doubles_nothing(backend: CcBackend, sink: CcRest) -> None:
+    connection = sink.connect()
+    backend.add_fault(LostAnswer(count=1))
+    assert connection.deliver(start_of(sink)).verdict is Verdict.SINK_TROUBLE
+    assert connection.deliver(start_of(sink)).verdict is Verdict.DELIVERED
+    assert len(backend.rows) == 1
+    connection.close()
+
+
+def test_the_running_list_is_read_in_pages(backend: CcBackend, sink: CcRest, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = sink.connect()
+    for job_id in range(1, 8):
+        connection.deliver(start_of(sink, job_id))
+    backend.commit()
+    monkeypatch.setattr("cc_slurm_adapter.sinks.cc_rest.PAGE", 3)
+    rows = list(connection.running_rows("lab"))
+    assert sorted(rows) == [RunningRow(job_id, NOW - 100) for job_id in range(1, 8)]
+    assert list(connection.running_rows("big")) == []
+    assert connection.cluster_names() == ["big", "lab"]
+    connection.close()
+
+
+def test_node_states_arrive(backend: CcBackend, sink: CcRest) -> None:
+    connection = sink.connect()
+    assert connection.post_nodes("lab", [NodeState("node01", ("idle",), 0, 0, 0)]).verdict is Verdict.DELIVERED
+    assert backend.node_states["lab", "node01"].payload["states"] == ["idle"]
+    connection.close()
+
+
+def test_a_new_token_is_read_after_a_refusal(backend: CcBackend) -> None:
+    tokens = iter(["old", backend.token])
+    with serving(backend) as url:
+        sink = CcRest(url, lambda: next(tokens), StartMessages(()))
+        connection = sink.connect()
+        assert connection.deliver(start_of(sink)).verdict is Verdict.HELD
+        assert connection.deliver(start_of(sink)).verdict is Verdict.DELIVERED
+        connection.close()
+
+
+def test_a_token_that_cannot_be_read_is_a_trouble_of_the_sink(backend: CcBackend) -> None:
+    def read_token() -> str:
+        raise ConfigError(["ccRestJwtFile: gone"])
+
+    with serving(backend) as url:
+        sink = CcRest(url, read_token, StartMessages(()))
+        answer = sink.connect().deliver(start_of(sink))
+    assert answer.verdict is Verdict.SINK_TROUBLE
+    assert "ccRestJwtFile" in answer.reason
+
+
+def test_a_list_that_is_refused_is_an_error(backend: CcBackend, sink: CcRest) -> None:
+    connection = sink.connect()
+    backend.add_fault(OtherAnswer(status=500))
+    with pytest.raises(SinkError, match="500"):
+        list(connection.running_rows("lab"))
+    connection.close()
+
+
+def test_nobody_there_is_a_trouble_of_the_sink() -> None:
+    sink = CcRest("http://127.0.0.1:9", lambda: "token", StartMessages(()))
+    answer = sink.connect().deliver(start_of(sink))
+    assert answer.verdict is Verdict.SINK_TROUBLE
+    assert "127.0.0.1:9" in answer.reason
+
+
+def test_texts_that_are_no_unicode_are_sent_all_the_same() -> None:
+    ours = StartMessages(()).encode(make_run(name="a\ud800b\x00\n☃"))
+    assert json.loads(ours)["metaData"]["jobName"] == "a?b\x00\n☃"

@@ -1,0 +1,494 @@
+"""The configuration: the existing adapter's file works unchanged, and every mistake is told at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cc_slurm_adapter.config import (
+    Config,
+    load_config,
+    masked,
+    parse_config,
+    read_prep_secret,
+    read_token,
+    settings_reference,
+)
+from cc_slurm_adapter.config_file import parse_config_text
+from cc_slurm_adapter.errors import ConfigError
+from cc_slurm_adapter.host_pattern import PatternError, compile_host_pattern
+from cc_slurm_adapter.settings import SETTINGS
+
+NEEDED = {"ccRestUrl": "https://cc.example.org", "ccRestJwt": "aa.bb.cc"}
+
+# All keys of the existing adapter with values that are no defaults, spelled as its README has them.
+EXISTING = {
+    "pidFilePath": "/run/a/pid",
+    "prepSockListenPath": "tcp:0.0.0.0:12345",
+    "prepSockConnectPath": "tcp:[::1]:12345",
+    "lastRunPath": "/var/lib/a/last_run",
+    "slurmPollInterval": 30,
+    "slurmQueryDelay": 2,
+    "slurmQueryMaxSpan": 3600,
+    "slurmQueryMaxRetries": 5,
+    "ccPollInterval": 7200,
+    "ccRestSubmitJobs": True,
+    "ccRestUrl": "http://cc.example.org:8080",
+    "ccRestJwt": "token",
+    "gpuPciAddrs": {"^b[0-9]$": ["00000000:00:10.0", "00000000:00:3F.0"], "^a": []},
+    "ignoreHosts": "^x\\w+$",
+    "natsServer": "nats.example.org",
+    "natsPort": 4333,
+    "natsSubject": "subject",
+    "natsUser": "user",
+    "natsPassword": "123456789",
+    "natsCredsFile": "/etc/a/creds",
+    "natsNKeySeedFile": "/etc/a/seed",
+}
+
+
+def write(folder: Path, settings: object, mode: int = 0o600) -> str:
+    path = folder / "config.json"
+    path.write_text(settings if isinstance(settings, str) else json.dumps(settings), encoding="utf-8")
+    path.chmod(mode)
+    return str(path)
+
+
+def problems_of(settings: dict[str, object]) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(settings)
+    return caught.value.problems
+
+
+def only_warning(**settings: object) -> str:
+    _, warnings = parse_config({**NEEDED, **settings})
+    assert len(warnings) == 1, warnings
+    return warnings[0]
+
+
+def test_config_of_the_existing_adapter(tmp_path: Path) -> None:
+    config, warnings = load_config(write(tmp_path, EXISTING), explicit=True)
+
+    assert config.pid_file_path == "/run/a/pid"
+    assert str(config.prep_sock_listen_path) == "tcp:0.0.0.0:12345"
+    assert str(config.prep_sock_connect_path) == "tcp:[::1]:12345"
+    assert config.last_run_path == "/var/lib/a/last_run"
+    assert (config.slurm_poll_interval, config.slurm_query_delay, config.slurm_query_max_span) == (30, 2, 3600)
+    assert (config.slurm_max_retries, config.cc_poll_interval) == (5, 7200)
+    assert config.cc_rest_submit_jobs is True
+    assert (config.cc_rest_url, read_token(config)) == ("http://cc.example.org:8080", "token")
+    assert [pattern.pattern for pattern, _ in config.gpu_pci_addrs] == ["^b[0-9]$", "^a"]
+    assert config.gpu_pci_addrs[0][1] == ("00000000:00:10.0", "00000000:00:3F.0")
+    assert config.ignore_hosts is not None
+    assert config.ignore_hosts.search("x1")
+    assert (config.nats_server, config.nats_port, config.nats_subject) == ("nats.example.org", 4333, "subject")
+    assert (config.nats_user, config.nats_password) == ("user", "123456789")
+    assert (config.nats_creds_file, config.nats_nkey_seed_file) == ("/etc/a/creds", "/etc/a/seed")
+    assert len(warnings) == 1
+    assert "natsServer" in warnings[0]
+
+
+def test_defaults_are_those_of_the_existing_adapter() -> None:
+    config, warnings = parse_config(NEEDED)
+
+    assert warnings == []
+    assert config.pid_file_path == "/run/cc-slurm-adapter/daemon.pid"
+    assert str(config.prep_sock_listen_path) == "/run/cc-slurm-adapter/daemon.sock"
+    assert str(config.prep_sock_connect_path) == "/run/cc-slurm-adapter/daemon.sock"
+    assert config.last_run_path == "/var/lib/cc-slurm-adapter/lastrun"
+    assert config.state_path == "/var/lib/cc-slurm-adapter/state.sqlite"
+    assert config.prep_events_path == config.events_path == "/var/lib/cc-slurm-adapter/events"
+    assert (config.slurm_poll_interval, config.slurm_query_delay) == (60, 1)
+    assert (config.slurm_query_max_span, config.slurm_max_retries, config.cc_poll_interval) == (604800, 10, 21600)
+    assert config.cc_rest_submit_jobs is True
+    assert (config.gpu_pci_addrs, config.ignore_hosts, config.prep_allow) == ((), None, ())
+    assert (config.nats_server, config.nats_port, config.nats_subject) == ("", 4222, "jobs")
+    assert (config.cluster_name, config.slurm_conf, config.prep_secret_file) == ("", "", "")
+
+
+def test_state_lies_beside_last_run_unless_told_otherwise() -> None:
+    config, _ = parse_config({**NEEDED, "lastRunPath": "/data/cc/last"})
+    assert (config.state_path, config.events_path) == ("/data/cc/state.sqlite", "/data/cc/events")
+
+    config, _ = parse_config({**NEEDED, "statePath": "/s/db", "prepEventsPath": "/e/v"})
+    assert (config.state_path, config.events_path) == ("/s/db", "/e/v")
+
+
+def test_table_and_dataclass_have_the_same_fields_and_secrets() -> None:
+    fields = {field.name: field for field in dataclasses.fields(Config)}
+    assert [setting.field for setting in SETTINGS] == list(fields)
+    assert {setting.field for setting in SETTINGS if setting.secret} == {
+        name for name, field in fields.items() if not field.repr
+    }
+
+
+def test_reference_names_every_key_with_its_default() -> None:
+    reference = {key: (default, text) for key, default, text in settings_reference()}
+    assert set(reference) == {setting.key for setting in SETTINGS}
+    assert reference["slurmPollInterval"][0] == "60"
+    assert reference["natsSubject"][0] == '"jobs"'
+    assert all(text.endswith(".") for _, text in reference.values())
+
+
+def test_keys_match_whatever_their_case() -> None:
+    config, warnings = parse_config({"CCRESTURL": "http://h", "ccrestjwt": "t", "SlurmPollinterval": 5})
+    assert (config.cc_rest_url, config.slurm_poll_interval, warnings) == ("http://h", 5, [])
+
+
+def test_null_is_the_default() -> None:
+    config, warnings = parse_config({**NEEDED, "slurmPollInterval": None, "gpuPciAddrs": None})
+    assert (config.slurm_poll_interval, config.gpu_pci_addrs, warnings) == (60, (), [])
+
+
+def test_both_names_of_the_retries() -> None:
+    assert parse_config({**NEEDED, "slurmMaxRetries": 3})[0].slurm_max_retries == 3
+    assert parse_config({**NEEDED, "slurmQueryMaxRetries": 4})[0].slurm_max_retries == 4
+    config, warnings = parse_config({**NEEDED, "slurmMaxRetries": 3, "slurmQueryMaxRetries": 4})
+    assert config.slurm_max_retries == 3
+    assert warnings == ["slurmQueryMaxRetries: ignored because slurmMaxRetries is set"]
+
+
+def test_unknown_key_names_the_nearest() -> None:
+    assert "did you mean slurmPollInterval?" in only_warning(slurmPolInterval=5)
+    assert "-help lists all keys" in only_warning(xyzzy=5)
+
+
+def test_removed_key_says_what_to_use() -> None:
+    warning = only_warning(ipcSockPath="/run/x.sock")
+    assert "prepSockListenPath" in warning
+    assert "prepSockConnectPath" in warning
+
+
+@pytest.mark.parametrize("key", ["slurmPollInterval", "slurmQueryDelay"])
+@pytest.mark.parametrize("value", [0, -5])
+def test_too_short_intervals_become_one_second(key: str, value: int) -> None:
+    config, warnings = parse_config({**NEEDED, key: value})
+    assert getattr(config, re.sub("([A-Z])", r"_\1", key).lower()) == 1
+    assert warnings == [f"{key}: {value} is below 1, using 1"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("pidFilePath", "", "expected a path"),
+        ("pidFilePath", 7, "expected text"),
+        ("lastRunPath", "/a\0b", "zero bytes"),
+        ("prepSockListenPath", "udp:1", "tcp:127.0.0.1:12345"),
+        ("prepSockListenPath", "", "expected /path"),
+        ("prepSockConnectPath", "/" + "x" * 107, "107"),
+        ("slurmPollInterval", "60", "whole number from 1"),
+        ("slurmPollInterval", 60.0, "whole number"),
+        ("slurmPollInterval", True, "whole number"),
+        ("slurmPollInterval", False, "whole number"),
+        ("slurmPollInterval", 10**30, "whole number"),
+        ("slurmQueryMaxSpan", 0, "from 1"),
+        ("ccPollInterval", -1, "from 1"),
+        ("slurmMaxRetries", -1, "from 0"),
+        ("natsPort", 0, "from 1 to 65535"),
+        ("natsPort", 65536, "from 1 to 65535"),
+        ("natsServer", "a b", "white space"),
+        ("ccRestSubmitJobs", "true", "true or false"),
+        ("ccRestSubmitJobs", 1, "true or false"),
+        ("ccRestUrl", "cc.example.org", "http(s)://HOST"),
+        ("ccRestUrl", "ftp://h", "http(s)://HOST"),
+        ("ccRestUrl", "https://", "http(s)://HOST"),
+        ("ccRestUrl", "https://h:99999", "http(s)://HOST"),
+        ("ccRestUrl", "https://[::1", "http(s)://HOST"),
+        ("ccRestUrl", "https://h/?a=b", "'?'"),
+        ("ccRestUrl", "https://h/ x", "white space"),
+        ("gpuPciAddrs", ["a"], "PCI address"),
+        ("gpuPciAddrs", {"a": "b"}, "'a' is no list"),
+        ("gpuPciAddrs", {"a": [""]}, "'a' is no list"),
+        ("gpuPciAddrs", {"a(": ["x"]}, "a("),
+        ("ignoreHosts", "[", "regular expression"),
+        ("prepAllow", "10.0.0.1", "a list"),
+        ("prepAllow", ["10.0.0.1", "host"], "'host' is none"),
+        ("prepAllow", [7], "7 is none"),
+    ],
+)
+def test_wrong_values_name_key_value_and_what_is_expected(key: str, value: object, expected: str) -> None:
+    problems = problems_of({**NEEDED, key: value})
+    assert len(problems) == 1, problems
+    assert problems[0].startswith(f"{key}: got {json.dumps(value)[:70]}")
+    assert expected in problems[0]
+
+
+def test_all_problems_are_told_at_once() -> None:
+    problems = problems_of({"natsPort": 0, "slurmPollInterval": "x", "ignoreHosts": "("})
+    assert [problem.partition(":")[0] for problem in problems] == [
+        "slurmPollInterval",
+        "ignoreHosts",
+        "natsPort",
+        "ccRestUrl",
+        "ccRestJwt",
+    ]
+
+
+def test_secrets_are_never_shown() -> None:
+    wrong = {"ccRestJwt": "geheim nis", "natsPassword": ["geheim"], "ccRestUrl": "http://u:geheim@h"}
+    told = " ".join(problems_of(dict(wrong)))
+    assert "geheim" not in told
+    for key in wrong:
+        assert key in told
+
+    config, _ = parse_config({**NEEDED, "ccRestJwt": "geheim", "natsPassword": "geheim"})
+    assert "geheim" not in repr(config)
+    shown = masked(config)
+    assert (shown["ccRestJwt"], shown["natsPassword"]) == ("***", "***")
+    assert "geheim" not in json.dumps(shown)
+
+
+def test_masked_shows_what_is_in_effect() -> None:
+    config, _ = parse_config({**EXISTING, "prepAllow": ["10.0.0.7/8"]})
+    shown = masked(config)
+    assert list(shown) == [setting.key for setting in SETTINGS]
+    assert shown["gpuPciAddrs"] == EXISTING["gpuPciAddrs"]
+    assert shown["ignoreHosts"] == EXISTING["ignoreHosts"]
+    assert shown["prepAllow"] == ["10.0.0.0/8"]
+    assert shown["prepSockConnectPath"] == "tcp:[::1]:12345"
+    assert (shown["slurmPollInterval"], shown["ccRestSubmitJobs"]) == (30, True)
+    assert shown["clusterName"] == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("https://h/", "https://h"),
+        ("https://h/api", "https://h"),
+        ("https://h/api/", "https://h"),
+        ("https://h/cc/", "https://h/cc"),
+    ],
+)
+def test_url_endings_are_tolerated(given: str, used: str) -> None:
+    config, warnings = parse_config({**NEEDED, "ccRestUrl": given})
+    assert config.cc_rest_url == used
+    assert warnings
+    assert all("left out" in warning for warning in warnings)
+
+
+def test_nothing_to_report_to_is_an_error() -> None:
+    assert [problem.partition(":")[0] for problem in problems_of({})] == ["ccRestUrl", "ccRestJwt"]
+    for nats in ({}, {"natsServer": "h"}):
+        problems = problems_of({**NEEDED, **nats, "ccRestSubmitJobs": False})
+        assert len(problems) == 1
+        assert problems[0].startswith("ccRestSubmitJobs: got false, expected true")
+
+
+def test_relative_paths_are_taken_with_a_warning() -> None:
+    config, warnings = parse_config({**NEEDED, "lastRunPath": "state/last", "prepSockListenPath": "unix:d.sock"})
+    assert config.events_path == "state/events"
+    assert [warning.partition(":")[0] for warning in warnings] == ["prepSockListenPath", "lastRunPath"]
+
+
+def test_byte_order_mark_and_repeated_keys(tmp_path: Path) -> None:
+    text = '\ufeff{"ccRestUrl": "http://a", "ccRestJwt": "t", "ccRestUrl": "http://b", "CCRESTURL": "http://c"}'
+    config, warnings = load_config(write(tmp_path, text), explicit=True)
+    assert config.cc_rest_url == "http://c"
+    assert sum("more than once" in warning for warning in warnings) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{\n  "natsPort": 1,\n}', "line 3 column 1"),
+        ('{"a": 1} x', "line 1 column 10"),
+        ("", "line 1 column 1"),
+        ("[]", "expected a JSON object"),
+        ("5", "expected a JSON object"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a": ' + "9" * 5000 + "}", ""),
+    ],
+)
+def test_text_that_is_no_configuration(tmp_path: Path, text: str, expected: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, explicit=True)
+    assert caught.value.problems[0].startswith(path)
+    assert expected in caught.value.problems[0]
+
+
+def test_python_says_where_a_comma_is_wrong_or_before_it() -> None:
+    with pytest.raises(ConfigError, match="line 2 column"):
+        parse_config_text(b'{\n  "a" 1}')
+
+
+def test_file_that_is_not_text(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(b'{"a": "\xff"}')
+    with pytest.raises(ConfigError, match=r"not UTF-8 text \(byte 7\)"):
+        load_config(str(path), explicit=True)
+
+
+def test_file_that_is_missing_or_unreadable(tmp_path: Path) -> None:
+    missing = str(tmp_path / "none.json")
+    with pytest.raises(ConfigError, match=re.escape(missing) + ".*after -config"):
+        load_config(missing, explicit=True)
+    with pytest.raises(ConfigError, match="create it, or name another file with -config"):
+        load_config(missing, explicit=False)
+    with pytest.raises(ConfigError, match=f"cannot read the configuration file {tmp_path}: Is a directory"):
+        load_config(str(tmp_path), explicit=True)
+    with pytest.raises(ConfigError, match="cannot read the configuration file"):
+        load_config("a\0b", explicit=True)
+
+
+def test_endless_file() -> None:
+    with pytest.raises(ConfigError, match="longer than"):
+        load_config("/dev/zero", explicit=True)
+
+
+def test_token_file_wins_and_is_read_again(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("  first.token\n", encoding="ascii")
+    token.chmod(0o640)
+    config, warnings = load_config(write(tmp_path, {**NEEDED, "ccRestJwtFile": str(token)}), explicit=True)
+    assert read_token(config) == "first.token"
+    assert len(warnings) == 1
+    assert "ccRestJwt: ignored" in warnings[0]
+    token.write_text("second.token", encoding="ascii")
+    assert read_token(config) == "second.token"
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"two words", "t\u00e4g".encode(), b"x" * 70_000])
+def test_unusable_token_files(tmp_path: Path, content: bytes) -> None:
+    token = tmp_path / "token"
+    token.write_bytes(content)
+    settings = {"ccRestUrl": "http://h", "ccRestJwtFile": str(token)}
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, settings), explicit=True)
+    assert len(caught.value.problems) == 1
+    assert f"ccRestJwtFile: {token}" in caught.value.problems[0]
+    assert "words" not in caught.value.problems[0]
+
+
+def test_unreadable_files_are_told_together(tmp_path: Path) -> None:
+    settings = {
+        "ccRestUrl": "http://h",
+        "ccRestJwtFile": "/nowhere/token",
+        "prepSecretFile": "/nowhere/secret",
+        "ccRestCaFile": "/nowhere/ca.pem",
+        "natsPort": 0,
+    }
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, settings), explicit=True)
+    told = "\n".join(caught.value.problems)
+    for part in ("natsPort", "/nowhere/token", "/nowhere/secret", "/nowhere/ca.pem"):
+        assert part in told
+    assert len(caught.value.problems) == 4
+
+
+def test_systemd_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "jwt").write_text("from.systemd", encoding="ascii")
+    (tmp_path / "jwt").chmod(0o400)
+    path = write(tmp_path, {"ccRestUrl": "http://h", "ccRestJwtFile": "jwt"})
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    config, warnings = load_config(path, explicit=True)
+    assert (read_token(config), warnings) == ("from.systemd", [])
+
+
+def test_prep_secret(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("0123456789abcdef\n", encoding="ascii")
+    config, _ = parse_config({**NEEDED, "prepSecretFile": str(secret)})
+    assert read_prep_secret(config) == b"0123456789abcdef"
+    secret.write_text("short", encoding="ascii")
+    with pytest.raises(ConfigError, match="16 characters"):
+        read_prep_secret(config)
+    assert read_prep_secret(parse_config(NEEDED)[0]) is None
+
+
+def test_secrets_that_everyone_can_read(tmp_path: Path) -> None:
+    for mode, warned in ((0o644, True), (0o640, False)):
+        _, warnings = load_config(write(tmp_path, NEEDED, mode), explicit=True)
+        assert bool(warnings) is warned
+        if warned:
+            assert "ccRestJwt" in warnings[0]
+            assert "chmod o-r" in warnings[0]
+
+
+def test_secret_files_that_everyone_can_read(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("t", encoding="ascii")
+    token.chmod(0o644)
+    settings = {"ccRestUrl": "http://h", "ccRestJwtFile": str(token)}
+    _, warnings = load_config(write(tmp_path, settings, 0o644), explicit=True)
+    assert len(warnings) == 1
+    assert f"ccRestJwtFile: everyone on this host can read {token}" in warnings[0]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")
+def test_config_without_permission(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Permission denied"):
+        load_config(write(tmp_path, NEEDED, 0o000), explicit=True)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found", "not_found"),
+    [
+        ("node", "xnode1", "nod"),
+        (r"^n\d+\z", "n12", "n12x"),
+        ("^[[:alpha:]]+$", "abc", "ab1"),
+        ("^[^[:digit:]_]+$", "abc", "a1"),
+        ("^[[:alnum:]-]+$", "a-1", "a_1"),
+        ("^[[:upper:]x]$", "x", "y"),
+        ("^[a[b]+$", "a[", "a]"),
+        ("^[]a]+$", "]a", "b"),
+        ("^[^]]$", "a", "]"),
+        ("^[a&&b]+$", "a&", "a|"),
+        ("^(?P<rack>r)1$", "r1", "r2"),
+        ("(?i)^gpu", "GPU1", "xGPU"),
+        (r"^\\z$", "\\z", "z"),
+        (r"^\w$", "a", "\u00e4"),
+        ("^[[:punct:]]+$", "!]-\\~", "a"),
+    ],
+)
+def test_patterns_mean_what_they_mean_in_go(pattern: str, found: str, not_found: str) -> None:
+    compiled = compile_host_pattern(pattern)
+    assert compiled.search(found)
+    assert not compiled.search(not_found)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["(", "[a", "a\\", r"\pL", r"\Qa\E", r"\x{61}", "[[:foo:]]", "[[:^alpha:]]", "a**", "[a--b]", "x(?i)y"]
+)
+def test_patterns_that_cannot_be_used(pattern: str) -> None:
+    with pytest.raises(PatternError):
+        compile_host_pattern(pattern)
+
+
+@given(st.text(alphabet="ab[]^:-\\zdpQ(){}*+?|.&~,1<P>=!", max_size=12))
+def test_any_pattern_compiles_or_is_refused(pattern: str) -> None:
+    try:
+        compile_host_pattern(pattern)
+    except PatternError as error:
+        assert str(error)
+
+
+some_text = st.text(alphabet="ab1/:.[@ (\0\n\u00e4\ud800", max_size=8)
+plain_values = st.none() | st.booleans() | st.integers() | st.floats() | some_text
+json_values = plain_values | st.lists(plain_values, max_size=2) | st.dictionaries(some_text, st.lists(some_text))
+
+
+@given(st.dictionaries(st.sampled_from([setting.key for setting in SETTINGS]), json_values, max_size=4))
+def test_any_value_is_taken_or_told(settings: dict[str, object]) -> None:
+    try:
+        config, _ = parse_config({**NEEDED, **settings})
+    except ConfigError as error:
+        assert error.problems
+        assert all("\n" not in problem for problem in error.problems)
+    else:
+        json.dumps(masked(config))
+
+
+@given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
+def test_any_text_is_taken_or_told(data: bytes) -> None:
+    try:
+        parse_config_text(data)
+    except ConfigError as error:
+        assert error.problems

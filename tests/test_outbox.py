@@ -1,0 +1,192 @@
+"""The outbox: order, outcomes, durability."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cc_slurm_adapter.errors import StateError
+from cc_slurm_adapter.job import Phase, RunKey
+from cc_slurm_adapter.outbox import Changes, KnownRun, Message, Outbox, Stage
+from cc_slurm_adapter.run_json import run_from_json, run_to_json
+from cc_slurm_adapter.sinks import Delivery, Kind
+from tests.fakes import make_run
+
+FAR = 1e12
+FIRST, SECOND, OTHER = RunKey("lab", 1, 100), RunKey("lab", 1, 200), RunKey("lab", 2, 100)
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    made = Outbox(str(tmp_path / "state.sqlite"))
+    yield made
+    made.close()
+
+
+def owe(outbox: Outbox, *rows: tuple[RunKey, Kind]) -> None:
+    messages = [Message("rest", key, kind, b"{}") for key, kind in rows]
+    outbox.commit("lab", Changes(messages=messages))
+
+
+def due(outbox: Outbox, now: float = FAR) -> list[Delivery]:
+    return outbox.due("rest", now, 100)
+
+
+def names(deliveries: list[Delivery]) -> list[tuple[RunKey, Kind]]:
+    return [(delivery.key, delivery.kind) for delivery in deliveries]
+
+
+def test_rows_of_one_job_go_in_order_and_jobs_do_not_wait_for_each_other(outbox: Outbox) -> None:
+    owe(outbox, (FIRST, Kind.START), (FIRST, Kind.STOP), (SECOND, Kind.START), (OTHER, Kind.START))
+    sent = []
+    while due(outbox):
+        now = due(outbox)
+        sent.append(names(now))
+        for delivery in now:
+            outbox.delivered(delivery)
+    assert sent == [
+        [(FIRST, Kind.START), (OTHER, Kind.START)],
+        [(FIRST, Kind.STOP)],
+        [(SECOND, Kind.START)],
+    ]
+
+
+def test_a_parked_start_holds_its_own_stop_and_nothing_else(outbox: Outbox) -> None:
+    owe(outbox, (FIRST, Kind.START), (FIRST, Kind.STOP), (SECOND, Kind.START))
+    outbox.parked(due(outbox)[0], "400")
+    assert names(due(outbox, now=0)) == [(SECOND, Kind.START)]
+    outbox.retry_parked()
+    assert (FIRST, Kind.START) in names(due(outbox, now=0))
+    assert (FIRST, Kind.STOP) not in names(due(outbox, now=0))
+
+
+def test_a_shadowed_run_never_sends_its_stop(outbox: Outbox) -> None:
+    owe(outbox, (FIRST, Kind.START), (FIRST, Kind.STOP), (SECOND, Kind.START), (OTHER, Kind.START))
+    by_key = {delivery.key: delivery for delivery in due(outbox)}
+    outbox.shadowed(by_key[FIRST], "another run is stored")
+    outbox.shadowed(by_key[OTHER], "another run is stored")
+    owe(outbox, (OTHER, Kind.STOP))
+    assert names(due(outbox)) == [(SECOND, Kind.START)]
+    assert outbox.counts() == {"owed": 1, "shadowed": 4}
+
+
+def test_a_delivered_start_stays_until_the_stop_is_delivered(outbox: Outbox) -> None:
+    owe(outbox, (FIRST, Kind.START))
+    outbox.delivered(due(outbox)[0])
+    owe(outbox, (FIRST, Kind.STOP))
+    (stop,) = due(outbox)
+    assert outbox.start_first(stop)
+    assert names(due(outbox)) == [(FIRST, Kind.START)]
+    outbox.delivered(due(outbox)[0])
+    outbox.delivered(due(outbox)[0])
+    assert outbox.counts() == {}
+
+
+def test_a_stop_without_a_start_cannot_have_it_sent_first(outbox: Outbox) -> None:
+    owe(outbox, (FIRST, Kind.STOP))
+    assert not outbox.start_first(due(outbox)[0])
+
+
+def test_each_sink_has_its_own_rows(outbox: Outbox) -> None:
+    messages = [Message(sink, FIRST, kind, b"{}") for kind in (Kind.START, Kind.STOP) for sink in ("rest", "nats")]
+    outbox.commit("lab", Changes(messages=messages))
+    outbox.delivered(due(outbox)[0])
+    outbox.delivered(due(outbox)[0])
+    assert names(outbox.due("nats", FAR, 10)) == [(FIRST, Kind.START)]
+
+
+def test_the_same_row_is_owed_once(outbox: Outbox) -> None:
+    owe(outbox, (FIRST, Kind.START), (FIRST, Kind.START))
+    owe(outbox, (FIRST, Kind.START))
+    assert outbox.counts() == {"owed": 1}
+
+
+def test_rows_put_off_wait_and_remember_their_refusals(outbox: Outbox) -> None:
+    owe(outbox, (FIRST, Kind.START))
+    outbox.put_off(due(outbox)[0], 50.0, "500", refused=True)
+    assert due(outbox, now=49) == []
+    assert outbox.next_due("rest") == 50.0
+    (delivery,) = due(outbox, now=51)
+    assert delivery.refusals == 1
+
+
+def test_the_first_sending_is_remembered_and_can_be_taken_back(outbox: Outbox) -> None:
+    owe(outbox, (FIRST, Kind.START))
+    taken = due(outbox)
+    assert taken[0].first_sent == 0
+    outbox.mark_sent(taken, 70.0)
+    outbox.mark_sent(due(outbox), 80.0)
+    assert due(outbox)[0].first_sent == 70.0
+    outbox.mark_unsent(taken)
+    assert due(outbox)[0].first_sent == 0
+
+
+def test_rows_on_their_way_are_not_taken_again(outbox: Outbox) -> None:
+    owe(outbox, (FIRST, Kind.START), (OTHER, Kind.START))
+    (first, other) = due(outbox)
+    assert names(outbox.due("rest", FAR, 1, {first.row_id})) == [(OTHER, Kind.START)]
+    assert outbox.due("rest", FAR, 1, {first.row_id, other.row_id}) == []
+
+
+def test_a_pass_is_written_as_a_whole_or_not_at_all(outbox: Outbox) -> None:
+    run = make_run()
+    changes = Changes(runs={run.key: KnownRun(run.key, Stage.LIVE, "node01", None)}, checkpoint=7)
+    changes.messages = [Message("rest", run.key, Kind.START, b"{}"), Message("rest", run.key, Kind.STOP, object())]  # type: ignore[arg-type]
+    with pytest.raises(StateError):
+        outbox.commit("lab", changes)
+    assert outbox.checkpoint("lab") is None
+    assert outbox.open_runs("lab") == []
+    assert outbox.counts() == {}
+
+
+def test_open_runs_survive_with_what_was_read_of_them(tmp_path: Path) -> None:
+    run = make_run(phase=Phase.CONFIGURING)
+    outbox = Outbox(str(tmp_path / "state.sqlite"))
+    seen = KnownRun(run.key, Stage.SEEN, "node01", run)
+    outbox.commit("lab", Changes(runs={run.key: seen}, checkpoint=9))
+    outbox.close()
+    again = Outbox(str(tmp_path / "state.sqlite"))
+    assert again.open_runs("lab") == [seen]
+    assert again.open_runs("other") == []
+    assert again.checkpoint("lab") == 9
+    again.close()
+
+
+def test_a_run_as_json_comes_back_equal() -> None:
+    for run in (make_run(), make_run(phase=Phase.ENDED, array_job_id=5, array_task_id=0, walltime=None)):
+        assert run_from_json(run_to_json(run)) == run
+
+
+def test_runs_are_known_in_every_stage(outbox: Outbox) -> None:
+    done = KnownRun(FIRST, Stage.DONE, "", None)
+    outbox.commit("lab", Changes(runs={FIRST: done}))
+    assert outbox.unknown([FIRST, SECOND, OTHER]) == [SECOND, OTHER]
+    assert outbox.knows_job("lab", 1)
+    assert not outbox.knows_job("lab", 2)
+
+
+def test_old_rows_are_parked_and_old_runs_forgotten(outbox: Outbox) -> None:
+    owe(outbox, (FIRST, Kind.START))
+    outbox.commit("lab", Changes(runs={OTHER: KnownRun(OTHER, Stage.DONE, "", None)}))
+    outbox.tidy(-10)
+    assert outbox.counts() == {"parked": 1}
+    assert outbox.unknown([OTHER]) == []
+
+
+def test_a_state_file_of_another_format_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA user_version = 99")
+    database.close()
+    with pytest.raises(StateError, match="format 99"):
+        Outbox(str(path))
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    path.write_text("no database at all " * 100, encoding="ascii")
+    with pytest.raises(StateError, match="state file"):
+        Outbox(str(path))

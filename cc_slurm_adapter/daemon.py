@@ -8,7 +8,7 @@ import pwd
 import queue
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Union
 
 from cc_slurm_adapter import __version__
@@ -66,6 +66,9 @@ class Daemon:
         self._slurm_backoff = Backoff(FIRST_RETRY, LONGEST_RETRY, jitter=lambda: 1.0)
         self._next_poll = 0.0
         self._catch_up_from = 0
+        self._catching_up: Iterator[int] | None = None
+        self._pass_began = 0.0
+        self._polled = False
         self._running_rows: list[RunningRow] | None = None
         self._closers: list[Callable[[], None]] = []
 
@@ -93,6 +96,7 @@ class Daemon:
 
     def _startup(self) -> bool:
         """Set everything up, in the order in which a mistake is best told. False when a stop came before the end."""
+        os.umask(0o077)  # the state holds job scripts
         self._pid_file.acquire()
         self._closers.append(self._pid_file.release)
         folder = check_state_folder(self._config.last_run_path)
@@ -198,13 +202,16 @@ class Daemon:
             if time.monotonic() >= self._next_poll:
                 self._next_poll = time.monotonic() + self._config.slurm_poll_interval
                 self._guarded(self._poll, "poll")
-            if self._running_rows is not None and self._slurm_backoff.failures == 0:
+            if self._catching_up is not None:
+                self._guarded(self._catch_up_a_step, "accounting")
+            if self._running_rows is not None and self._polled:
                 self._guarded(self._reconcile, "comparison with cc-backend")
 
     def _seconds_to_wait(self) -> float:
-        moments = [self._next_poll]
-        if self._slurm_backoff.failures == 0:
-            moments += [moment for moment in (self._hooks.next_due(),) if moment is not None]
+        if self._catching_up is not None:
+            return 0
+        next_hook = self._hooks.next_due()
+        moments = [self._next_poll] if next_hook is None else [self._next_poll, next_hook]
         return max(min(moments) - time.monotonic(), 0)
 
     def _take_item(self, wait: float) -> None:
@@ -232,27 +239,36 @@ class Daemon:
         self._next_poll = 0.0
 
     def _serve_hooks(self) -> None:
-        now = time.monotonic()
-        job_ids = self._hooks.due(now)
+        job_ids = self._hooks.due(time.monotonic())
         if not job_ids:
             return
-        try:
-            self._watch.look_at(job_ids)
-        except SlurmError:
-            self._hooks.put_off(job_ids, now + LONGEST_RETRY)
-            raise
+        self._watch.look_at(job_ids)
         self._hooks.looked_at(
             job_ids, time.monotonic(), lambda event: self._watch.is_settled(event.job_id, over=event.is_end)
         )
 
     def _poll(self) -> None:
+        """One pass. Hook events are served between its questions, which are many after a long absence."""
         began = time.time()
-        self._sender.post_nodes(self._cluster, self._watch.poll())
-        self._watch.catch_up(self._catch_up_from)
-        self._catch_up_from = int(began)
-        self._last_run.write(began)
+        for _ in self._watch.poll():
+            self._take_item(0)
+            self._serve_hooks()
+        self._sender.post_nodes(self._cluster, self._watch.node_states())
+        self._polled = True
         self._outbox.tidy(self._config.slurm_query_max_span)
         log.info("%d runs are open, so far: %s", self._watch.open_runs, self._status.counts())
+        if self._catching_up is None:
+            self._pass_began = began
+            self._catching_up = self._watch.catch_up(self._catch_up_from)
+
+    def _catch_up_a_step(self) -> None:
+        """Read the next hour of accounting; at the end of it the pass is complete."""
+        steps, self._catching_up = self._catching_up, None
+        for until in steps or ():
+            self._catch_up_from = until
+            self._catching_up = steps
+            return
+        self._last_run.write(self._pass_began)
 
     def _reconcile(self) -> None:
         rows, self._running_rows = self._running_rows or [], None
@@ -267,6 +283,7 @@ class Daemon:
         except SlurmError as error:
             wait = self._slurm_backoff.failed()
             self._next_poll = min(self._next_poll, time.monotonic() + wait)
+            self._hooks.put_off(time.monotonic() + wait)
             log.error("%s: no usable answer from Slurm, asking again in %.0f s: %s", what, wait, error)
         except AdapterError as error:
             log.error("%s: %s", what, error)

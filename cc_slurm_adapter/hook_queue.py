@@ -53,8 +53,7 @@ class HookQueue:
                 else:
                     waiting.due = now + WAITS[min(waiting.tries, len(WAITS) - 1)]
 
-    def put_off(self, job_ids: list[int], until: float) -> None:
-        """Slurm gave no answer: ask again then, without counting a try."""
+    def put_off(self, until: float) -> None:
+        """Slurm gives no answer: ask for nothing before then, without counting a try. New events still ask at once."""
         for waiting in self._waiting.values():
-            if waiting.event.job_id in job_ids:
-                waiting.due = until
+            waiting.due = max(waiting.due, until)

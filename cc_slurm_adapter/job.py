@@ -128,8 +128,16 @@ class Run:
 
     @property
     def never_ran(self) -> bool:
-        """A job that was cancelled while it waited: it has a state and times but never had a node."""
-        return self.phase is Phase.ENDED and not self.resources
+        """A job that was cancelled while it waited: it has a state and times but never had a node.
+
+        Not while it completes: then Slurm takes its nodes away one by one.
+        """
+        return self.end is not None and not self.resources and not self.is_completing
+
+    @property
+    def is_completing(self) -> bool:
+        """Over, but its nodes are still being cleaned."""
+        return self.end is not None and "COMPLETING" in self.end.raw_state
 
 
 @dataclass(frozen=True)

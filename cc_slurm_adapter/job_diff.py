@@ -75,22 +75,22 @@ def decide(run: Run, same_job: Collection[KnownRun], *, reported: bool) -> Decis
 
     `same_job` are the open runs of its job; `reported` says that this very run is done or ignored already.
     """
-    known = next((each for each in same_job if each.key == run.key), None)
     if reported or run.phase is Phase.WAITING or not run.key.start_time:
         return Decision(run)
+    known = next((each for each in same_job if each.key == run.key), None)
+    was_live = known is not None and known.stage is Stage.LIVE
+    if run.phase is Phase.ENDED and was_live:
+        return Decision(run, Stage.DONE if run.end else None, stop_owed=run.end is not None)
     if run.never_ran:
         return Decision(run, Stage.IGNORED)
+    if was_live or not run.resources or (run.phase is Phase.ENDED and not run.end):
+        return Decision(run)
     replaces = tuple(each.key for each in same_job if each.stage is Stage.SEEN and each.key != run.key)
     if run.phase is Phase.CONFIGURING:
         return Decision(run, None if known else Stage.SEEN, replaces=replaces)
-    was_live = known is not None and known.stage is Stage.LIVE
-    if run.phase is Phase.RUNNING:
-        stage = None if was_live else Stage.LIVE
-        return Decision(complete_from_seen(run, same_job), stage, start_owed=not was_live, replaces=replaces)
-    if run.end is None:
-        return Decision(run)
     whole = complete_from_seen(run, same_job)
-    return Decision(whole, Stage.DONE, start_owed=not was_live, stop_owed=True, replaces=replaces)
+    stage = Stage.DONE if run.end else Stage.LIVE
+    return Decision(whole, stage, start_owed=True, stop_owed=run.end is not None, replaces=replaces)
 
 
 def complete_from_seen(run: Run, same_job: Iterable[KnownRun]) -> Run:

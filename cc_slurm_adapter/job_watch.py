@@ -17,6 +17,7 @@ from cc_slurm_adapter.job import End, Missing, NodeState, Run, RunKey, Sighting
 from cc_slurm_adapter.job_diff import Comparison, Decision, compare, decide
 from cc_slurm_adapter.open_runs import OpenRuns
 from cc_slurm_adapter.outbox import Changes, KnownRun, Message, Outbox, Stage
+from cc_slurm_adapter.progress import Progress
 from cc_slurm_adapter.sinks import Kind, RunningRow, Sink
 from cc_slurm_adapter.slurm.accounting import AccountedEnd
 from cc_slurm_adapter.slurm.client import Details
@@ -83,19 +84,27 @@ class JobWatch:
         """How many runs hold nodes as far as is known."""
         return len(self._open)
 
-    def poll(self) -> list[NodeState]:
-        """Compare all of slurmctld's jobs with what is known; returns the node states afterwards. Raises SlurmError."""
+    def poll(self) -> Iterator[None]:
+        """Compare all of slurmctld's jobs with what is known; yields between its questions. Raises SlurmError."""
         found = compare(self._slurm.list_jobs(), self._open, self._cluster)
         self._end(found.ended)
-        self._read(self._worth_reading(found))
-        nodes = self._count_jobs(self._slurm.node_states())
-        if found.vanished and self._settings.has_accounting:
+        for details in self._details(self._worth_reading(found)):
+            self._take_details(details, details.runs)
+            yield
+        if self._settings.has_accounting:
             self._ask_accounting_for([key for key in found.vanished if key in self._open])
-        return nodes
+
+    def node_states(self) -> list[NodeState]:
+        """All nodes that are not ignored, each with the number of runs on it. Raises SlurmError."""
+        jobs = self._open.jobs_by_host()
+        pattern = self._settings.ignore_hosts
+        nodes = [node for node in self._slurm.node_states() if not (pattern and pattern.search(node.hostname))]
+        return [replace(node, jobs_running=jobs[node.hostname]) for node in nodes]
 
     def look_at(self, job_ids: Iterable[int]) -> None:
         """Ask for some jobs only, as a hook event tells to. Raises SlurmError."""
-        self._read(set(job_ids))
+        for details in self._details(set(job_ids)):
+            self._take_details(details, details.runs)
 
     def is_settled(self, job_id: int, *, over: bool) -> bool:
         """Whether a job stands where its event says: its start owed, or for an epilog no run of it open any more."""
@@ -104,18 +113,22 @@ class JobWatch:
             return self._outbox.knows_job(self._cluster, job_id)
         return not over and Stage.SEEN not in stages
 
-    def catch_up(self, since: int) -> None:
-        """Read accounting from `since` (Unix seconds) until now, an hour at a time, and move the checkpoint."""
+    def catch_up(self, since: int) -> Iterator[int]:
+        """Read accounting from `since` until now, an hour at a time, and move the checkpoint. Raises SlurmError.
+
+        All in Unix seconds; yields how far it has come.
+        """
         now = int(self._settings.clock())
         if not self._settings.has_accounting:
             self._commit(Changes(checkpoint=now))
             return
         begin = max(since - self._overlap(now), now - self._settings.max_span)
-        for start in range(begin, now, WINDOW):
+        progress = Progress("catching up with accounting, hours", -(-(now - begin) // WINDOW))
+        for number, start in enumerate(range(begin, now, WINDOW)):
+            progress.say(number)
             until = min(start + WINDOW, now)
-            if now - begin > 2 * AUDIT_OVERLAP:
-                log.warning("catching up with accounting: %d of %d h", (start - begin) // 3600, (now - begin) // 3600)
             self._take_ended(self._slurm.ended_between(start, until), until)
+            yield until
 
     def reconcile(self, rows: Iterable[RunningRow]) -> None:
         """Stop what cc-backend believes to be running and Slurm says is over. Raises SlurmError."""
@@ -147,9 +160,8 @@ class JobWatch:
         strangers = self._outbox.unknown(key for key in found.strangers if key.job_id not in self._broken)
         return found.to_read | {key.job_id for key in strangers}
 
-    def _read(self, job_ids: set[int]) -> None:
-        for details in self._slurm.read_details(job_ids) if job_ids else ():
-            self._take_details(details, details.runs)
+    def _details(self, job_ids: set[int]) -> Iterator[Details]:
+        return self._slurm.read_details(job_ids) if job_ids else iter(())
 
     def _take_details(self, details: Details, runs: Iterable[Run]) -> None:
         for job_id, reason in details.broken.items():
@@ -165,13 +177,17 @@ class JobWatch:
 
     def _take_runs(self, runs: list[Run]) -> None:
         changes = Changes()
-        for decision in self._with_texts(self._decide(runs)):
+        decisions = self._with_texts(self._decide(runs))
+        for decision in decisions:
             try:
                 self._note(changes, decision)
             except Exception:  # the one place that isolates a job
                 log.exception("%s", decision.run.key)
                 self._set_aside(decision.run.key.job_id, "an error of this program, see the log")
         self._commit(changes)
+        late = [each.run.key for each in decisions if each.start_owed and each.run.missing]
+        if late:
+            log.warning("%d runs were seen too late and are reported incomplete: %s ...", len(late), late[0])
 
     def _decide(self, runs: list[Run]) -> list[Decision]:
         closed = [run.key for run in runs if run.key not in self._open]
@@ -219,7 +235,7 @@ class JobWatch:
 
     def _take_late(self, keys: set[RunKey]) -> None:
         """Runs that ended before their start was owed: with the best resources that can still be had."""
-        for details in self._slurm.read_details({key.job_id for key in keys}) if keys else ():
+        for details in self._details({key.job_id for key in keys}):
             self._take_details(details, [run for run in details.runs if run.key in keys and run.end])
         left = {key for key in keys if key in self._open or self._outbox.unknown([key])}
         if left:
@@ -231,7 +247,7 @@ class JobWatch:
     def _owe_start(self, changes: Changes, run: Run) -> None:
         if run.missing:
             self._status.count("incomplete_runs")
-            log.warning("%s was seen too late: its %s cannot be had any more", run.key, _words(run.missing))
+            log.info("%s was seen too late: its %s cannot be had any more", run.key, _words(run.missing))
         for sink in self._sinks:
             changes.messages.append(Message(sink.name, run.key, Kind.START, sink.encode_start(run)))
 
@@ -265,12 +281,6 @@ class JobWatch:
             return OVERLAP
         self._next_audit = now + AUDIT_EVERY
         return AUDIT_OVERLAP
-
-    def _count_jobs(self, nodes: list[NodeState]) -> list[NodeState]:
-        jobs = self._open.jobs_by_host()
-        pattern = self._settings.ignore_hosts
-        kept = [node for node in nodes if not (pattern and pattern.search(node.hostname))]
-        return [replace(node, jobs_running=jobs[node.hostname]) for node in kept]
 
 
 def _known(run: Run, stage: Stage) -> KnownRun:

@@ -47,10 +47,9 @@ CREATE TABLE message (
 CREATE INDEX message_by_job ON message (sink, cluster, job_id, id);
 CREATE INDEX message_waiting ON message (sink, id, next_try) WHERE outcome IN ('owed', 'parked');
 CREATE INDEX message_shadowed ON message (sink, cluster, job_id, start_time) WHERE outcome = 'shadowed';
-"""
-DUE = """
-SELECT id, cluster, job_id, start_time, kind, payload, refusals, first_sent FROM message AS m
-WHERE sink = ? AND outcome IN ('owed', 'parked') AND next_try <= ? AND NOT EXISTS (
+-- A row waits for its own run's start, and for what is owed of earlier runs of its job but for what is parked there.
+CREATE VIEW sendable AS
+SELECT * FROM message AS m WHERE outcome IN ('owed', 'parked') AND NOT EXISTS (
     SELECT 1 FROM message AS e
     WHERE e.sink = m.sink AND e.cluster = m.cluster AND e.job_id = m.job_id AND e.id < m.id AND CASE
         WHEN e.start_time = m.start_time THEN e.outcome != 'delivered'
@@ -59,10 +58,8 @@ WHERE sink = ? AND outcome IN ('owed', 'parked') AND next_try <= ? AND NOT EXIST
         ELSE NOT EXISTS (
             SELECT 1 FROM message AS s WHERE s.sink = e.sink AND s.cluster = e.cluster AND s.job_id = e.job_id
             AND s.start_time = e.start_time AND s.kind = 'start' AND s.outcome = 'parked')
-        END)
-ORDER BY id LIMIT ?
+        END);
 """
-"""A row waits for its own run's start, and for what is owed of earlier runs of its job but for what is parked there."""
 DELETE_ITS_START = """
 DELETE FROM message WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = 'start' AND outcome = 'delivered'
 AND sink = (SELECT sink FROM message WHERE id = ?)
@@ -143,7 +140,11 @@ class Outbox:
         self._lock = threading.Lock()
         with self._translated():
             self._database = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
-            self._prepare()
+            try:
+                self._prepare()
+            except BaseException:
+                self._database.close()
+                raise
 
     def close(self) -> None:
         """Close the file."""
@@ -206,15 +207,20 @@ class Outbox:
 
         A row waits for every earlier row of its job that is still owed, and a stop for its own start.
         """
-        rows = self._read(DUE, (sink, now, limit + len(busy)))
+        rows = self._read(
+            "SELECT id, cluster, job_id, start_time, kind, payload, refusals, first_sent FROM sendable"
+            " WHERE sink = ? AND next_try <= ? ORDER BY id LIMIT ?",
+            (sink, now, limit + len(busy)),
+        )
         fresh = [row for row in rows if row[0] not in busy][:limit]
         return [Delivery(row[0], RunKey(*row[1:4]), Kind(row[4]), row[5], row[6], row[7]) for row in fresh]
 
-    def next_due(self, sink: str) -> float | None:
-        """Unix time at which the next row may be tried; None when nothing waits."""
-        rows = self._read("SELECT MIN(next_try) FROM message WHERE sink = ? AND outcome IN ('owed', 'parked')", (sink,))
-        found: float | None = rows[0][0]
-        return found
+    def next_due(self, sink: str, busy: Collection[int] = ()) -> float | None:
+        """Unix time at which the next row may be sent that is not on its way; None when nothing waits."""
+        rows = self._read(
+            "SELECT id, next_try FROM sendable WHERE sink = ? ORDER BY next_try LIMIT ?", (sink, len(busy) + 1)
+        )
+        return next((next_try for row_id, next_try in rows if row_id not in busy), None)
 
     def mark_sent(self, deliveries: Iterable[Delivery], now: float) -> None:
         """Remember, before anything leaves, that these rows are being sent (Unix time `now`)."""

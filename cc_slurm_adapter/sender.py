@@ -22,6 +22,7 @@ CONNECTIONS = 4
 BATCH = 64
 FIRST_WAIT, LONGEST_WAIT = 1.0, 20.0
 """Seconds between tries of a sink that is away."""
+SHORTEST_WAIT = 0.01
 MAX_ROW_TRIES = 5
 REMIND = 600.0
 """Seconds until a trouble that goes on is said again."""
@@ -144,12 +145,11 @@ class Sender:
                 delivery = self._ready.popleft()
                 self._on_their_way[delivery.row_id] = delivery
                 return delivery, None
-            due = self._outbox.next_due(self._sink.name)
+            due = self._outbox.next_due(self._sink.name, self._on_their_way)
         except AdapterError as error:
             log.error("%s", error)
             return None, LONGEST_WAIT
-        # A row that is due but waits for another one is woken by that one's answer.
-        return None, None if due is None else max(due - time.time(), 1.0)
+        return None, None if due is None else max(due - time.time(), SHORTEST_WAIT)
 
     def _refill(self) -> None:
         now = time.time()

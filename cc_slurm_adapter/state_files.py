@@ -34,6 +34,7 @@ class PidFile:
             if self._is_still_there(fd):
                 break
             os.close(fd)  # its holder removed it between our open and our lock
+        os.fchmod(fd, 0o644)
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         self._fd = fd

@@ -297,7 +297,7 @@ def test_byte_order_mark_and_repeated_keys(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('{\n  "natsPort": 1,\n}', "line 3 column 1"),
+        ('{\n  "natsPort" 1\n}', "line 2 column 14"),
         ('{"a": 1} x', "line 1 column 10"),
         ("", "line 1 column 1"),
         ("[]", "expected a JSON object"),
@@ -312,11 +312,6 @@ def test_text_that_is_no_configuration(tmp_path: Path, text: str, expected: str)
         load_config(path, explicit=True)
     assert caught.value.problems[0].startswith(path)
     assert expected in caught.value.problems[0]
-
-
-def test_python_says_where_a_comma_is_wrong_or_before_it() -> None:
-    with pytest.raises(ConfigError, match="line 2 column"):
-        parse_config_text(b'{\n  "a" 1}')
 
 
 def test_file_that_is_not_text(tmp_path: Path) -> None:

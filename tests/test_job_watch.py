@@ -40,6 +40,16 @@ class Lab:
         settings = WatchSettings("lab", self.ignore_hosts, self.has_accounting, 604800, clock=lambda: self.now)
         return JobWatch(self.slurm, self.outbox, [SINK], self.status, settings)
 
+    def poll(self) -> None:
+        """A whole pass over slurmctld."""
+        for _ in self.watch.poll():
+            pass
+
+    def catch_up(self, since: int) -> None:
+        """All of accounting since a moment."""
+        for _ in self.watch.catch_up(since):
+            pass
+
     def restart(self) -> None:
         """What a killed daemon and its successor do: only the file is left."""
         self.outbox.close()
@@ -72,25 +82,25 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 def test_a_run_gets_its_start_and_then_its_stop(lab: Lab) -> None:
     run = lab.slurm.put(make_run())
-    lab.watch.poll()
+    lab.poll()
     assert lab.owed() == [(Kind.START, run.key)]
-    lab.watch.poll()
+    lab.poll()
     assert lab.owed() == []
     lab.slurm.put(make_run(phase=Phase.ENDED))
-    lab.watch.poll()
+    lab.poll()
     assert lab.owed() == [(Kind.STOP, run.key)]
-    lab.watch.poll()
+    lab.poll()
     assert lab.owed() == []
 
 
 def test_a_run_whose_nodes_are_made_ready_waits_and_keeps_what_was_read(lab: Lab) -> None:
     lab.slurm.put(make_run(phase=Phase.CONFIGURING))
-    lab.watch.poll()
+    lab.poll()
     assert lab.owed() == []
     lab.restart()
     moved = make_run(start=NOW - 90, phase=Phase.ENDED, missing=frozenset({Missing.GPUS}))
     lab.slurm.put(replace(moved, resources=(Resource("node01", (0, 1)),)))
-    lab.watch.poll()
+    lab.poll()
     (start,) = lab.starts()
     assert start["startTime"] == NOW - 90
     assert start["resources"] == [{"hostname": "node01", "hwthreads": [0, 1]}]
@@ -101,56 +111,69 @@ def test_a_run_whose_nodes_are_made_ready_waits_and_keeps_what_was_read(lab: Lab
 
 def test_a_listing_without_a_job_ends_nothing(lab: Lab) -> None:
     run = lab.slurm.put(make_run())
-    lab.watch.poll()
+    lab.poll()
     lab.owed()
     lab.slurm.jobs.clear()
-    lab.watch.poll()
+    lab.poll()
     assert lab.owed() == []
     lab.slurm.close(make_run(phase=Phase.ENDED))
-    lab.watch.poll()
+    lab.poll()
     assert lab.owed() == [(Kind.STOP, run.key)]
 
 
 def test_a_query_that_failed_ends_nothing(lab: Lab) -> None:
     lab.slurm.put(make_run())
-    lab.watch.poll()
+    lab.poll()
     lab.owed()
     lab.slurm.failure = CommandFailed("slurmctld is down")
     with pytest.raises(CommandFailed):
-        lab.watch.poll()
+        lab.poll()
     assert lab.owed() == []
     assert lab.watch.open_runs == 1
 
 
 def test_a_requeued_job_has_two_runs(lab: Lab) -> None:
     first = lab.slurm.put(make_run(start=NOW - 500))
-    lab.watch.poll()
+    lab.poll()
     lab.owed()
     requeued = End(EndState.CANCELLED, NOW - 300, "REQUEUED")
     lab.slurm.close(make_run(start=NOW - 500, phase=Phase.ENDED, end=requeued))
     second = lab.slurm.put(make_run(start=NOW - 100))
-    lab.watch.poll()
+    lab.poll()
     assert lab.owed() == [(Kind.START, second.key), (Kind.STOP, first.key)]
+
+
+def test_a_completing_job_without_its_nodes_is_not_taken_for_one_that_never_ran(lab: Lab) -> None:
+    completing = End(EndState.COMPLETED, NOW - 50, "COMPLETED+COMPLETING")
+    run = lab.slurm.put(make_run(1))
+    lab.poll()
+    lab.slurm.put(make_run(1, phase=Phase.ENDED, end=completing, resources=()))
+    stranger = lab.slurm.put(make_run(2, phase=Phase.ENDED, end=completing, resources=()))
+    lab.watch.look_at([1, 2])
+    assert lab.owed() == [(Kind.START, run.key), (Kind.STOP, run.key)]
+    lab.slurm.put(make_run(2, phase=Phase.ENDED))
+    lab.poll()
+    assert lab.owed() == [(Kind.START, stranger.key), (Kind.STOP, stranger.key)]
 
 
 def test_a_job_cancelled_while_it_waited_is_never_reported_and_asked_for_once(lab: Lab) -> None:
     lab.slurm.put(make_run(phase=Phase.ENDED, resources=()))
-    lab.watch.poll()
+    lab.poll()
     lab.slurm.asked.clear()
-    lab.watch.poll()
+    lab.poll()
     assert lab.owed() == []
     assert "read_details" not in lab.slurm.asked
 
 
 def test_a_run_that_was_never_seen_is_caught_up_with_start_and_stop(lab: Lab) -> None:
     run = lab.slurm.close(make_run(start=NOW - 7200, phase=Phase.ENDED))
-    lab.watch.catch_up(NOW - 9000)
+    lab.catch_up(NOW - 9000)
     (start,) = lab.starts()
     assert start["numAcc"] == 2
     assert start["metaData"]["incomplete"] == "cores,gpus"  # type: ignore[index]
     assert lab.owed() == [(Kind.START, run.key), (Kind.STOP, run.key)]
     assert lab.outbox.checkpoint("lab") == NOW
-    lab.watch.catch_up(NOW - 9000)
+    lab.catch_up(NOW - 9000)
     assert lab.owed() == []
     assert lab.status.counts()["incomplete_runs"] == 1
 
@@ -159,26 +182,26 @@ def test_catching_up_takes_cores_from_slurmctld_while_it_still_knows_them(lab: L
     run = make_run(start=NOW - 60, phase=Phase.ENDED)
     lab.slurm.put(run)
     lab.slurm.close(run)
-    lab.watch.catch_up(NOW - 600)
+    lab.catch_up(NOW - 600)
     (start,) = lab.starts()
     assert start["resources"] == [{"hostname": "node01", "hwthreads": [0, 1]}]
 
 
 def test_catching_up_goes_hour_by_hour_and_stops_at_the_limit(lab: Lab) -> None:
-    lab.watch.catch_up(0)
+    lab.catch_up(0)
     assert lab.slurm.asked.count("ended_between") == 604800 // 3600
     lab.slurm.asked.clear()
-    lab.watch.catch_up(NOW)
+    lab.catch_up(NOW)
     assert lab.slurm.asked == ["ended_between"]
     assert OVERLAP < 3600
 
 
 def test_a_failed_catch_up_does_not_move_the_checkpoint_past_the_failure(lab: Lab) -> None:
-    lab.watch.catch_up(NOW - 100)
+    lab.catch_up(NOW - 100)
     lab.now += 1000
     lab.slurm.failure = CommandFailed("slurmdbd is down")
     with pytest.raises(CommandFailed):
-        lab.watch.catch_up(NOW)
+        lab.catch_up(NOW)
     assert lab.outbox.checkpoint("lab") == NOW
 
 
@@ -187,10 +210,10 @@ def test_without_accounting_everything_else_works(tmp_path: Path) -> None:
     lab.has_accounting = False
     lab.restart()
     lab.slurm.put(make_run())
-    lab.watch.poll()
+    lab.poll()
     lab.slurm.put(make_run(phase=Phase.ENDED))
-    lab.watch.poll()
-    lab.watch.catch_up(NOW - 100)
+    lab.poll()
+    lab.catch_up(NOW - 100)
     assert [kind for kind, _ in lab.owed()] == [Kind.START, Kind.STOP]
     assert not {"ends_of", "ended_between"} & set(lab.slurm.asked)
     assert lab.outbox.checkpoint("lab") == NOW
@@ -201,14 +224,14 @@ def test_a_job_that_cannot_be_understood_costs_no_other_job_anything(lab: Lab) -
     lab.slurm.put(make_run(1))
     other = lab.slurm.put(make_run(2))
     lab.slurm.broken = {1: "jobs[1].nodes: no host list"}
-    lab.watch.poll()
+    lab.poll()
     assert lab.owed() == [(Kind.START, other.key)]
     lab.slurm.asked.clear()
-    lab.watch.poll()
+    lab.poll()
     assert "read_details" not in lab.slurm.asked
     lab.slurm.broken = {}
     lab.watch.forget_broken()
-    lab.watch.poll()
+    lab.poll()
     assert lab.owed() == [(Kind.START, lab.slurm.jobs[1].key)]
 
 
@@ -217,34 +240,36 @@ def test_a_run_is_left_out_when_all_its_hosts_are_ignored(lab: Lab) -> None:
     lab.restart()
     lab.slurm.put(make_run(1))
     mixed = lab.slurm.put(make_run(2, resources=(Resource("node01", (0,)), Resource("node02", (0,)))))
-    nodes = lab.watch.poll()
+    lab.poll()
     assert lab.owed() == [(Kind.START, mixed.key)]
-    assert nodes == []
+    assert lab.watch.node_states() == []
     lab.slurm.put(make_run(1, phase=Phase.ENDED))
-    lab.watch.poll()
+    lab.poll()
     assert lab.owed() == []
 
 
 def test_killed_between_passes_nothing_is_lost_or_doubled(lab: Lab) -> None:
     run = lab.slurm.put(make_run())
-    lab.watch.poll()
+    lab.poll()
     lab.restart()
-    lab.watch.poll()
+    lab.poll()
     lab.restart()
     lab.slurm.put(make_run(phase=Phase.ENDED))
-    lab.watch.poll()
+    lab.poll()
     lab.restart()
-    lab.watch.poll()
+    lab.poll()
     assert lab.owed() == [(Kind.START, run.key), (Kind.STOP, run.key)]
 
 
 def test_the_jobs_on_each_node_are_counted(lab: Lab) -> None:
     lab.slurm.put(make_run(1))
     lab.slurm.put(make_run(2))
-    (node,) = lab.watch.poll()
+    lab.poll()
+    (node,) = lab.watch.node_states()
     assert node.jobs_running == 2
     lab.slurm.put(make_run(2, phase=Phase.ENDED))
-    (node,) = lab.watch.poll()
+    lab.poll()
+    (node,) = lab.watch.node_states()
     assert node.jobs_running == 1
 
 
@@ -268,7 +293,7 @@ def test_what_the_destination_believes_to_run_is_stopped_when_slurm_says_it_is_o
     moved = lab.slurm.close(make_run(2, start=NOW - 9000, phase=Phase.ENDED))
     young = lab.slurm.close(make_run(3, start=NOW - 20, phase=Phase.ENDED))
     live = lab.slurm.put(make_run(4, start=NOW - 9000))
-    lab.watch.poll()
+    lab.poll()
     lab.owed()
     rows = [
         RunningRow(1, over.key.start_time),

@@ -16,13 +16,9 @@ SLURMCTLD = [*recordings("*.squeue*.json"), *recordings("*.scontrol*.json")]
 
 def pairs(recording: Recording) -> list[tuple[Run, dict[str, Any]]]:
     """Each run of the recorded document that the truth speaks of, with that truth."""
-    found = []
-    for job in split_document(recording.text, "squeue"):
-        run = parse_job(job, "lab", LAYOUTS)
-        for truth in recording.truth:
-            if truth["job_id"] == job_id_of(job) and truth["start"] == run.key.start_time:
-                found.append((run, truth))
-    return found
+    truths = {(truth["job_id"], truth["start"]): truth for truth in recording.truth}
+    runs = [parse_job(job, "lab", LAYOUTS) for job in split_document(recording.text, "squeue")]
+    return [(run, truths[run.key[1:]]) for run in runs if run.key[1:] in truths]
 
 
 def test_the_recordings_are_there() -> None:
@@ -74,6 +70,17 @@ def test_an_ended_job_has_its_end(recording: Recording) -> None:
         assert run.end is not None
         assert run.end.end_time == truth["end"]
         assert run.end.end_state.name == truth["final_state"].split(" ")[0]
+
+
+@pytest.mark.parametrize("recording", [*recordings("ended.squeue.json"), *recordings("ended.scontrol*.json")], ids=str)
+def test_a_completing_job_has_all_its_nodes_although_slurm_takes_them_away(recording: Recording) -> None:
+    truths = {truth["job_id"]: truth for truth in recording.truth if truth["hosts"]}
+    for job in split_document(recording.text, "squeue"):
+        if job_id_of(job) in truths:
+            run = parse_job({**job, "nodes": "", "job_state": ["COMPLETED", "COMPLETING"]}, "lab", LAYOUTS)
+            assert [each.hostname for each in run.resources] == list(truths[job_id_of(job)]["hosts"])
+            assert run.is_completing
+            assert not run.never_ran
 
 
 def test_a_job_cancelled_while_it_waited_never_ran() -> None:

@@ -147,20 +147,19 @@ class HttpClient:
             self._time_limit = SLOW_TIME_LIMIT if time.monotonic() - began > SLOW else TIME_LIMIT
 
     def _connected(self) -> http.client.HTTPConnection:
-        if self._stopped:
-            raise OSError("the daemon stops")
         if self._connection is None:
-            if self._tls is not None:
-                connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-                    self._host, self._port, timeout=self._time_limit, context=self._tls
-                )
-            else:
-                connection = http.client.HTTPConnection(self._host, self._port, timeout=self._time_limit)
-            connection.connect()
-            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._connection = connection
+            self._connection = self._new_connection()
+            self._connection.connect()
+            self._connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._stopped:  # looked at after the socket is there: abort() sees one of the two
+            raise OSError("the daemon stops")
         self._connection.sock.settimeout(self._time_limit)
         return self._connection
+
+    def _new_connection(self) -> http.client.HTTPConnection:
+        if self._tls is None:
+            return http.client.HTTPConnection(self._host, self._port, timeout=self._time_limit)
+        return http.client.HTTPSConnection(self._host, self._port, timeout=self._time_limit, context=self._tls)
 
     def _headers(self, body: bytes | None) -> Mapping[str, str]:
         if not self._token:

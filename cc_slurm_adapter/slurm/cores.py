@@ -17,6 +17,18 @@ from cc_slurm_adapter.slurm.nodes import NodeLayout
 _HELD = ("allocated", "allocated_and_in_use")
 
 
+def held_nodes(job: Json) -> str:
+    """The host list of the nodes that were allocated; '' when Slurm no longer knows.
+
+    Not the job's own `nodes`: while a job completes, Slurm takes its nodes out of that one by one.
+    """
+    resources = job.get("job_resources")
+    nodes = resources.get("nodes") if isinstance(resources, dict) else None
+    if isinstance(nodes, dict):
+        return get_text(nodes, "list", "job_resources.nodes")
+    return nodes if isinstance(nodes, str) else ""
+
+
 def read_cores(job: Json, layouts: Mapping[str, NodeLayout]) -> dict[str, tuple[int, ...]]:
     """Core numbers by node name, ascending; a node whose layout nobody knows is left out."""
     resources = job.get("job_resources")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cc_slurm_adapter.job import End, Missing, Resource, Run, RunKey, Sharing
-from cc_slurm_adapter.slurm.cores import read_cores
+from cc_slurm_adapter.slurm.cores import held_nodes, read_cores
 from cc_slurm_adapter.slurm.gres import gpu_indices, gpus_of_tres
 from cc_slurm_adapter.slurm.hostlist import expand
 from cc_slurm_adapter.slurm.json_values import Json, get_list, get_number, get_text, get_texts, need_number
@@ -64,7 +64,7 @@ def _seconds(minutes: int | None) -> int | None:
 
 
 def _resources(job: Json, layouts: Layouts) -> tuple[Resource, ...]:
-    hosts = expand(get_text(job, "nodes", "jobs[]"))
+    hosts = expand(held_nodes(job) or get_text(job, "nodes", "jobs[]"))
     cores = read_cores(job, layouts)
     gpus = _gpus(job, hosts, layouts)
     return tuple(Resource(host, cores.get(host, ()), gpus.get(host, ())) for host in hosts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from examples.practice.slurm.job_json import INFINITE, UNSET, exit_object, number
+from examples.practice.slurm.job_template import INFINITE, UNSET, exit_object, number
 from examples.practice.slurm.model import (
     ENDINGS,
     MEMORY_PER_CPU,
@@ -25,6 +25,7 @@ from examples.practice.slurm.view import (
     elapsed,
     tres_asked,
     tres_held,
+    work_dir,
 )
 
 NO_TIME = 4294967294
@@ -87,7 +88,7 @@ def accounting_object(record: Record, settings: Settings, now: float, version: s
         "used_gres": "",
         "user": record.user,
         "wckey": {"wckey": "", "flags": []},
-        "working_directory": "/tmp",
+        "working_directory": work_dir(record),
     }
 
 

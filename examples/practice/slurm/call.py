@@ -75,9 +75,7 @@ def parse_options(call: Call, options: Sequence[Option]) -> tuple[dict[str, str]
     return found, rest
 
 
-def _parse_long(
-    call: Call, word: str, waiting: list[str], by_long: dict[str, Option], found: dict[str, str]
-) -> None:
+def _parse_long(call: Call, word: str, waiting: list[str], by_long: dict[str, Option], found: dict[str, str]) -> None:
     name, has_value, value = word[2:].partition("=")
     option = by_long.get(name)
     if option is None:

@@ -27,9 +27,7 @@ def ping_text(settings: Settings) -> str:
 
 def _values(call: Call, settings: Settings, boot: str) -> Mapping[str, str]:
     gpus = f"gres/gpu,gres/gpu:{settings.gpu_type}"
-    hooks = (
-        {"EpilogSlurmctld[0]": settings.hook, "PrologSlurmctld[0]": settings.hook} if settings.hook else {}
-    )
+    hooks = {"EpilogSlurmctld[0]": settings.hook, "PrologSlurmctld[0]": settings.hook} if settings.hook else {}
     values = {
         "AccountingStorageEnforce": "none",
         "AccountingStorageHost": "localhost",

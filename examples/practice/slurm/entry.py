@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from importlib import import_module
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
@@ -14,9 +15,8 @@ def main() -> int:
     # A reader that has seen enough, such as head, ends us without a traceback.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sys.path.insert(0, ROOT)
-    from examples.practice.slurm.command import run_process  # found in ROOT only now
-
-    return run_process(sys.argv[1], sys.argv[2:])
+    command = import_module("examples.practice.slurm.command")
+    return int(command.run_process(sys.argv[1], sys.argv[2:]))
 
 
 if __name__ == "__main__":

@@ -25,12 +25,11 @@ from examples.practice.slurm.view import (
     tres_asked,
     tres_held,
     waiting_tasks,
+    work_dir,
 )
 
 
-def job_text(
-    record: Record, settings: Settings, now: float, environ: Mapping[str, str], *, details: bool
-) -> str:
+def job_text(record: Record, settings: Settings, now: float, environ: Mapping[str, str], *, details: bool) -> str:
     """The lines of one job, with the blank line that ends it."""
     held = shares(record)
     lines = [
@@ -125,7 +124,7 @@ def _request(record: Record, settings: Settings) -> Iterator[str]:
     yield "Features=(null) DelayBoot=00:00:00"
     yield f"OverSubscribe={sharing} Contiguous=0 Licenses=(null) Network=(null)"
     yield "Command=(null)"
-    yield "WorkDir=/tmp"
+    yield f"WorkDir={work_dir(record)}"
     if record.admin_comment:
         yield f"AdminComment={record.admin_comment} "
     if record.comment:

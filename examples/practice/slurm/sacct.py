@@ -167,9 +167,7 @@ def select(
     return list({record.job_id: record for record in records}.values())
 
 
-def _candidates(
-    call: Call, window: Window, ids: Sequence[tuple[int, int | None]] | None
-) -> Iterable[Record]:
+def _candidates(call: Call, window: Window, ids: Sequence[tuple[int, int | None]] | None) -> Iterable[Record]:
     if ids is not None:
         found = (
             record
@@ -271,9 +269,7 @@ def _parse_fields(text: str) -> list[Field]:
     return fields
 
 
-def _print_table(
-    call: Call, fields: Sequence[Field], lines: Iterable[Line], *, header: bool, parsable: bool
-) -> None:
+def _print_table(call: Call, fields: Sequence[Field], lines: Iterable[Line], *, header: bool, parsable: bool) -> None:
     rows = [[field.text(line) for field in fields] for line in lines]
     titles = [field.title for field in fields]
     if parsable:

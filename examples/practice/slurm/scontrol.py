@@ -21,7 +21,8 @@ from examples.practice.slurm.call import (
 )
 from examples.practice.slurm.config_text import config_text, ping_text
 from examples.practice.slurm.hostlist import InvalidHostlist, expand_hosts
-from examples.practice.slurm.job_json import job_object, number
+from examples.practice.slurm.job_json import job_object
+from examples.practice.slurm.job_template import number
 from examples.practice.slurm.job_text import job_text
 from examples.practice.slurm.model import Record
 
@@ -144,9 +145,7 @@ def find_jobs(call: Call, words: Sequence[str]) -> list[Record]:
     if not words:
         return call.store.in_memory()
     records = [
-        record
-        for record in call.store.in_memory_by_id(int(job))
-        if not task or record.array_task_id == int(task)
+        record for record in call.store.in_memory_by_id(int(job)) if not task or record.array_task_id == int(task)
     ]
     if not records:
         raise CommandError(f"slurm_load_jobs error: {UNKNOWN_JOB}")

@@ -162,7 +162,5 @@ def _print_summary(call: Call, *, header: bool) -> int:
         call.out.write(SUMMARY.format("PARTITION", "AVAIL", "TIMELIMIT", "NODES", "STATE", "NODELIST"))
     for partition in _partition_names():
         for state, names in by_state.items():
-            call.out.write(
-                SUMMARY.format(partition, "up", "infinite", len(names), state, compress_hosts(names))
-            )
+            call.out.write(SUMMARY.format(partition, "up", "infinite", len(names), state, compress_hosts(names)))
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from examples.practice.slurm.call import (
@@ -20,7 +21,8 @@ from examples.practice.slurm.call import (
     print_version,
     require_controller,
 )
-from examples.practice.slurm.job_json import job_object, number
+from examples.practice.slurm.job_json import job_object
+from examples.practice.slurm.job_template import number
 from examples.practice.slurm.model import COMPLETING, CONFIGURING, ENDED, PENDING, RUNNING, Record, Settings, shares
 from examples.practice.slurm.times import format_duration, format_time
 from examples.practice.slurm.view import (
@@ -109,9 +111,7 @@ def _parse_ids(text: str) -> list[tuple[int, int | None]]:
     return ids
 
 
-def select(
-    call: Call, states: frozenset[str], ids: Sequence[tuple[int, int | None]] | None
-) -> list[Record]:
+def select(call: Call, states: frozenset[str], ids: Sequence[tuple[int, int | None]] | None) -> list[Record]:
     """The jobs in these states, by job id. Only a single unknown id is an error."""
     if ids is None:
         records = call.store.in_memory() if states - DEFAULT_STATES else call.store.in_phases(states)
@@ -156,7 +156,7 @@ def _print_lines(call: Call, records: Sequence[Record], form: str, *, header: bo
         call.out.write(_format_line(form, {letter: column.title for letter, column in COLUMNS.items()}.get) + "\n")
     for record in ordered:
         line = Line(record, settings, call.now, call.environ)
-        call.out.write(_format_line(form, lambda letter, line=line: _column(letter, line)) + "\n")
+        call.out.write(_format_line(form, partial(_column, line)) + "\n")
 
 
 def _format_line(form: str, text_of: Callable[[str], str | None]) -> str:
@@ -175,7 +175,7 @@ def _format_line(form: str, text_of: Callable[[str], str | None]) -> str:
     return COLUMN.sub(fill, form)
 
 
-def _column(letter: str, line: Line) -> str | None:
+def _column(line: Line, letter: str) -> str | None:
     column = COLUMNS.get(letter)
     return column.text(line) if column else None
 

@@ -29,7 +29,7 @@ CREATE TABLE script (job_id INTEGER PRIMARY KEY, text TEXT NOT NULL);
 CREATE TABLE request (
     number INTEGER PRIMARY KEY, kind TEXT NOT NULL, target TEXT NOT NULL, by TEXT NOT NULL);
 """
-SAVE = f"REPLACE INTO record VALUES ({', '.join('?' * len(Record._fields))})"
+SAVE = f"REPLACE INTO record VALUES ({', '.join('?' * len(Record._fields))})"  # noqa: S608 - question marks only
 
 
 class Node(NamedTuple):

@@ -106,6 +106,10 @@ def moments(record: Record) -> Moments:
     return Moments(record.end_time if record.start_time is None else record.start_time, record.end_time)
 
 
+def work_dir(record: Record) -> str:
+    return f"/home/{record.user}"
+
+
 def shown_restarts(record: Record) -> int:
     return record.restarts + (record.end_state == REQUEUED)
 
@@ -192,9 +196,7 @@ def _tres(cpus: int, nodes: int, gpus: int, gpu_type: str) -> dict[str, int]:
 
 def format_tres(tres: dict[str, int]) -> str:
     """cpu=4,mem=400M,node=2,... in the order of the dict."""
-    return ",".join(
-        f"{name}={format_memory(count) if name == 'mem' else count}" for name, count in tres.items()
-    )
+    return ",".join(f"{name}={format_memory(count) if name == 'mem' else count}" for name, count in tres.items())
 
 
 def format_memory(megabytes: int) -> str:

@@ -1,0 +1,549 @@
+"""The project's commands: `build.py build`, `build.py test` and `build.py demo`.
+
+They need Python 3.9 or newer with venv and, the first time, a package index that pip can reach.
+All that they make lies in .build/ (environments, caches, logs) and dist/ (the file that sites install).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import email.parser
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parent
+PACKAGE = ROOT / "cc_slurm_adapter"
+WORK = ROOT / ".build"
+ADAPTER = ROOT / "dist" / "cc-slurm-adapter"
+SOURCES = ["cc_slurm_adapter", "build.py", "examples", "tests"]
+SUPPORTED = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
+"""The Python versions that the adapter runs under."""
+UNIT_TESTED = ("3.9", "3.13")
+"""The unit tests run under these too, beside the running Python."""
+TOO_LONG = -1
+"""In place of an exit code: the process was ended because it took too long."""
+NO_TESTS = 5
+"""pytest's exit code when its arguments select no test."""
+NOT_SHIPPED = ("RECORD", "INSTALLER", "REQUESTED", "WHEEL", "direct_url.json", "top_level.txt")
+"""pip's own notes in .dist-info: they say nothing to users and differ from one pip to the next."""
+
+START = """\
+import sys
+
+if sys.version_info < (3, 9):
+    sys.exit("cc-slurm-adapter needs Python 3.9 or newer: run the file itself, it looks for one")
+
+import os
+
+sys.path[0] = os.path.join(os.path.abspath(sys.path[0]), "site-packages")
+
+from cc_slurm_adapter.__main__ import main
+
+sys.exit(main(sys.argv[1:]))
+"""
+"""The archive's __main__.py. Pythons that are too old must be able to read it."""
+
+READ_PYPROJECT = """\
+import json, sys
+try:
+    import tomllib
+except ImportError:
+    from pip._vendor import tomli as tomllib
+print(json.dumps(tomllib.loads(sys.stdin.read())["project"]))
+"""
+
+
+class BuildError(Exception):
+    """Something that a person has to mend; the text says what."""
+
+
+class Interpreter(NamedTuple):
+    """A Python that starts. `version` is the full one, as in 3.11.7."""
+
+    path: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"Python {self.version}"
+
+    @property
+    def minor(self) -> str:
+        """As in 3.11."""
+        return self.version.rpartition(".")[0]
+
+
+class Environment(NamedTuple):
+    """A virtual environment in .build/ and the table [project] of pyproject.toml."""
+
+    folder: Path
+    project: dict[str, Any]
+
+    @property
+    def python(self) -> str:
+        return str(self.folder / "bin" / "python")
+
+    def pins(self, groups: list[str]) -> list[str]:
+        """The requirements of those groups; `run` are those of the shipped file."""
+        named = {"run": self.project["dependencies"], **self.project["optional-dependencies"]}
+        return [pin for group in groups for pin in named[group]]
+
+
+# --- processes
+
+
+def run(command: list[str], log: Path, limit: float) -> int:
+    """The exit code of a command that writes into `log`, or TOO_LONG after `limit` seconds.
+
+    It gets a process group of its own, and whatever is left of that afterwards is ended.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=surroundings(),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            return process.wait(limit)
+        except subprocess.TimeoutExpired:
+            output.write(f"\nended because it took longer than {limit:.0f} s\n".encode())
+            return TOO_LONG
+        finally:
+            end_group(process)
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """Asks first, so that tests that are cut short can end what they started."""
+    with contextlib.suppress(ProcessLookupError):
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(30)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def run_or_fail(command: list[str], log: Path, limit: float, problem: str) -> None:
+    if run(command, log, limit) != 0:
+        raise BuildError(f"{problem}:\n{text_of(log)}")
+
+
+def surroundings() -> dict[str, str]:
+    """Our environment variables, with all that the tools keep for themselves moved into .build/."""
+    return {
+        **os.environ,
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(WORK / "hypothesis"),
+        "PIP_CACHE_DIR": str(WORK / "pip"),
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_NO_INPUT": "1",
+        "PYTHONPYCACHEPREFIX": str(WORK / "pycache"),
+    }
+
+
+def log_of(step: str) -> Path:
+    return WORK / "logs" / (re.sub(r"[^a-z0-9.]+", "-", step.lower()) + ".txt")
+
+
+def text_of(log: Path) -> str:
+    return log.read_text(encoding="utf-8", errors="replace").strip()
+
+
+@contextlib.contextmanager
+def locked() -> Iterator[None]:
+    """Only one process at a time changes what is kept in .build/."""
+    WORK.mkdir(exist_ok=True)
+    with (WORK / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+# --- interpreters and environments
+
+
+def running() -> Interpreter:
+    """The Python of this process; in a virtual environment the one that it was made from."""
+    return Interpreter(os.path.realpath(sys.executable), ".".join(map(str, sys.version_info[:3])))
+
+
+def interpreter(path: str) -> Interpreter | None:
+    """The Python at `path`; None when it does not start, as with names that version managers leave behind."""
+    question = "import os, platform, sys; print(os.path.realpath(sys.executable)); print(platform.python_version())"
+    command = [path, "-I", "-c", question]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return Interpreter(*answer.stdout.splitlines())
+
+
+def find_interpreter(minor: str) -> Interpreter | None:
+    """A Python of that minor version, in PATH or in pyenv's folder."""
+    in_path = shutil.which(f"python{minor}")
+    of_pyenv = map(str, Path.home().glob(f".pyenv/versions/{minor}.*/bin/python"))
+    for path in [in_path, *sorted(of_pyenv, reverse=True)]:
+        found = interpreter(path) if path else None
+        if found and found.minor == minor:
+            return found
+    return None
+
+
+def environment(python: Interpreter, groups: list[str]) -> Environment:
+    """An environment with those groups of requirements, made anew when one of them has changed."""
+    folder = WORK / "environments" / "-".join([python.version, *groups])
+    stamp = folder / "pins.json"
+    with locked():
+        try:
+            kept = Environment(folder, read_project(folder))
+            if json.loads(stamp.read_text()) == [python.path, kept.pins(groups)]:
+                return kept
+        except (OSError, ValueError, subprocess.SubprocessError):
+            pass  # it was never finished, or its Python is gone
+        print(f"  making an environment for: {', '.join(groups)} ({python})", flush=True)
+        make_environment(python, folder)
+        new = Environment(folder, read_project(folder))
+        install = [new.python, "-m", "pip", "install", "--quiet", *new.pins(groups)]
+        run_or_fail(install, log_of("install"), 900, "packages could not be installed")
+        stamp.write_text(json.dumps([python.path, new.pins(groups)]))
+        return new
+
+
+def make_environment(python: Interpreter, folder: Path) -> None:
+    for module in ("venv", "virtualenv"):
+        shutil.rmtree(folder, ignore_errors=True)
+        if run([python.path, "-m", module, str(folder)], log_of("environment"), 300) == 0:
+            return
+    raise BuildError(
+        f"{python.path} cannot make virtual environments. On Debian and Ubuntu: apt-get install"
+        f" python3-venv (or python{python.minor}-venv), elsewhere: {python.path} -m pip install virtualenv"
+    )
+
+
+def read_project(folder: Path) -> dict[str, Any]:
+    """The table [project]; the pip in an environment reads TOML also where its Python cannot."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    command = [str(folder / "bin" / "python"), "-c", READ_PYPROJECT]
+    answer = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=True)
+    project: dict[str, Any] = json.loads(answer.stdout)
+    return project
+
+
+# --- dist/cc-slurm-adapter
+
+
+def build() -> None:
+    """Makes the one file: the shell part, then an archive that Python runs from as it is."""
+    tools = environment(running(), ["build"])
+    with tempfile.TemporaryDirectory(dir=WORK) as folder:
+        parts = lay_out(tools, Path(folder))
+        check_pure(parts)
+        finished = Path(folder) / ADAPTER.name
+        pack({**shipped(parts), **added(parts, tools.project)}, finished)
+        ADAPTER.parent.mkdir(exist_ok=True)
+        finished.replace(ADAPTER)
+
+
+def lay_out(tools: Environment, folder: Path) -> dict[str, bytes]:
+    """Lets shiv put our package and those it needs together: what lies in site-packages/, by name."""
+    own = folder / "own"
+    shutil.copytree(PACKAGE, own / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__", "*.sh"))
+    laid_out = folder / "laid-out"
+    command = [tools.python, "-m", "shiv.cli", "--output-file", str(laid_out), "--site-packages", str(own)]
+    command += ["--no-index", "--find-links", str(wheels(tools)), "--no-compile", *tools.pins(["run"])]
+    run_or_fail(command, log_of("shiv"), 300, "shiv could not lay out the file")
+    with zipfile.ZipFile(laid_out) as archive:
+        names = [name for name in archive.namelist() if name.startswith("site-packages/")]
+        return {name: archive.read(name) for name in names if not name.endswith("/")}
+
+
+def wheels(tools: Environment) -> Path:
+    """A folder with the wheels to bundle; kept, so that only the first build needs the network."""
+    kept = tools.folder / "wheels" / "-".join(tools.pins(["run"]))
+    with locked():
+        if not kept.exists():
+            new = tools.folder / "wheels" / "new"
+            command = [tools.python, "-m", "pip", "download", "--quiet", "--dest", str(new)]
+            command += ["--only-binary", ":all:", *tools.pins(["run"])]
+            run_or_fail(command, log_of("wheels"), 600, "the packages to bundle could not be fetched")
+            new.replace(kept)
+    return kept
+
+
+def check_pure(parts: dict[str, bytes]) -> None:
+    """Only pure Python runs straight from an archive, on every version and every machine."""
+    for name, content in sorted(parts.items()):
+        if re.search(r"\.(so|pyd|dll|dylib)(\.|$)", name):
+            raise BuildError(f"{name} is compiled: only pure Python can be bundled")
+        if name.endswith(".dist-info/WHEEL"):
+            tags = email.parser.BytesParser().parsebytes(content).get_all("Tag", [])
+            if "py3-none-any" not in tags or not set(tags) <= {"py2-none-any", "py3-none-any"}:
+                raise BuildError(f"{name} has the tag {', '.join(tags)}: only py3-none-any can be bundled")
+
+
+def shipped(parts: dict[str, bytes]) -> dict[str, bytes]:
+    """What is needed at run time, and the licences."""
+    return {name: content for name, content in parts.items() if is_shipped(name.split("/")[1:])}
+
+
+def is_shipped(path: list[str]) -> bool:
+    if path[0].endswith(".dist-info"):
+        return path[-1] not in NOT_SHIPPED
+    return path[0] != "bin" and not {"test", "tests", "__pycache__"} & set(path)
+
+
+def added(parts: dict[str, bytes], project: dict[str, Any]) -> dict[str, bytes]:
+    """Where Python begins, the list of what is bundled, and our own licence."""
+    of_others = [part_of(parts[name]) for name in sorted(parts) if name.endswith(".dist-info/METADATA")]
+    manifest = json.dumps([own_part(project), *of_others], indent=1)
+    return {
+        "__main__.py": START.encode(),
+        f"site-packages/{PACKAGE.name}/bundled.json": manifest.encode(),
+        "LICENSE": (ROOT / "LICENSE").read_bytes(),
+    }
+
+
+def own_part(project: dict[str, Any]) -> dict[str, str]:
+    source = (PACKAGE / "__init__.py").read_text(encoding="utf-8")
+    found = re.search(r'^__version__ = "(.+)"$', source, re.MULTILINE)
+    if not found:
+        raise BuildError('cc_slurm_adapter/__init__.py has no line __version__ = "..."')
+    return {"name": project["name"], "version": found[1], "licence": project["license"]["text"]}
+
+
+def part_of(metadata: bytes) -> dict[str, str]:
+    fields = email.parser.BytesParser().parsebytes(metadata, headersonly=True)
+    licence = fields["License-Expression"] or fields["License"] or "see its METADATA"
+    return {"name": fields["Name"], "version": fields["Version"], "licence": licence.splitlines()[0]}
+
+
+def pack(files: dict[str, bytes], target: Path) -> None:
+    """Order, times and modes are fixed, so that the same sources always give the same bytes.
+
+    Nothing is compressed: compressors differ from machine to machine, and Python starts no slower.
+    """
+    with target.open("wb") as output:
+        output.write((PACKAGE / "head.sh").read_bytes())
+        with zipfile.ZipFile(output, "w", zipfile.ZIP_STORED) as archive:
+            for name, content in sorted(files.items()):
+                entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+                entry.create_system = 3
+                entry.external_attr = 0o100644 << 16
+                archive.writestr(entry, content)
+    target.chmod(0o755)
+
+
+# --- the tests
+
+
+class Report:
+    """Runs the steps of `build.py test` one after another and adds up what came of them."""
+
+    def __init__(self, pytest_arguments: list[str]) -> None:
+        self.pytest_arguments = pytest_arguments
+        self.began = time.monotonic()
+        self.counts = Counter(passed=0, failed=0, skipped=0)
+        self.ran: list[str] = []
+        self.not_run: list[str] = []
+
+    def check(self, step: str, command: list[str], limit: float) -> None:
+        """A step that succeeds or fails as a whole; a failure counts like a failed test."""
+        code = self.run(step, command, limit)
+        self.counts["failed"] += code != 0
+        self.tell(step, "ok" if code == 0 else "FAILED", show_log=code != 0)
+
+    def pytest(self, step: str, python: str, arguments: list[str], limit: float) -> int:
+        """A run of pytest under that interpreter; how many of its tests passed."""
+        junit = log_of(step).with_suffix(".xml")
+        junit.unlink(missing_ok=True)
+        command = [python, "-m", "pytest", "-q", f"--junitxml={junit}", *arguments, *self.pytest_arguments]
+        code = self.run(step, command, limit)
+        counts = count_tests(junit)
+        if code == NO_TESTS and self.pytest_arguments:
+            self.not_run.append(f"{step}: the arguments select none")
+        elif not counts["failed"] and (code != 0 or not counts["passed"] + counts["skipped"]):
+            counts["failed"] = 1  # pytest itself failed, took too long, or left no report
+        self.counts.update(counts)
+        self.ran.append(f"{step}: {in_words(counts)}")
+        self.tell(step, in_words(counts), show_log=counts["failed"] > 0)
+        return counts["passed"]
+
+    def run(self, step: str, command: list[str], limit: float) -> int:
+        print(f"{step} ...", flush=True)
+        self.began = time.monotonic()
+        return run(command, log_of(step), limit)
+
+    def tell(self, step: str, outcome: str, *, show_log: bool) -> None:
+        print(f"  {outcome} ({time.monotonic() - self.began:.1f} s)", flush=True)
+        if show_log:
+            print(f"{text_of(log_of(step))}\n", flush=True)
+
+    def close(self) -> int:
+        """Says what ran and what did not; the exit code of the whole command."""
+        print()
+        for line in self.ran:
+            print(f"ran: {line}")
+        for line in self.not_run:
+            print(f"not run: {line}")
+        print(in_words(self.counts))
+        return 0 if self.counts["passed"] and not self.counts["failed"] else 1
+
+
+def count_tests(junit: Path) -> Counter[str]:
+    """What pytest's report says; nothing when there is none."""
+    counts: Counter[str] = Counter()
+    if junit.exists():
+        for suite in ET.parse(junit).iter("testsuite"):  # noqa: S314 - our own pytest wrote it
+            number = {key: int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped")}
+            failed = number["failures"] + number["errors"]
+            counts.update(failed=failed, skipped=number["skipped"])
+            counts.update(passed=number["tests"] - failed - number["skipped"])
+    return counts
+
+
+def in_words(counts: Counter[str]) -> str:
+    skipped = f", {counts['skipped']} skipped" if counts["skipped"] else ""
+    return f"{counts['passed']} passed, {counts['failed']} failed{skipped}"
+
+
+def test(options: argparse.Namespace, pytest_arguments: list[str]) -> int:
+    """Style, types, the build, unit tests, the built file; on request a real Slurm. The exit code."""
+    report = Report(pytest_arguments)
+    others = unit_test_interpreters(options.python, report)
+    tools = environment(running(), ["run", "test", "lint"])
+    check_sources(tools, report)
+    report.check("build", [sys.executable, "build.py", "build"], 1800)
+    for python, version in [(tools.python, running().version), *others]:
+        arguments = ["-m", "not built and not slurm", "--ignore=tests/built", "--ignore=tests/lab", "tests"]
+        report.pytest(f"unit tests, Python {version}", python, arguments, 900)
+    test_built_file(tools, report)
+    if options.slurm:
+        test_on_slurm(tools, report)
+    else:
+        report.not_run.append("tests on a real Slurm (add --slurm)")
+    return report.close()
+
+
+def unit_test_interpreters(paths: list[str], report: Report) -> list[tuple[str, str]]:
+    """Python and version of the environments for unit tests beside the running one."""
+    found = [named_interpreter(path) for path in paths]
+    for minor in () if paths else UNIT_TESTED:
+        other = None if minor == running().minor else find_interpreter(minor)
+        if other:
+            found.append(other)
+        elif minor != running().minor:
+            report.not_run.append(f"unit tests under Python {minor}: none found")
+    return [(environment(other, ["run", "test"]).python, other.version) for other in found]
+
+
+def named_interpreter(path: str) -> Interpreter:
+    found = interpreter(path)
+    if not found or found.minor not in SUPPORTED:
+        raise BuildError(f"--python {path}: is no Python {SUPPORTED[0]} to {SUPPORTED[-1]} that starts")
+    return found
+
+
+def check_sources(tools: Environment, report: Report) -> None:
+    ruff = [tools.python, "-m", "ruff"]
+    cache = f"--cache-dir={WORK / 'ruff'}"
+    report.check("lint", [*ruff, "check", cache, *SOURCES], 120)
+    report.check("format", [*ruff, "format", "--check", cache, *SOURCES], 120)
+    report.check("types", [tools.python, "-m", "mypy", f"--cache-dir={WORK / 'mypy'}"], 600)
+
+
+def test_built_file(tools: Environment, report: Report) -> None:
+    arguments = ["-m", "built", "--ignore=tests/lab", "tests"]
+    report.pytest("tests of the built file", tools.python, arguments, 900)
+    for minor in SUPPORTED:
+        if not find_interpreter(minor):
+            report.not_run.append(f"the built file under Python {minor}: none found")
+
+
+def test_on_slurm(tools: Environment, report: Report) -> None:
+    passed = report.pytest("tests on a real Slurm", tools.python, ["-m", "slurm", "tests/lab"], 2400)
+    if not passed:
+        report.counts["failed"] += 1
+        report.not_run.append("tests on a real Slurm: none passed")
+
+
+# --- the commands
+
+
+def demo(arguments: list[str]) -> int:
+    """Builds the file and shows it at work; Ctrl-C ends it. The exit code."""
+    build()
+    tools = environment(running(), ["build"])
+    command = [tools.python, "-m", "examples.practice.demo", "--adapter", str(ADAPTER), *arguments]
+    limit = None if "--slurm" in arguments else 600
+    with subprocess.Popen(command, cwd=ROOT, env=surroundings()) as process:
+        try:
+            return process.wait(limit)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            return process.wait(60)
+        except KeyboardInterrupt:  # the demo got it as well and tidies up
+            return process.wait(60)
+
+
+def command_line() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="build.py", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("build", help="make dist/cc-slurm-adapter")
+    tests = commands.add_parser("test", help="check style and types, build, run all tests; pytest's arguments after --")
+    tests.add_argument("--slurm", action="store_true", help="also on real Slurms in chroots; needs root")
+    tests.add_argument(
+        "--python",
+        metavar="PATH",
+        nargs="+",
+        action="extend",
+        default=[],
+        help=f"run the unit tests under these too, not under the Python {' and '.join(UNIT_TESTED)} found here",
+    )
+    commands.add_parser("demo", help="build, then show it at work; --slurm and other options are the demo's")
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    parser = command_line()
+    options, others = parser.parse_known_args(arguments[:split])
+    if others and options.command != "demo":
+        parser.error(f"unknown: {' '.join(others)}")
+    if arguments[split:] and options.command != "test":
+        parser.error("only test takes arguments after --")
+    if options.command == "demo":
+        return demo(others)
+    if options.command == "test":
+        return test(options, arguments[split + 1 :])
+    build()
+    print(f"made {ADAPTER.relative_to(ROOT)} ({ADAPTER.stat().st_size // 1024} KB)")
+    return 0
+
+
+if __name__ == "__main__":
+    if sys.version_info < (3, 9):  # noqa: UP036 - so that people get a clear line
+        sys.exit("build.py needs Python 3.9 or newer")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing that was started is left
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except BuildError as problem:
+        sys.exit(f"build.py: {problem}")
+    except KeyboardInterrupt:
+        sys.exit(130)

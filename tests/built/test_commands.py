@@ -1,0 +1,141 @@
+"""build.py itself: what counts as a failure, and which calls it refuses."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import build
+
+QUIET = [sys.executable, "-c", ""]
+FAILING = [sys.executable, "-c", "import sys; sys.exit('went wrong')"]
+
+
+@pytest.fixture(autouse=True)
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Logs and reports of these tests go into a folder of their own."""
+    monkeypatch.setattr(build, "WORK", tmp_path / ".build")
+    return tmp_path / ".build"
+
+
+def suite(folder: Path, source: str) -> list[str]:
+    """pytest's arguments for a test file with that text, away from this project's settings."""
+    file = folder / "test_it.py"
+    file.write_text(source)
+    return [f"--rootdir={folder}", "-c", os.devnull, "-p", "no:cacheprovider", str(file)]
+
+
+def test_failed_step_fails_the_whole(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    report = build.Report([])
+    report.pytest("unit tests", sys.executable, suite(tmp_path, "def test_a(): pass\n"), 60)
+    report.check("lint", FAILING, 60)
+    assert report.close() == 1
+    shown = capsys.readouterr().out
+    assert "went wrong" in shown
+    assert shown.splitlines()[-1] == "1 passed, 1 failed"
+
+
+def test_counts_are_added_up_and_skipped_is_not_passed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    source = "import pytest\ndef test_a(): pass\ndef test_b(): pass\ndef test_c(): pytest.skip('no')\n"
+    report = build.Report([])
+    assert report.pytest("unit tests, first", sys.executable, suite(tmp_path, source), 60) == 2
+    assert report.pytest("unit tests, second", sys.executable, suite(tmp_path, source), 60) == 2
+    report.check("lint", QUIET, 60)
+    assert report.close() == 0
+    shown = capsys.readouterr().out
+    assert "ran: unit tests, first: 2 passed, 0 failed, 1 skipped" in shown
+    assert shown.splitlines()[-1] == "4 passed, 0 failed, 2 skipped"
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["def test_a(): assert False\n", "import no_such_module\n", "", "import os; os._exit(0)\n"],
+    ids=["failure", "error", "no test", "no report"],
+)
+def test_a_run_without_success_fails(source: str, tmp_path: Path) -> None:
+    report = build.Report([])
+    report.counts["passed"] = 1
+    report.pytest("unit tests", sys.executable, suite(tmp_path, source), 60)
+    assert report.close() == 1
+
+
+def test_arguments_may_leave_out_a_whole_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    report = build.Report(["-k", "other"])
+    report.counts["passed"] = 1
+    report.pytest("unit tests", sys.executable, suite(tmp_path, "def test_a(): pass\n"), 60)
+    assert report.close() == 0
+    assert "not run: unit tests: the arguments select none" in capsys.readouterr().out
+
+
+def test_no_test_at_all_is_a_failure() -> None:
+    assert build.Report([]).close() == 1
+
+
+def test_what_takes_too_long_is_ended_with_its_children(tmp_path: Path) -> None:
+    record = tmp_path / "pid"
+    source = f"import subprocess; subprocess.run(['/bin/sh', '-c', 'echo $$ > {record}; exec sleep 600'])"
+    log = tmp_path / "log"
+    began = time.monotonic()
+    assert build.run([sys.executable, "-c", source], log, 2) == build.TOO_LONG
+    assert time.monotonic() - began < 20
+    assert "took longer than 2 s" in log.read_text()
+    assert has_ended(int(record.read_text()))
+
+
+def test_what_a_step_leaves_behind_is_ended(tmp_path: Path) -> None:
+    record = tmp_path / "pid"
+    assert build.run(["/bin/sh", "-c", f"sleep 600 & echo $! > {record}"], tmp_path / "log", 20) == 0
+    assert has_ended(int(record.read_text()))
+
+
+def has_ended(pid: int) -> bool:
+    """Whether it ends within 5 s. It may stay as a zombie until whoever inherited it has looked."""
+    limit = time.monotonic() + 5
+    while time.monotonic() < limit:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state == "Z":
+            return True
+    return False
+
+
+def test_a_name_that_does_not_start_is_no_interpreter(tmp_path: Path) -> None:
+    shim = tmp_path / "python3.9"
+    shim.write_text("#!/bin/sh\necho 'no such version' >&2\nexit 127\n")
+    shim.chmod(0o755)
+    assert build.interpreter(str(shim)) is None
+    assert build.interpreter(str(tmp_path / "missing")) is None
+
+
+def test_this_python_is_an_interpreter() -> None:
+    assert build.interpreter(sys.executable) == build.running()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ([], "required"),
+        (["prove"], "invalid choice"),
+        (["build", "--fast"], "--fast"),
+        (["test", "--fast"], "--fast"),
+        (["build", "--", "-k", "x"], "only test"),
+    ],
+)
+def test_wrong_calls_are_refused(arguments: list[str], problem: str) -> None:
+    command = [sys.executable, "-B", str(build.ROOT / "build.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert problem in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_interpreter_is_named(tmp_path: Path) -> None:
+    with pytest.raises(build.BuildError, match=r"--python .*/missing: is no Python 3\.9 to 3\.14"):
+        build.named_interpreter(str(tmp_path / "missing"))

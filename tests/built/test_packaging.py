@@ -1,0 +1,261 @@
+"""What is in the built file, and that it starts anywhere, as any user, under every Python."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import build
+from cc_slurm_adapter import __version__
+from cc_slurm_adapter.bundle import bundled
+from tests.built.installed import JOB, call
+
+SUPPORTED = [found for found in map(build.find_interpreter, build.SUPPORTED) if found]
+TOO_OLD = [found for found in map(build.find_interpreter, ("3.6", "3.7", "3.8")) if found]
+VERSION_LINE = f"cc-slurm-adapter {__version__}"
+
+
+# --- what is in it
+
+
+def test_reproducible(adapter: Path, tmp_path: Path) -> None:
+    """Another folder, umask, locale and time zone give the same bytes."""
+    first = built_in(tmp_path / "first", 0o077, {"LC_ALL": "C", "TZ": "UTC"})
+    second = built_in(tmp_path / "a second one", 0o002, {"LC_ALL": "C.UTF-8", "TZ": "Asia/Tokyo"})
+    assert first == second
+    assert first == adapter.read_bytes()
+
+
+def built_in(folder: Path, umask: int, settings: dict[str, str]) -> bytes:
+    """The file, built from a copy of the sources there. The environments of this checkout are used."""
+    folder.mkdir()
+    (folder / ".build").symlink_to(build.WORK)
+    for name in ("build.py", "pyproject.toml", "LICENSE"):
+        shutil.copyfile(build.ROOT / name, folder / name)
+    shutil.copytree(build.PACKAGE, folder / build.PACKAGE.name, copy_function=shutil.copyfile)
+    command = ["/bin/sh", "-c", f'umask {umask:o}; exec "$@"', "sh", sys.executable, "build.py", "build"]
+    settings = {**os.environ, **settings}
+    done = subprocess.run(command, cwd=folder, env=settings, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return (folder / "dist" / "cc-slurm-adapter").read_bytes()
+
+
+def test_a_script_that_all_may_run(adapter: Path) -> None:
+    assert stat.S_IMODE(adapter.stat().st_mode) == 0o755
+    assert adapter.read_bytes().startswith(b"#!/bin/sh\n")
+    assert adapter.stat().st_size < 3_000_000
+
+
+def test_nothing_but_python_and_its_papers(adapter: Path) -> None:
+    with zipfile.ZipFile(adapter) as archive:
+        names = archive.namelist()
+        sources = {name: archive.read(name) for name in names if name.endswith(".py")}
+    papers = [name for name in names if name not in sources]
+    assert [name for name in papers if not re.search(r"(METADATA|LICENSE.*|\.typed|bundled\.json|\.txt)$", name)] == []
+    assert "site-packages/cc_slurm_adapter/errors.py" in sources
+    assert "site-packages/nats/aio/client.py" in sources
+    for name, source in sources.items():
+        ast.parse(source, name, feature_version=(3, 9))
+
+
+def test_every_bundled_package_comes_with_its_licence(adapter: Path) -> None:
+    with zipfile.ZipFile(adapter) as archive:
+        names = archive.namelist()
+    packages = {name.split("/")[1] for name in names if ".dist-info/" in name}
+    assert packages != set()
+    assert packages == {name.split("/")[1] for name in names if re.search(r"\.dist-info/.*LICENSE", name)}
+    assert "LICENSE" in names
+
+
+def test_manifest_names_every_part(adapter: Path) -> None:
+    with zipfile.ZipFile(adapter) as archive:
+        manifest = json.loads(archive.read("site-packages/cc_slurm_adapter/bundled.json"))
+        own, *others = manifest
+        packages = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+    assert own == {"name": "cc-slurm-adapter", "version": __version__, "licence": "MIT"}
+    assert {"name": "nats-py", "version": pinned_version("nats-py"), "licence": "Apache-2.0"} in others
+    assert len(others) == len(packages)
+
+
+def pinned_version(name: str) -> str:
+    found = re.search(rf'"{name}==([0-9.]+)"', (build.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert found
+    return found[1]
+
+
+def test_a_checkout_bundles_nothing() -> None:
+    assert bundled() == []
+
+
+PURE_WHEEL = b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("site-packages/x/fast.cpython-311-x86_64-linux-gnu.so", b"", "is compiled"),
+        ("site-packages/x.libs/libz.so.1", b"", "is compiled"),
+        ("site-packages/x/fast.pyd", b"", "is compiled"),
+        ("site-packages/x-1.dist-info/WHEEL", b"Tag: cp311-cp311-manylinux_2_17_x86_64\n", "cp311-cp311-manylinux"),
+        ("site-packages/x-1.dist-info/WHEEL", b"Tag: py3-none-any\nTag: py3-none-linux_x86_64\n", "py3-none-linux"),
+        ("site-packages/x-1.dist-info/WHEEL", b"Tag: py2-none-any\n", "py2-none-any"),
+    ],
+)
+def test_what_is_not_pure_python_fails_the_build(name: str, content: bytes, problem: str) -> None:
+    parts = {"site-packages/y/__init__.py": b"", "site-packages/y-1.dist-info/WHEEL": PURE_WHEEL, name: content}
+    with pytest.raises(build.BuildError) as failure:
+        build.check_pure(parts)
+    assert name in str(failure.value)
+    assert problem in str(failure.value)
+
+
+def test_pure_wheels_pass() -> None:
+    universal = b"Tag: py2-none-any\nTag: py3-none-any\n"
+    build.check_pure({"site-packages/y-1.dist-info/WHEEL": PURE_WHEEL, "site-packages/z-1.dist-info/WHEEL": universal})
+
+
+def test_what_is_only_for_pip_or_for_tests_is_left_out() -> None:
+    kept = ["x/__init__.py", "x/py.typed", "x-1.dist-info/METADATA", "x-1.dist-info/licenses/LICENSE"]
+    dropped = ["bin/x", "x/tests/test_x.py", "x-1.dist-info/RECORD", "x-1.dist-info/INSTALLER", "x-1.dist-info/WHEEL"]
+    parts = {f"site-packages/{name}": b"" for name in kept + dropped}
+    assert sorted(build.shipped(parts)) == sorted(f"site-packages/{name}" for name in kept)
+
+
+# --- that it starts
+
+
+@pytest.mark.parametrize("python", SUPPORTED, ids=str)
+def test_every_python_starts_it(python: build.Interpreter, copy: Path) -> None:
+    done = call([copy, "-version"], {"CC_SLURM_ADAPTER_PYTHON": python.path})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert VERSION_LINE in done.stdout
+    assert re.search(rf"nats-py\D+{re.escape(pinned_version('nats-py'))}", done.stdout)
+
+
+@pytest.mark.parametrize("python", SUPPORTED, ids=str)
+def test_every_python_imports_all_that_is_bundled(python: build.Interpreter, copy: Path) -> None:
+    """nats-py pulls in asyncio and ssl: all of it has to come from the archive and the standard library."""
+    load = "import sys; sys.path.insert(0, sys.argv[1]); import nats.aio.client as client; print(client.__file__)"
+    done = call([python.path, "-I", "-S", "-B", "-c", load, copy / "site-packages"])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip() == str(copy / "site-packages/nats/aio/client.py")
+
+
+@pytest.mark.parametrize("python", SUPPORTED, ids=str)
+def test_hook_through_every_python_exits_zero_within_a_second(
+    python: build.Interpreter, copy: Path, hook_config: Path
+) -> None:
+    settings = {**JOB, "CC_SLURM_ADAPTER_PYTHON": python.path}
+    began = time.monotonic()
+    done = call([copy, "-config", hook_config], settings)
+    assert time.monotonic() - began < 1
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("python", TOO_OLD, ids=str)
+def test_a_real_old_python_is_passed_over(python: build.Interpreter, copy: Path, hook_config: Path) -> None:
+    for arguments in (["-version"], ["-config", str(hook_config)]):
+        done = call([copy, *arguments], {**JOB, "CC_SLURM_ADAPTER_PYTHON": python.path})
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("python", TOO_OLD, ids=str)
+def test_handed_to_an_old_python_it_says_what_it_needs(python: build.Interpreter, copy: Path) -> None:
+    done = call([python.path, copy, "-version"])
+    assert done.returncode == 1
+    assert done.stderr == "cc-slurm-adapter needs Python 3.9 or newer: run the file itself, it looks for one\n"
+
+
+def test_handed_to_python_it_runs(copy: Path) -> None:
+    done = call([sys.executable, copy.name, "-version"], cwd=copy.parent)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert VERSION_LINE in done.stdout
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"HOME": "/no/such/home"},
+        {"HOME": "/proc"},
+        {"LC_ALL": "C"},
+        {"PYTHONPATH": "/x", "PYTHONHOME": "/x", "PYTHONSTARTUP": "/x", "PYTHONWARNINGS": "error"},
+    ],
+    ids=["no HOME", "missing HOME", "HOME not writable", "C locale", "odd Python settings"],
+)
+def test_starts_in_any_environment(settings: dict[str, str], copy: Path) -> None:
+    done = call([copy, "-version"], settings)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert VERSION_LINE in done.stdout
+
+
+def test_another_user_in_a_folder_that_cannot_be_written(copy: Path, other_user: int) -> None:
+    copy.parent.chmod(0o555)
+    done = call([copy, "-version"], {"HOME": str(copy.parent)}, cwd=copy.parent, user=other_user)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert VERSION_LINE in done.stdout
+
+
+def test_nothing_is_written(copy: Path, tmp_path: Path, hook_config: Path) -> None:
+    """Neither in the home folder, nor in the temporary one, nor beside the file."""
+    settings = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    call([copy, "-version"], settings, cwd=tmp_path)
+    call([copy, "-config", hook_config], {**settings, **JOB}, cwd=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert list(copy.parent.iterdir()) == [copy]
+
+
+def test_eight_first_starts_at_once(copy: Path) -> None:
+    starts = [subprocess.Popen([copy, "-version"], env={}, stdout=subprocess.PIPE, text=True) for _ in range(8)]
+    answers = [start.communicate(timeout=30)[0] for start in starts]
+    assert [start.returncode for start in starts] == [0] * 8
+    assert len(set(answers)) == 1
+    assert VERSION_LINE in answers[0]
+
+
+def test_through_a_link_and_from_a_folder_with_spaces(copy: Path) -> None:
+    folder = copy.parent / "a folder with spaces"
+    folder.mkdir()
+    link = folder / "a link"
+    link.symlink_to(copy.rename(folder / "the file"))
+    for command in ([link], ["./" + link.name], ["/bin/sh", link.name]):
+        done = call([*command, "-version"], cwd=folder)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert VERSION_LINE in done.stdout
+
+
+def test_damaged_file_fails_loudly_but_not_as_a_hook(alone: Path) -> None:
+    content = alone.read_bytes()
+    alone.write_bytes(content[: len(content) // 2])
+    settings = {**JOB, "CC_SLURM_ADAPTER_PYTHON": sys.executable}
+    done = call([alone, "-version"], settings)
+    assert done.returncode != 0
+    assert done.stderr != ""
+    assert call([alone, "-debug", "0"], settings).returncode == 0
+
+
+def test_help_needs_no_configuration_and_is_quick(copy: Path) -> None:
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        assert call([copy, "-help"]).returncode == 0
+        seconds.append(time.perf_counter() - began)
+    assert min(seconds) < 0.1
+
+
+def test_wrong_arguments_fail_with_one_line(copy: Path) -> None:
+    done = call([copy, "-no-such-flag"])
+    assert done.returncode != 0
+    assert "no-such-flag" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,332 @@
+"""The shell part: bare hooks without Python, the search for a Python, exit codes."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.built.installed import JOB, StandIn, call
+
+SHELLS = [
+    command for command in (["dash"], ["bash"], ["bash", "--posix"], ["busybox", "sh"]) if shutil.which(command[0])
+]
+
+
+def environment(python: StandIn, events: Path, **more: str) -> dict[str, str]:
+    return {**JOB, "CC_SLURM_ADAPTER_EVENTS": str(events), "CC_SLURM_ADAPTER_PYTHON": str(python.path), **more}
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# --- the bare hook
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+def test_bare_hook_leaves_one_empty_file(shell: list[str], alone: Path, python: StandIn, events: Path) -> None:
+    done = call([shutil.which(shell[0]), *shell[1:], alone], environment(python, events))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    (event,) = events.iterdir()
+    assert re.fullmatch(r"123\.prolog_slurmctld\.lab\.[0-9]+", event.name)
+    assert event.stat().st_size == 0
+    assert python.call == []
+
+
+def test_event_ends_with_the_process_id(alone: Path, python: StandIn, events: Path) -> None:
+    with subprocess.Popen([alone], env=environment(python, events)) as hook:
+        assert hook.wait(20) == 0
+    assert names(events) == [f"123.prolog_slurmctld.lab.{hook.pid}"]
+
+
+def test_bare_hook_starts_no_other_program(alone: Path, python: StandIn, events: Path) -> None:
+    folder = alone.parent / "bin"
+    folder.mkdir()
+    for name in ("true", "touch", "printf", "[", "command", "logger", "python3"):
+        StandIn(folder / name)
+    call([alone], environment(python, events, PATH=str(folder)))
+    assert len(names(events)) == 1
+    assert [name for name in names(folder) if name.endswith(".call")] == []
+
+
+def test_what_slurm_did_not_set_stays_empty(alone: Path, python: StandIn, events: Path) -> None:
+    settings = environment(python, events)
+    del settings["SLURM_SCRIPT_CONTEXT"], settings["SLURM_CLUSTER_NAME"]
+    call([alone], settings)
+    (event,) = names(events)
+    assert re.fullmatch(r"123\.\.\.[0-9]+", event)
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+@pytest.mark.parametrize(
+    "job_id",
+    [
+        "",
+        " ",
+        "12 3",
+        "../../etc/x",
+        "/x",
+        "1;touch x",
+        "$(touch x)",
+        "`touch x`",
+        "1\n2",
+        "1\n",
+        "*",
+        "-1",
+        "0x1",
+        "\u0661",
+        "9" * 21,
+    ],
+)
+def test_odd_job_id_is_left_to_python(
+    job_id: str, shell: list[str], alone: Path, python: StandIn, events: Path
+) -> None:
+    before = names(events.parent)
+    settings = environment(python, events, SLURM_JOB_ID=job_id)
+    done = call([shutil.which(shell[0]), *shell[1:], alone], settings, cwd=events)
+    assert done.returncode == 0
+    assert names(events) == []
+    assert names(events.parent) == sorted([*before, "python.call"])
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+@pytest.mark.parametrize(
+    "cluster", ["../x", "a/b", "a.b", "a b", "a\nb", "a;touch x", "$(touch x)", "ä", "*", "c" * 250]
+)
+def test_event_of_an_oddly_named_cluster_is_left_to_python(
+    cluster: str, shell: list[str], alone: Path, python: StandIn, events: Path
+) -> None:
+    settings = environment(python, events, SLURM_CLUSTER_NAME=cluster)
+    done = call([shutil.which(shell[0]), *shell[1:], alone], settings, cwd=events)
+    assert done.returncode == 0
+    assert names(events) == []
+    assert python.call != []
+
+
+@pytest.mark.parametrize("context", ["../x", "a.b", "PROLOG", "a b", "a\nb", "$(touch x)", "prolog2", "é"])
+def test_odd_context_is_left_out(context: str, alone: Path, python: StandIn, events: Path) -> None:
+    call([alone], environment(python, events, SLURM_SCRIPT_CONTEXT=context), cwd=events)
+    (event,) = names(events)
+    assert re.fullmatch(r"123\.\.lab\.[0-9]+", event)
+
+
+def test_twenty_digits_and_every_allowed_character_are_kept(alone: Path, python: StandIn, events: Path) -> None:
+    settings = environment(python, events, SLURM_JOB_ID="9" * 20, SLURM_CLUSTER_NAME="aZ09_-x")
+    call([alone], settings)
+    (event,) = names(events)
+    assert event.startswith("9" * 20 + ".prolog_slurmctld.aZ09_-x.")
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+def test_no_events_folder_leaves_it_to_python(shell: list[str], alone: Path, python: StandIn, public: Path) -> None:
+    done = call([shutil.which(shell[0]), *shell[1:], alone], environment(python, public / "missing"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert python.call[1:] == [str(alone)]
+
+
+def test_events_folder_of_others_leaves_it_to_python(
+    alone: Path, python: StandIn, events: Path, other_user: int
+) -> None:
+    events.chmod(0o555)
+    alone.parent.chmod(0o777)
+    done = call([alone], environment(python, events), user=other_user)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert names(events) == []
+    assert python.call[1:] == [str(alone)]
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+def test_a_planted_link_is_not_followed(shell: list[str], alone: Path, python: StandIn, events: Path) -> None:
+    precious = events.parent / "precious"
+    precious.write_text("kept")
+    plant = f'ln -s "{precious}" "{events}/123.prolog_slurmctld.lab.$$"; exec "$@"'
+    command = ["/bin/sh", "-c", plant, "sh", shutil.which(shell[0]), *shell[1:], alone]
+    done = call(command, environment(python, events, PATH="/usr/bin:/bin"))
+    assert done.returncode == 0
+    assert precious.read_text() == "kept"
+    assert python.call != []
+
+
+# --- which calls are hooks
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-config", "/x y"],
+        ["--config", "/x"],
+        ["-config=/x"],
+        ["--config=/x"],
+        ["-debug", "5"],
+        ["--debug=5"],
+        ["-debug", "5", "-config", "/x"],
+        ["-config", "-daemon"],
+        ["-config"],
+    ],
+    ids=" ".join,
+)
+def test_configured_hook_goes_to_python_and_exits_zero(
+    arguments: list[str], alone: Path, python: StandIn, events: Path
+) -> None:
+    failing = StandIn(python.path, code=3)
+    done = call([alone, *arguments], environment(failing, events))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert failing.call[1:] == [str(alone), *arguments]
+    assert names(events) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["-daemon"], ["-help"], ["-config", "/x", "-daemon"], ["-status", "-debug", "2"], ["x"], [""], ["-configure"]],
+    ids=" ".join,
+)
+def test_other_calls_within_a_job_are_no_hooks(
+    arguments: list[str], alone: Path, python: StandIn, events: Path
+) -> None:
+    failing = StandIn(python.path, code=3)
+    done = call([alone, *arguments], environment(failing, events))
+    assert done.returncode == 3
+    assert failing.call[1:] == [str(alone), *arguments]
+
+
+def test_bare_call_without_a_job_is_no_hook(alone: Path, python: StandIn, events: Path) -> None:
+    failing = StandIn(python.path, code=3)
+    settings = environment(failing, events)
+    del settings["SLURM_JOB_ID"]
+    assert call([alone], settings).returncode == 3
+    assert names(events) == []
+
+
+def test_arguments_arrive_unchanged(alone: Path, python: StandIn) -> None:
+    arguments = ["-config", "/with space/*", "$(touch x)", "", "-daemon", "'\""]
+    call([alone, *arguments], {"CC_SLURM_ADAPTER_PYTHON": str(python.path)}, cwd=alone.parent)
+    assert python.call[2:] == arguments
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+def test_the_program_takes_the_place_of_the_shell(shell: list[str], alone: Path, python: StandIn) -> None:
+    """A daemon has to be the very process that systemd started and signals."""
+    command = [str(shutil.which(shell[0])), *shell[1:], str(alone), "-daemon"]
+    with subprocess.Popen(command, env={"CC_SLURM_ADAPTER_PYTHON": str(python.path)}) as daemon:
+        assert daemon.wait(20) == 0
+    assert python.call == [str(daemon.pid), str(alone), "-daemon"]
+
+
+# --- which Python
+
+
+def in_path(folder: Path, **stand_ins: bool) -> dict[str, StandIn]:
+    """Stand-ins in a folder for PATH by name; the value tells whether it is too old."""
+    named = {name.replace("_", "."): too_old for name, too_old in stand_ins.items()}
+    return {name: StandIn(folder / name, too_old=too_old) for name, too_old in named.items()}
+
+
+@pytest.mark.parametrize("arguments", [["-daemon"], ["-debug", "1"]], ids=["program", "hook"])
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+def test_first_python_that_is_new_enough_wins(
+    shell: list[str], arguments: list[str], alone: Path, python: StandIn, public: Path
+) -> None:
+    old = StandIn(python.path, too_old=True)
+    found = in_path(public / "bin", python3=True, python3_11=True, python3_10=False, python3_9=False)
+    settings = {**JOB, "CC_SLURM_ADAPTER_PYTHON": str(old.path), "PATH": str(public / "bin")}
+    done = call([shutil.which(shell[0]), *shell[1:], alone, *arguments], settings)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert found["python3.10"].call[1:] == [str(alone), *arguments]
+    assert found["python3.9"].call == []
+
+
+def test_the_newest_in_path_comes_after_plain_python3(alone: Path, public: Path) -> None:
+    found = in_path(public / "bin", python3=True, python3_13=False, python3_14=False)
+    call([alone, "-daemon"], {"PATH": str(public / "bin")})
+    assert found["python3.14"].call != []
+    assert found["python3.13"].call == []
+
+
+def test_named_python_comes_first(alone: Path, python: StandIn, public: Path) -> None:
+    found = in_path(public / "bin", python3=False)
+    call([alone, "-daemon"], {"CC_SLURM_ADAPTER_PYTHON": str(python.path), "PATH": str(public / "bin")})
+    assert python.call != []
+    assert found["python3"].call == []
+
+
+@pytest.mark.parametrize("arguments", [["-daemon"], ["-debug", "1"]], ids=["program", "hook"])
+def test_a_python_that_does_not_start_is_passed_over(arguments: list[str], alone: Path, public: Path) -> None:
+    broken = public / "broken"
+    broken.write_text("#!/no/such/interpreter\n")
+    broken.chmod(0o755)
+    found = in_path(public / "bin", python3=False)
+    call([alone, *arguments], {**JOB, "CC_SLURM_ADAPTER_PYTHON": str(broken), "PATH": str(public / "bin")})
+    assert found["python3"].call[1:] == [str(alone), *arguments]
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+def test_no_python_is_one_clear_line(shell: list[str], alone: Path) -> None:
+    done = call([shutil.which(shell[0]), *shell[1:], alone, "-daemon"], {"PATH": "/nowhere"})
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("cc-slurm-adapter: no Python 3.9 or newer found")
+    assert "CC_SLURM_ADAPTER_PYTHON" in line
+
+
+@pytest.mark.parametrize("path", [{}, {"PATH": ""}, {"PATH": "/nowhere"}], ids=["unset", "empty", "wrong"])
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+def test_hook_without_python_exits_zero(shell: list[str], path: dict[str, str], alone: Path, public: Path) -> None:
+    settings = {**JOB, **path, "CC_SLURM_ADAPTER_EVENTS": str(public / "missing")}
+    if not path:
+        settings["CC_SLURM_ADAPTER_PYTHON"] = ""
+    began = time.monotonic()
+    done = call([shutil.which(shell[0]), *shell[1:], alone, "-debug", "0"], settings, cwd=public)
+    assert done.returncode == 0
+    assert time.monotonic() - began < 1
+
+
+def test_trouble_of_a_hook_goes_to_syslog(alone: Path, public: Path) -> None:
+    (public / "bin").mkdir()
+    logger = public / "bin" / "logger"
+    logger.write_text(f'#!/bin/sh\nfor word do echo "$word"; done >> {public}/syslog\n')
+    logger.chmod(0o755)
+    call([alone, "-debug", "0"], {**JOB, "PATH": str(public / "bin")})
+    failing = StandIn(public / "python", code=3)
+    call([alone, "-debug", "0"], {**JOB, "PATH": str(public / "bin"), "CC_SLURM_ADAPTER_PYTHON": str(failing.path)})
+    written = (public / "syslog").read_text().splitlines()
+    assert [line for line in written if "no Python 3.9 or newer" in line] != []
+    assert [line for line in written if line == f"the hook ended with exit code 3 under {failing.path}"] != []
+
+
+# --- how it is called
+
+
+@pytest.mark.parametrize("name", ["cc-slurm-adapter", "with space", "*", "-n", "$x;y", "'"])
+def test_any_name_and_folder(name: str, alone: Path, python: StandIn, public: Path) -> None:
+    folder = public / "a folder; $(touch x) *"
+    folder.mkdir()
+    moved = alone.rename(folder / name)
+    call([moved, "-daemon"], {"CC_SLURM_ADAPTER_PYTHON": str(python.path)})
+    assert python.call[1:] == [str(moved), "-daemon"]
+
+
+def test_relative_path_is_made_absolute(alone: Path, python: StandIn) -> None:
+    settings = {"CC_SLURM_ADAPTER_PYTHON": str(python.path)}
+    call(["./" + alone.name, "-daemon"], settings, cwd=alone.parent)
+    assert Path(python.call[1]).is_absolute()
+    assert Path(python.call[1]).samefile(alone)
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+def test_handed_to_a_shell_by_its_bare_name(shell: list[str], alone: Path, python: StandIn) -> None:
+    settings = {"CC_SLURM_ADAPTER_PYTHON": str(python.path)}
+    call([shutil.which(shell[0]), *shell[1:], alone.name, "-daemon"], settings, cwd=alone.parent)
+    assert Path(python.call[1]).is_absolute()
+    assert Path(python.call[1]).samefile(alone)
+
+
+def test_found_in_path(alone: Path, python: StandIn) -> None:
+    settings = {"CC_SLURM_ADAPTER_PYTHON": str(python.path), "PATH": str(alone.parent)}
+    call(["/bin/sh", "-c", "cc-slurm-adapter -daemon"], settings)
+    assert python.call[1:] == [str(alone), "-daemon"]

@@ -1,0 +1,171 @@
+"""Makes Debian chroots that have a Slurm in them; nothing is installed on the machine itself.
+
+A chroot is made once and kept: a later call with the same recipe finds it ready. It is never written to
+after that, the lab mounts its own folders over the places that change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from .namespaces import LabError, Namespaces
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Suite(NamedTuple):
+    """A release of Debian and the Slurm that it ships."""
+
+    name: str
+    slurm: str
+    """The first two numbers of its version."""
+
+
+SUITES = {suite.slurm: suite for suite in (Suite("bookworm", "22.05"), Suite("trixie", "24.11"))}
+
+PACKAGES = [
+    *("slurmctld", "slurmdbd", "slurmd", "slurm-client", "munge", "mariadb-server-core", "mariadb-client-core"),
+    *("hostname", "procps", "python3", "util-linux"),
+]
+
+CHANGING_FOLDERS = [
+    *("run", "tmp", "var/log", "var/spool", "var/lib/mysql", "var/lib/munge", "etc/munge", "etc/slurm"),
+    *("opt/cc", "etc/cc-slurm-adapter", "var/lib/cc-slurm-adapter"),
+]
+"""Where a running lab writes; it mounts memory over each of them."""
+
+DEVICES = """
+mount -t proc proc "$1/proc"
+mount --bind /sys "$1/sys"
+mount -t tmpfs -o mode=755 dev "$1/dev"
+cd "$1/dev"
+mkdir -m 1777 shm
+mkdir pts
+mount -t devpts -o newinstance,ptmxmode=0666 devpts pts
+ln -s pts/ptmx ptmx
+ln -s /proc/self/fd fd
+for node in "null 3" "zero 5" "full 7" "random 8" "urandom 9"; do mknod -m 666 ${node% *} c 1 ${node#* }; done
+"""
+"""The system folders of the chroot $1. The machine's own /dev is not shared: the lab makes GPUs in it."""
+
+CONFIGURE = r"""
+printf '#!/bin/sh\nexit 101\n' > "$1/usr/sbin/policy-rc.d"
+chmod 755 "$1/usr/sbin/policy-rc.d"
+echo force-unsafe-io > "$1/etc/dpkg/dpkg.cfg.d/lab"
+echo 'path-exclude=/usr/share/doc/*' >> "$1/etc/dpkg/dpkg.cfg.d/lab"
+echo 'path-exclude=/usr/share/man/*' >> "$1/etc/dpkg/dpkg.cfg.d/lab"
+apt-config dump | grep -E '^Acquire::(http|https|Check)' > "$1/etc/apt/apt.conf.d/lab" || true
+cp /etc/resolv.conf "$1/etc/resolv.conf"
+echo '127.0.0.1 localhost lab' > "$1/etc/hosts"
+cd "$1"
+shift
+mkdir -p "$@"
+"""
+"""No service may start by itself, writes need not survive a power cut, and apt reaches what it reaches here."""
+
+USERS = """
+useradd --system mysql
+useradd --create-home alice
+useradd --create-home bob
+useradd --system --groups slurm cc-slurm-adapter
+"""
+
+
+def make_chroot(suite: Suite, folder: Path) -> Path:
+    """Gives the chroot of `suite` below `folder`, made now if it is not there; takes about a minute."""
+    root = folder / suite.name
+    stamp = root / ".recipe"
+    if stamp.exists() and stamp.read_text(encoding="ascii") == recipe(suite):
+        return root
+    if os.geteuid() != 0:
+        raise LabError("a chroot with Slurm can only be made by root")
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / f"{suite.name}.unfinished"
+    remove_tree(unfinished)
+    fill(suite, unfinished, folder)
+    remove_tree(root)
+    unfinished.rename(root)
+    stamp.write_text(recipe(suite), encoding="ascii")
+    return root
+
+
+def recipe(suite: Suite) -> str:
+    """Changes when the contents of the chroot would."""
+    text = "\n".join([*suite, *PACKAGES, *CHANGING_FOLDERS, CONFIGURE, USERS])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def remove_tree(root: Path) -> None:
+    """Removes a chroot, but never one that something is mounted in."""
+    mounts = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
+    mounted = [line.split()[1] for line in mounts if line.split()[1].startswith(f"{root}/")]
+    if mounted:
+        raise LabError(f"{root} is not removed: {mounted[0]} is mounted in it")
+    shutil.rmtree(root, ignore_errors=False) if root.exists() else None
+
+
+def fill(suite: Suite, root: Path, folder: Path) -> None:
+    log = folder / f"{suite.name}.log"
+    log.write_bytes(b"")
+    debootstrap = find_debootstrap(folder)
+    with Namespaces() as place:
+        step(place, log, [*debootstrap, "--variant=minbase", suite.name, str(root)], seconds=300)
+        step(place, log, ["sh", "-ec", DEVICES, "sh", str(root)], seconds=10)
+        step(place, log, ["sh", "-ec", CONFIGURE, "sh", str(root), *CHANGING_FOLDERS], seconds=10)
+        inside = ["chroot", str(root)]
+        step(place, log, [*inside, "apt-get", "-q", "update"], seconds=120)
+        install = ["apt-get", "-q", "install", "--yes", "--no-install-recommends", *PACKAGES]
+        step(place, log, [*inside, *install], seconds=300)
+        step(place, log, [*inside, "sh", "-ec", USERS], seconds=10)
+        question = ["dpkg-query", "--show", "--showformat=${Version}", "slurmctld"]
+        version = place.run([*inside, *question], seconds=10).stdout
+    if not version.startswith(f"{suite.slurm}."):
+        raise LabError(f"Debian {suite.name} has Slurm {version or '(none)'} instead of {suite.slurm}")
+
+
+def step(place: Namespaces, log: Path, argv: Sequence[str], *, seconds: float) -> None:
+    """Runs one step of making a chroot; its output goes to the log."""
+    with log.open("ab") as output:
+        done = place.run(argv, seconds=seconds, log=output)
+    if done.returncode != 0:
+        raise LabError(f"{describe(argv, done.returncode, seconds)}\n{tail(log)}")
+
+
+def describe(argv: Sequence[str], code: int, seconds: float) -> str:
+    command = " ".join(argv)
+    end = f"took more than {seconds:g} s" if code == 124 else f"exited {code}"
+    return f"{command[:200]} {end}:"
+
+
+def tail(log: Path, lines: int = 15) -> str:
+    """The last lines of a log, for an error's text."""
+    if not log.exists():
+        return f"({log} does not exist)"
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+
+
+def find_debootstrap(folder: Path) -> list[str]:
+    """The start of a debootstrap command line: the installed one, or its package unpacked below `folder`."""
+    if shutil.which("debootstrap"):
+        return ["debootstrap"]
+    unpacked = folder / "debootstrap"
+    if not (unpacked / "usr/sbin/debootstrap").exists():
+        unpack_debootstrap(unpacked)
+    share = unpacked / "usr/share/debootstrap"
+    return ["env", f"DEBOOTSTRAP_DIR={share}", "sh", str(unpacked / "usr/sbin/debootstrap")]
+
+
+def unpack_debootstrap(target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for argv in (["apt-get", "-q", "update"], ["apt-get", "-q", "download", "debootstrap"]):
+        done = subprocess.run(argv, cwd=target, capture_output=True, text=True, timeout=120, check=False)
+        if done.returncode != 0:
+            raise LabError(f"{' '.join(argv)} exited {done.returncode}:\n{done.stdout}{done.stderr}")
+    package = next(target.glob("debootstrap_*.deb"))
+    subprocess.run(["dpkg-deb", "--extract", str(package), str(target)], timeout=60, check=True)

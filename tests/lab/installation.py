@@ -1,0 +1,148 @@
+"""The shipped file installed on the lab's controller as README.md says, and a stand-in cc-backend."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from examples.practice.cc_backend import DEFAULT_TOKEN, CcBackend, CcBackendServer, JobRow
+
+from .debian import tail
+from .namespaces import LabError, child_of, wait_for
+from .slurm_jobs import PCI_ADDRESSES, EndedJob
+from .slurm_lab import SHIPPED_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .slurm_lab import SlurmLab
+
+USER = "cc-slurm-adapter:slurm"
+CONFIG = Path("/etc/cc-slurm-adapter/config.json")
+STATE_FOLDER = Path("/var/lib/cc-slurm-adapter")
+RUN_FOLDER = Path("/run/cc-slurm-adapter")
+COMMAND = [str(SHIPPED_FILE), "-daemon", "-config", str(CONFIG), "-debug", "4"]
+
+
+class Installation:
+    """A configured daemon, not yet started, with an empty state folder and an empty cc-backend.
+
+    Use it in a `with` block: at its end daemon and cc-backend are gone.
+    """
+
+    def __init__(self, lab: SlurmLab, log: Path, **settings: Any) -> None:
+        self.lab = lab
+        self.log = log
+        self.backend = CcBackend()
+        self.server = CcBackendServer(self.backend)
+        self.server.start()
+        self._process: subprocess.Popen[bytes] | None = None
+        for folder in (STATE_FOLDER, RUN_FOLDER):
+            empty(lab.path(folder))
+        self._write_config(settings)
+
+    def __enter__(self) -> Installation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self.server.close()
+
+    def _write_config(self, settings: dict[str, Any]) -> None:
+        config = {
+            "ccRestUrl": self.server.url,
+            "ccRestJwt": DEFAULT_TOKEN,
+            "gpuPciAddrs": {"^node": PCI_ADDRESSES},
+            "slurmPollInterval": 5,
+        }
+        self.lab.path(CONFIG).write_text(json.dumps({**config, **settings}), encoding="ascii")
+        self.lab.output("chown", "cc-slurm-adapter", str(CONFIG))
+        self.lab.output("chmod", "600", str(CONFIG))
+
+    @property
+    def pid(self) -> int:
+        """The daemon's process id, as this process sees it."""
+        if not self._process:
+            raise LabError("the daemon was not started")
+        return child_of(self._process.pid)
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Starts the daemon and waits until its socket is there."""
+        self._process = self.lab.popen(COMMAND, user=USER, log=self.log)
+        listening = self.lab.path(RUN_FOLDER / "daemon.sock")
+        listening.unlink(missing_ok=True)
+        try:
+            wait_for("the daemon's socket", lambda: listening.exists() or not self.running, seconds=15)
+        except LabError as error:
+            raise LabError(f"{error}\n{tail(self.log)}") from None
+        if not self.running:
+            raise LabError(f"the daemon exited {self._process.returncode}:\n{tail(self.log)}")
+
+    def kill(self) -> None:
+        """kill -9, if it runs."""
+        if self._process and self.running:
+            os.kill(self.pid, signal.SIGKILL)
+            self._process.wait(timeout=10)
+
+    def stop(self, seconds: float = 10) -> tuple[float, int]:
+        """SIGTERM; how many seconds it took, and the exit code."""
+        assert self._process is not None
+        began = time.monotonic()
+        os.kill(self.pid, signal.SIGTERM)
+        code = self._process.wait(timeout=seconds)
+        return time.monotonic() - began, code
+
+    def touch_last_run(self) -> None:
+        """As if a daemon had polled just now and left, the existing adapter for example."""
+        path = STATE_FOLDER / "lastrun"
+        self.lab.output("touch", str(path), user=USER)
+
+    def wait_for_stops(self, job_ids: Iterable[int], seconds: float) -> bool:
+        """Waits until cc-backend knows of every job that it is over; whether it came to that."""
+        wanted = set(job_ids)
+        return self.backend.wait_for(lambda: wanted <= self.stopped(), seconds)
+
+    def wait_for_starts(self, job_ids: Iterable[int], seconds: float) -> bool:
+        """Waits until cc-backend has a row of every job; whether it came to that."""
+        wanted = set(job_ids)
+        return self.backend.wait_for(lambda: wanted <= {row.job_id for row in self.backend.rows}, seconds)
+
+    def stopped(self) -> set[int]:
+        return {row.job_id for row in self.backend.rows if row.stop_time is not None}
+
+    def only_row(self, job_id: int) -> JobRow:
+        """The row of a job that must have exactly one."""
+        rows = self.backend.rows_of(job_id)
+        assert len(rows) == 1, f"{len(rows)} rows of job {job_id}; the daemon's last words:\n{tail(self.log)}"
+        return rows[0]
+
+
+def empty(folder: Path) -> None:
+    """Removes what is in a folder, but not the folder."""
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                entry.unlink()
+
+
+def times_and_end(row: JobRow) -> tuple[int, int | None, str]:
+    """Start, stop and state of a row, to be compared with `expected_times_and_end`."""
+    return row.start_time, row.stop_time, row.state
+
+
+def expected_times_and_end(job: EndedJob) -> tuple[int | None, int, str]:
+    """The same from Slurm's accounting; the states have the same words, in capitals."""
+    return job.start_time, job.end_time, job.state.lower()

@@ -1,0 +1,269 @@
+"""A real Slurm in a chroot: munge, MariaDB, slurmdbd, slurmctld and four slurmd with four GPUs each.
+
+Everything that a run of the lab writes lies in memory, mounted over the chroot inside the lab's own
+namespaces, so each run begins with an empty cluster and nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .debian import CHANGING_FOLDERS, DEVICES, Suite, describe, tail
+from .namespaces import LabError, Namespaces, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+CLUSTER = "lab"
+NODES = ("node01", "node02", "node03", "node04")
+SOCKETS, CORES_PER_SOCKET, THREADS_PER_CORE, GPUS = 2, 4, 2, 4
+CORES = SOCKETS * CORES_PER_SOCKET
+
+SHIPPED_FILE = Path("/opt/cc/cc-slurm-adapter")
+"""Where the built file lies inside; slurm.conf names it as both hooks."""
+
+FOLDERS = r"""
+cd "$1"
+shift
+for folder in "$@"; do mount -t tmpfs -o mode=755 lab $folder; done
+chmod 1777 tmp
+mkdir -p run/munge run/slurm run/mysqld run/cc-slurm-adapter var/log/munge var/log/slurm \
+    var/spool/slurmctld var/spool/slurmd
+ln -s mysqld run/mariadbd
+for gpu in 0 1 2 3; do mknod -m 666 dev/gpu$gpu c 1 3; done
+head -c 1024 /dev/urandom > etc/munge/munge.key
+chmod 400 etc/munge/munge.key
+"""
+OWNERS = """
+chown -R munge:munge /etc/munge /run/munge /var/lib/munge /var/log/munge
+chown mysql:mysql /run/mysqld /var/lib/mysql
+chown slurm:slurm /var/spool/slurmctld /var/log/slurm /run/slurm /etc/slurm/slurmdbd.conf
+chmod 600 /etc/slurm/slurmdbd.conf
+chown cc-slurm-adapter:slurm /var/lib/cc-slurm-adapter /run/cc-slurm-adapter
+chmod 750 /var/lib/cc-slurm-adapter /run/cc-slurm-adapter
+"""
+"""The last two lines are what systemd does for StateDirectory and RuntimeDirectory."""
+
+SLURMDBD_CONF = """\
+AuthType=auth/munge
+DbdHost=localhost
+DbdPort={dbd_port}
+SlurmUser=slurm
+StorageType=accounting_storage/mysql
+StorageHost=localhost
+StorageUser=slurm
+StoragePass=slurm
+StorageLoc=slurm_acct_db
+LogFile=/var/log/slurm/slurmdbd.log
+PidFile=/run/slurm/slurmdbd.pid
+"""
+SLURM_CONF = """\
+ClusterName={cluster}
+SlurmctldHost=lab(127.0.0.1)
+SlurmUser=slurm
+SlurmctldPort={port}
+AuthType=auth/munge
+StateSaveLocation=/var/spool/slurmctld
+SlurmdSpoolDir=/var/spool/slurmd/%n
+SlurmctldPidFile=/run/slurm/slurmctld.pid
+SlurmdPidFile=/run/slurm/slurmd-%n.pid
+SlurmctldLogFile=/var/log/slurm/slurmctld.log
+SlurmdLogFile=/var/log/slurm/slurmd-%n.log
+SwitchType=switch/none
+MpiDefault=none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+ReturnToService=2
+MinJobAge=30
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,sched_interval=2,bf_interval=2
+DefMemPerCPU=100
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=localhost
+AccountingStoragePort={dbd_port}
+AccountingStorageTRES=gres/gpu,gres/gpu:h100
+AccountingStoreFlags=job_script
+PrologSlurmctld={hook}
+EpilogSlurmctld={hook}
+GresTypes=gpu
+SlurmdParameters=config_overrides
+NodeName=node[01-04] NodeAddr=127.0.0.1 NodeHostname=lab Port=[{first_node_port}-{last_node_port}] \
+Sockets=2 CoresPerSocket=4 ThreadsPerCore=2 RealMemory=4000 Gres=gpu:h100:4
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PartitionName=excl Nodes=ALL OverSubscribe=EXCLUSIVE State=UP
+"""
+GRES_CONF = "NodeName=node[01-04] Name=gpu Type=h100 File=/dev/gpu[0-3]\n"
+CGROUP_CONF = {
+    # 22.05 knows no "disabled"; without automount this one touches nothing.
+    "22.05": "CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n",
+}
+DATABASE = (
+    "create database slurm_acct_db; create user slurm@localhost identified by 'slurm'; "
+    "grant all on slurm_acct_db.* to slurm@localhost;"
+)
+ACCOUNTING = """
+sacctmgr -i add cluster {cluster}
+sacctmgr -i add account proj chem Cluster={cluster}
+sacctmgr -i add user alice Account=proj
+sacctmgr -i add user bob Account=chem
+sacctmgr -i add user cc-slurm-adapter Account=root AdminLevel=Operator
+"""
+
+
+class SlurmLab:
+    """A running cluster. `root` is a chroot made by `make_chroot`; it is only read."""
+
+    def __init__(self, suite: Suite, root: Path) -> None:
+        self.suite = suite
+        self.root = root
+        self._place = Namespaces()
+        self._services: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> SlurmLab:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the cluster and everything else that runs inside."""
+        self._place.close()
+
+    def path(self, inside: str | Path) -> Path:
+        """Where a file of the cluster's own file system can be reached from here."""
+        return self._place.seen_from_outside(self.root / str(inside).lstrip("/"))
+
+    def command(self, argv: Sequence[str], user: str = "root") -> list[str]:
+        """The command line that runs `argv` on the cluster's only machine; `user` may be `user:group`."""
+        return ["chroot", f"--userspec={user}", str(self.root), *argv]
+
+    def run(
+        self, *argv: str, user: str = "root", seconds: float = 30, text: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a command as `user`; its exit code is not looked at."""
+        return self._place.run(self.command(argv, user), seconds=seconds, text=text)
+
+    def output(self, *argv: str, user: str = "root", seconds: float = 30, text: str = "") -> str:
+        """What a command prints; a LabError if it fails."""
+        done = self.run(*argv, user=user, seconds=seconds, text=text)
+        if done.returncode != 0:
+            raise LabError(f"{describe(argv, done.returncode, seconds)}\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def popen(self, argv: Sequence[str], *, user: str, log: Path) -> subprocess.Popen[bytes]:
+        """Starts a program as `user`; its output is appended to `log`, a file of this machine."""
+        with log.open("ab") as output:
+            return self._place.popen(self.command(argv, user), log=output)
+
+    def start(self, shipped: Path) -> None:
+        """Brings the cluster up with a copy of `shipped` as its hooks; about 10 s.
+
+        An error names the part that did not start.
+        """
+        for script in (DEVICES, FOLDERS):
+            done = self._place.run(["sh", "-ec", script, "sh", str(self.root), *CHANGING_FOLDERS], seconds=10)
+            if done.returncode != 0:
+                raise LabError(f"the file system of {self.root} cannot be laid out:\n{done.stderr}")
+        self._write_configuration()
+        shutil.copy(shipped, self.path(SHIPPED_FILE))
+        self.output("sh", "-ec", OWNERS)
+        self._start_munge()
+        self._start_database()
+        self._start_accounting()
+        self._start_controller()
+        self._start_nodes()
+
+    def _write_configuration(self) -> None:
+        port = free_ports()
+        values = {
+            "cluster": CLUSTER,
+            "hook": SHIPPED_FILE,
+            "port": port,
+            "dbd_port": port + 1,
+            "first_node_port": port + 2,
+            "last_node_port": port + 1 + len(NODES),
+        }
+        folder = self.path("/etc/slurm")
+        (folder / "slurm.conf").write_text(SLURM_CONF.format(**values), encoding="ascii")
+        (folder / "slurmdbd.conf").write_text(SLURMDBD_CONF.format(**values), encoding="ascii")
+        (folder / "gres.conf").write_text(GRES_CONF, encoding="ascii")
+        cgroup = CGROUP_CONF.get(self.suite.slurm, "CgroupPlugin=disabled\n")
+        (folder / "cgroup.conf").write_text(cgroup, encoding="ascii")
+
+    def _start_munge(self) -> None:
+        self._service("munged", "munge", ["munged", "--foreground"])
+        self._wait("munge", "munged", ["munge", "--no-input"])
+
+    def _start_database(self) -> None:
+        install = ["mariadb-install-db", "--user=mysql", "--datadir=/var/lib/mysql", "--skip-test-db"]
+        self.output(*install, "--auth-root-authentication-method=socket", seconds=60)
+        server = ["mariadbd", "--no-defaults", "--user=mysql", "--datadir=/var/lib/mysql", "--skip-networking"]
+        server += ["--socket=/run/mysqld/mysqld.sock", "--innodb-lock-wait-timeout=900"]
+        if "innodb-snapshot-isolation" in self.output("mariadbd", "--no-defaults", "--verbose", "--help"):
+            server += ["--innodb-snapshot-isolation=OFF"]  # slurmdbd before 25.05 does not know it
+        self._service("mariadbd", "root", server)
+        client = ["mariadb", "--socket=/run/mysqld/mysqld.sock", "--execute"]
+        self._wait("MariaDB", "mariadbd", [*client, "select 1"])
+        self.output(*client, DATABASE)
+
+    def _start_accounting(self) -> None:
+        self._service("slurmdbd", "slurm", ["slurmdbd", "-D"])
+        self._wait("slurmdbd", "slurmdbd", ["sacctmgr", "-n", "show", "cluster"])
+        for line in ACCOUNTING.format(cluster=CLUSTER).strip().splitlines():
+            self.output(*line.split())
+
+    def _start_controller(self) -> None:
+        self._service("slurmctld", "slurm", ["slurmctld", "-D", "-c"])
+        self._wait("slurmctld", "slurmctld", ["sh", "-c", "scontrol ping | grep -q UP"])
+
+    def _start_nodes(self) -> None:
+        for node in NODES:
+            self._service(f"slurmd-{node}", "root", ["slurmd", "-D", "-N", node])
+        idle = ["sh", "-c", f"[ $(sinfo -h -N -t idle -o %N -p main | wc -l) = {len(NODES)} ]"]
+        self._wait("the nodes", "slurmctld", idle)
+
+    def _service(self, name: str, user: str, argv: list[str]) -> None:
+        self._services[name] = self.popen(argv, user=user, log=self.path(f"/var/log/{name}.output"))
+
+    def _wait(self, what: str, service: str, question: list[str]) -> None:
+        """Asks until the command succeeds; the error ends with what the service said."""
+        try:
+            wait_for(what, lambda: self._answers(service, question), seconds=60)
+        except LabError as error:
+            raise LabError(f"Slurm {self.suite.slurm}: {error}\n{self.said_by(service)}") from None
+
+    def _answers(self, service: str, question: list[str]) -> bool:
+        if (code := self._services[service].poll()) is not None:
+            raise LabError(f"{service} exited {code}")
+        return self.run(*question, seconds=10).returncode == 0
+
+    def said_by(self, service: str) -> str:
+        """The last lines of a service's output and, if it keeps one, of its log."""
+        output = self.path(f"/var/log/{service}.output")
+        return tail(self.path(f"/var/log/slurm/{service}.log")) + "\n" + tail(output)
+
+
+def free_ports() -> int:
+    """The first of ten neighbouring ports of 127.0.0.1 that nobody uses."""
+    for first in range(21000, 31000, 10):
+        if all(is_free(first + offset) for offset in range(10)):
+            return first
+    raise LabError("no ten free ports between 21000 and 31000")
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,100 @@
+"""How soon after Slurm's hooks cc-backend knows: measured with the hooks alone, polling is far away."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+from .installation import Installation
+from .namespaces import wait_for
+from .slurm_jobs import Submission, submit, wait_until_ended
+from .slurm_lab import SHIPPED_FILE, SlurmLab
+
+pytestmark = pytest.mark.slurm
+
+JOBS = 24
+MEDIAN_SECONDS = 0.5
+WRAPPER = "/opt/cc/timed-hook"
+TIMES = "/run/slurm/hook-times"
+SCRIPT = f"""\
+#!/bin/sh
+/bin/date "+$SLURM_JOB_ID $SLURM_SCRIPT_CONTEXT %s.%N" >> {TIMES}
+exec {SHIPPED_FILE}
+"""
+"""Notes when slurmctld called it and goes on as the shipped file."""
+
+EVENTS = {"/api/jobs/start_job/": "prolog_slurmctld", "/api/jobs/stop_job/": "epilog_slurmctld"}
+"""The request that each hook leads to."""
+
+
+class Call(NamedTuple):
+    """A call of the hook, or the accepted request that must follow it."""
+
+    job_id: int
+    context: str
+
+
+@pytest.fixture
+def timed_hooks(lab: SlurmLab) -> Iterator[None]:
+    """slurmctld calls the wrapper for the length of a test."""
+    lab.path(WRAPPER).write_text(SCRIPT, encoding="ascii")
+    lab.path(WRAPPER).chmod(0o755)
+    use_hook(lab, str(SHIPPED_FILE), WRAPPER)
+    yield
+    use_hook(lab, WRAPPER, str(SHIPPED_FILE))
+
+
+def use_hook(lab: SlurmLab, old: str, new: str) -> None:
+    conf = lab.path("/etc/slurm/slurm.conf")
+    text = conf.read_text(encoding="ascii")
+    conf.write_text(text.replace(f"Slurmctld={old}\n", f"Slurmctld={new}\n"), encoding="ascii")
+    lab.output("scontrol", "reconfigure")
+    # Newer releases number the hooks: PrologSlurmctld[0].
+    question = ["sh", "-c", f"scontrol show config | grep -cE 'logSlurmctld(\\[0\\])? *= {new}$'"]
+    wait_for("slurmctld's new hooks", lambda: lab.run(*question).stdout.strip() == "2", seconds=20)
+
+
+def hook_calls(lab: SlurmLab, jobs: list[int]) -> dict[Call, float]:
+    """When slurmctld called the hook, in Unix seconds."""
+    lines = [line.split() for line in lab.path(TIMES).read_text(encoding="ascii").splitlines()]
+    return {Call(int(job), context): float(when) for job, context, when in lines if int(job) in jobs}
+
+
+def accepted_requests(installation: Installation, jobs: list[int]) -> dict[Call, float]:
+    """When cc-backend had taken in the request, in Unix seconds."""
+    return {
+        Call(request.job[1], EVENTS[request.path]): request.time + request.seconds
+        for request in installation.backend.log
+        if request.path in EVENTS and request.job and request.job[1] in jobs and request.status in (200, 201)
+    }
+
+
+@pytest.mark.usefixtures("timed_hooks")
+def test_hook_event_to_accepted_request_takes_less_than_half_a_second(
+    lab: SlurmLab, daemon_log: str, installation: Installation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    installation.start()
+    jobs = []
+    for number in range(JOBS):
+        jobs.append(submit(lab, Submission(("-n1", f"--gres=gpu:{number % 2}"), "sleep 1")))
+        time.sleep(0.6)
+    wait_until_ended(lab, jobs)
+    assert installation.wait_for_stops(jobs, seconds=20)
+    calls, accepted = hook_calls(lab, jobs), accepted_requests(installation, jobs)
+    assert set(calls) == set(accepted)
+    medians = []
+    for context in EVENTS.values():
+        waits = [accepted[call] - when for call, when in calls.items() if call.context == context]
+        assert len(waits) == JOBS
+        medians.append(statistics.median(waits))
+        with capsys.disabled():
+            print(f"\n  Slurm {lab.suite.slurm}, {context} to accepted request: {summary(waits)}", end="")
+    assert max(medians) < MEDIAN_SECONDS
+
+
+def summary(waits: list[float]) -> str:
+    return f"median {statistics.median(waits):.3f} s, longest {max(waits):.3f} s of {len(waits)}"

@@ -1,0 +1,118 @@
+"""The server's limits: who may connect, and how many at once. The tests turn its loop by hand."""
+
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from cc_slurm_adapter.admission import Admission
+from cc_slurm_adapter.prep import HookMessage, TcpAddress, UnixAddress, encode
+from cc_slurm_adapter.prep_server import Handlers, PrepServer
+from cc_slurm_adapter.prep_socket import open_listeners
+
+OWN = frozenset({os.geteuid()})
+DEADLINE = 5.0
+
+
+@contextmanager
+def serving(
+    address: UnixAddress | TcpAddress, admission: Admission
+) -> Iterator[tuple[PrepServer, list[HookMessage], list[tuple[str, str]], Callable[[], None]]]:
+    """A server whose loop the test turns by hand."""
+    delivered: list[HookMessage] = []
+    refused: list[tuple[str, str]] = []
+    listeners = open_listeners(address, admission)
+    with selectors.DefaultSelector() as selector:
+        handlers = Handlers(delivered.append, lambda kind, line: refused.append((kind, line)))
+        server = PrepServer(listeners, admission, selector, handlers)
+
+        def turn() -> None:
+            for key, _ in selector.select(0.05):
+                key.data()
+            server.tick()
+
+        try:
+            yield server, delivered, refused, turn
+        finally:
+            server.close()
+
+
+def turn_until(turn: Callable[[], None], condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        turn()
+
+
+def test_more_connections_than_allowed_wait(tmp_path: Path) -> None:
+    address = UnixAddress(str(tmp_path / "d.sock"))
+    with serving(address, Admission(OWN)) as (server, delivered, _, turn), ExitStack() as stack:
+        idle = []
+        for _ in range(70):
+            connection = stack.enter_context(socket.socket(socket.AF_UNIX))
+            connection.connect(address.path)
+            idle.append(connection)
+        turn_until(turn, lambda: len(server._incoming) == 64)
+        turn()
+        assert len(server._incoming) == 64
+        for connection in idle:
+            connection.sendall(encode({"SLURM_JOB_ID": "3"}))
+            connection.close()
+        turn_until(turn, lambda: len(delivered) == 70)
+        assert len(server._incoming) == 0
+
+
+def test_no_file_descriptor_left(tmp_path: Path) -> None:
+    address = UnixAddress(str(tmp_path / "d.sock"))
+
+    class Exhausted(socket.socket):
+        failures = 2
+
+        def accept(self) -> tuple[socket.socket, object]:
+            if self.failures:
+                Exhausted.failures -= 1
+                raise OSError(errno.EMFILE, "Too many open files")
+            return super().accept()
+
+    listeners = open_listeners(address, Admission(OWN))
+    listeners.sockets[0] = Exhausted(fileno=listeners.sockets[0].detach())
+    delivered: list[HookMessage] = []
+    refused: list[str] = []
+    with selectors.DefaultSelector() as selector, socket.socket(socket.AF_UNIX) as connection:
+        handlers = Handlers(delivered.append, lambda _, line: refused.append(line))
+        server = PrepServer(listeners, Admission(OWN), selector, handlers)
+        connection.connect(address.path)
+        connection.sendall(encode({"SLURM_JOB_ID": "3"}))
+        connection.shutdown(socket.SHUT_WR)
+        turns = 0
+        deadline = time.monotonic() + DEADLINE
+        while not delivered:
+            assert time.monotonic() < deadline
+            for key, _ in selector.select(min(0.5, max(0.0, server.next_deadline() - time.monotonic()))):
+                key.data()
+            server.tick()
+            turns += 1
+        server.close()
+    assert len(refused) == 2
+    assert "Too many open files" in refused[0]
+    assert turns < 20
+
+
+def test_other_users_are_refused(tmp_path: Path) -> None:
+    address = UnixAddress(str(tmp_path / "d.sock"))
+    strangers = serving(address, Admission(frozenset({12345})))
+    with strangers as (_, delivered, refused, turn), socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(address.path)
+        turn_until(turn, lambda: bool(refused))
+        connection.settimeout(DEADLINE)
+        assert connection.recv(1) == b""
+    assert delivered == []
+    assert refused[0][0] == "refused"
+    assert f"uid {os.geteuid()}" in refused[0][1]
+    assert f"process {os.getpid()}" in refused[0][1]

@@ -1,0 +1,264 @@
+"""Starting commands, and asking Slurm through them: limits, cancelling, failures, forged texts."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, CommandMissing, SlurmError, UnexpectedOutput
+from cc_slurm_adapter.slurm import commands as commands_module
+from cc_slurm_adapter.slurm import texts as texts_module
+from cc_slurm_adapter.slurm.client import SlurmClient, read_setup
+from cc_slurm_adapter.slurm.commands import Commands
+from cc_slurm_adapter.slurm.documents import JobSplitter, split_document
+from cc_slurm_adapter.slurm.json_values import Json
+from cc_slurm_adapter.slurm.texts import read_texts, split_infos
+from cc_slurm_adapter.slurm.versions import PLAIN, find_format
+from tests.fake_programs import FakePrograms
+from tests.fixture_files import FIXTURES
+
+
+@pytest.fixture
+def commands() -> Iterator[Commands]:
+    made = Commands()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePrograms:
+    made = FakePrograms(tmp_path / "bin")
+    monkeypatch.setenv("PATH", f"{made.folder}:{os.environ['PATH']}")
+    return made
+
+
+def test_output_errors_and_exit_code_are_kept(commands: Commands, programs: FakePrograms) -> None:
+    programs.make("squeue", "cat; echo said >&2; exit 3")
+    answer = commands.run(["squeue"], stdin=b"x" * 300_000)
+    assert (answer.exit_code, len(answer.output), answer.complaint()) == (3, 300_000, "said")
+
+
+def test_commands_speak_english_and_are_looked_up_each_time(
+    commands: Commands, programs: FakePrograms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    programs.make("squeue", 'printf "%s" "$LC_ALL $EXTRA"')
+    assert commands.run(["squeue"], environment={"EXTRA": "1"}).output == b"C 1"
+    (programs.folder / "squeue").unlink()
+    with pytest.raises(CommandMissing, match="squeue is not in PATH"):
+        commands.run(["squeue"])
+
+
+def test_a_command_that_hangs_is_ended_with_all_that_it_started(
+    commands: Commands, programs: FakePrograms, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(commands_module, "TIME_LIMIT", 0.3)
+    programs.make("squeue", f"sleep 60 & echo $! > {tmp_path}/pid; wait")
+    with pytest.raises(CommandFailed, match="no answer within"):
+        commands.run(["squeue"])
+    assert is_gone(int((tmp_path / "pid").read_text()))
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process ends soon; killed and not yet reaped by init counts."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_a_stop_ends_the_command_that_runs_and_refuses_the_next(commands: Commands, programs: FakePrograms) -> None:
+    programs.make("squeue", "exec sleep 60")
+    timer = threading.Timer(0.1, commands.cancel)
+    timer.start()
+    began = time.monotonic()
+    with pytest.raises(CommandCancelled):
+        commands.run(["squeue"])
+    assert time.monotonic() - began < 2
+    with pytest.raises(CommandCancelled):
+        commands.run(["squeue"])
+    timer.join()
+
+
+def test_too_much_output_is_refused(
+    commands: Commands, programs: FakePrograms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands_module, "OUTPUT_LIMIT", 1000)
+    programs.make("squeue", "head -c 5000 /dev/zero")
+    with pytest.raises(CommandFailed, match="more than 1000 bytes"):
+        commands.run(["squeue"])
+
+
+def test_a_program_that_cannot_be_started_is_named(commands: Commands, programs: FakePrograms) -> None:
+    (programs.folder / "squeue").write_bytes(b"\x7fELF broken")
+    (programs.folder / "squeue").chmod(0o755)
+    with pytest.raises(SlurmError, match="squeue"):
+        commands.run(["squeue"])
+
+
+def test_the_best_known_format_is_pinned(commands: Commands, programs: FakePrograms) -> None:
+    programs.make("squeue", "echo data_parser/v0.0.42; echo data_parser/v0.0.40; echo data_parser/v0.0.41")
+    assert find_format(commands).option == "--json=v0.0.40"
+    programs.make("squeue", "echo data_parser/v0.0.42; echo data_parser/v0.0.43")
+    assert find_format(commands).option == "--json=v0.0.42"
+    programs.make("squeue", "echo \"squeue: option '--json' doesn't allow an argument\" >&2; exit 1")
+    assert find_format(commands) == PLAIN
+    programs.make("squeue", "echo 'slurm is not here' >&2; exit 1")
+    with pytest.raises(SlurmError, match="slurm is not here"):
+        find_format(commands)
+
+
+def test_a_newer_format_than_any_known_is_tried_with_a_warning(
+    commands: Commands, programs: FakePrograms, caplog: pytest.LogCaptureFixture
+) -> None:
+    programs.make("squeue", "echo data_parser/v0.0.99; echo data_parser/v0.0.100")
+    assert find_format(commands).option == "--json=v0.0.100"
+    assert "v0.0.100" in caplog.text
+
+
+def test_slurmctld_down_is_an_error_and_not_an_empty_answer(
+    commands: Commands, programs: FakePrograms, tmp_path: Path
+) -> None:
+    for version in ("22.05.8", "24.11.5"):
+        errors = FIXTURES / f"slurm-{version}" / "errors"
+        for name, recorded in (("squeue", "slurmctld-down.squeue"), ("sinfo", "slurmctld-down.sinfo")):
+            programs.replay(name, errors, recorded)
+        programs.replay("scontrol", errors, "slurmctld-down.show-config")
+        client = SlurmClient(commands, "lab", str(tmp_path))
+        for ask in (client.list_jobs, client.node_states, lambda: read_setup(commands)):
+            with pytest.raises(CommandFailed, match="Unable to contact slurm controller"):
+                ask()
+
+
+def test_slurmdbd_down_is_an_error_and_not_an_empty_answer(
+    commands: Commands, programs: FakePrograms, tmp_path: Path
+) -> None:
+    for version in ("22.05.8", "24.11.5"):
+        errors = FIXTURES / f"slurm-{version}" / "errors"
+        programs.replay("sacct", errors, "slurmdbd-down.sacct")
+        programs.replay("sacctmgr", errors, "slurmdbd-down.sacctmgr")
+        client = SlurmClient(commands, "lab", str(tmp_path))
+        with pytest.raises(CommandFailed, match="Connection refused"):
+            client.ended_between(1, 2)
+        with pytest.raises(CommandFailed, match="Persist"):
+            client.admin_level("root")
+
+
+def test_22_05_says_in_its_document_that_slurmctld_is_down() -> None:
+    document = (FIXTURES / "slurm-22.05.8" / "errors" / "slurmctld-down.squeue-json.stdout").read_bytes()
+    with pytest.raises(UnexpectedOutput, match="errors"):
+        split_document(document, "squeue")
+
+
+def split_in_pieces(text: bytes, size: int) -> list[Json]:
+    jobs: list[Json] = []
+    splitter = JobSplitter("squeue", jobs.append)
+    for at in range(0, len(text), size):
+        splitter.feed(text[at : at + size])
+    splitter.finish()
+    return jobs
+
+
+def test_a_document_is_split_the_same_in_pieces_of_any_size() -> None:
+    for path in ("22.05.8/jobs/array-limit/running.squeue.json", "24.11.5/jobs/array-limit/running.squeue.json"):
+        text = (FIXTURES / f"slurm-{path}").read_bytes()
+        whole = json.loads(text)["jobs"]
+        assert len(whole) >= 2
+        for size in (7, 4096, len(text)):
+            assert split_in_pieces(text, size) == whole
+        compact = json.dumps(json.loads(text)).encode()
+        assert split_in_pieces(compact, 100) == whole
+
+
+@given(st.text(max_size=50))
+def test_no_name_of_a_job_ends_it_or_begins_another(name: str) -> None:
+    document = {"jobs": [{"job_id": 1, "name": name}, {"job_id": 2}], "errors": []}
+    assert split_document(json.dumps(document, indent=2).encode(), "squeue") == document["jobs"]
+
+
+@pytest.mark.parametrize("at", [0, 1, 500, 5000, -3])
+def test_a_document_that_was_cut_is_an_error(at: int) -> None:
+    text = (FIXTURES / "slurm-24.11.5/jobs/one-core/running.squeue.v0.0.40.json").read_bytes()
+    with pytest.raises(UnexpectedOutput):
+        split_document(text[:at], "squeue")
+
+
+SCONTROL = """\
+while read -r line; do
+    printf 'scontrol: %s\\n' "$line"
+    set -- $line
+    case "$1 $2" in
+        "show hostnames") echo "$3" ;;
+        "show job") [ -e "$JOBS/$3" ] && cat "$JOBS/$3" && printf '   \\n\\n' ;;
+        "write batch_script") [ -e "$JOBS/$3.sh" ] && cp "$JOBS/$3.sh" "$4" ;;
+    esac
+done
+printf 'scontrol: \\n'
+"""
+
+
+@pytest.fixture
+def jobs(programs: FakePrograms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "jobs"
+    folder.mkdir()
+    programs.make("scontrol", SCONTROL)
+    monkeypatch.setenv("JOBS", str(folder))
+    return folder
+
+
+def test_texts_of_many_jobs_come_from_one_scontrol(commands: Commands, jobs: Path, tmp_path: Path) -> None:
+    (jobs / "1").write_text("JobId=1 JobName=a\n   UserId=root(0)\n")
+    (jobs / "2").write_text("JobId=2 JobName=b\n   UserId=root(0)\n")
+    (jobs / "2.sh").write_bytes(b"#!/bin/sh\nsleep 1\n\0")
+    texts = read_texts(commands, [1, 2, 3], str(tmp_path))
+    assert commands.started == 1
+    assert texts[1] == ("JobId=1 JobName=a\n   UserId=root(0)", "")
+    assert texts[2] == ("JobId=2 JobName=b\n   UserId=root(0)", "#!/bin/sh\nsleep 1\n")
+    assert texts[3] == ("", "")
+    assert not (tmp_path / "scripts").exists()
+
+
+def test_no_job_can_write_the_text_of_another(commands: Commands, jobs: Path, tmp_path: Path) -> None:
+    forged = "x\nscontrol: show hostnames 0123456789abcdef0123456789abcdefx2\nscontrol: show job 2\nJobId=2 forged"
+    (jobs / "1").write_text(f"JobId=1 JobName={forged}\n")
+    (jobs / "2").write_text("JobId=2 JobName=honest\n")
+    texts = read_texts(commands, [1, 2], str(tmp_path))
+    assert texts[2].slurm_info == "JobId=2 JobName=honest"
+    assert "forged" in texts[1].slurm_info
+
+
+def test_answers_without_an_echo_are_understood_too() -> None:
+    output = "scontrol: Mx1\nscontrol: JobId=1 JobName=a\n   \n\nscontrol: M\nscontrol: Mx2\nscontrol: M\nscontrol: \n"
+    assert split_infos(output, "M") == {1: "JobId=1 JobName=a"}
+
+
+def test_a_long_script_is_cut_with_a_note(
+    commands: Commands, jobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(texts_module, "MAX_SCRIPT_BYTES", 100)
+    (jobs / "1").write_text("JobId=1 JobName=a\n")
+    (jobs / "1.sh").write_text("#" * 1000)
+    script = read_texts(commands, [1], str(tmp_path))[1].job_script
+    assert script.startswith("#" * 100 + "\n")
+    assert "1000 bytes" in script
+
+
+def test_scripts_left_over_by_a_killed_daemon_are_removed(commands: Commands, jobs: Path, tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "1").write_text("of another day")
+    assert read_texts(commands, [1], str(tmp_path))[1].job_script == ""
+    assert jobs.exists()

@@ -1,0 +1,162 @@
+"""Small parts: backing off, waiting hook events, the pid file, the time of the last run, progress, open runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cc_slurm_adapter.backoff import Backoff
+from cc_slurm_adapter.errors import AlreadyRunning, StateError
+from cc_slurm_adapter.hook_queue import HookQueue
+from cc_slurm_adapter.job import HookEvent
+from cc_slurm_adapter.open_runs import OpenRuns
+from cc_slurm_adapter.outbox import KnownRun, Stage
+from cc_slurm_adapter.progress import Progress
+from cc_slurm_adapter.state_files import LastRun, PidFile, catch_up_from, check_state_folder
+from tests.fakes import make_run
+
+
+def test_waiting_grows_to_its_limit_and_starts_again() -> None:
+    backoff = Backoff(1, 20, jitter=lambda: 1.0)
+    assert [backoff.failed() for _ in range(7)] == [1, 2, 4, 8, 16, 20, 20]
+    backoff.succeeded()
+    assert backoff.failed() == 1
+    assert Backoff(8, 20, jitter=lambda: 0.25).failed() == 2
+
+
+PROLOG, EPILOG = HookEvent(1, "prolog_slurmctld", 0), HookEvent(1, "epilog_slurmctld", 0)
+
+
+def test_an_event_is_asked_for_again_a_little_later_each_time() -> None:
+    hooks = HookQueue(max_tries=10)
+    hooks.add(PROLOG, 100.0)
+    asked = []
+    now = 100.0
+    while hooks.next_due() is not None:
+        now = hooks.next_due() or 0
+        asked.append(round(now - 100, 1))
+        hooks.looked_at(hooks.due(now), now, lambda _: len(asked) == 6)
+    assert asked == [0.0, 0.2, 0.7, 1.7, 3.7, 5.7]
+
+
+def test_an_event_that_never_fits_is_given_up() -> None:
+    hooks = HookQueue(max_tries=2)
+    hooks.add(PROLOG, 0.0)
+    hooks.looked_at([1], 0.0, lambda _: False)
+    hooks.looked_at([1], 1.0, lambda _: False)
+    assert hooks.next_due() is None
+
+
+def test_prolog_and_epilog_of_a_job_wait_each_for_itself_and_are_asked_together() -> None:
+    hooks = HookQueue(max_tries=10)
+    hooks.add(PROLOG, 0.0)
+    hooks.add(EPILOG, 0.0)
+    assert hooks.due(0.0) == [1]
+    hooks.looked_at([1], 0.0, lambda event: not event.is_end)
+    assert hooks.due(0.2) == [1]
+    hooks.looked_at([1], 0.2, lambda event: event.is_end)
+    assert hooks.next_due() is None
+
+
+def test_while_slurm_gives_no_answer_only_new_events_ask() -> None:
+    hooks = HookQueue(max_tries=2)
+    hooks.add(PROLOG, 0.0)
+    hooks.put_off(30.0)
+    assert hooks.due(29.0) == []
+    hooks.add(HookEvent(2, "prolog_slurmctld", 0), 10.0)
+    assert hooks.due(10.0) == [2]
+
+
+def test_a_second_daemon_is_refused_and_the_first_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "daemon.pid"
+    first, second = PidFile(str(path)), PidFile(str(path))
+    first.acquire()
+    with pytest.raises(AlreadyRunning, match=f"pid {os.getpid()}"):
+        second.acquire()
+    second.release()
+    assert path.read_text() == f"{os.getpid()}\n"
+    first.release()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("left_over", ["1\n", f"{os.getpid()}\n", "", "nonsense", "9" * 500])
+def test_a_pid_file_that_was_left_behind_blocks_nothing(tmp_path: Path, left_over: str) -> None:
+    path = tmp_path / "daemon.pid"
+    path.write_text(left_over)
+    pid_file = PidFile(str(path))
+    pid_file.acquire()
+    assert path.read_text() == f"{os.getpid()}\n"
+    pid_file.release()
+
+
+def test_a_killed_daemon_leaves_no_lock(tmp_path: Path) -> None:
+    path = tmp_path / "daemon.pid"
+    script = (
+        "import os, signal; from cc_slurm_adapter.state_files import PidFile;"
+        f" PidFile({str(path)!r}).acquire(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parent.parent, check=False)
+    assert path.exists()
+    pid_file = PidFile(str(path))
+    pid_file.acquire()
+    pid_file.release()
+
+
+def test_a_pid_file_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="RuntimeDirectory"):
+        PidFile(str(tmp_path / "nowhere" / "daemon.pid")).acquire()
+
+
+def test_the_time_of_the_last_run_is_the_time_of_the_file(tmp_path: Path) -> None:
+    last_run = LastRun(str(tmp_path / "lastrun"))
+    assert last_run.read() is None
+    last_run.write(1_700_000_000.5)
+    assert last_run.read() == 1_700_000_000
+    assert (tmp_path / "lastrun").read_bytes() == b""
+
+
+def test_a_state_folder_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
+    assert check_state_folder(str(tmp_path / "lastrun")) == str(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(StateError, match="StateDirectory"):
+        check_state_folder(str(tmp_path / "nowhere" / "lastrun"))
+
+
+def test_accounting_is_read_from_the_earlier_of_both_times_within_the_limit() -> None:
+    now = int(time.time())
+    assert catch_up_from(now - 50, now - 70, 1000) == now - 70
+    assert catch_up_from(now - 90, now - 70, 1000) == now - 90
+    assert catch_up_from(None, now - 70, 1000) == now - 70
+    assert abs(catch_up_from(None, None, 1000) - (now - 1000)) <= 2
+    assert abs(catch_up_from(1, now - 70, 1000) - (now - 1000)) <= 2
+
+
+def test_short_work_is_not_mentioned_and_long_work_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    progress = Progress("reading", 100, clock=lambda: now[0])
+    progress.say(1)
+    assert caplog.messages == []
+    for done in range(2, 50):
+        now[0] += 1
+        progress.say(done)
+    assert 3 <= len(caplog.messages) <= 5
+    assert "of 100" in caplog.messages[0]
+
+
+def test_open_runs_are_found_by_job_and_counted_by_node() -> None:
+    first, second, other = make_run(1, start=10), make_run(1, start=20), make_run(2, start=10)
+    runs = OpenRuns([KnownRun(run.key, Stage.LIVE, "a,b", None) for run in (first, second, other)])
+    assert {known.key for known in runs.of_job(1)} == {first.key, second.key}
+    assert runs.jobs_by_host() == {"a": 3, "b": 3}
+    runs.put(KnownRun(first.key, Stage.DONE, "", None))
+    runs.drop(other.key)
+    runs.drop(other.key)
+    assert list(runs) == [second.key]
+    assert runs.of_job(2) == []
+    assert runs.stage(second.key) is Stage.LIVE
+    assert runs.stage(first.key) is None

@@ -8,9 +8,9 @@ import sys
 from typing import NoReturn
 
 from cc_slurm_adapter import __version__
+from cc_slurm_adapter.config_file import DEFAULT_CONFIG_PATH
 from cc_slurm_adapter.errors import AdapterError, ConfigError, UsageError
 
-DEFAULT_CONFIG = "/etc/cc-slurm-adapter/config.json"
 DESCRIPTION = "Reports the start and stop of every Slurm job, and the states of the nodes, to cc-backend."
 DEBUG_HELP = "how much to log: 0 nothing but crashes, 1 errors, 2 all that matters (default), 3 every job, 4 and 5 more"
 EPILOG = """\
@@ -40,7 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("-config", "--config", metavar="PATH", help=f"the configuration file (default: {DEFAULT_CONFIG})")
+    add("-config", "--config", metavar="PATH", help=f"the configuration file (default: {DEFAULT_CONFIG_PATH})")
     add("-daemon", "--daemon", action="store_true", help="run the daemon in the foreground, as systemd wants it")
     add("-debug", "--debug", metavar="N", type=int, default=2, choices=range(6), help=DEBUG_HELP)
     add("-settings", "--settings", action="store_true", help="list the keys of the configuration with their defaults")
@@ -81,7 +81,7 @@ def _run_daemon(arguments: argparse.Namespace) -> None:
     from cc_slurm_adapter.config import load_config
 
     log.set_up(arguments.debug)
-    config, warnings = load_config(arguments.config or DEFAULT_CONFIG, explicit=arguments.config is not None)
+    config, warnings = load_config(arguments.config or DEFAULT_CONFIG_PATH, explicit=arguments.config is not None)
     for warning in warnings:
         log.warn(warning)
     from cc_slurm_adapter.daemon import Daemon

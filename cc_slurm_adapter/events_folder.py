@@ -116,17 +116,16 @@ class EventsFolder:
         return taken
 
     def _remove(self, entry: os.DirEntry[str]) -> bool:
-        """Remove a file; False if its event was taken before."""
-        if entry.name in self._stuck:
+        """Remove a file; False if its event is not to be taken, or was before."""
+        if entry.name in self._stuck or len(self._stuck) >= REMEMBERED_NAMES:
             return False
         try:
             os.unlink(entry.path)
         except FileNotFoundError:
             return False
         except OSError as error:
-            self._refuse("folder", f"prepEventsPath: cannot remove {entry.path}: {reason(error)}")
-            if len(self._stuck) < REMEMBERED_NAMES:
-                self._stuck.add(entry.name)
+            self._refuse("folder", f"prepEventsPath: cannot remove {entry.path!r}: {reason(error)}")
+            self._stuck.add(entry.name)
         return True
 
     def _sort_out(self, entry: os.DirEntry[str], garbage: set[str]) -> None:

@@ -215,7 +215,7 @@ def read_environment(values: Mapping[str, object]) -> HookMessage:
     return HookMessage(
         int(job_id),
         context if isinstance(context, str) and re.fullmatch(_CONTEXT, context) else "",
-        cluster if isinstance(cluster, str) and cluster.isprintable() else "",
+        cluster if isinstance(cluster, str) and cluster.isprintable() and len(cluster) <= 64 else "",
     )
 
 

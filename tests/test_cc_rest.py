@@ -263,3 +263,13 @@ def test_nobody_there_is_a_trouble_of_the_sink() -> None:
 def test_texts_that_are_no_unicode_are_sent_all_the_same() -> None:
     ours = StartMessages(()).encode(make_run(name="a\ud800b\x00\n☃"))
     assert json.loads(ours)["metaData"]["jobName"] == "a?b\x00\n☃"
+
+
+def test_an_answer_without_end_is_refused(backend: CcBackend, sink: CcRest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cc_slurm_adapter.sinks.cc_rest.ANSWER_LIMIT", 1000)
+    connection = sink.connect()
+    backend.add_fault(OtherAnswer(status=200, body=b"x" * 100_000))
+    answer = connection.deliver(start_of(sink))
+    assert answer.verdict is Verdict.SINK_TROUBLE
+    assert "longer than 1000 bytes" in answer.reason
+    connection.close()

@@ -82,6 +82,17 @@ def test_file_that_cannot_be_removed_is_taken_once(folder: Folder, monkeypatch: 
     assert "cannot remove" in folder.refused[0][1]
 
 
+def test_files_that_cannot_be_removed_are_not_taken_for_ever(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(path: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(events_folder, "REMEMBERED_NAMES", 3)
+    monkeypatch.setattr(os, "unlink", forbidden)
+    put(Path(folder.path), *(f"{number}..lab.1" for number in range(1, 8)))
+    assert len(folder.take()) == 3
+    assert folder.take() == []
+
+
 def test_many_files_of_other_clusters_are_told(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events_folder, "MANY_FOREIGN", 3)
     put(Path(folder.path), "1..x.1", "2..x.1", "3..x.1")

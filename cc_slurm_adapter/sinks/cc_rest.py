@@ -29,6 +29,7 @@ SLOW_TIME_LIMIT = 60.0
 SLOW = 3.0
 PAGE = 500
 ANSWER_LIMIT = 64 * 1024 * 1024
+PIECE = 64 * 1024
 COMMIT_SPAN = 300.0
 """Seconds after which cc-backend surely lists a start: two intervals of its commit worker, and a bit."""
 
@@ -133,8 +134,8 @@ class HttpClient:
             connection = self._connected()
             connection.request(method, self._base + path, body, self._headers(body))
             response = connection.getresponse()
-            content = response.read(ANSWER_LIMIT)
-            if response.will_close or not response.isclosed():
+            content = _read_bounded(response)
+            if response.will_close:
                 self.close()
             return HttpAnswer(response.status, content, response.headers.get("Retry-After", ""))
         except ConfigError as error:
@@ -174,6 +175,21 @@ class HttpClient:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _read_bounded(response: http.client.HTTPResponse) -> bytes:
+    """The whole body, in pieces: up to Python 3.11 `read(n)` fills a buffer of n bytes first."""
+    pieces: list[bytes] = []
+    left = ANSWER_LIMIT
+    while left > 0:
+        piece = response.read(min(PIECE, left))
+        if not piece and response.length:
+            raise http.client.IncompleteRead(b"".join(pieces), response.length)
+        if not piece:
+            return b"".join(pieces)
+        pieces.append(piece)
+        left -= len(piece)
+    raise OSError(f"the answer is longer than {ANSWER_LIMIT} bytes")
 
 
 class CcRestConnection:

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 STOP_LIMIT = 1.0
 """Seconds that threads get to end; with what else a stop needs it takes less than two."""
+TIDY_EVERY = 600.0
 FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
 """Seconds until Slurm is asked again after it gave no answer."""
 
@@ -70,6 +71,8 @@ class Daemon:
         self._pass_began = 0.0
         self._polled = False
         self._running_rows: list[RunningRow] | None = None
+        self._next_tidying = 0.0
+        self._abort_question: Callable[[], None] = lambda: None
         self._closers: list[Callable[[], None]] = []
 
     def run(self) -> None:
@@ -79,6 +82,8 @@ class Daemon:
             if self._startup():
                 notify("READY=1")
                 self._main_loop()
+        except CommandCancelled:
+            log.debug("stopped while starting")
         finally:
             notify("STOPPING=1")
             self._shutdown()
@@ -92,6 +97,7 @@ class Daemon:
         """Called by the signal handler: only sets flags, and ends the command that the main loop may wait for."""
         self._stopping = True
         self._commands.cancel()
+        self._abort_question()
         self._items.put(Stop())
 
     def _startup(self) -> bool:
@@ -125,8 +131,6 @@ class Daemon:
             try:
                 setup = read_setup(self._commands)
             except (CommandCancelled, CommandMissing):
-                if self._stopping:
-                    return None
                 raise
             except SlurmError as error:
                 wait = self._slurm_backoff.failed()
@@ -168,6 +172,7 @@ class Daemon:
     def _check_cluster(self, sink: CcRest) -> None:
         """cc-backend refuses every job of a cluster that it does not know; one that is away is not waited for."""
         connection = sink.connect()
+        self._abort_question = connection.abort
         try:
             known = connection.cluster_names()
         except SinkError as error:
@@ -255,11 +260,16 @@ class Daemon:
             self._serve_hooks()
         self._sender.post_nodes(self._cluster, self._watch.node_states())
         self._polled = True
-        self._outbox.tidy(self._config.slurm_query_max_span)
+        self._tidy()
         log.info("%d runs are open, so far: %s", self._watch.open_runs, self._status.counts())
         if self._catching_up is None:
             self._pass_began = began
             self._catching_up = self._watch.catch_up(self._catch_up_from)
+
+    def _tidy(self) -> None:
+        if time.monotonic() >= self._next_tidying:
+            self._next_tidying = time.monotonic() + TIDY_EVERY
+            self._outbox.tidy(self._config.slurm_query_max_span)
 
     def _catch_up_a_step(self) -> None:
         """Read the next hour of accounting; at the end of it the pass is complete."""

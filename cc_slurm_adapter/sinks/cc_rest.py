@@ -123,8 +123,8 @@ class HttpClient:
         kept = self._connection is not None
         try:
             return self._request_once(method, path, body)
-        except SinkError:
-            if not kept or self._stopped:
+        except SinkError as error:
+            if not (kept and isinstance(error.__cause__, ConnectionError)) or self._stopped:
                 raise
             return self._request_once(method, path, body)
 

@@ -53,7 +53,8 @@ class Commands:
         self.started = 0
 
     def close(self) -> None:
-        """Give the cancel pipe back."""
+        """Give the cancel pipe back; no command can be started any more."""
+        self._cancelled.set()
         os.close(self._cancel_read)
         os.close(self._cancel_write)
 

@@ -378,10 +378,11 @@ class Report:
         counts = count_tests(junit)
         if code == NO_TESTS and self.pytest_arguments:
             self.not_run.append(f"{step}: the arguments select none")
-        elif not counts["failed"] and (code != 0 or not counts["passed"] + counts["skipped"]):
-            counts["failed"] = 1  # pytest itself failed, took too long, or left no report
+        else:
+            if not counts["failed"] and (code != 0 or not counts["passed"] + counts["skipped"]):
+                counts["failed"] = 1  # pytest itself failed, took too long, or left no report
+            self.ran.append(f"{step}: {in_words(counts)}")
         self.counts.update(counts)
-        self.ran.append(f"{step}: {in_words(counts)}")
         self.tell(step, in_words(counts), show_log=counts["failed"] > 0)
         return counts["passed"]
 

@@ -17,17 +17,16 @@ FAILING = [sys.executable, "-c", "import sys; sys.exit('went wrong')"]
 
 
 @pytest.fixture(autouse=True)
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Logs and reports of these tests go into a folder of their own."""
-    monkeypatch.setattr(build, "WORK", tmp_path / ".build")
-    return tmp_path / ".build"
+    monkeypatch.setattr(build, "log_of", lambda step: tmp_path / f"{step}.txt")
 
 
 def suite(folder: Path, source: str) -> list[str]:
     """pytest's arguments for a test file with that text, away from this project's settings."""
     file = folder / "test_it.py"
     file.write_text(source)
-    return [f"--rootdir={folder}", "-c", os.devnull, "-p", "no:cacheprovider", str(file)]
+    return [f"--rootdir={folder}", "-c", os.devnull, "-p", "no:cacheprovider", "-p", "no:hypothesispytest", str(file)]
 
 
 def test_failed_step_fails_the_whole(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -139,3 +138,11 @@ def test_wrong_calls_are_refused(arguments: list[str], problem: str) -> None:
 def test_a_wrong_interpreter_is_named(tmp_path: Path) -> None:
     with pytest.raises(build.BuildError, match=r"--python .*/missing: is no Python 3\.9 to 3\.14"):
         build.named_interpreter(str(tmp_path / "missing"))
+
+
+def test_a_python_without_venv_names_the_package(tmp_path: Path) -> None:
+    debian = tmp_path / "python3"
+    debian.write_text("#!/bin/sh\necho 'No module named ensurepip' >&2\nexit 1\n")
+    debian.chmod(0o755)
+    with pytest.raises(build.BuildError, match="apt-get install python3-venv"):
+        build.make_environment(build.Interpreter(str(debian), "3.11.2"), tmp_path / "environment")

@@ -33,6 +33,7 @@ NO_TIME = 4294967294
 
 NOT_ELIGIBLE = 4294967295
 ENERGY_UNKNOWN = -2
+NAME_BYTES = 255
 NO_CPU_TIME = {"seconds": 0, "microseconds": 0}
 BY_STATE = {ending.state: ending for ending in ENDINGS.values()}
 NO_ENDING = Ending("", "None", 0, 0, 0, 0)
@@ -49,6 +50,11 @@ def admin_comment(record: Record) -> str:
     return record.admin_comment if record.end_time is not None else ""
 
 
+def accounting_name(record: Record) -> str:
+    """Accounting alters job names: no double quotes, at most 255 bytes."""
+    return record.name.replace('"', "`").encode()[:NAME_BYTES].decode(errors="ignore")
+
+
 def accounting_object(record: Record, settings: Settings, now: float, version: str) -> dict[str, Any]:
     """One element of `jobs`."""
     held = shares(record)
@@ -62,7 +68,7 @@ def accounting_object(record: Record, settings: Settings, now: float, version: s
         "group": record.group_name,
         "het": {"job_id": 0, "job_offset": UNSET},
         "job_id": record.job_id,
-        "name": record.name,
+        "name": accounting_name(record),
         "licenses": "",
         "mcs": {"label": ""},
         "nodes": record.node_list or "None assigned",

@@ -105,7 +105,8 @@ class PracticeCluster:
         """Submit many jobs at once. ValueError if one can never run here; then none is submitted."""
         with self.store() as store, store.transaction():
             settings = store.settings()
-            wanted = [_checked(request, settings) for request in requests]
+            nodes = len(store.nodes())
+            wanted = [_checked(request, settings, nodes) for request in requests]
             first = store.take_job_ids(len(wanted))
             index = store.new_db_index()
             records = [
@@ -192,7 +193,7 @@ def ids_of(user: str) -> tuple[int, str, int]:
     return entry.pw_uid, group_name(entry.pw_gid), entry.pw_gid
 
 
-def _checked(request: JobRequest, settings: Settings) -> JobRequest:
+def _checked(request: JobRequest, settings: Settings, nodes: int) -> JobRequest:
     """Fill in what was left open. ValueError names what can never be satisfied."""
     user = request.user or _my_name()
     request = request._replace(
@@ -205,7 +206,7 @@ def _checked(request: JobRequest, settings: Settings) -> JobRequest:
         raise ValueError(f"invalid partition specified: {request.partition}")
     if request.ending not in ENDINGS:
         raise ValueError(f"unknown ending {request.ending}; known: {', '.join(ENDINGS)}")
-    if not 0 < request.nodes <= min(request.tasks, len(expand_hosts(settings.nodes))):
+    if not 0 < request.nodes <= min(request.tasks, nodes):
         raise ValueError(f"{request.nodes} nodes for {request.tasks} tasks cannot be had")
     if need_of(request, settings).cores[0] > settings.cores_per_node:
         raise ValueError("more cores than a node has")

@@ -28,13 +28,13 @@ from examples.practice.slurm.model import (
     shares,
 )
 from examples.practice.slurm.store import Request, Store
-from examples.practice.slurm.view import holds_nodes
+from examples.practice.slurm.view import holds_nodes, reason
 
 TICK = 0.05
 STARTS_AT_ONCE = 1000
 """Jobs that one step starts at most, so that no step takes long."""
 
-PAGE = 500
+PAGE = 100
 
 
 class Controller:
@@ -122,7 +122,8 @@ class Controller:
         if holds_nodes(record):
             self._end_as(killed, "cancelled", now)
         elif record.phase == PENDING:
-            self._store.save([self._over(killed._replace(end_state="CANCELLED", end_time=int(now)), now)])
+            over = killed._replace(end_state="CANCELLED", end_time=int(now), reason=reason(record, now))
+            self._store.save([self._over(over, now)])
 
     # What happens with time
 
@@ -152,12 +153,10 @@ class Controller:
     def _end_as(self, record: Record, ending_name: str, now: float) -> None:
         ending = ENDINGS[ending_name]
         exit_code = record.planned_exit_code if ending_name == "failed" else ending.exit_code
-        self._finish(
-            record._replace(
-                end_state=ending.state, reason=ending.reason, exit_code=exit_code, exit_signal=ending.signal
-            ),
-            now,
-        )
+        # Only a batch script can be seen to end by a signal.
+        exit_signal = ending.signal if record.batch else 0
+        ended = record._replace(end_state=ending.state, exit_code=exit_code, exit_signal=exit_signal)
+        self._finish(ended._replace(reason=ending.reason), now)
 
     def _finish(self, record: Record, now: float) -> None:
         """Give back what a job holds; it is COMPLETING now."""
@@ -233,9 +232,9 @@ class Controller:
             record = rest
         return started, False
 
-    def _explain(self, record: Record, reason: str) -> None:
-        if record.reason != reason:
-            self._store.save([record._replace(reason=reason)])
+    def _explain(self, record: Record, why: str) -> None:
+        if record.reason != why:
+            self._store.save([record._replace(reason=why)])
 
     def _split(self, record: Record) -> tuple[Record, Record | None]:
         """Take the first task out of those that wait together; it gets a new job id, the last keeps the old."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from examples.practice.slurm.accounting_json import (
     accounting_exit,
+    accounting_name,
     accounting_object,
     admin_comment,
     eligible_time,
@@ -160,7 +161,8 @@ def select(
     call: Call, window: Window, ids: Sequence[tuple[int, int | None]] | None, *, duplicates: bool
 ) -> list[Record]:
     """The records in the window, by job id; without `duplicates` only the newest run of each job."""
-    records = [record for record in _candidates(call, window, ids) if in_window(record, window)]
+    named = ids is not None
+    records = [record for record in _candidates(call, window, ids) if in_window(record, window, named=named)]
     records.sort(key=lambda record: (record.job_id, record.db_index))
     if duplicates:
         return records
@@ -181,12 +183,16 @@ def _candidates(call: Call, window: Window, ids: Sequence[tuple[int, int | None]
     return call.store.accounted_since(window.start)
 
 
-def in_window(record: Record, window: Window) -> bool:
-    """sacct's rule: waiting and running are states of any moment in the window, an end is one moment."""
+def in_window(record: Record, window: Window, *, named: bool) -> bool:
+    """sacct's rule: waiting and running are states of any moment in the window, an end is one moment.
+
+    Without states all count that were there in the window: jobs asked for by their ids (`named`) from their
+    submission, others from the time at which they may start.
+    """
     start = window.end + 1 if record.start_time is None else record.start_time
     over = record.end_time is not None and record.end_time < window.start
     if not window.states:
-        known = eligible_time(record) if record.end_time is None else record.submit_time
+        known = record.submit_time if named else eligible_time(record)
         return known <= window.end and not over
     if RUNNING in window.states and start <= window.end and not over:
         return True
@@ -228,7 +234,7 @@ def _time_limit(line: Line, *, raw: bool) -> str:
 FIELDS = (
     Field("JobID", -12, lambda line: task_name(line.record)),
     Field("JobIDRaw", -12, lambda line: str(line.record.job_id)),
-    Field("JobName", 10, lambda line: line.record.name.replace('"', "`")),
+    Field("JobName", 10, lambda line: accounting_name(line.record)),
     Field("Partition", 10, lambda line: line.record.partition),
     Field("User", 9, lambda line: line.record.user),
     Field("UID", 6, lambda line: str(line.record.uid)),

@@ -16,7 +16,6 @@ DATABASE_DOWN = (
     "Connection refused\n"
     "sacctmgr: error: Sending PersistInit msg: Connection refused"
 )
-TITLES = {"user": "User", "adminlevel": "Admin", "defaultaccount": "Def Acct", "cluster": "Cluster"}
 
 
 def main(call: Call) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import NamedTuple
 
 from examples.practice.slurm.call import (
@@ -151,33 +150,14 @@ def _told_command(call: Call) -> list[str]:
 
 def _print_lines(call: Call, records: Sequence[Record], form: str, *, header: bool) -> None:
     settings = call.settings()
+    pieces = parse_format(form)
     ordered = sorted(records, key=lambda record: (record.partition, shown_state(record), record.job_id))
     if header:
-        call.out.write(_format_line(form, {letter: column.title for letter, column in COLUMNS.items()}.get) + "\n")
+        call.out.write("".join(piece.literal + piece.fit(piece.column.title) for piece in pieces) + "\n")
     for record in ordered:
         line = Line(record, settings, call.now, call.environ)
-        call.out.write(_format_line(form, partial(_column, line)) + "\n")
-
-
-def _format_line(form: str, text_of: Callable[[str], str | None]) -> str:
-    """Fill in %i, %10i (left) and %.10i (right). Letters that are not known stay as they are."""
-
-    def fill(match: re.Match[str]) -> str:
-        right, width, letter = match.groups()
-        text = text_of(letter)
-        if text is None:
-            return match[0]
-        if not width:
-            return text
-        text = text[: int(width)]
-        return text.rjust(int(width)) if right else text.ljust(int(width))
-
-    return COLUMN.sub(fill, form)
-
-
-def _column(line: Line, letter: str) -> str | None:
-    column = COLUMNS.get(letter)
-    return column.text(line) if column else None
+        words = (piece.literal + piece.fit(piece.column.text(line)) for piece in pieces)
+        call.out.write("".join(words) + "\n")
 
 
 class Column(NamedTuple):
@@ -185,6 +165,35 @@ class Column(NamedTuple):
 
     title: str
     text: Callable[[Line], str]
+
+
+class Piece(NamedTuple):
+    """A column of -o with the text in front of it. Width 0 is as wide as it takes."""
+
+    literal: str
+    column: Column
+    width: int
+    right: bool
+
+    def fit(self, text: str) -> str:
+        if not self.width:
+            return text
+        text = text[: self.width]
+        return text.rjust(self.width) if self.right else text.ljust(self.width)
+
+
+def parse_format(form: str) -> list[Piece]:
+    """Cut %i, %10i (left) and %.10i (right) out of the text between them."""
+    pieces = []
+    place = 0
+    for match in COLUMN.finditer(form):
+        right, width, letter = match.groups()
+        column = COLUMNS.get(letter)
+        if column is None:
+            raise CommandError(f"squeue: error: Invalid job format specification: {letter}")
+        pieces.append(Piece(form[place : match.start()], column, int(width or 0), bool(right)))
+        place = match.end()
+    return [*pieces, Piece(form[place:], NOTHING, 0, False)]
 
 
 def _start(line: Line) -> str:
@@ -224,6 +233,7 @@ def _reason(line: Line) -> str:
     return reason(line.record, line.now)
 
 
+NOTHING = Column("", lambda line: "")
 COLUMNS = {
     "A": Column("JOBID", lambda line: str(line.record.job_id)),
     "a": Column("ACCOUNT", lambda line: line.record.account),

@@ -73,6 +73,7 @@ class Store:
         connection = sqlite3.connect(f"{folder}/{FILE_NAME}", isolation_level=None)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = OFF")
             connection.executescript(SCHEMA)
             connection.executemany("INSERT INTO node (name) VALUES (?)", ((name,) for name in nodes))
             values = {
@@ -186,11 +187,7 @@ class Store:
 
     def in_memory_by_id(self, job_id: int) -> list[Record]:
         """What slurmctld knows of a job, or of all tasks of an array; of the array first what waits."""
-        return self._records("SELECT * FROM record WHERE in_memory AND job_id = ?", job_id) + self._records(
-            "SELECT * FROM record WHERE in_memory AND array_job_id = ? AND job_id != ? ORDER BY job_id",
-            job_id,
-            job_id,
-        )
+        return [record for record in self.accounted_by_id(job_id) if record.in_memory]
 
     def due(self, now: float) -> list[Record]:
         """Records to which something has to happen, the longest waiting first."""
@@ -210,8 +207,9 @@ class Store:
 
     def accounted_by_id(self, job_id: int) -> list[Record]:
         """Every run of a job, or of all tasks of an array."""
+        # The bare array_job_id lets SQLite use the index, which leaves out jobs that are in no array.
         return self._records("SELECT * FROM record WHERE job_id = ? ORDER BY db_index", job_id) + self._records(
-            "SELECT * FROM record WHERE array_job_id = ? AND job_id != ? ORDER BY job_id, db_index",
+            "SELECT * FROM record WHERE array_job_id AND array_job_id = ? AND job_id != ? ORDER BY job_id, db_index",
             job_id,
             job_id,
         )

@@ -62,11 +62,6 @@ class Config:
     nats_creds_file: str
     nats_nkey_seed_file: str
 
-    @property
-    def events_path(self) -> str:
-        """The folder of the event files."""
-        return self.prep_events_path
-
 
 class _Draft:
     """What was found while the settings are read: all problems are told at once."""
@@ -160,7 +155,7 @@ def _warn_of_unknown_keys(file: ConfigFile, draft: _Draft) -> None:
             draft.warnings.append(f"{key}: {REMOVED[lower]}")
         elif lower not in BY_NAME:
             nearest = difflib.get_close_matches(lower, BY_NAME, n=1)
-            hint = f"did you mean {BY_NAME[nearest[0]].key}?" if nearest else "-help lists all keys"
+            hint = f"did you mean {BY_NAME[nearest[0]].key}?" if nearest else "-settings lists all keys"
             draft.warnings.append(f"{key}: unknown key, ignored; {hint}")
 
 

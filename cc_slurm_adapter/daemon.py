@@ -160,9 +160,9 @@ class Daemon:
             on_owed=self._sender.wake,
         )
         self._watch = JobWatch(slurm, self._outbox, [sink], self._status, settings)
-        self._catch_up_from = catch_up_from(
-            self._last_run.read(), self._outbox.checkpoint(self._cluster), config.slurm_query_max_span
-        )
+        last_run = None if self._outbox.is_rebuilt else self._last_run.read()
+        checkpoint = self._outbox.checkpoint(self._cluster)
+        self._catch_up_from = catch_up_from(last_run, checkpoint, config.slurm_query_max_span)
         self._sender.start()
         self._closers.append(lambda: self._sender.stop(STOP_LIMIT))
         reconciler = Reconciler(sink, self._cluster, config.cc_poll_interval, self._items.put)
@@ -307,7 +307,8 @@ class Daemon:
         for close in reversed(self._closers):
             close()
         self._commands.close()
-        log.warning("stopped; so far: %s", self._status.counts())
+        if self._polled:
+            log.warning("stopped; so far: %s", self._status.counts())
 
 
 def _user_name() -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -138,13 +139,37 @@ class Outbox:
     def __init__(self, path: str) -> None:
         self._path = path
         self._lock = threading.Lock()
+        self.is_rebuilt = False
+        """A damaged file was set aside: what had been owed must be found out again."""
         with self._translated():
-            self._database = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
             try:
-                self._prepare()
-            except BaseException:
-                self._database.close()
+                self._database = self._opened()
+            except sqlite3.OperationalError:  # no permission, locked, disk full: the file itself may be sound
                 raise
+            except sqlite3.DatabaseError as error:
+                self._set_aside(error)
+                self._database = self._opened()
+
+    def _opened(self) -> sqlite3.Connection:
+        database = sqlite3.connect(self._path, timeout=5, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare(database)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def _set_aside(self, error: sqlite3.Error) -> None:
+        aside = f"{self._path}.damaged-{int(time.time())}"
+        log.error("the state file %s is damaged (%s): moved to %s, rebuilt from Slurm", self._path, error, aside)
+        try:
+            os.replace(self._path, aside)
+            for suffix in ("-wal", "-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._path + suffix)
+        except OSError as problem:
+            raise StateError(f"the damaged state file {self._path} cannot be moved: {problem}") from problem
+        self.is_rebuilt = True
 
     def close(self) -> None:
         """Close the file."""
@@ -296,17 +321,19 @@ class Outbox:
         """How many rows stand in each outcome."""
         return {row[0]: row[1] for row in self._read("SELECT outcome, COUNT(*) FROM message GROUP BY outcome", ())}
 
-    def _prepare(self) -> None:
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA cache_size = -2048")
-        version = self._database.execute("PRAGMA user_version").fetchone()[0]
+    def _prepare(self, database: sqlite3.Connection) -> None:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA cache_size = -2048")
+        version = database.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
-            self._database.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            database.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
         elif version != SCHEMA_VERSION:
             raise StateError(
                 f"the state file {self._path} has the format {version}, this version knows {SCHEMA_VERSION}:"
                 " use the version that wrote it, or move the file away (jobs are then read from Slurm again)"
             )
+        database.execute("SELECT COUNT(*) FROM run").fetchone()
+        database.execute("SELECT COUNT(*) FROM message").fetchone()
 
     def _read(self, question: str, values: tuple[object, ...]) -> list[Any]:
         with self._translated(), self._lock:

@@ -34,7 +34,12 @@ def _complaint(user: str, level: str | None, setup: Setup) -> str:
     hidden = "other users' job scripts"
     if setup.private_data not in ("", "none", "(null)"):
         hidden += f" and, by PrivateData={setup.private_data}, their jobs"
+    if level is None:
+        return (
+            f"the user {user} is not known to Slurm's accounting, which hides {hidden}:"
+            f" run sacctmgr add user {user} account=root adminlevel=operator"
+        )
     return (
-        f"the user {user} has the AdminLevel {level or 'of an unknown user'} in Slurm, which hides {hidden}:"
-        f" run sacctmgr add user {user} account=root adminlevel=operator"
+        f"the user {user} has the AdminLevel {level} in Slurm, which hides {hidden}:"
+        f" run sacctmgr modify user {user} set adminlevel=operator"
     )

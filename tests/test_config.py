@@ -104,7 +104,7 @@ def test_defaults_are_those_of_the_existing_adapter() -> None:
     assert str(config.prep_sock_connect_path) == "/run/cc-slurm-adapter/daemon.sock"
     assert config.last_run_path == "/var/lib/cc-slurm-adapter/lastrun"
     assert config.state_path == "/var/lib/cc-slurm-adapter/state.sqlite"
-    assert config.prep_events_path == config.events_path == "/var/lib/cc-slurm-adapter/events"
+    assert config.prep_events_path == config.prep_events_path == "/var/lib/cc-slurm-adapter/events"
     assert (config.slurm_poll_interval, config.slurm_query_delay) == (60, 1)
     assert (config.slurm_query_max_span, config.slurm_max_retries, config.cc_poll_interval) == (604800, 10, 21600)
     assert config.cc_rest_submit_jobs is True
@@ -115,10 +115,10 @@ def test_defaults_are_those_of_the_existing_adapter() -> None:
 
 def test_state_lies_beside_last_run_unless_told_otherwise() -> None:
     config, _ = parse_config({**NEEDED, "lastRunPath": "/data/cc/last"})
-    assert (config.state_path, config.events_path) == ("/data/cc/state.sqlite", "/data/cc/events")
+    assert (config.state_path, config.prep_events_path) == ("/data/cc/state.sqlite", "/data/cc/events")
 
     config, _ = parse_config({**NEEDED, "statePath": "/s/db", "prepEventsPath": "/e/v"})
-    assert (config.state_path, config.events_path) == ("/s/db", "/e/v")
+    assert (config.state_path, config.prep_events_path) == ("/s/db", "/e/v")
 
 
 def test_table_and_dataclass_have_the_same_fields_and_secrets() -> None:
@@ -157,7 +157,7 @@ def test_both_names_of_the_retries() -> None:
 
 def test_unknown_key_names_the_nearest() -> None:
     assert "did you mean slurmPollInterval?" in only_warning(slurmPolInterval=5)
-    assert "-help lists all keys" in only_warning(xyzzy=5)
+    assert "-settings lists all keys" in only_warning(xyzzy=5)
 
 
 def test_removed_key_says_what_to_use() -> None:
@@ -283,7 +283,7 @@ def test_nothing_to_report_to_is_an_error() -> None:
 
 def test_relative_paths_are_taken_with_a_warning() -> None:
     config, warnings = parse_config({**NEEDED, "lastRunPath": "state/last", "prepSockListenPath": "unix:d.sock"})
-    assert config.events_path == "state/events"
+    assert config.prep_events_path == "state/events"
     assert [warning.partition(":")[0] for warning in warnings] == ["prepSockListenPath", "lastRunPath"]
 
 

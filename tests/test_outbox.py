@@ -185,8 +185,27 @@ def test_a_state_file_of_another_format_is_refused(tmp_path: Path) -> None:
         Outbox(str(path))
 
 
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [b"no database at all " * 100, b"SQLite format 3\0" + b"\7" * 8000])
+def test_a_damaged_file_is_set_aside_and_a_new_one_begun(
+    tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "state.sqlite"
-    path.write_text("no database at all " * 100, encoding="ascii")
+    path.write_bytes(damage)
+    outbox = Outbox(str(path))
+    assert outbox.is_rebuilt
+    owe(outbox, (FIRST, Kind.START))
+    outbox.close()
+    (aside,) = tmp_path.glob("state.sqlite.damaged-*")
+    assert aside.read_bytes() == damage
+    assert "rebuilt from Slurm" in caplog.text
+
+
+def test_a_sound_file_is_not_rebuilt(outbox: Outbox) -> None:
+    assert not outbox.is_rebuilt
+
+
+def test_a_file_that_cannot_be_opened_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "state.sqlite").mkdir()
     with pytest.raises(StateError, match="state file"):
-        Outbox(str(path))
+        Outbox(str(tmp_path / "state.sqlite"))
+    assert (tmp_path / "state.sqlite").is_dir()

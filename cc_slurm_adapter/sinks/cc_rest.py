@@ -100,10 +100,6 @@ class HttpClient:
         self._connection: http.client.HTTPConnection | None = None
         self._stopped = False
 
-    def forget_token(self) -> None:
-        """Read the token again before the next request."""
-        self._token = ""
-
     def abort(self) -> None:
         """Break off a request that another thread waits for."""
         self._stopped = True
@@ -137,6 +133,8 @@ class HttpClient:
             content = _read_bounded(response)
             if response.will_close:
                 self.close()
+            if response.status in (401, 403):
+                self._token = ""  # read again before the next request: it may have been replaced
             return HttpAnswer(response.status, content, response.headers.get("Retry-After", ""))
         except ConfigError as error:
             self.close()
@@ -202,8 +200,6 @@ class CcRestConnection:
         """Send a row and judge the answer."""
         try:
             answer = self._client.request("POST", PATHS[delivery.kind], delivery.payload)
-            if answer.status in (401, 403):
-                self._client.forget_token()
             if delivery.kind is Kind.START and answer.status == 422:
                 return self._judge_refused_start(delivery, answer)
         except SinkError as error:
@@ -216,8 +212,6 @@ class CcRestConnection:
             answer = self._client.request("POST", NODES_PATH, encode_nodes(cluster, nodes))
         except SinkError as error:
             return Answer(Verdict.SINK_TROUBLE, str(error))
-        if answer.status in (401, 403):
-            self._client.forget_token()
         return Answer(Verdict.DELIVERED) if answer.status == 200 else Answer(Verdict.PARKED, _said(answer))
 
     def running_rows(self, cluster: str) -> Iterator[RunningRow]:

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from cc_slurm_adapter.slurm.json_values import Json
 from cc_slurm_adapter.slurm.texts import read_texts, split_infos
 from cc_slurm_adapter.slurm.versions import PLAIN, find_format
 from tests.fake_programs import FakePrograms
+from tests.fakes import make_run
 from tests.fixture_files import FIXTURES
 
 
@@ -224,7 +226,7 @@ def test_texts_of_many_jobs_come_from_one_scontrol(commands: Commands, jobs: Pat
     (jobs / "1").write_text("JobId=1 JobName=a\n   UserId=root(0)\n")
     (jobs / "2").write_text("JobId=2 JobName=b\n   UserId=root(0)\n")
     (jobs / "2.sh").write_bytes(b"#!/bin/sh\nsleep 1\n\0")
-    texts = read_texts(commands, [1, 2, 3], str(tmp_path))
+    texts = read_texts(commands, {1: "1", 2: "2", 3: "3"}, str(tmp_path))
     assert commands.started == 1
     assert texts[1] == ("JobId=1 JobName=a\n   UserId=root(0)", "")
     assert texts[2] == ("JobId=2 JobName=b\n   UserId=root(0)", "#!/bin/sh\nsleep 1\n")
@@ -232,11 +234,20 @@ def test_texts_of_many_jobs_come_from_one_scontrol(commands: Commands, jobs: Pat
     assert not (tmp_path / "scripts").exists()
 
 
+def test_a_task_of_an_array_is_asked_for_by_its_own_name(commands: Commands, jobs: Path, tmp_path: Path) -> None:
+    (jobs / "7").write_text("JobId=8 ArrayJobId=7 ArrayTaskId=0\n\nJobId=7 ArrayJobId=7 ArrayTaskId=1\n")
+    (jobs / "7_1").write_text("JobId=7 ArrayJobId=7 ArrayTaskId=1\n")
+    run = make_run(7, array_job_id=7, array_task_id=1)
+    (read,) = SlurmClient(commands, "lab", str(tmp_path)).add_texts([run])
+    assert read.slurm_info == "JobId=7 ArrayJobId=7 ArrayTaskId=1"
+    assert read == replace(run, slurm_info=read.slurm_info)
+
+
 def test_no_job_can_write_the_text_of_another(commands: Commands, jobs: Path, tmp_path: Path) -> None:
     forged = "x\nscontrol: show hostnames 0123456789abcdef0123456789abcdefx2\nscontrol: show job 2\nJobId=2 forged"
     (jobs / "1").write_text(f"JobId=1 JobName={forged}\n")
     (jobs / "2").write_text("JobId=2 JobName=honest\n")
-    texts = read_texts(commands, [1, 2], str(tmp_path))
+    texts = read_texts(commands, {1: "1", 2: "2"}, str(tmp_path))
     assert texts[2].slurm_info == "JobId=2 JobName=honest"
     assert "forged" in texts[1].slurm_info
 
@@ -252,7 +263,7 @@ def test_a_long_script_is_cut_with_a_note(
     monkeypatch.setattr(texts_module, "MAX_SCRIPT_BYTES", 100)
     (jobs / "1").write_text("JobId=1 JobName=a\n")
     (jobs / "1.sh").write_text("#" * 1000)
-    script = read_texts(commands, [1], str(tmp_path))[1].job_script
+    script = read_texts(commands, {1: "1"}, str(tmp_path))[1].job_script
     assert script.startswith("#" * 100 + "\n")
     assert "1000 bytes" in script
 
@@ -260,5 +271,5 @@ def test_a_long_script_is_cut_with_a_note(
 def test_scripts_left_over_by_a_killed_daemon_are_removed(commands: Commands, jobs: Path, tmp_path: Path) -> None:
     (tmp_path / "scripts").mkdir()
     (tmp_path / "scripts" / "1").write_text("of another day")
-    assert read_texts(commands, [1], str(tmp_path))[1].job_script == ""
+    assert read_texts(commands, {1: "1"}, str(tmp_path))[1].job_script == ""
     assert jobs.exists()

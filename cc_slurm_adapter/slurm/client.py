@@ -82,12 +82,13 @@ class SlurmClient:
     def add_texts(self, runs: list[Run]) -> list[Run]:
         """The same runs with slurmInfo and job script, as far as Slurm still has them."""
         added = []
-        for chunk in _chunks((run.key.job_id for run in runs), CHUNK):
-            texts = read_texts(self._commands, chunk, self._state_folder)
-            for run in runs:
-                if run.key.job_id in texts:
-                    found = texts[run.key.job_id]
-                    added.append(replace(run, slurm_info=found.slurm_info, job_script=found.job_script))
+        for at in range(0, len(runs), CHUNK):
+            chunk = runs[at : at + CHUNK]
+            names = {run.key.job_id: _scontrol_name(run) for run in chunk}
+            texts = read_texts(self._commands, names, self._state_folder)
+            for run in chunk:
+                found = texts[run.key.job_id]
+                added.append(replace(run, slurm_info=found.slurm_info, job_script=found.job_script))
         return added
 
     def ended_between(self, since: int, until: int) -> list[AccountedEnd]:
@@ -201,6 +202,13 @@ def parse_listing(text: str) -> list[Sighting]:
         ended = phase is Phase.ENDED
         sightings.append(Sighting(int(columns[0]), phase, start, end if ended else None, end_state, columns[1]))
     return sightings
+
+
+def _scontrol_name(run: Run) -> str:
+    """What scontrol calls this very job: for an array's task not the id, which can be that of the whole array."""
+    if run.array_job_id is not None and run.array_task_id is not None:
+        return f"{run.array_job_id}_{run.array_task_id}"
+    return str(run.key.job_id)
 
 
 def _id_or_zero(job: Json) -> int:

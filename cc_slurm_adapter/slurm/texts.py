@@ -10,6 +10,7 @@ import logging
 import re
 import secrets
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from cc_slurm_adapter.slurm.commands import Commands
 log = logging.getLogger(__name__)
 
 MAX_SCRIPT_BYTES = 1024 * 1024
-_ANSWER = re.compile(r"x(\d+)\n(?:scontrol: )?(?:show job \d+\n)?(JobId=)")
+_ANSWER = re.compile(r"x(\d+)\n(?:scontrol: )?(?:show job \S+\n)?(JobId=)")
 CUT_NOTE = "\n[cut by cc-slurm-adapter: the script has {size} bytes, the limit is {limit}]\n"
 
 
@@ -29,8 +30,9 @@ class Texts(NamedTuple):
     job_script: str
 
 
-def read_texts(commands: Commands, job_ids: list[int], folder: str) -> dict[int, Texts]:
-    """Texts by job id. `folder` is the state folder: scripts pass through a private one in it. Raises SlurmError."""
+def read_texts(commands: Commands, names: Mapping[int, str], folder: str) -> dict[int, Texts]:
+    """Texts by job id. `names` has what scontrol calls each job: for an array's task <array>_<task>, since the id of
+    the array's last task is also that of the whole array, and gets the texts of all tasks. `folder` is the state folder: scripts pass through a private one in it. Raises SlurmError."""
     marker = secrets.token_hex(16)
     private = Path(folder) / "scripts"
     shutil.rmtree(private, ignore_errors=True)  # left over when the daemon was killed in here
@@ -39,17 +41,17 @@ def read_texts(commands: Commands, job_ids: list[int], folder: str) -> dict[int,
     except OSError as error:
         log.warning("job scripts are left out: %s cannot be made: %s", private, error)
     try:
-        answer = commands.run(["scontrol"], stdin=_questions(job_ids, marker, private).encode())
+        answer = commands.run(["scontrol"], stdin=_questions(names, marker, private).encode())
         infos = split_infos(answer.output.decode("utf-8", errors="replace"), marker)
-        return {job_id: Texts(infos.get(job_id, ""), _read_script(private / str(job_id))) for job_id in job_ids}
+        return {job_id: Texts(infos.get(job_id, ""), _read_script(private / str(job_id))) for job_id in names}
     finally:
         shutil.rmtree(private, ignore_errors=True)
 
 
-def _questions(job_ids: list[int], marker: str, private: Path) -> str:
+def _questions(names: Mapping[int, str], marker: str, private: Path) -> str:
     lines = []
-    for job_id in job_ids:
-        lines += [f"show hostnames {marker}x{job_id}", f"show job {job_id}"]
+    for job_id, name in names.items():
+        lines += [f"show hostnames {marker}x{job_id}", f"show job {name}"]
         lines += [f"show hostnames {marker}", f"write batch_script {job_id} {private}/{job_id}"]
     return "".join(f"{line}\n" for line in lines)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,8 +18,6 @@ from .slurm_jobs import (
 )
 
 if TYPE_CHECKING:
-    from examples.practice.cc_backend import JobRow, NodeReport
-
     from .installation import Installation
     from .slurm_lab import SlurmLab
 
@@ -63,11 +62,8 @@ class Campaign(NamedTuple):
     short: list[int]
     running: dict[int, RunningJob]
     ended: dict[int, EndedJob]
-    rows: list[JobRow]
-    node_states: dict[tuple[str, str], NodeReport]
-
-    def rows_of(self, job_id: int) -> list[JobRow]:
-        return [row for row in self.rows if row.job_id == job_id]
+    installed: Installation
+    """Its daemon has ended, cc-backend's rows are still there."""
 
 
 def run_campaign(installed: Installation) -> Campaign:
@@ -80,11 +76,11 @@ def run_campaign(installed: Installation) -> Campaign:
     cancel(lab, [never_ran, *jobs["cancelled"]])
     short = [submit(lab, SHORT) for _ in range(SHORT_JOBS)]
     ended = wait_until_ended(lab, [never_ran, *short, *running])
-    installed.wait_for_stops([*short, *running], seconds=15)
+    with contextlib.suppress(AssertionError):  # the tests say which ones are missing, each for itself
+        installed.wait_for_stops([*short, *running], seconds=15)
     installed.kill()
     clear_queue(lab)
-    backend = installed.backend
-    return Campaign(jobs, never_ran, short, running, ended, backend.rows, backend.node_states)
+    return Campaign(jobs, never_ran, short, running, ended, installed)
 
 
 def watch(lab: SlurmLab, submitted: dict[int, str]) -> tuple[dict[str, list[int]], dict[int, RunningJob]]:

@@ -6,6 +6,7 @@ after that, the lab mounts its own folders over the places that change.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -79,13 +80,19 @@ useradd --system --groups slurm cc-slurm-adapter
 
 def make_chroot(suite: Suite, folder: Path) -> Path:
     """Gives the chroot of `suite` below `folder`, made now if it is not there; takes about a minute."""
+    if os.geteuid() != 0:
+        raise LabError("a chroot with Slurm can only be made and used by root")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{suite.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return find_or_make(suite, folder)
+
+
+def find_or_make(suite: Suite, folder: Path) -> Path:
     root = folder / suite.name
     stamp = root / ".recipe"
     if stamp.exists() and stamp.read_text(encoding="ascii") == recipe(suite):
         return root
-    if os.geteuid() != 0:
-        raise LabError("a chroot with Slurm can only be made by root")
-    folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / f"{suite.name}.unfinished"
     remove_tree(unfinished)
     fill(suite, unfinished, folder)
@@ -107,7 +114,8 @@ def remove_tree(root: Path) -> None:
     mounted = [line.split()[1] for line in mounts if line.split()[1].startswith(f"{root}/")]
     if mounted:
         raise LabError(f"{root} is not removed: {mounted[0]} is mounted in it")
-    shutil.rmtree(root, ignore_errors=False) if root.exists() else None
+    if root.exists():
+        shutil.rmtree(root)
 
 
 def fill(suite: Suite, root: Path, folder: Path) -> None:

@@ -37,7 +37,7 @@ class Installation:
     Use it in a `with` block: at its end daemon and cc-backend are gone.
     """
 
-    def __init__(self, lab: SlurmLab, log: Path, **settings: Any) -> None:
+    def __init__(self, lab: SlurmLab, log: Path) -> None:
         self.lab = lab
         self.log = log
         self.backend = CcBackend()
@@ -46,7 +46,7 @@ class Installation:
         self._process: subprocess.Popen[bytes] | None = None
         for folder in (STATE_FOLDER, RUN_FOLDER):
             empty(lab.path(folder))
-        self._write_config(settings)
+        self.configure()
 
     def __enter__(self) -> Installation:
         return self
@@ -55,7 +55,8 @@ class Installation:
         self.kill()
         self.server.close()
 
-    def _write_config(self, settings: dict[str, Any]) -> None:
+    def configure(self, **settings: Any) -> None:
+        """Writes config.json; `settings` are added to what every test here has."""
         config = {
             "ccRestUrl": self.server.url,
             "ccRestJwt": DEFAULT_TOKEN,
@@ -108,15 +109,22 @@ class Installation:
         path = STATE_FOLDER / "lastrun"
         self.lab.output("touch", str(path), user=USER)
 
-    def wait_for_stops(self, job_ids: Iterable[int], seconds: float) -> bool:
-        """Waits until cc-backend knows of every job that it is over; whether it came to that."""
+    def wait_for_stops(self, job_ids: Iterable[int], seconds: float) -> None:
+        """Waits until cc-backend knows of every job that it is over; fails if it does not come to that."""
         wanted = set(job_ids)
-        return self.backend.wait_for(lambda: wanted <= self.stopped(), seconds)
+        self.backend.wait_for(lambda: wanted <= self.stopped(), seconds)
+        missing = wanted - self.stopped()
+        assert not missing, f"no stop of jobs {sorted(missing)}, the daemon's words:\n{self.said_about(missing)}"
 
-    def wait_for_starts(self, job_ids: Iterable[int], seconds: float) -> bool:
-        """Waits until cc-backend has a row of every job; whether it came to that."""
+    def wait_for_starts(self, job_ids: Iterable[int], seconds: float) -> None:
+        """Waits until cc-backend has a row of every job; fails if it does not come to that."""
         wanted = set(job_ids)
-        return self.backend.wait_for(lambda: wanted <= {row.job_id for row in self.backend.rows}, seconds)
+        self.backend.wait_for(lambda: wanted <= self.started(), seconds)
+        missing = wanted - self.started()
+        assert not missing, f"no start of jobs {sorted(missing)}, the daemon's words:\n{self.said_about(missing)}"
+
+    def started(self) -> set[int]:
+        return {row.job_id for row in self.backend.rows}
 
     def stopped(self) -> set[int]:
         return {row.job_id for row in self.backend.rows if row.stop_time is not None}
@@ -124,8 +132,14 @@ class Installation:
     def only_row(self, job_id: int) -> JobRow:
         """The row of a job that must have exactly one."""
         rows = self.backend.rows_of(job_id)
-        assert len(rows) == 1, f"{len(rows)} rows of job {job_id}; the daemon's last words:\n{tail(self.log)}"
+        assert len(rows) == 1, f"{len(rows)} rows of job {job_id}, the daemon's words:\n{self.said_about([job_id])}"
         return rows[0]
+
+    def said_about(self, job_ids: Iterable[int]) -> str:
+        """The lines of the daemon's log that name one of these jobs, and its last ones."""
+        names = tuple(f"job {job_id} " for job_id in job_ids)
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join([line for line in lines if any(name in line for name in names)] + ["...", tail(self.log)])
 
 
 def empty(folder: Path) -> None:

@@ -6,6 +6,7 @@ namespaces, so each run begins with an empty cluster and nothing is left behind.
 
 from __future__ import annotations
 
+import random
 import shutil
 import socket
 import subprocess
@@ -253,11 +254,11 @@ class SlurmLab:
 
 
 def free_ports() -> int:
-    """The first of ten neighbouring ports of 127.0.0.1 that nobody uses."""
-    for first in range(21000, 31000, 10):
+    """The first of ten neighbouring ports of 127.0.0.1 that nobody uses; two labs may look at the same time."""
+    for first in random.sample(range(21000, 31000, 10), 100):
         if all(is_free(first + offset) for offset in range(10)):
             return first
-    raise LabError("no ten free ports between 21000 and 31000")
+    raise LabError("no ten neighbouring free ports were found between 21000 and 31000")
 
 
 def is_free(port: int) -> bool:

@@ -31,8 +31,12 @@ class Texts(NamedTuple):
 
 
 def read_texts(commands: Commands, names: Mapping[int, str], folder: str) -> dict[int, Texts]:
-    """Texts by job id. `names` has what scontrol calls each job: for an array's task <array>_<task>, since the id of
-    the array's last task is also that of the whole array, and gets the texts of all tasks. `folder` is the state folder: scripts pass through a private one in it. Raises SlurmError."""
+    """Texts by job id. Raises SlurmError.
+
+    `names` has what scontrol calls each job: for a task of an array <array>_<task>, because the last
+    task has the id of the whole array, which stands for all tasks. `folder` is the state folder:
+    scripts pass through a private one in it.
+    """
     marker = secrets.token_hex(16)
     private = Path(folder) / "scripts"
     shutil.rmtree(private, ignore_errors=True)  # left over when the daemon was killed in here

@@ -1,4 +1,4 @@
-"""Hook events that wait until Slurm shows what they announced: asked at once, and again a little later each time."""
+"""Hook events that wait until Slurm shows what they announced: asked about soon, and again a little later each time."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from cc_slurm_adapter.job import HookEvent
 
-WAITS = (0.0, 0.2, 0.5, 1.0, 2.0)
-"""Seconds before each question; the last one again and again."""
+PROLOG_WAIT = 0.05
+"""Seconds before the first question after a prolog: while it runs the job is still CONFIGURING. Epilogs ask at once."""
+WAITS = (0.2, 0.5, 1.0, 2.0)
+"""Seconds before each further question; the last one again and again."""
 
 
 @dataclass
@@ -29,8 +31,9 @@ class HookQueue:
         self._waiting: dict[tuple[int, bool], _Waiting] = {}
 
     def add(self, event: HookEvent, now: float) -> None:
-        """An event arrived: its job is to be looked at now."""
-        self._waiting[event.job_id, event.is_end] = _Waiting(event, now, 0)
+        """An event arrived."""
+        due = now if event.is_end else now + PROLOG_WAIT
+        self._waiting[event.job_id, event.is_end] = _Waiting(event, due, 0)
 
     def due(self, now: float) -> list[int]:
         """Jobs to look at now."""
@@ -51,7 +54,7 @@ class HookQueue:
                 if is_settled(waiting.event) or waiting.tries >= self._max_tries:
                     del self._waiting[job_id, is_end]
                 else:
-                    waiting.due = now + WAITS[min(waiting.tries, len(WAITS) - 1)]
+                    waiting.due = now + WAITS[min(waiting.tries, len(WAITS)) - 1]
 
     def put_off(self, until: float) -> None:
         """Slurm gives no answer: ask for nothing before then, without counting a try. New events still ask at once."""

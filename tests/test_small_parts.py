@@ -39,9 +39,9 @@ def test_an_event_is_asked_for_again_a_little_later_each_time() -> None:
     now = 100.0
     while hooks.next_due() is not None:
         now = hooks.next_due() or 0
-        asked.append(round(now - 100, 1))
+        asked.append(round(now - 100, 2))
         hooks.looked_at(hooks.due(now), now, lambda _: len(asked) == 6)
-    assert asked == [0.0, 0.2, 0.7, 1.7, 3.7, 5.7]
+    assert asked == [0.05, 0.25, 0.75, 1.75, 3.75, 5.75]
 
 
 def test_an_event_that_never_fits_is_given_up() -> None:
@@ -58,6 +58,7 @@ def test_prolog_and_epilog_of_a_job_wait_each_for_itself_and_are_asked_together(
     hooks.add(EPILOG, 0.0)
     assert hooks.due(0.0) == [1]
     hooks.looked_at([1], 0.0, lambda event: not event.is_end)
+    assert hooks.due(0.1) == []
     assert hooks.due(0.2) == [1]
     hooks.looked_at([1], 0.2, lambda event: event.is_end)
     assert hooks.next_due() is None
@@ -68,7 +69,7 @@ def test_while_slurm_gives_no_answer_only_new_events_ask() -> None:
     hooks.add(PROLOG, 0.0)
     hooks.put_off(30.0)
     assert hooks.due(29.0) == []
-    hooks.add(HookEvent(2, "prolog_slurmctld", 0), 10.0)
+    hooks.add(HookEvent(2, "epilog_slurmctld", 0), 10.0)
     assert hooks.due(10.0) == [2]
 
 

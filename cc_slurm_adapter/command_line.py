@@ -42,7 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("-config", "--config", metavar="PATH", help=f"the configuration file (default: {DEFAULT_CONFIG_PATH})")
     add("-daemon", "--daemon", action="store_true", help="run the daemon in the foreground, as systemd wants it")
-    add("-debug", "--debug", metavar="N", type=int, default=2, choices=range(6), help=DEBUG_HELP)
+    add("-debug", "--debug", metavar="N", type=int, default=2, help=DEBUG_HELP)
     add("-settings", "--settings", action="store_true", help="list the keys of the configuration with their defaults")
     add("-version", "--version", action="store_true", help="print the version and what this file consists of")
     add("-help", "--help", "-h", action="help", help="print this")
@@ -80,7 +80,7 @@ def _run_daemon(arguments: argparse.Namespace) -> None:
     from cc_slurm_adapter import log
     from cc_slurm_adapter.config import load_config
 
-    log.set_up(arguments.debug)
+    log.set_up(min(max(arguments.debug, 0), 5))
     config, warnings = load_config(arguments.config or DEFAULT_CONFIG_PATH, explicit=arguments.config is not None)
     for warning in warnings:
         log.warn(warning)

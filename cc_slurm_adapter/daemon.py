@@ -15,7 +15,7 @@ from cc_slurm_adapter import __version__
 from cc_slurm_adapter.backoff import Backoff
 from cc_slurm_adapter.config import Config, read_prep_secret, read_token
 from cc_slurm_adapter.errors import AdapterError, CommandCancelled, CommandMissing, SinkError, SlurmError, StateError
-from cc_slurm_adapter.hook_queue import HookQueue
+from cc_slurm_adapter.hook_queue import MAX_WAITING, HookQueue
 from cc_slurm_adapter.intake import Intake
 from cc_slurm_adapter.job import HookEvent
 from cc_slurm_adapter.job_watch import JobWatch, WatchSettings
@@ -63,12 +63,14 @@ class Daemon:
         self._commands = Commands({"SLURM_CONF": config.slurm_conf} if config.slurm_conf else {})
         self._hooks = HookQueue(config.slurm_max_retries)
         self._pid_file = PidFile(config.pid_file_path)
+        self._state_lock = PidFile(f"{config.state_path}.lock")
         self._last_run = LastRun(config.last_run_path)
         self._slurm_backoff = Backoff(FIRST_RETRY, LONGEST_RETRY, jitter=lambda: 1.0)
         self._next_poll = 0.0
         self._catch_up_from = 0
         self._catching_up: Iterator[int] | None = None
         self._pass_began = 0.0
+        self._is_up = False
         self._polled = False
         self._running_rows: list[RunningRow] | None = None
         self._next_tidying = 0.0
@@ -103,9 +105,11 @@ class Daemon:
     def _startup(self) -> bool:
         """Set everything up, in the order in which a mistake is best told. False when a stop came before the end."""
         os.umask(0o077)  # the state holds job scripts
-        self._pid_file.acquire()
-        self._closers.append(self._pid_file.release)
+        for lock in (self._pid_file, self._state_lock):
+            self._closers.append(lock.release)
+        self._pid_file.lock()
         folder = check_state_folder(self._config.last_run_path)
+        self._state_lock.lock()
         self._outbox = Outbox(self._config.state_path)
         self._closers.append(self._outbox.close)
         setup = self._wait_for_slurm()
@@ -114,8 +118,11 @@ class Daemon:
         self._cluster = self._config.cluster_name or setup.cluster
         slurm = SlurmClient(self._commands, self._cluster, folder)
         warn_of_missing_rights(slurm, setup, _user_name())
-        self._start_sink(slurm, setup)
         self._start_intake(setup)
+        self._start_sink(slurm, setup)
+        for lock in (self._pid_file, self._state_lock):
+            lock.publish()
+        self._is_up = True
         log.warning(
             "cc-slurm-adapter %s reports the cluster %s (Slurm %s) to %s",
             __version__,
@@ -192,13 +199,20 @@ class Daemon:
             address=config.prep_sock_listen_path,
             events_path=config.prep_events_path,
             cluster=setup.cluster,
-            deliver=self._items.put,
+            deliver=self._take_event,
             slurm_user=setup.slurm_user,
             secret=read_prep_secret(config),
             allow=config.prep_allow,
         )
         self._closers.append(intake.stop)
         intake.start()
+
+    def _take_event(self, event: HookEvent) -> None:
+        """Called by the intake's thread. A flood must not fill the memory while the main loop waits for Slurm."""
+        if self._items.qsize() < 2 * MAX_WAITING:
+            self._items.put(event)
+        else:
+            self._status.count("hook_events_left_to_polls")
 
     def _main_loop(self) -> None:
         while not self._stopping:
@@ -230,10 +244,12 @@ class Daemon:
 
     def _take(self, item: Item) -> None:
         if isinstance(item, HookEvent):
-            self._hooks.add(item, time.monotonic())
             self._status.count("hook_events")
+            if not self._hooks.add(item, time.monotonic()):
+                self._status.count("hook_events_left_to_polls")
         elif isinstance(item, Reload):
-            self._reload()
+            if self._is_up:
+                self._reload()
         elif isinstance(item, list):
             self._running_rows = item
 
@@ -247,9 +263,9 @@ class Daemon:
         job_ids = self._hooks.due(time.monotonic())
         if not job_ids:
             return
-        self._watch.look_at(job_ids)
+        known = self._watch.look_at(job_ids)
         self._hooks.looked_at(
-            job_ids, time.monotonic(), lambda event: self._watch.is_settled(event.job_id, over=event.is_end)
+            job_ids, time.monotonic(), lambda event: self._watch.is_settled(event.job_id, over=event.is_end), known
         )
 
     def _poll(self) -> None:

@@ -101,10 +101,13 @@ class JobWatch:
         nodes = [node for node in self._slurm.node_states() if not (pattern and pattern.search(node.hostname))]
         return [replace(node, jobs_running=jobs[node.hostname]) for node in nodes]
 
-    def look_at(self, job_ids: Iterable[int]) -> None:
-        """Ask for some jobs only, as a hook event tells to. Raises SlurmError."""
+    def look_at(self, job_ids: Iterable[int]) -> set[int]:
+        """Ask for some jobs only, as hook events tell to; returns those that slurmctld knows. Raises SlurmError."""
+        known: set[int] = set()
         for details in self._details(set(job_ids)):
+            known |= {run.key.job_id for run in details.runs}
             self._take_details(details, details.runs)
+        return known
 
     def is_settled(self, job_id: int, *, over: bool) -> bool:
         """Whether a job stands where its event says: its start owed, or for an epilog no run of it open any more."""

@@ -12,47 +12,70 @@ from cc_slurm_adapter.errors import AlreadyRunning, StateError
 
 
 class PidFile:
-    """Held while the daemon runs. The lock counts: neither a stale nor a recycled pid blocks a start."""
+    """Held while the daemon runs. The lock counts: neither a stale nor a recycled pid blocks a start.
+
+    `lock()` leaves a file that is there as it is, since it may be another program's, in case this start
+    is refused later; `publish()` writes the pid into it once all else has been had.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._fd = -1
+        self._is_ours = False
 
-    def acquire(self) -> None:
-        """Lock the file and write the own pid. Raises AlreadyRunning or StateError."""
-        while True:
+    def lock(self) -> None:
+        """Lock the file. Raises AlreadyRunning or StateError."""
+        while self._fd < 0:
+            existed = Path(self._path).exists()
             fd = self._open()
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                pid = os.read(fd, 20).decode("ascii", errors="replace").strip() or "unknown"
+                self._lock(fd)
+            except BaseException:
                 os.close(fd)
-                raise AlreadyRunning(
-                    f"a daemon runs already with the pid {pid} (it holds {self._path}):"
-                    " stop it first, or give this one another pidFilePath and lastRunPath"
-                ) from None
-            if self._is_still_there(fd):
-                break
-            os.close(fd)  # its holder removed it between our open and our lock
-        os.fchmod(fd, 0o644)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-        self._fd = fd
+                raise
+            if not self._is_still_there(fd):
+                os.close(fd)  # its holder removed it between our open and our lock
+                continue
+            self._fd = fd
+            if not existed:
+                self.publish()
+
+    def publish(self) -> None:
+        """Write the own pid."""
+        self._is_ours = True
+        os.fchmod(self._fd, 0o644)
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         """Remove the file and give the lock back."""
         if self._fd >= 0:
-            with contextlib.suppress(FileNotFoundError):
-                Path(self._path).unlink()
+            if self._is_ours:
+                with contextlib.suppress(FileNotFoundError):
+                    Path(self._path).unlink()
             os.close(self._fd)
             self._fd = -1
+
+    def _lock(self, fd: int) -> None:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.read(fd, 20).decode("ascii", errors="replace").strip() or "unknown"
+            raise AlreadyRunning(
+                f"a daemon runs already with the pid {pid} (it holds {self._path}):"
+                " stop it first, or give this one another pidFilePath and lastRunPath"
+            ) from None
+        except OSError as error:
+            raise StateError(
+                f"{self._path} cannot be locked: {error.strerror}: is its file system a local one?"
+            ) from error
 
     def _open(self) -> int:
         try:
             return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise StateError(
-                f"pidFilePath {self._path} cannot be written: {error.strerror}: make its folder and give it to the"
+                f"{self._path} cannot be written: {error.strerror}: make its folder and give it to the"
                 " daemon's user (in a systemd unit: RuntimeDirectory=cc-slurm-adapter)"
             ) from error
 

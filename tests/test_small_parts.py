@@ -12,7 +12,7 @@ import pytest
 
 from cc_slurm_adapter.backoff import Backoff
 from cc_slurm_adapter.errors import AlreadyRunning, StateError
-from cc_slurm_adapter.hook_queue import HookQueue
+from cc_slurm_adapter.hook_queue import AT_ONCE, MAX_WAITING, HookQueue
 from cc_slurm_adapter.job import HookEvent
 from cc_slurm_adapter.open_runs import OpenRuns
 from cc_slurm_adapter.outbox import KnownRun, Stage
@@ -40,15 +40,15 @@ def test_an_event_is_asked_for_again_a_little_later_each_time() -> None:
     while hooks.next_due() is not None:
         now = hooks.next_due() or 0
         asked.append(round(now - 100, 2))
-        hooks.looked_at(hooks.due(now), now, lambda _: len(asked) == 6)
+        hooks.looked_at(hooks.due(now), now, lambda _: len(asked) == 6, {1})
     assert asked == [0.05, 0.25, 0.75, 1.75, 3.75, 5.75]
 
 
 def test_an_event_that_never_fits_is_given_up() -> None:
     hooks = HookQueue(max_tries=2)
     hooks.add(PROLOG, 0.0)
-    hooks.looked_at([1], 0.0, lambda _: False)
-    hooks.looked_at([1], 1.0, lambda _: False)
+    hooks.looked_at([1], 0.1, lambda _: False, {1})
+    hooks.looked_at([1], 1.0, lambda _: False, {1})
     assert hooks.next_due() is None
 
 
@@ -57,11 +57,26 @@ def test_prolog_and_epilog_of_a_job_wait_each_for_itself_and_are_asked_together(
     hooks.add(PROLOG, 0.0)
     hooks.add(EPILOG, 0.0)
     assert hooks.due(0.0) == [1]
-    hooks.looked_at([1], 0.0, lambda event: not event.is_end)
-    assert hooks.due(0.1) == []
-    assert hooks.due(0.2) == [1]
-    hooks.looked_at([1], 0.2, lambda event: event.is_end)
+    hooks.looked_at([1], 0.1, lambda event: not event.is_end, {1})
+    assert hooks.due(0.2) == []
+    assert hooks.due(0.4) == [1]
+    hooks.looked_at([1], 0.4, lambda event: event.is_end, {1})
     assert hooks.next_due() is None
+
+
+def test_a_job_that_slurm_does_not_know_is_soon_given_up() -> None:
+    hooks = HookQueue(max_tries=10)
+    hooks.add(EPILOG, 0.0)
+    hooks.looked_at([1], 0.0, lambda _: False, set())
+    hooks.looked_at([1], 1.0, lambda _: False, set())
+    assert hooks.next_due() is None
+
+
+def test_a_flood_of_events_is_left_to_the_polls() -> None:
+    hooks = HookQueue(max_tries=10)
+    taken = [hooks.add(HookEvent(job_id, "epilog_slurmctld", 0), 0.0) for job_id in range(MAX_WAITING + 1)]
+    assert taken == [True] * MAX_WAITING + [False]
+    assert hooks.due(0.0) == list(range(AT_ONCE))
 
 
 def test_while_slurm_gives_no_answer_only_new_events_ask() -> None:
@@ -76,9 +91,10 @@ def test_while_slurm_gives_no_answer_only_new_events_ask() -> None:
 def test_a_second_daemon_is_refused_and_the_first_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "daemon.pid"
     first, second = PidFile(str(path)), PidFile(str(path))
-    first.acquire()
+    first.lock()
+    first.publish()
     with pytest.raises(AlreadyRunning, match=f"pid {os.getpid()}"):
-        second.acquire()
+        second.lock()
     second.release()
     assert path.read_text() == f"{os.getpid()}\n"
     first.release()
@@ -90,27 +106,45 @@ def test_a_pid_file_that_was_left_behind_blocks_nothing(tmp_path: Path, left_ove
     path = tmp_path / "daemon.pid"
     path.write_text(left_over)
     pid_file = PidFile(str(path))
-    pid_file.acquire()
+    pid_file.lock()
+    pid_file.publish()
     assert path.read_text() == f"{os.getpid()}\n"
     pid_file.release()
+    assert not path.exists()
+
+
+def test_a_refused_start_leaves_the_pid_file_of_another_program(tmp_path: Path) -> None:
+    path = tmp_path / "daemon.pid"
+    path.write_text("4711\n")
+    pid_file = PidFile(str(path))
+    pid_file.lock()
+    pid_file.release()
+    assert path.read_text() == "4711\n"
+
+
+def test_a_refused_start_leaves_no_pid_file_of_its_own(tmp_path: Path) -> None:
+    pid_file = PidFile(str(tmp_path / "daemon.pid"))
+    pid_file.lock()
+    pid_file.release()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_killed_daemon_leaves_no_lock(tmp_path: Path) -> None:
     path = tmp_path / "daemon.pid"
     script = (
         "import os, signal; from cc_slurm_adapter.state_files import PidFile;"
-        f" PidFile({str(path)!r}).acquire(); os.kill(os.getpid(), signal.SIGKILL)"
+        f" PidFile({str(path)!r}).lock(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parent.parent, check=False)
     assert path.exists()
     pid_file = PidFile(str(path))
-    pid_file.acquire()
+    pid_file.lock()
     pid_file.release()
 
 
 def test_a_pid_file_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="RuntimeDirectory"):
-        PidFile(str(tmp_path / "nowhere" / "daemon.pid")).acquire()
+        PidFile(str(tmp_path / "nowhere" / "daemon.pid")).lock()
 
 
 def test_the_time_of_the_last_run_is_the_time_of_the_file(tmp_path: Path) -> None:

@@ -41,12 +41,20 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("-config", "--config", metavar="PATH", help=f"the configuration file (default: {DEFAULT_CONFIG_PATH})")
-    add("-daemon", "--daemon", action="store_true", help="run the daemon in the foreground, as systemd wants it")
+    add("-daemon", "--daemon", nargs="?", const=True, default=False, type=_truth, metavar="true|false",
+        help="run the daemon in the foreground, as systemd wants it")  # fmt: skip
     add("-debug", "--debug", metavar="N", type=int, default=2, help=DEBUG_HELP)
     add("-settings", "--settings", action="store_true", help="list the keys of the configuration with their defaults")
     add("-version", "--version", action="store_true", help="print the version and what this file consists of")
     add("-help", "--help", "-h", action="help", help="print this")
     return parser
+
+
+def _truth(text: str) -> bool:
+    """`-daemon=true` and the like, as Go's flags are written."""
+    if text.lower() in ("true", "t", "1", "false", "f", "0"):
+        return text.lower() in ("true", "t", "1")
+    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
 
 
 def run_command(argv: list[str]) -> int:

@@ -63,7 +63,7 @@ class Daemon:
         self._commands = Commands({"SLURM_CONF": config.slurm_conf} if config.slurm_conf else {})
         self._hooks = HookQueue(config.slurm_max_retries)
         self._pid_file = PidFile(config.pid_file_path)
-        self._state_lock = PidFile(f"{config.state_path}.lock")
+        self._state_lock = PidFile(f"{config.state_path}.lock", "statePath")
         self._last_run = LastRun(config.last_run_path)
         self._slurm_backoff = Backoff(FIRST_RETRY, LONGEST_RETRY, jitter=lambda: 1.0)
         self._next_poll = 0.0

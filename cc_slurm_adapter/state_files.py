@@ -15,11 +15,13 @@ class PidFile:
     """Held while the daemon runs. The lock counts: neither a stale nor a recycled pid blocks a start.
 
     `lock()` leaves a file that is there as it is, since it may be another program's, in case this start
-    is refused later; `publish()` writes the pid into it once all else has been had.
+    is refused later; `publish()` writes the pid into it once all else has been had. `key` is the setting
+    that names the file.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, key: str = "pidFilePath") -> None:
         self._path = path
+        self._key = key
         self._fd = -1
         self._is_ours = False
 
@@ -67,7 +69,7 @@ class PidFile:
             ) from None
         except OSError as error:
             raise StateError(
-                f"{self._path} cannot be locked: {error.strerror}: is its file system a local one?"
+                f"{self._key} {self._path} cannot be locked: {error.strerror}: is its file system a local one?"
             ) from error
 
     def _open(self) -> int:
@@ -75,7 +77,7 @@ class PidFile:
             return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise StateError(
-                f"{self._path} cannot be written: {error.strerror}: make its folder and give it to the"
+                f"{self._key} {self._path} cannot be written: {error.strerror}: make its folder and give it to the"
                 " daemon's user (in a systemd unit: RuntimeDirectory=cc-slurm-adapter)"
             ) from error
 

@@ -32,14 +32,14 @@ def assert_all_is_right(site: Site, runs: int) -> None:
     """Every run has one row, with all that it held."""
     assert site.differences() == []
     assert len(site.backend.rows) == runs
-    assert site.daemon.waiting_messages() == 0
+    site.wait_for("an empty outbox", lambda: site.daemon.waiting_messages() == 0)
 
 
 def test_jobs_of_every_kind_with_hooks(adapter: Path) -> None:
     """The daemon polls once; after that it knows only what the hooks tell."""
     with Site(adapter, cluster=CLUSTER, slurmPollInterval=3600) as site:
         site.daemon.start()
-        site.wait_for("the first poll", lambda: bool(site.backend.node_states))
+        site.wait_for("the first pass", (site.daemon.state_folder / "lastrun").exists)
         jobs = of_every_kind(1.5)
         ids = site.cluster.submit_all(jobs)
         cancelled = ids[[job.name for job in jobs].index("cancelled")]
@@ -103,7 +103,6 @@ def test_lost_answers_double_nothing(adapter: Path) -> None:
         site.cluster.submit_all([JobRequest(duration=1, gpus_per_node=1)] * 6)
         site.wait_for("three lost answers", lambda: lost.count == 0)
         site.wait_for("all to be reported", site.is_reported, 60)
-        site.wait_for("an empty outbox", lambda: site.daemon.waiting_messages() == 0, 60)
         assert_all_is_right(site, 6)
 
 

@@ -46,10 +46,10 @@ def site(adapter: Path) -> Iterator[Site]:
 
 
 def start(site: Site, **config: Any) -> None:
-    """Start the daemon and let its only poll be over."""
+    """Start the daemon and let its only poll be over, with the accounting that follows it."""
     site.daemon.configure(**config)
     site.daemon.start()
-    site.wait_for("the first poll", lambda: bool(site.backend.node_states))
+    site.wait_for("the first pass", (site.daemon.state_folder / "lastrun").exists)
 
 
 def run_job(site: Site) -> int:

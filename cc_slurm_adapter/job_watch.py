@@ -103,11 +103,15 @@ class JobWatch:
 
     def look_at(self, job_ids: Iterable[int]) -> set[int]:
         """Ask for some jobs only, as hook events tell to; returns those that slurmctld knows. Raises SlurmError."""
-        known: set[int] = set()
+        known: set[RunKey] = set()
         for details in self._details(set(job_ids)):
-            known |= {run.key.job_id for run in details.runs}
+            known |= {run.key for run in details.runs}
             self._take_details(details, details.runs)
-        return known
+        known_jobs = {key.job_id for key in known}
+        replaced = [run.key for job_id in known_jobs for run in self._open.of_job(job_id) if run.key not in known]
+        if replaced and self._settings.has_accounting:
+            self._ask_accounting_for(replaced)  # the job was requeued: slurmctld knows its next run only
+        return known_jobs
 
     def is_settled(self, job_id: int, *, over: bool) -> bool:
         """Whether a job stands where its event says: its start owed, or for an epilog no run of it open any more."""

@@ -143,6 +143,19 @@ def test_a_requeued_job_has_two_runs(lab: Lab) -> None:
     assert lab.owed() == [(Kind.START, second.key), (Kind.STOP, first.key)]
 
 
+def test_the_epilog_of_a_requeued_run_is_served_from_accounting(lab: Lab) -> None:
+    first = lab.slurm.put(make_run(start=NOW - 500))
+    lab.watch.look_at([1])
+    lab.owed()
+    lab.slurm.put(make_run(start=0, phase=Phase.WAITING))
+    assert lab.watch.look_at([1]) == {1}
+    assert not lab.watch.is_settled(1, over=True)
+    lab.slurm.close(make_run(start=NOW - 500, phase=Phase.ENDED, end=End(EndState.CANCELLED, NOW - 300, "REQUEUED")))
+    lab.watch.look_at([1])
+    assert lab.owed() == [(Kind.STOP, first.key)]
+    assert lab.watch.is_settled(1, over=True)
+
+
 def test_a_completing_job_without_its_nodes_is_not_taken_for_one_that_never_ran(lab: Lab) -> None:
     completing = End(EndState.COMPLETED, NOW - 50, "COMPLETED+COMPLETING")
     run = lab.slurm.put(make_run(1))

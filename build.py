@@ -39,6 +39,8 @@ TOO_LONG = -1
 """In place of an exit code: the process was ended because it took too long."""
 NO_TESTS = 5
 """pytest's exit code when its arguments select no test."""
+PURE = r"\.(py|pyi)$|/py\.typed$|\.dist-info/"
+"""What may be in the archive."""
 NOT_SHIPPED = ("RECORD", "INSTALLER", "REQUESTED", "WHEEL", "direct_url.json", "top_level.txt")
 """pip's own notes in .dist-info: they say nothing to users and differ from one pip to the next."""
 
@@ -264,7 +266,7 @@ def build() -> None:
 def lay_out(tools: Environment, folder: Path) -> dict[str, bytes]:
     """Lets shiv put our package and those it needs together: what lies in site-packages/, by name."""
     own = folder / "own"
-    shutil.copytree(PACKAGE, own / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__", "*.sh"))
+    copy_sources(own / PACKAGE.name)
     laid_out = folder / "laid-out"
     command = [tools.python, "-m", "shiv.cli", "--output-file", str(laid_out), "--site-packages", str(own)]
     command += ["--no-index", "--find-links", str(wheels(tools)), "--no-compile", *tools.pins(["run"])]
@@ -272,6 +274,16 @@ def lay_out(tools: Environment, folder: Path) -> dict[str, bytes]:
     with zipfile.ZipFile(laid_out) as archive:
         names = [name for name in archive.namelist() if name.startswith("site-packages/")]
         return {name: archive.read(name) for name in names if not name.endswith("/")}
+
+
+def copy_sources(target: Path) -> None:
+    """Our package's Python files, and nothing else that lies there."""
+    for source in PACKAGE.rglob("*.py"):
+        if not source.stem.isidentifier():
+            continue  # an editor's lock or a backup
+        copied = target / source.relative_to(PACKAGE)
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, copied)
 
 
 def wheels(tools: Environment) -> Path:
@@ -292,6 +304,10 @@ def check_pure(parts: dict[str, bytes]) -> None:
     for name, content in sorted(parts.items()):
         if re.search(r"\.(so|pyd|dll|dylib)(\.|$)", name):
             raise BuildError(f"{name} is compiled: only pure Python can be bundled")
+        if content.startswith(b"\x7fELF"):
+            raise BuildError(f"{name} is compiled, whatever its name says: only pure Python can be bundled")
+        if is_shipped(name.split("/")[1:]) and not re.search(PURE, name):
+            raise BuildError(f"{name} is no Python source: only pure Python can be bundled")
         if name.endswith(".dist-info/WHEEL"):
             tags = email.parser.BytesParser().parsebytes(content).get_all("Tag", [])
             if "py3-none-any" not in tags or not set(tags) <= {"py2-none-any", "py3-none-any"}:

@@ -105,6 +105,14 @@ def _advice(path: str, blocked: str, admission: Admission) -> str:
     )
 
 
+def sharing_advice(path: str, admission: Admission) -> str:
+    """What to do so that hooks and the daemon can use a folder that is somebody else's."""
+    group = _group_name(admission.group)
+    member = admission.group in (os.getegid(), *os.getgroups())
+    membership = "" if member else f", and run the daemon with group {group} (Group= in its systemd unit)"
+    return f"run 'chgrp {group} {path}' and 'chmod 2770 {path}'{membership}"
+
+
 def _group_name(group: int | None) -> str:
     if group is None:
         return "GROUP-OF-SLURMUSER"

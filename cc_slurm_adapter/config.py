@@ -13,8 +13,10 @@ from typing import Any
 
 from cc_slurm_adapter import config_values as values
 from cc_slurm_adapter.config_file import (
+    DEFAULT_LAST_RUN_PATH,
     ConfigFile,
     beside,
+    presentable,
     read_config_file,
     read_secret_file,
     reason,
@@ -23,6 +25,8 @@ from cc_slurm_adapter.config_file import (
 from cc_slurm_adapter.errors import ConfigError
 from cc_slurm_adapter.prep import TcpAddress, UnixAddress, read_secret
 from cc_slurm_adapter.settings import BY_NAME, REMOVED, SETTINGS, Setting
+
+DEFAULT_EVENTS_PATH = beside(DEFAULT_LAST_RUN_PATH, "events")
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class _Draft:
         self.wrong: set[str] = set()
         self.problems: list[str] = []
         self.warnings: list[str] = []
+        self.serves_nats = False
 
 
 def load_config(path: str, *, explicit: bool) -> tuple[Config, list[str]]:
@@ -84,7 +89,7 @@ def load_config(path: str, *, explicit: bool) -> tuple[Config, list[str]]:
     draft.problems += _unreadable_files(config)
     if draft.problems:
         raise ConfigError([f"{path}: {problem}" for problem in draft.problems])
-    warnings = draft.warnings + _exposed_secrets(config, file.mode)
+    warnings = draft.warnings + _exposed_secrets(config, file.mode) + _leftover_events_folder(config)
     return config, [f"{path}: {warning}" for warning in warnings]
 
 
@@ -112,10 +117,11 @@ def _read(path: str, *, explicit: bool) -> ConfigFile:
 def _parse(file: ConfigFile) -> tuple[_Draft, Config]:
     draft = _Draft()
     draft.warnings += [f"{key}: occurs more than once, the last one counts" for key in file.repeated]
+    draft.serves_nats = bool(file.get("natsServer"))
     for setting in SETTINGS:
         draft.fields[setting.field] = _parse_setting(setting, file, draft)
     _warn_of_unknown_keys(file, draft)
-    config = _with_default_paths(draft.fields)
+    config = _with_defaults(draft.fields)
     _check_destinations(config, draft)
     return draft, config
 
@@ -133,11 +139,22 @@ def _parse_value(setting: Setting, key: str, value: object, draft: _Draft) -> ob
     try:
         return setting.parse(value, lambda text: draft.warnings.append(f"{key}: {text}"))
     except values.WrongValue as error:
-        shown = _type_name(value) if setting.secret or error.hide else _shorten(json.dumps(value))
-        draft.problems.append(f"{key}: got {shown}, {error}")
+        problem = f"{key}: got {_shown(setting, value)}, {error}"
+    if key.startswith("nats") and not draft.serves_nats:
+        draft.warnings.append(f"{problem}; ignored because natsServer is not set")
+        return setting.parse(setting.default, draft.warnings.append)
+    draft.problems.append(problem)
     # The default stands in for a wrong value, so that the other settings can be checked as well.
     draft.wrong.add(setting.key)
     return setting.parse(setting.default, draft.warnings.append)
+
+
+def _shown(setting: Setting, value: object) -> str:
+    if setting.secret:
+        return _type_name(value)
+    text = json.dumps(value)
+    # In a regular expression a question mark means nothing bad.
+    return _shorten(text if setting.key in ("ignoreHosts", "gpuPciAddrs") else presentable(text))
 
 
 def _shorten(text: str) -> str:
@@ -159,9 +176,10 @@ def _warn_of_unknown_keys(file: ConfigFile, draft: _Draft) -> None:
             draft.warnings.append(f"{key}: unknown key, ignored; {hint}")
 
 
-def _with_default_paths(fields: dict[str, Any]) -> Config:
+def _with_defaults(fields: dict[str, Any]) -> Config:
     last_run_path = fields["last_run_path"]
     fields["prep_events_path"] = fields["prep_events_path"] or beside(last_run_path, "events")
+    fields["cc_poll_interval"] = fields["cc_poll_interval"] or fields["slurm_poll_interval"]
     fields["state_path"] = fields["state_path"] or beside(last_run_path, "state.sqlite")
     return Config(**fields)
 
@@ -233,6 +251,18 @@ def _others_can_read(path: str) -> bool:
         return bool(os.stat(path).st_mode & stat.S_IROTH)
     except OSError:
         return False
+
+
+def _leftover_events_folder(config: Config) -> list[str]:
+    """Hooks that are called without arguments know one folder only; whether we read it."""
+    used, known = config.prep_events_path, DEFAULT_EVENTS_PATH
+    if os.path.realpath(used) == os.path.realpath(known) or not os.path.isdir(known):
+        return []
+    return [
+        f"prepEventsPath: {used} is used, but {known} exists: hooks that are called without arguments leave their"
+        f" events there, and unless another daemon uses it nobody reads them. Remove {known}, or call the hooks"
+        f" with -config, or set CC_SLURM_ADAPTER_EVENTS={used} for them"
+    ]
 
 
 def masked(config: Config) -> dict[str, object]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 
 from cc_slurm_adapter.errors import ConfigError
 
@@ -108,12 +109,20 @@ def read_secret_file(key: str, name: str) -> str:
         with open(path, "rb") as file:
             data = file.read(MAX_SECRET_BYTES + 1)
     except (OSError, ValueError) as error:
-        raise ConfigError([f"{key}: cannot read {path}: {reason(error)}"]) from None
+        raise ConfigError([f"{key}: cannot read {presentable(path)}: {reason(error)}"]) from None
     text = data.decode("ascii", "replace").strip()
     if not text:
         raise ConfigError([f"{key}: {path} is empty, expected the secret in it"])
     if len(data) > MAX_SECRET_BYTES or not text.isascii():
         raise ConfigError([f"{key}: {path} does not hold one secret in ASCII text"])
+    return text
+
+
+def presentable(text: str) -> str:
+    """The text for an error message; one that may be or hold a secret is not shown."""
+    suspicious = r"eyJ[\w-]{8,}|[0-9A-Fa-f]{32,}|(?=[\w+-]*[0-9])(?=[\w+-]*[A-Z])(?=[\w+-]*[a-z])[\w+-]{32,}"
+    if "@" in text or "?" in text or re.search(suspicious, text):
+        return "a text that may hold a secret"
     return text
 
 

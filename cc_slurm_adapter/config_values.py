@@ -12,6 +12,7 @@ import re
 from typing import Callable, Union
 from urllib.parse import urlsplit
 
+from cc_slurm_adapter.config_file import DEFAULT_SOCKET_PATH, presentable
 from cc_slurm_adapter.errors import ConfigError
 from cc_slurm_adapter.host_pattern import PatternError, compile_host_pattern
 from cc_slurm_adapter.prep import TcpAddress, UnixAddress, parse_address
@@ -27,12 +28,8 @@ LARGEST_NUMBER = 2**31 - 1
 class WrongValue(ValueError):
     """A value that cannot be used; the text says what is expected instead.
 
-    With `hide` the value itself must not be shown, because it may hold a password.
+    It does not hold the value itself, which may be a secret.
     """
-
-    def __init__(self, expected: str, *, hide: bool = False) -> None:
-        super().__init__(expected)
-        self.hide = hide
 
 
 def text(value: object, warn: Warn) -> str:
@@ -105,6 +102,14 @@ def address(value: object, warn: Warn) -> UnixAddress | TcpAddress:
     return found
 
 
+def hook_address(value: object, warn: Warn) -> UnixAddress | TcpAddress:
+    """The same for a setting that the daemon does not use: '' is the default."""
+    if value == "":
+        warn(f"is empty, using {DEFAULT_SOCKET_PATH}")
+        return UnixAddress(DEFAULT_SOCKET_PATH)
+    return address(value, warn)
+
+
 def boolean(value: object, warn: Warn) -> bool:
     """True or false."""
     if not isinstance(value, bool):
@@ -123,12 +128,29 @@ def whole_number(low: int, high: int = LARGEST_NUMBER) -> Parser:
     return parse
 
 
-def at_least_one(value: object, warn: Warn) -> object:
-    """A whole number of seconds; what is below 1 becomes 1, as with the existing adapter."""
-    if isinstance(value, int) and not isinstance(value, bool) and value < 1:
-        warn(f"{value} is below 1, using 1")
-        return 1
+def at_least(low: int, instead: int | None = None) -> Parser:
+    """A whole number; what is too low becomes `low`, or `instead`, as the existing adapter starts with it too."""
+
+    def parse(value: object, warn: Warn) -> object:
+        if _is_below(low, value):
+            used = low if instead is None else instead
+            warn(f"{value} is below {low}, using {used}")
+            return used
+        return whole_number(low)(value, warn)
+
+    return parse
+
+
+def seconds_or_every_poll(value: object, warn: Warn) -> object:
+    """A whole number of seconds, or 0 for every poll of Slurm: that is what too low a number means."""
+    if _is_below(1, value):
+        warn(f"{value} is below 1, using slurmPollInterval")
+        return 0
     return whole_number(1)(value, warn)
+
+
+def _is_below(low: int, value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value < low
 
 
 def rest_url(value: object, warn: Warn) -> str:
@@ -149,7 +171,7 @@ def rest_url(value: object, warn: Warn) -> str:
 def _check_url(url: str) -> None:
     expected = "expected http(s)://HOST[:PORT], for example https://cc-backend.example.org"
     if "@" in url:
-        raise WrongValue(f"{expected}, without user name and password", hide=True)
+        raise WrongValue(f"{expected}, without user name and password")
     if "?" in url or "#" in url or not all("!" <= char <= "~" for char in url):
         raise WrongValue(f"{expected}, in ASCII without white space, '?' and '#'")
     try:
@@ -175,16 +197,22 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def gpu_pci_addrs(value: object, warn: Warn) -> GpuPciAddrs:
-    """Pairs of (regular expression on host names, PCI addresses in Slurm's order), in the file's order."""
+    """Pairs of (regular expression on host names, PCI addresses in Slurm's order), in the file's order.
+
+    An address may be '' for a GPU without one.
+    """
     expected = 'expected {"regex of hosts": ["PCI address", ...], ...}'
     if not isinstance(value, dict):
         raise WrongValue(expected)
     pairs = []
     for pattern, addresses in value.items():
         listed = [] if addresses is None else addresses
-        if not isinstance(listed, list) or not all(isinstance(item, str) and item for item in listed):
+        if not isinstance(listed, list) or not all(item is None or isinstance(item, str) for item in listed):
             raise WrongValue(f"{expected}; the value of {pattern!r} is no list of addresses")
-        pairs.append((_compiled(pattern), tuple(text(item, warn) for item in listed)))
+        found = tuple(text(item or "", warn) for item in listed)
+        if "" in found:
+            warn(f"{pattern!r} has no address for the GPU index {found.index('')}, this GPU is left out")
+        pairs.append((_compiled(pattern), found))
     return tuple(pairs)
 
 
@@ -198,5 +226,5 @@ def networks(value: object, warn: Warn) -> tuple[Network, ...]:
         try:
             found.append(ipaddress.ip_network(text(item, warn), strict=False))
         except ValueError:
-            raise WrongValue(f"{expected}; {item!r} is none") from None
+            raise WrongValue(f"{expected}; {presentable(repr(item))} is none") from None
     return tuple(found)

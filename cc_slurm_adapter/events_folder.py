@@ -2,7 +2,10 @@
 
 A file is removed as soon as its event is in the daemon's memory. Nothing is lost if the daemon is
 killed right then: when it starts again it asks Slurm for all that runs and all that ended, and that
-covers every event of the time before. Files that were left while the daemon was away are taken too.
+covers every event of the time before. So files that were left while the daemon was away are removed
+unread.
+
+Where files can be listed but not removed, they are taken all the same and their names remembered.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import os
 import time
 from typing import Callable
 
-from cc_slurm_adapter.admission import Admission, let_in
+from cc_slurm_adapter.admission import Admission, let_in, sharing_advice
 from cc_slurm_adapter.config_file import reason
 from cc_slurm_adapter.inotify import FolderWatch
 from cc_slurm_adapter.prep import HookMessage, parse_event_name
@@ -23,8 +26,12 @@ BATCH = 500
 """Events taken at once, so that the socket is served in between."""
 GARBAGE_SECONDS = 3600.0
 REMEMBERED_NAMES = 10_000
+RETRY_SECONDS = 60.0
+"""How often it is tried again to remove files that could not be removed."""
 MANY_FOREIGN = 1000
 """Files of other clusters are left to their own daemons; so many mean that none takes them."""
+CLOCK_SECONDS = 1.0
+"""A file may seem to be older than it is by this much, as file systems do not ask the clock every time."""
 _FOLDER_MODE = 0o2770
 
 
@@ -37,32 +44,49 @@ class EventsFolder:
         is_ours: Callable[[str], bool],
         refuse: Callable[[str, str], None],
     ) -> None:
-        """`is_ours` judges the cluster of a file; `refuse` takes a kind and a line for the log."""
+        """`is_ours` judges the cluster of a file; `refuse` takes a kind and a line for the log.
+
+        Files that are older than this object are removed unread.
+        """
         self.path = path
         self.watch: FolderWatch | None = None
         self.usable = False
-        self._said = False
+        self.has_more = False
+        """Whether the last `take` ended before it had seen all."""
+        self._said: set[str] = set()
         self._is_ours = is_ours
         self._refuse = refuse
         self._known_garbage: set[str] = set()
-        self._stuck: set[str] = set()
+        self._left: set[str] = set()
+        """Names that were taken but could not be removed."""
+        self._next_retry = 0.0
+        self._began = time.time() - CLOCK_SECONDS
+        self._first_look = True
+        self._old_stay = False
+        self._unread = 0
 
     def open(self, admission: Admission) -> None:
         """Make the folder if it is missing and watch it; the log says once what does not work."""
         self.close()
         try:
-            new = self._make()
-            warning = let_in(self.path, _FOLDER_MODE, 3, admission, new=new)
+            warning = let_in(self.path, _FOLDER_MODE, 3, admission, new=self._make())
         except OSError as error:
-            self._give_up(reason(error))
+            self._give_up(f"{reason(error)}; hook events come over the socket only")
             return
-        if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
-            self._give_up("the daemon needs permission to read, write and search it")
+        if not os.access(self.path, os.R_OK | os.X_OK):
+            self._give_up(
+                "the daemon may not read it. If hooks may write there, nobody reads the events that they leave:"
+                f" {sharing_advice(self.path, admission)}"
+            )
             return
+        if not os.access(self.path, os.W_OK):
+            self._warn(
+                f"the daemon cannot remove the events that hooks leave in {self.path}: it takes them, but they become"
+                f" ever more: {sharing_advice(self.path, admission)}"
+            )
         if warning:
-            logger.warning("prepEventsPath: %s", warning)
+            self._warn(warning)
         self.usable = True
-        self._said = False
         self._start_watch()
 
     def _make(self) -> bool:
@@ -79,11 +103,12 @@ class EventsFolder:
 
     def _give_up(self, why: str) -> None:
         self.usable = False
-        if not self._said:
-            logger.warning(
-                "prepEventsPath: cannot use the folder %s: %s; hook events come over the socket only", self.path, why
-            )
-        self._said = True
+        self._warn(f"cannot use the folder {self.path}: {why}")
+
+    def _warn(self, line: str) -> None:
+        if line not in self._said:
+            logger.warning("prepEventsPath: %s", line)
+        self._said.add(line)
 
     def close(self) -> None:
         """Stop watching."""
@@ -93,39 +118,72 @@ class EventsFolder:
         self.usable = False
 
     def take(self) -> list[HookMessage]:
-        """Take up to `BATCH` events of this cluster; fewer are not a sign that there are no more."""
-        taken: list[HookMessage] = []
-        garbage: set[str] = set()
+        """Take up to `BATCH` events of this cluster; `has_more` tells whether there may be more.
+
+        Afterwards the folder may be found not `usable`.
+        """
+        look = _Look(retry=self._next_retry <= time.monotonic())
         try:
             with os.scandir(self.path) as entries:
-                foreign = 0
-                for entry in entries:
-                    message = parse_event_name(entry.name)
-                    if message is None or not entry.is_file(follow_symlinks=False):
-                        self._sort_out(entry, garbage)
-                    elif not self._is_ours(message.cluster):
-                        foreign += 1
-                    elif self._remove(entry):
-                        taken.append(message)
-                    if len(taken) == BATCH:
-                        return taken
+                self.has_more = any(self._look_at(entry, look) for entry in entries)
         except OSError as error:
-            self._give_up(reason(error))
-            return taken
-        self._tell(garbage, foreign)
-        return taken
+            self.has_more = False
+            self._give_up(f"{reason(error)}; trying again in a minute, until then hook events come over the socket")
+            return look.taken
+        if not self.has_more:
+            self._conclude(look)
+        return look.taken
+
+    def _look_at(self, entry: os.DirEntry[str], look: _Look) -> bool:
+        """Take, leave or remove one file; whether the batch is full."""
+        message = parse_event_name(entry.name)
+        if message is None or not entry.is_file(follow_symlinks=False):
+            self._sort_out(entry, look.garbage)
+        elif not self._is_ours(message.cluster):
+            look.foreign += 1
+        elif entry.name in self._left:
+            look.left.add(entry.name)
+            if look.retry and self._remove(entry):
+                self._left.discard(entry.name)
+        else:
+            self._take(entry, message, look)
+        return look.handled == BATCH
+
+    def _take(self, entry: os.DirEntry[str], message: HookMessage, look: _Look) -> None:
+        if self._is_old(entry):
+            if self._remove(entry):
+                look.handled += 1
+                self._unread += 1
+            else:
+                self._old_stay = True
+            return
+        if not self._remove(entry):
+            if len(self._left) >= REMEMBERED_NAMES:
+                look.ignored += 1
+                return
+            self._left.add(entry.name)
+            look.left.add(entry.name)
+        look.handled += 1
+        look.taken.append(message)
+
+    def _is_old(self, entry: os.DirEntry[str]) -> bool:
+        """Whether the first poll covers this event. Clocks may differ, so this is asked only as long as it matters."""
+        if not self._first_look and not self._old_stay:
+            return False
+        try:
+            return entry.stat(follow_symlinks=False).st_mtime < self._began
+        except OSError:
+            return False
 
     def _remove(self, entry: os.DirEntry[str]) -> bool:
-        """Remove a file; False if its event is not to be taken, or was before."""
-        if entry.name in self._stuck or len(self._stuck) >= REMEMBERED_NAMES:
-            return False
+        """Whether the file is gone."""
         try:
             os.unlink(entry.path)
         except FileNotFoundError:
-            return False
+            return True
         except OSError as error:
             self._refuse("folder", f"prepEventsPath: cannot remove {entry.path!r}: {reason(error)}")
-            self._stuck.add(entry.name)
+            return False
         return True
 
     def _sort_out(self, entry: os.DirEntry[str], garbage: set[str]) -> None:
@@ -140,12 +198,44 @@ class EventsFolder:
         except OSError as error:
             self._refuse("folder", f"prepEventsPath: cannot remove {entry.path!r}: {reason(error)}")
 
-    def _tell(self, garbage: set[str], foreign: int) -> None:
-        for name in sorted(garbage - self._known_garbage):
+    def _conclude(self, look: _Look) -> None:
+        """All files were seen."""
+        self._said.clear()
+        self._left &= look.left
+        if look.retry:
+            self._next_retry = time.monotonic() + RETRY_SECONDS
+        if self._unread:
+            logger.info("%d events from before the start removed unread: the first poll covers them", self._unread)
+        self._first_look = False
+        self._unread = 0
+        self._tell(look)
+
+    def _tell(self, look: _Look) -> None:
+        for name in sorted(look.garbage - self._known_garbage):
             self._refuse("garbage", f"prepEventsPath: {name!r} in {self.path} is no event file; removed after an hour")
-        self._known_garbage = garbage
-        if foreign >= MANY_FOREIGN:
+        self._known_garbage = look.garbage
+        if look.foreign >= MANY_FOREIGN:
             self._refuse(
-                "folder",
-                f"prepEventsPath: {foreign} event files of other clusters lie in {self.path}: do their daemons run?",
+                "foreign files",
+                f"prepEventsPath: {look.foreign} event files of other clusters lie in {self.path}:"
+                " do their daemons run?",
             )
+        if look.ignored:
+            self._refuse(
+                "full folder",
+                f"prepEventsPath: {REMEMBERED_NAMES} files in {self.path} cannot be removed: {look.ignored} more events"
+                " are not taken, these jobs are found by polling. Remove the files",
+            )
+
+
+class _Look:
+    """What one look into the folder found; `retry` is whether files that were left are removed again."""
+
+    def __init__(self, *, retry: bool) -> None:
+        self.retry = retry
+        self.taken: list[HookMessage] = []
+        self.handled = 0
+        self.garbage: set[str] = set()
+        self.left: set[str] = set()
+        self.foreign = 0
+        self.ignored = 0

@@ -42,63 +42,130 @@ leave_event() {
     { true > "${CC_SLURM_ADAPTER_EVENTS:-/var/lib/cc-slurm-adapter/events}/$event"; } 2> /dev/null
 }
 
-# The trouble of a hook goes to syslog, if there is a program for it. Nobody reads its stderr.
+# The trouble of a hook goes to syslog, if there is a program for it. Nobody reads its stderr, and nobody
+# waits for a logger that is stuck.
 log() {
     for logger in /usr/bin/logger logger; do
-        if command -v "$logger" > /dev/null 2>&1; then
-            "$logger" -t cc-slurm-adapter -p daemon.err "$1" > /dev/null 2>&1
+        if locate "$logger"; then
+            "$found" -t cc-slurm-adapter -p daemon.err "$1" < /dev/null > /dev/null 2>&1 &
             return
         fi
     done
 }
 
+# Looks for a program as the shell does, into $found. A $(command -v) would need another process.
+locate() {
+    case $1 in
+        */*) found=$1; [ -f "$found" ] && [ -x "$found" ]; return ;;
+    esac
+    [ "$1" ] || return
+    IFS=:
+    for folder in $PATH; do
+        found=${folder:-.}/$1
+        if [ -f "$found" ] && [ -x "$found" ]; then unset IFS; return; fi
+    done
+    unset IFS
+    return 1
+}
+
 # This file by an absolute path: the daemon changes its folder and loads more from here later.
 find_self() {
+    self=$0
     case $0 in
-        /*) self=$0 ;;
-        */*) self=$PWD/$0 ;;
-        *) if [ -f "$0" ]; then self=$PWD/$0; else self=$(command -v -- "$0"); fi ;;
+        */*) ;;
+        *) [ -f "$0" ] || { locate "$0" && self=$found; } ;;
+    esac
+    case $self in
+        /*) ;;
+        *) self=$PWD/$self ;;
     esac
 }
 
-# Isolated (-I): nothing of the caller's Python settings or folders. -S: nothing of the host's packages.
-# -B: no bytecode is written anywhere. The code is started by -c because that is 10 ms quicker than
-# handing the archive to Python, and it finds out by itself whether this Python is too old.
+# A hook call becomes Python without another process, since a user's processes may be used up: then dash
+# ends and bash tries for 15 s. Only what is a script, as the names that version managers leave behind,
+# has to be tried: it may fail without having started any Python.
+# Nothing of the caller's Python settings and of the host's packages (-E -s -S); -I and -X would be an
+# error in Python 2. -c is 10 ms quicker than handing the archive to Python.
 run_hook() {
-    "$python" -I -S -B -X utf8 -c "$start_hook" "$self" "$@"
-    status=$?
-    case $status in
-        0) exit 0 ;;
-        126 | 127) ;; # cannot be started, or is too old: the next one
-        *) log "the hook ended with exit code $status under $python"; exit 0 ;;
+    IFS= read -r first < "$found"
+    case $first in
+        '#!'*) "$found" -E -s -S -B -c 'import sys; exec(sys.argv[1])' "$start_hook" "$self" "$others" "$@" && exit 0 ;;
+        *) exec "$found" -E -s -S -B -c 'import sys; exec(sys.argv[1])' "$start_hook" "$self" "$others" "$@" ;;
     esac
-}
+} > /dev/null 2>&1
 
-start_hook='import sys
-if sys.version_info < (3, 9):
-    sys.exit(126)
-sys.path.insert(0, sys.argv.pop(1) + "/site-packages")
-from cc_slurm_adapter.__main__ import main
-sys.exit(main(sys.argv[1:]))'
+# Every Python can read this. One that is too old starts the others in turn; these have no others and
+# say by their exit code whether they are new enough. What goes wrong is told by a process of its own,
+# because syslog may be stuck.
+start_hook='
+import sys
+sys.path.pop(0)
+import os
+
+def log(problem):
+    if os.fork() == 0:
+        import signal, syslog
+        signal.alarm(2)
+        syslog.openlog("cc-slurm-adapter", syslog.LOG_PID, syslog.LOG_DAEMON)
+        syslog.syslog(syslog.LOG_ERR, problem)
+
+def start_another():
+    tried = [os.path.realpath(sys.executable)]
+    for name in others.split():
+        for folder in os.environ["PATH"].split(":"):
+            python = os.path.join(folder, name)
+            if os.access(python, os.X_OK) and os.path.realpath(python) not in tried:
+                tried.append(os.path.realpath(python))
+                options = ["-E", "-s", "-S", "-B", "-c", "import sys; exec(sys.argv[1])", code, this, "none"]
+                if os.spawnv(os.P_WAIT, python, [python] + options + arguments) == 0:
+                    return
+    log("no Python 3.9 or newer found, not even by " + sys.executable)
+
+try:
+    code, this, others = sys.argv[1:4]
+    arguments = sys.argv[4:]
+    if sys.version_info >= (3, 9):
+        sys.path.insert(0, this + "/site-packages")
+        from cc_slurm_adapter.__main__ import main
+        main(arguments)
+    elif others == "none":
+        os._exit(126)
+    else:
+        start_another()
+except BaseException:
+    try:
+        log("the hook failed under " + sys.executable + ": " + repr(sys.exc_info()[1]))
+    except BaseException:
+        pass
+os._exit(0)'
 
 # `exec`, so that the daemon is the process that systemd started and signals.
 run_program() {
-    "$python" -I -S -B -c 'import sys; sys.exit(sys.version_info < (3, 9))' < /dev/null > /dev/null 2>&1 &&
-        exec "$python" -I -S -B -X utf8 "$self" "$@"
+    "$found" -I -S -B -c 'import sys; sys.exit(sys.version_info < (3, 9))' < /dev/null > /dev/null 2>&1 &&
+        exec "$found" -I -S -B -X utf8 "$self" "$@"
 }
 
 main() {
     hook=
-    is_hook "$@" && hook=yes
-    if [ "$hook" ] && [ $# -eq 0 ]; then
-        leave_event && exit 0
-        set +C
+    if is_hook "$@"; then
+        hook=yes
+        trap 'exit 0' EXIT # also when the shell gives up
+        if [ $# -eq 0 ]; then
+            leave_event && exit 0
+            set +C
+        fi
     fi
+    export PATH="${PATH:-/usr/local/bin:/usr/bin:/bin}"
     find_self
-    for python in "${CC_SLURM_ADAPTER_PYTHON-}" /usr/bin/python3 /usr/libexec/platform-python \
-        python3 python3.14 python3.13 python3.12 python3.11 python3.10 python3.9; do
-        command -v "$python" > /dev/null 2>&1 || continue
-        if [ "$hook" ]; then run_hook "$@"; else run_program "$@"; fi
+    python=${CC_SLURM_ADAPTER_PYTHON-}
+    others="/usr/bin/python3 /usr/libexec/platform-python \
+python3 python3.14 python3.13 python3.12 python3.11 python3.10 python3.9 "
+    while [ "$python$others" ]; do
+        if locate "$python"; then
+            if [ "$hook" ]; then run_hook "$@"; else run_program "$@"; fi
+        fi
+        python=${others%% *}
+        others=${others#* }
     done
     problem="no Python 3.9 or newer found: set CC_SLURM_ADAPTER_PYTHON to one, or install python3"
     if [ "$hook" ]; then

@@ -7,9 +7,9 @@ timer finds the job as well, only later.
 
 from __future__ import annotations
 
+import _socket
 import _thread
 import os
-import socket
 import syslog
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -185,17 +185,30 @@ def _send(settings: _Settings, environ: Mapping[str, str]) -> str:
 
 
 def _send_to(address: UnixAddress | TcpAddress, message: bytes) -> None:
-    if isinstance(address, TcpAddress):
-        host = address.host or "localhost"
-        connection = socket.create_connection((host, address.port), timeout=SEND_SECONDS)
-    else:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with connection:
-        connection.settimeout(SEND_SECONDS)
-        if isinstance(address, UnixAddress):
-            connection.connect(address.path)
+    connection = _connect_tcp(address) if isinstance(address, TcpAddress) else _connect_unix(address)
+    try:
         connection.sendall(message)
-        connection.shutdown(socket.SHUT_WR)
+        connection.shutdown(_socket.SHUT_WR)
+    finally:
+        connection.close()
+
+
+def _connect_unix(address: UnixAddress) -> _socket.socket:
+    # The bare sockets beneath the module `socket`, because loading that takes longer than all the rest.
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        connection.settimeout(SEND_SECONDS)
+        connection.connect(address.path)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect_tcp(address: TcpAddress) -> _socket.socket:
+    import socket  # noqa: PLC0415 - see _connect_unix
+
+    return socket.create_connection((address.host or "localhost", address.port), timeout=SEND_SECONDS)
 
 
 def _leave_event_file(folder: str, name: str) -> str:

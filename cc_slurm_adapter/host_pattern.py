@@ -8,7 +8,9 @@ changes its meaning silently.
 from __future__ import annotations
 
 import re
+import sys
 import warnings
+from typing import Callable
 
 _POSIX_CLASSES = {
     "alnum": "0-9A-Za-z",
@@ -30,13 +32,17 @@ _ONLY_IN_GO = {
     r"\p": "Unicode classes",
     r"\P": "Unicode classes",
     r"\C": "single bytes",
-    r"\Q": "quoted text",
-    r"\x{": "code points in braces",
+    r"\x{": "malformed code points",
 }
 _QUOTED_IN_SETS = frozenset("[&|~")
 
-_OUTSIDE = re.compile(r"(?P<escape>\\x\{|\\.)|(?P<open>\[\^?\]?)|(?P<other>.)", re.DOTALL)
-_INSIDE = re.compile(r"(?P<escape>\\x\{|\\.)|(?P<posix>\[:\^?[a-z]+:\])|(?P<close>\])|(?P<other>.)", re.DOTALL)
+_CODE_POINT = r"(?P<code_point>\\x\{[0-9A-Fa-f]+\})|(?P<escape>\\x\{|\\.)"
+_OUTSIDE = re.compile(
+    r"\\Q(?P<quoted>.*?)(?:\\E|\Z)|" + _CODE_POINT + r"|(?P<open>\[\^?\]?)"
+    r"|\(\?(?P<name><[A-Za-z_])|(?P<no_repeat>\{,[0-9]*\})|(?P<other>.)",
+    re.DOTALL,
+)
+_INSIDE = re.compile(_CODE_POINT + r"|(?P<posix>\[:\^?[a-z]+:\])|(?P<close>\])|(?P<other>.)", re.DOTALL)
 
 
 class PatternError(ValueError):
@@ -58,7 +64,8 @@ def _respell(pattern: str) -> str:
     parts = []
     token, position = _OUTSIDE, 0
     while match := token.match(pattern, position):
-        kind, text = match.lastgroup, match.group()
+        kind = match.lastgroup or ""
+        text = match[kind]
         parts.append(_respell_token(kind, text, in_set=token is _INSIDE))
         if kind == "open":
             token = _INSIDE
@@ -69,11 +76,10 @@ def _respell(pattern: str) -> str:
     return "".join(parts) + pattern[position:]
 
 
-def _respell_token(kind: str | None, text: str, *, in_set: bool) -> str:
-    if kind == "escape":
-        return _respell_escape(text)
-    if kind == "posix":
-        return _posix_class(text)
+def _respell_token(kind: str, text: str, *, in_set: bool) -> str:
+    respell = _RESPELLED.get(kind)
+    if respell:
+        return respell(text)
     # Python reserves these in sets and warns; in Go they stand for themselves.
     return "\\" + text if in_set and text in _QUOTED_IN_SETS else text
 
@@ -86,8 +92,28 @@ def _respell_escape(text: str) -> str:
     return r"\Z" if text == r"\z" else text
 
 
+def _code_point(text: str) -> str:
+    number = int(text[3:-1], 16)
+    if number > sys.maxunicode:
+        raise PatternError(f"{text} is beyond Unicode")
+    return f"\\U{number:08x}"
+
+
 def _posix_class(text: str) -> str:
-    members = _POSIX_CLASSES.get(text[2:-2])
+    members = _POSIX_CLASSES.get(text[2:-2].lstrip("^"))
     if members is None:
         raise PatternError(f"{text} is no character class, expected one of {', '.join(_POSIX_CLASSES)}")
-    return members
+    if not text.startswith("[:^"):
+        return members
+    others = [f"\\x{code:02x}" for code in range(128) if not re.match(f"[{members}]", chr(code))]
+    return "".join(others) + r"\x80-\U0010FFFF"
+
+
+_RESPELLED: dict[str, Callable[[str], str]] = {
+    "quoted": re.escape,
+    "code_point": _code_point,
+    "escape": _respell_escape,
+    "name": lambda text: f"(?P{text}",
+    "no_repeat": lambda text: "\\" + text,
+    "posix": _posix_class,
+}

@@ -143,9 +143,13 @@ class Intake:
         if self._next_look <= time.monotonic():
             self._look()
 
-    def _open_folder(self) -> None:
+    def _close_folder(self) -> None:
         if self._folder.watch is not None:
             self._selector.unregister(self._folder.watch)
+        self._folder.close()
+
+    def _open_folder(self) -> None:
+        self._close_folder()
         self._folder.open(self._admission)
         if self._folder.watch is not None:
             self._selector.register(self._folder.watch, selectors.EVENT_READ, self._on_watch)
@@ -163,9 +167,16 @@ class Intake:
         messages = self._folder.take()
         for message in messages:
             self._take(message)
-        again_at_once = messages or not self._folder.usable
-        pause = WATCHED_LOOK_SECONDS if self._folder.watch is not None else LOOK_SECONDS
-        self._next_look = time.monotonic() + (0.0 if again_at_once else pause)
+        self._next_look = time.monotonic() + self._pause()
+
+    def _pause(self) -> float:
+        """Seconds until the next look."""
+        if not self._folder.usable:
+            self._close_folder()
+            return REOPEN_SECONDS
+        if self._folder.has_more:
+            return 0.0
+        return WATCHED_LOOK_SECONDS if self._folder.watch is not None else LOOK_SECONDS
 
     def _is_ours(self, cluster: str) -> bool:
         return not cluster or not self._cluster or cluster.lower() == self._cluster.lower()

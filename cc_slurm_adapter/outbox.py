@@ -46,7 +46,7 @@ CREATE TABLE message (
     UNIQUE (sink, cluster, job_id, start_time, kind)
 );
 CREATE INDEX message_by_job ON message (sink, cluster, job_id, id);
-CREATE INDEX message_waiting ON message (sink, id, next_try) WHERE outcome IN ('owed', 'parked');
+CREATE INDEX message_next ON message (sink, next_try) WHERE outcome IN ('owed', 'parked');
 CREATE INDEX message_shadowed ON message (sink, cluster, job_id, start_time) WHERE outcome = 'shadowed';
 -- A row waits for its own run's start, and for what is owed of earlier runs of its job but for what is parked there.
 CREATE VIEW sendable AS
@@ -70,6 +70,12 @@ UPDATE message SET outcome = 'owed', next_try = 0
 WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = 'start' AND outcome = 'delivered'
 AND sink = (SELECT sink FROM message WHERE id = ?)
 """
+PUT_OFF_ITS_STOP = """
+UPDATE message SET next_try = ?
+WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = 'stop' AND outcome = 'owed'
+AND sink = (SELECT sink FROM message WHERE id = ? AND kind = 'start')
+"""
+"""A stop that waits for a parked start is not even looked at before its time."""
 PARKED_RETRY = 3600.0
 """Seconds until a parked row is tried again."""
 KEEP_DONE = 2 * 86400
@@ -199,13 +205,13 @@ class Outbox:
         """Whether any run of a job is known, in any stage."""
         return bool(self._read("SELECT 1 FROM run WHERE cluster = ? AND job_id = ? LIMIT 1", (cluster, job_id)))
 
-    def has_message(self, key: RunKey, kind: Kind) -> bool:
-        """Whether any sink is still to be told this of the run."""
+    def has_message(self, sinks: Iterable[str], key: RunKey, kind: Kind) -> bool:
+        """Whether one of these sinks is still to be told this of the run."""
         question = (
-            "SELECT 1 FROM message WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = ?"
+            "SELECT 1 FROM message WHERE sink = ? AND cluster = ? AND job_id = ? AND start_time = ? AND kind = ?"
             " AND outcome != 'delivered'"
         )
-        return bool(self._read(question, (*key, kind.value)))
+        return any(self._read(question, (sink, *key, kind.value)) for sink in sinks)
 
     def commit(self, cluster: str, changes: Changes) -> None:
         """Write what a pass found out. When this returns it survives a power cut."""
@@ -228,24 +234,29 @@ class Outbox:
                 database.execute("INSERT OR REPLACE INTO checkpoint VALUES (?, ?)", (cluster, changes.checkpoint))
 
     def due(self, sink: str, now: float, limit: int, busy: Collection[int] = ()) -> list[Delivery]:
-        """Rows that may be sent now, oldest first, without those that are on their way (`busy`).
+        """Rows that may be sent now, without those that are on their way (`busy`): oldest first, failed ones last.
 
         A row waits for every earlier row of its job that is still owed, and a stop for its own start.
         """
         rows = self._read(
             "SELECT id, cluster, job_id, start_time, kind, payload, refusals, first_sent FROM sendable"
-            " WHERE sink = ? AND next_try <= ? ORDER BY id LIMIT ?",
+            " WHERE sink = ? AND next_try <= ? ORDER BY next_try, id LIMIT ?",
             (sink, now, limit + len(busy)),
         )
         fresh = [row for row in rows if row[0] not in busy][:limit]
         return [Delivery(row[0], RunKey(*row[1:4]), Kind(row[4]), row[5], row[6], row[7]) for row in fresh]
 
-    def next_due(self, sink: str, busy: Collection[int] = ()) -> float | None:
-        """Unix time at which the next row may be sent that is not on its way; None when nothing waits."""
+    def next_due(self, sink: str, now: float) -> float | None:
+        """The next Unix time after `now` at which a row may be sent; None when there is none.
+
+        A row whose time has come and that is not `due` waits for another row: it is sent after that one's answer.
+        """
         rows = self._read(
-            "SELECT id, next_try FROM sendable WHERE sink = ? ORDER BY next_try LIMIT ?", (sink, len(busy) + 1)
+            "SELECT MIN(next_try) FROM message WHERE sink = ? AND outcome IN ('owed', 'parked') AND next_try > ?",
+            (sink, now),
         )
-        return next((next_try for row_id, next_try in rows if row_id not in busy), None)
+        found: float | None = rows[0][0]
+        return found
 
     def mark_sent(self, deliveries: Iterable[Delivery], now: float) -> None:
         """Remember, before anything leaves, that these rows are being sent (Unix time `now`)."""
@@ -269,11 +280,14 @@ class Outbox:
                 database.execute("DELETE FROM message WHERE id = ?", (delivery.row_id,))
             else:
                 _set_outcome(database, delivery.row_id, Outcome.DELIVERED, 0, "")
+                database.execute(PUT_OFF_ITS_STOP, (0, *delivery.key, delivery.row_id))
 
     def parked(self, delivery: Delivery, reason: str) -> None:
-        """Refused for now: tried again in an hour."""
+        """Refused for now: tried again in an hour, and with a start its stop."""
+        until = time.time() + PARKED_RETRY
         with self._writing() as database:
-            _set_outcome(database, delivery.row_id, Outcome.PARKED, time.time() + PARKED_RETRY, reason)
+            _set_outcome(database, delivery.row_id, Outcome.PARKED, until, reason)
+            database.execute(PUT_OFF_ITS_STOP, (until, *delivery.key, delivery.row_id))
 
     def shadowed(self, delivery: Delivery, reason: str) -> None:
         """Refused because of another run: neither it nor its stop is sent again."""
@@ -302,6 +316,7 @@ class Outbox:
     def retry_parked(self) -> int:
         """Make all parked rows due at once; returns how many."""
         with self._writing() as database:
+            database.execute("UPDATE message SET next_try = 0 WHERE kind = 'stop' AND outcome = 'owed'")
             return database.execute("UPDATE message SET next_try = 0 WHERE outcome = 'parked'").rowcount
 
     def tidy(self, max_age: float) -> None:
@@ -315,7 +330,6 @@ class Outbox:
             )
             database.execute("DELETE FROM message WHERE outcome = 'shadowed' AND created < ?", (now - max_age,))
             database.execute("DELETE FROM run WHERE stage IN ('done', 'ignored') AND changed < ?", (now - KEEP_DONE,))
-            database.execute("DELETE FROM run WHERE stage = 'seen' AND changed < ?", (now - max_age,))
 
     def counts(self) -> dict[str, int]:
         """How many rows stand in each outcome."""
@@ -324,6 +338,7 @@ class Outbox:
     def _prepare(self, database: sqlite3.Connection) -> None:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA cache_size = -2048")
+        database.execute("PRAGMA journal_size_limit = 16777216")
         version = database.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             database.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
@@ -332,8 +347,9 @@ class Outbox:
                 f"the state file {self._path} has the format {version}, this version knows {SCHEMA_VERSION}:"
                 " use the version that wrote it, or move the file away (jobs are then read from Slurm again)"
             )
-        database.execute("SELECT COUNT(*) FROM run").fetchone()
-        database.execute("SELECT COUNT(*) FROM message").fetchone()
+        found = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
 
     def _read(self, question: str, values: tuple[object, ...]) -> list[Any]:
         with self._translated(), self._lock:
@@ -347,7 +363,8 @@ class Outbox:
             try:
                 yield self._database
             except BaseException:
-                self._database.execute("ROLLBACK")
+                if self._database.in_transaction:  # a full disk has rolled back by itself
+                    self._database.execute("ROLLBACK")
                 raise
             self._database.execute("COMMIT")
 
@@ -355,7 +372,7 @@ class Outbox:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OverflowError) as error:  # OverflowError: a number beyond 64 bits
             raise StateError(f"the state file {self._path} cannot be used: {error}") from error
 
 

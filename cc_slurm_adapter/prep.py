@@ -12,11 +12,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import time
 from collections.abc import Mapping
 
-from cc_slurm_adapter.config_file import read_secret_file
+from cc_slurm_adapter.config_file import presentable, read_secret_file
 from cc_slurm_adapter.errors import AdapterError, ConfigError
 
 MAX_MESSAGE = 64 * 1024
@@ -77,6 +76,7 @@ _READ_VARIABLES = ("SLURM_JOB_ID", "SLURM_SCRIPT_CONTEXT", "SLURM_CLUSTER_NAME")
 _ADDRESS_FORMS = (
     "/path, unix:/path, tcp:127.0.0.1:12345, tcp:[::1]:12345, tcp::12345 (all IPv4 and IPv6) or tcp:host:12345"
 )
+_ANY_HOST = {"tcp": "", "tcp4": "0.0.0.0", "tcp6": "::"}  # noqa: S104 - for addresses that name it
 # Plain texts, because compiling all of them costs a hook two milliseconds; it uses only some.
 _HOST = r"[A-Za-z0-9._-]+"
 _PORT = r"[0-9]{1,5}"
@@ -134,13 +134,15 @@ def parse_address(text: str) -> UnixAddress | TcpAddress:
         return _unix_address(text, text)
     if scheme.lower() == "unix":
         return _unix_address(rest, text)
-    if scheme.lower() == "tcp":
-        return _tcp_address(rest, text)
+    if scheme.lower() in _ANY_HOST:
+        address = _tcp_address(rest, text)
+        address.host = address.host or _ANY_HOST[scheme.lower()]
+        return address
     raise _bad_address(text)
 
 
 def _bad_address(text: str) -> ConfigError:
-    return ConfigError([f"{text!r} is no socket address, expected {_ADDRESS_FORMS}"])
+    return ConfigError([f"{presentable(repr(text))} is no socket address, expected {_ADDRESS_FORMS}"])
 
 
 def _unix_address(path: str, text: str) -> UnixAddress:
@@ -151,7 +153,9 @@ def _unix_address(path: str, text: str) -> UnixAddress:
     except UnicodeEncodeError:
         raise _bad_address(text) from None
     if length > MAX_UNIX_PATH:
-        raise ConfigError([f"{path!r} has {length} bytes, a unix socket's path can have {MAX_UNIX_PATH} at most"])
+        raise ConfigError(
+            [f"{presentable(repr(path))} has {length} bytes, a unix socket's path can have {MAX_UNIX_PATH} at most"]
+        )
     return UnixAddress(path)
 
 
@@ -169,6 +173,8 @@ def _tcp_address(rest: str, text: str) -> TcpAddress:
 
 
 def _is_ipv6(host: str) -> bool:
+    import socket  # noqa: PLC0415 - slow to load, and hooks on the daemon's host need it for nothing else
+
     try:
         socket.inet_pton(socket.AF_INET6, host)
     except (OSError, ValueError):

@@ -25,8 +25,12 @@ from cc_slurm_adapter.prep import (
 from cc_slurm_adapter.prep_socket import Listeners, peer_ids
 
 MAX_CONNECTIONS = 64
+MAX_OF_ONE_ADDRESS = 16
+"""Connections of one address over TCP."""
 MESSAGE_SECONDS = 2.0
 """Longest time for one message to arrive."""
+PATIENCE_SECONDS = 0.2
+"""A connection over TCP that takes longer gives way to others when there are too many."""
 PAUSE_SECONDS = 0.2
 """How long no connection is taken after the system had no file descriptor left."""
 
@@ -47,7 +51,9 @@ class _Incoming:
         self.over_tcp = connection.family != socket.AF_UNIX
         self.sender = sender
         self.data = bytearray()
-        self.deadline = time.monotonic() + MESSAGE_SECONDS
+        began = time.monotonic()
+        self.deadline = began + MESSAGE_SECONDS
+        self.gives_way_at = began + PATIENCE_SECONDS if self.over_tcp else float("inf")
 
 
 class PrepServer:
@@ -61,7 +67,8 @@ class PrepServer:
         self._selector = selector
         self._handlers = handlers
         self._signatures = SignatureCheck(admission.secret) if admission.secret else None
-        self._incoming: set[_Incoming] = set()
+        self._incoming: dict[_Incoming, None] = {}
+        """The oldest first."""
         self._paused = True
         self._pause_until = 0.0
         self._resume()
@@ -76,8 +83,8 @@ class PrepServer:
     def next_deadline(self) -> float:
         """time.monotonic() at which `tick` has something to do."""
         deadlines = [incoming.deadline for incoming in self._incoming]
-        if self._paused and len(self._incoming) < MAX_CONNECTIONS:
-            deadlines.append(self._pause_until)
+        if self._paused:
+            deadlines.append(self._resume_at())
         return min(deadlines, default=float("inf"))
 
     def tick(self) -> None:
@@ -86,8 +93,14 @@ class PrepServer:
         for incoming in [incoming for incoming in self._incoming if incoming.deadline <= now]:
             self._handlers.refuse("refused", f"{incoming.sender}: no whole message within {MESSAGE_SECONDS:.0f} s")
             self._drop(incoming)
-        if self._paused and len(self._incoming) < MAX_CONNECTIONS and self._pause_until <= now:
+        if self._paused and self._resume_at() <= now:
             self._resume()
+
+    def _resume_at(self) -> float:
+        """When the next connection can be taken: there is room, or the oldest one gives way."""
+        if len(self._incoming) < MAX_CONNECTIONS:
+            return self._pause_until
+        return max(self._pause_until, next(iter(self._incoming)).gives_way_at)
 
     def _pause(self, seconds: float) -> None:
         self._pause_until = time.monotonic() + seconds
@@ -114,7 +127,7 @@ class PrepServer:
             return
         self._admit(connection, address)
         if len(self._incoming) >= MAX_CONNECTIONS:
-            self._pause(0.0)
+            self._pause(0.0)  # `tick` goes on as soon as the oldest one gives way
 
     def _admit(self, connection: socket.socket, address: object) -> None:
         try:
@@ -127,9 +140,24 @@ class PrepServer:
             self._handlers.refuse("refused", f"{sender}: {refusal}")
             connection.close()
             return
+        self._make_room(sender)
         incoming = _Incoming(connection, sender)
-        self._incoming.add(incoming)
+        self._incoming[incoming] = None
         self._selector.register(connection, selectors.EVENT_READ, lambda: self._receive(incoming))
+
+    def _make_room(self, sender: str) -> None:
+        """One connection that does nothing must not keep others out."""
+        now = time.monotonic()
+        idle = [incoming for incoming in self._incoming if incoming.gives_way_at <= now]
+        of_sender = [incoming for incoming in self._incoming if incoming.sender == sender]
+        if len(of_sender) >= MAX_OF_ONE_ADDRESS and of_sender[0] in idle:
+            self._give_up(of_sender[0], f"more than {MAX_OF_ONE_ADDRESS} connections of this address")
+        elif len(self._incoming) >= MAX_CONNECTIONS:
+            self._give_up(idle[0], f"more than {MAX_CONNECTIONS} connections")
+
+    def _give_up(self, incoming: _Incoming, why: str) -> None:
+        self._handlers.refuse("refused", f"{incoming.sender}: {why}, the oldest is given up")
+        self._drop(incoming)
 
     def _judge(self, connection: socket.socket, address: object) -> tuple[str, str]:
         """(words for the sender, why it is refused or '')."""
@@ -176,6 +204,6 @@ class PrepServer:
             self._handlers.refuse("garbage", f"{incoming.sender}: {error}")
 
     def _drop(self, incoming: _Incoming) -> None:
-        self._incoming.discard(incoming)
+        self._incoming.pop(incoming, None)
         self._selector.unregister(incoming.connection)
         incoming.connection.close()

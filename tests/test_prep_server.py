@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import pytest
+
+from cc_slurm_adapter import prep_server
 from cc_slurm_adapter.admission import Admission
 from cc_slurm_adapter.prep import HookMessage, TcpAddress, UnixAddress, encode
 from cc_slurm_adapter.prep_server import Handlers, PrepServer
@@ -66,6 +69,48 @@ def test_more_connections_than_allowed_wait(tmp_path: Path) -> None:
             connection.close()
         turn_until(turn, lambda: len(delivered) == 70)
         assert len(server._incoming) == 0
+
+
+@contextmanager
+def idle_connections(port: int, source: str, number: int) -> Iterator[list[socket.socket]]:
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), source_address=(source, 0)))
+            for _ in range(number)
+        ]
+
+
+def test_idle_tcp_connections_do_not_keep_others_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prep_server, "MESSAGE_SECONDS", 60.0)
+    with (
+        serving(TcpAddress("127.0.0.1", 0), Admission(OWN)) as (server, delivered, refused, turn),
+        ExitStack() as stack,
+    ):
+        port = server._listeners.sockets[0].getsockname()[1]
+        for source in ("127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"):
+            stack.enter_context(idle_connections(port, source, 16))
+        turn_until(turn, lambda: len(server._incoming) == 64)
+        (honest,) = stack.enter_context(idle_connections(port, "127.0.0.1", 1))
+        honest.sendall(encode({"SLURM_JOB_ID": "3"}))
+        honest.shutdown(socket.SHUT_WR)
+        turn_until(turn, lambda: bool(delivered))
+        assert len(server._incoming) == 63
+        (kind, line) = refused[0]
+        assert kind == "refused"
+        assert line == "127.0.0.2: more than 64 connections, the oldest is given up"
+
+
+def test_one_address_has_few_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prep_server, "MESSAGE_SECONDS", 60.0)
+    monkeypatch.setattr(prep_server, "PATIENCE_SECONDS", 0.0)
+    with serving(TcpAddress("127.0.0.1", 0), Admission(OWN)) as (server, delivered, refused, turn):
+        port = server._listeners.sockets[0].getsockname()[1]
+        with idle_connections(port, "127.0.0.2", 20) as idle, idle_connections(port, "127.0.0.3", 2):
+            turn_until(turn, lambda: len(server._incoming) == 18 and len(refused) == 4)
+            assert all("127.0.0.2" in line and "more than 16 connections" in line for _, line in refused)
+            idle[-1].sendall(encode({"SLURM_JOB_ID": "3"}))
+            idle[-1].shutdown(socket.SHUT_WR)
+            turn_until(turn, lambda: bool(delivered))
 
 
 def test_no_file_descriptor_left(tmp_path: Path) -> None:

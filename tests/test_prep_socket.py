@@ -33,6 +33,24 @@ def test_address_of_another_host() -> None:
         open_listeners(TcpAddress("192.0.2.1", 12345), Admission(OWN, secret=SECRET))
 
 
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b", "x" * 64])
+def test_host_name_without_an_address(
+    host: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        host.encode("idna")
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    listeners = open_listeners(TcpAddress(host, 12345), Admission(OWN))
+    assert listeners.sockets == []
+    (warning,) = caplog.messages
+    assert "Set prepSecretFile" in warning
+    assert "has no address" in warning
+    with pytest.raises(StateError, match="cannot listen on"):
+        open_listeners(TcpAddress(host, 12345), Admission(OWN, secret=SECRET))
+
+
 def test_host_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
     bind = prep_socket._bind_tcp
 

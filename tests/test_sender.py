@@ -149,8 +149,11 @@ def test_a_wrong_token_holds_everything_and_parks_nothing(site: Site) -> None:
 
 def test_a_row_that_fails_while_others_succeed_is_parked(site: Site) -> None:
     site.backend.add_fault(OtherAnswer(status=500, body=b'{"error":"odd"}', job_ids=frozenset([2])))
-    site.owe(*runs(1, 2, 3))
+    site.owe(*runs(2))
     site.sender.start()
+    while not site.status.counts().get("start_row_trouble"):
+        time.sleep(0.005)
+    site.owe(*runs(1, 3))
     assert site.settled(parked=1, owed=1)
     assert site.states() == {1: "completed", 3: "completed"}
 
@@ -164,6 +167,45 @@ def test_errors_for_everybody_park_nobody(site: Site) -> None:
     assert "parked" not in site.outbox.counts()
     site.backend.remove_fault(fault)
     assert site.settled()
+
+
+def test_rows_that_always_fail_do_not_hold_up_the_others(site: Site) -> None:
+    bad = frozenset(range(1, 13))
+    site.backend.add_fault(OtherAnswer(status=500, body=b'{"error":"odd"}', job_ids=bad))
+    site.owe(*runs(*range(1, 26)))
+    site.sender.start()
+    assert site.backend.wait_for(lambda: len(site.states()) == 13, PATIENCE)
+    for job_id in range(26, 29):
+        site.owe(*runs(job_id))
+        assert site.backend.wait_for(lambda number=job_id: number in site.states(), PATIENCE)  # type: ignore[misc]
+    assert site.settled(parked=12, owed=12)
+    assert sorted(site.states()) == list(range(13, 29))
+
+
+def test_one_row_that_a_proxy_refuses_does_not_hold_the_sink(site: Site) -> None:
+    site.backend.add_fault(OtherAnswer(status=403, body=b"<html>", job_ids=frozenset([1])))
+    site.owe(*runs(1, 2, 3))
+    site.sender.start()
+    deadline = time.monotonic() + PATIENCE
+    while len(site.states()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert site.states().keys() == {2, 3}
+
+
+@pytest.mark.parametrize("seconds", ["0", "99999999999", "-5", "soon"])
+def test_no_time_that_a_destination_names_ends_the_sender(site: Site, seconds: str) -> None:
+    site.backend.add_fault(OtherAnswer(status=503, headers={"Retry-After": seconds}, count=1))
+    site.owe(*runs(1))
+    site.sender.start()
+    while not site.status.counts().get("start_sink_trouble"):
+        time.sleep(0.005)
+    site.sender.retry_now()
+    site.outbox.retry_parked()
+    if seconds == "99999999999":
+        assert site.outbox.counts() == {"owed": 2}
+        assert all(thread.is_alive() for thread in site.sender._threads)
+    else:
+        assert site.settled()
 
 
 def test_a_destination_that_lost_a_run_gets_its_start_again(site: Site) -> None:

@@ -66,14 +66,14 @@ class StartMessages:
         if not resource.gpus:
             return []
         addresses = next((found for regex, found in self._gpu_addresses if regex.search(resource.hostname)), ())
-        known = [addresses[index] for index in resource.gpus if index < len(addresses)]
+        known = [addresses[index] for index in resource.gpus if index < len(addresses) and addresses[index]]
         if len(known) < len(resource.gpus) and resource.hostname not in self._warned:
             self._warned.add(resource.hostname)
             log.warning(
-                "gpuPciAddrs has %d addresses for %s, but a job there has the GPU index %d: such GPUs are left out",
+                "gpuPciAddrs has %d addresses for %s, but a job there has the GPUs %s: those without one are left out",
                 len(addresses),
                 resource.hostname,
-                max(resource.gpus),
+                ", ".join(map(str, resource.gpus)),
             )
         return known
 

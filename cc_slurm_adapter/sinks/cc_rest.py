@@ -51,7 +51,7 @@ class HttpAnswer(NamedTuple):
         """cc-backend's error text; the body where there is none."""
         try:
             return str(json.loads(self.body)["error"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return self.text
 
 
@@ -92,7 +92,7 @@ class HttpClient:
         parts = urlsplit(url)
         self._base = parts.path
         self._where = parts.netloc
-        self._tls = ssl.create_default_context(cafile=ca_file or None) if parts.scheme == "https" else None
+        self._tls = _tls_context(ca_file) if parts.scheme == "https" else None
         self._host, self._port = parts.hostname or "", parts.port
         self._read_token = read_token
         self._token = ""
@@ -135,6 +135,7 @@ class HttpClient:
                 self.close()
             if response.status in (401, 403):
                 self._token = ""  # read again before the next request: it may have been replaced
+            self._time_limit = SLOW_TIME_LIMIT if time.monotonic() - began > SLOW else TIME_LIMIT
             return HttpAnswer(response.status, content, response.headers.get("Retry-After", ""))
         except ConfigError as error:
             self.close()
@@ -142,8 +143,6 @@ class HttpClient:
         except (OSError, http.client.HTTPException, ValueError) as error:
             self.close()
             raise SinkError(f"{self._where}: {describe(error)}") from error
-        finally:
-            self._time_limit = SLOW_TIME_LIMIT if time.monotonic() - began > SLOW else TIME_LIMIT
 
     def _connected(self) -> http.client.HTTPConnection:
         if self._connection is None:
@@ -173,6 +172,13 @@ class HttpClient:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _tls_context(ca_file: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file or None)
+    except OSError as error:
+        raise ConfigError([f"ccRestCaFile: {ca_file} holds no usable certificate: {describe(error)}"]) from error
 
 
 def _read_bounded(response: http.client.HTTPResponse) -> bytes:
@@ -223,7 +229,7 @@ class CcRestConnection:
         answer = self._client.request("GET", CLUSTERS_PATH)
         try:
             return [str(cluster["name"]) for cluster in json.loads(answer.body)["clusters"]]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise SinkError(f"cc-backend does not list its clusters: {_said(answer)}") from error
 
     def abort(self) -> None:
@@ -264,7 +270,7 @@ def _parse_rows(answer: HttpAnswer) -> list[RunningRow]:
         raise SinkError(f"cc-backend does not list jobs: {_said(answer)}")
     try:
         return [RunningRow(int(job["jobId"]), int(job["startTime"])) for job in json.loads(answer.body)["jobs"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise SinkError(f"cc-backend lists jobs in an unknown form: {error}") from error
 
 
@@ -319,7 +325,7 @@ def _said(answer: HttpAnswer) -> str:
 def _is_json_object(body: bytes) -> bool:
     try:
         return isinstance(json.loads(body), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

@@ -16,8 +16,8 @@ NOBODY = 65534
 STAND_IN = """\
 #!/bin/sh
 [ "$4" = -c ] && exit {probe_code}
-shift 5
-[ "$1" = -c ] && shift 2
+if [ "$5" = -c ]; then self=$8; shift 9; else self=$6; shift 6; fi
+set -- "$self" "$@"
 for word in $$ "$@"; do echo "$word"; done > '{record}'
 exit {code}
 """

@@ -107,6 +107,10 @@ PURE_WHEEL = b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         ("site-packages/x/fast.cpython-311-x86_64-linux-gnu.so", b"", "is compiled"),
         ("site-packages/x.libs/libz.so.1", b"", "is compiled"),
         ("site-packages/x/fast.pyd", b"", "is compiled"),
+        ("site-packages/x/fast.py", b"\x7fELF\x02\x01", "is compiled"),
+        ("site-packages/x/program", b"", "is no Python source"),
+        ("site-packages/x/notes.md", b"", "is no Python source"),
+        ("site-packages/x/old.pyc", b"", "is no Python source"),
         ("site-packages/x-1.dist-info/WHEEL", b"Tag: cp311-cp311-manylinux_2_17_x86_64\n", "cp311-cp311-manylinux"),
         ("site-packages/x-1.dist-info/WHEEL", b"Tag: py3-none-any\nTag: py3-none-linux_x86_64\n", "py3-none-linux"),
         ("site-packages/x-1.dist-info/WHEEL", b"Tag: py2-none-any\n", "py2-none-any"),
@@ -118,6 +122,27 @@ def test_what_is_not_pure_python_fails_the_build(name: str, content: bytes, prob
         build.check_pure(parts)
     assert name in str(failure.value)
     assert problem in str(failure.value)
+
+
+def test_only_sources_of_the_own_package_are_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "cc_slurm_adapter"
+    for name in (
+        "a.py",
+        "sub/b.py",
+        "notes.txt",
+        "a.py~",
+        ".#a.py",
+        ".a.py.swp",
+        "#a.py#",
+        "program",
+        "__pycache__/a.pyc",
+    ):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).touch()
+    monkeypatch.setattr(build, "PACKAGE", package)
+    build.copy_sources(tmp_path / "own")
+    copied = [str(path.relative_to(tmp_path / "own")) for path in (tmp_path / "own").rglob("*") if path.is_file()]
+    assert sorted(copied) == ["a.py", "sub/b.py"]
 
 
 def test_pure_wheels_pass() -> None:
@@ -205,6 +230,20 @@ def test_another_user_in_a_folder_that_cannot_be_written(copy: Path, other_user:
     done = call([copy, "-version"], {"HOME": str(copy.parent)}, cwd=copy.parent, user=other_user)
     assert (done.returncode, done.stderr) == (0, "")
     assert VERSION_LINE in done.stdout
+
+
+@pytest.mark.parametrize("configured", [False, True], ids=["bare", "configured"])
+def test_hooks_while_the_file_is_replaced(
+    configured: bool, adapter: Path, copy: Path, events: Path, hook_config: Path
+) -> None:
+    """As the README has it: copied to another name, then moved over the one that Slurm calls."""
+    replace = 'while :; do install -m 0755 "$1" "$2.new"; mv -f "$2.new" "$2"; done'
+    hook = [str(copy), "-config", str(hook_config)] if configured else [str(copy)]
+    with subprocess.Popen(["/bin/sh", "-c", replace, "sh", adapter, copy]) as replacing:
+        calls = [call(hook, {**JOB, "CC_SLURM_ADAPTER_EVENTS": str(events)}) for _ in range(60)]
+        replacing.kill()
+    assert {(done.returncode, done.stdout, done.stderr) for done in calls} == {(0, "", "")}
+    assert len(list(events.iterdir())) == (0 if configured else 60)
 
 
 def test_nothing_is_written(copy: Path, tmp_path: Path, hook_config: Path) -> None:

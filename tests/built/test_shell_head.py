@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import build
 from tests.built.installed import JOB, StandIn, call
 
 SHELLS = [
@@ -289,14 +291,95 @@ def test_hook_without_python_exits_zero(shell: list[str], path: dict[str, str], 
 def test_trouble_of_a_hook_goes_to_syslog(alone: Path, public: Path) -> None:
     (public / "bin").mkdir()
     logger = public / "bin" / "logger"
-    logger.write_text(f'#!/bin/sh\nfor word do echo "$word"; done >> {public}/syslog\n')
+    logger.write_text(
+        f'#!/bin/sh\nfor word do echo "$word"; done > {public}/new; exec /bin/mv {public}/new {public}/syslog\n'
+    )
     logger.chmod(0o755)
-    call([alone, "-debug", "0"], {**JOB, "PATH": str(public / "bin")})
-    failing = StandIn(public / "python", code=3)
-    call([alone, "-debug", "0"], {**JOB, "PATH": str(public / "bin"), "CC_SLURM_ADAPTER_PYTHON": str(failing.path)})
-    written = (public / "syslog").read_text().splitlines()
-    assert [line for line in written if "no Python 3.9 or newer" in line] != []
-    assert [line for line in written if line == f"the hook ended with exit code 3 under {failing.path}"] != []
+    call([alone, "-debug", "0"], {**JOB, "PATH": f"{public}/bin"})
+    limit = time.monotonic() + 5
+    while not (public / "syslog").exists():
+        assert time.monotonic() < limit
+    assert "no Python 3.9 or newer" in (public / "syslog").read_text()
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+def test_a_logger_that_is_stuck_is_not_waited_for(shell: list[str], alone: Path, public: Path) -> None:
+    (public / "bin").mkdir()
+    logger = public / "bin" / "logger"
+    logger.write_text("#!/bin/sh\nexec /bin/sleep 4\n")
+    logger.chmod(0o755)
+    began = time.monotonic()
+    done = call([shutil.which(shell[0]), *shell[1:], alone, "-debug", "0"], {**JOB, "PATH": str(public / "bin")})
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert time.monotonic() - began < 1
+
+
+# --- a hook that finds all kinds of Python
+
+
+def event_of_hook(adapter: Path, public: Path, settings: dict[str, str], before: list[str], user: int = 0) -> list[str]:
+    """What a hook with a configuration of its own leaves as event; it must be silent, quick and exit 0."""
+    folder = public / "state"
+    events = folder / "events"
+    events.mkdir(parents=True)
+    events.chmod(0o777)
+    config = folder / "config.json"
+    config.write_text(json.dumps({"prepSockConnectPath": f"{folder}/none.sock", "lastRunPath": f"{folder}/lastrun"}))
+    began = time.monotonic()
+    done = call([*before, adapter, "-config", config], {**JOB, **settings}, user=user)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert time.monotonic() - began < 1
+    return [name.rpartition(".")[0] for name in names(events)]
+
+
+EVENT = ["123.prolog_slurmctld.lab"]
+OF_THE_SYSTEM = build.interpreter("/usr/bin/python3")
+UNUSABLE = [found for found in map(build.find_interpreter, ("2.7", "3.6", "3.7", "3.8")) if found]
+
+
+@pytest.mark.skipif(OF_THE_SYSTEM is None, reason="every user needs to be able to start a Python")
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+def test_hook_when_no_process_can_be_started(shell: list[str], copy: Path, public: Path, other_user: int) -> None:
+    before = [str(shutil.which("prlimit")), "--nproc=0:0", str(shutil.which(shell[0])), *shell[1:]]
+    assert event_of_hook(copy, public, {}, before, other_user) == EVENT
+
+
+@pytest.mark.parametrize("python", UNUSABLE, ids=str)
+def test_hook_goes_on_after_a_python_that_is_too_old(python: build.Interpreter, alone: Path, public: Path) -> None:
+    folder = public / "bin"
+    folder.mkdir()
+    (folder / "python3.12").symlink_to("/bin/false")
+    (folder / "python3.10").symlink_to(build.running().path)
+    settings = {"CC_SLURM_ADAPTER_PYTHON": python.path, "PATH": str(folder)}
+    assert event_of_hook(alone, public, settings, []) == EVENT
+
+
+@pytest.mark.parametrize("code", [1, 2, 3, 126, 127])
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+def test_hook_goes_on_after_a_script_that_fails(shell: list[str], code: int, alone: Path, public: Path) -> None:
+    failing = StandIn(public / "python", code=code)
+    (public / "bin").mkdir()
+    (public / "bin" / "python3.10").symlink_to(build.running().path)
+    settings = {"CC_SLURM_ADAPTER_PYTHON": str(failing.path), "PATH": str(public / "bin")}
+    assert event_of_hook(alone, public, settings, [str(shutil.which(shell[0])), *shell[1:]]) == EVENT
+    assert failing.call != []
+
+
+@pytest.mark.parametrize("kept", [0.02, 0.5, 0.999])
+def test_damaged_file_is_silent_as_a_hook(kept: float, alone: Path, public: Path) -> None:
+    content = alone.read_bytes()
+    alone.write_bytes(content[: int(len(content) * kept)])
+    assert event_of_hook(alone, public, {"CC_SLURM_ADAPTER_PYTHON": build.running().path}, []) == []
+
+
+def test_hook_imports_nothing_from_where_it_is_called(alone: Path, public: Path) -> None:
+    folder = public / "here"
+    folder.mkdir()
+    for module in ("os", "json", "socket", "cc_slurm_adapter"):
+        (folder / f"{module}.py").write_text(f"open({str(public / 'imported')!r}, 'w')\n")
+    settings = {**JOB, "CC_SLURM_ADAPTER_PYTHON": build.running().path, "PYTHONPATH": str(folder)}
+    assert call([alone, "-debug", "0"], settings, cwd=folder).returncode == 0
+    assert not (public / "imported").exists()
 
 
 # --- how it is called

@@ -69,8 +69,3 @@ class HookQueue:
                     del self._waiting[job_id, is_end]
                 else:
                     waiting.due = now + WAITS[min(waiting.tries, len(WAITS)) - 1]
-
-    def put_off(self, until: float) -> None:
-        """Slurm gives no answer: ask for nothing before then, without counting a try. New events still ask at once."""
-        for waiting in self._waiting.values():
-            waiting.due = max(waiting.due, until)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from cc_slurm_adapter.job import End, Missing, NodeState, Run, RunKey, Sighting
+from cc_slurm_adapter.job import End, EndState, Missing, NodeState, Run, RunKey, Sighting
 from cc_slurm_adapter.job_diff import Comparison, Decision, compare, decide
 from cc_slurm_adapter.open_runs import OpenRuns
 from cc_slurm_adapter.outbox import Changes, KnownRun, Message, Outbox, Stage
@@ -25,6 +25,8 @@ from cc_slurm_adapter.status import Status
 
 log = logging.getLogger(__name__)
 
+SLICE = 25
+"""Runs that are taken at once with their texts: each may have a script of a megabyte."""
 WINDOW = 3600
 """Seconds of accounting in one question."""
 OVERLAP = 600
@@ -77,6 +79,9 @@ class JobWatch:
         self._cluster = settings.cluster
         self._open = OpenRuns(outbox.open_runs(settings.cluster))
         self._broken: set[int] = set()
+        self._vanished: list[RunKey] = []
+        """Open runs that the last listing did not have: accounting is asked for them."""
+        self._unresolved: set[RunKey] = set()
         self._next_audit = 0.0
 
     @property
@@ -91,8 +96,9 @@ class JobWatch:
         for details in self._details(self._worth_reading(found)):
             self._take_details(details, details.runs)
             yield
-        if self._settings.has_accounting:
-            self._ask_accounting_for([key for key in found.vanished if key in self._open])
+        self._vanished = [key for key in found.vanished if key in self._open]
+        if not self._settings.has_accounting:
+            self._end_replaced()
 
     def node_states(self) -> list[NodeState]:
         """All nodes that are not ignored, each with the number of runs on it. Raises SlurmError."""
@@ -129,6 +135,7 @@ class JobWatch:
         if not self._settings.has_accounting:
             self._commit(Changes(checkpoint=now))
             return
+        self._ask_accounting_for([key for key in self._vanished if key in self._open])
         begin = max(since - self._overlap(now), now - self._settings.max_span)
         progress = Progress("catching up with accounting, hours", -(-(now - begin) // WINDOW))
         for number, start in enumerate(range(begin, now, WINDOW)):
@@ -147,7 +154,7 @@ class JobWatch:
         ends = self._slurm.ends_of({key.job_id for key in stale}, min(key.start_time for key in stale) - NEAR, now)
         changes = Changes()
         for key in stale:
-            end = _nearest_end(key, ends)
+            end = _nearest_end(key, ends, self._open.of_job(key.job_id))
             if end is not None:
                 self._owe_stop(changes, key, end)
                 changes.runs[key] = KnownRun(key, Stage.DONE, "", None)
@@ -158,6 +165,12 @@ class JobWatch:
         )
         self._status.count("reconciled_stops", len(changes.runs))
         self._commit(changes)
+
+    def forget_never_started(self, max_age: float) -> None:
+        """Runs whose nodes were made ready for longer than this, without a start or an end, are given up."""
+        oldest = self._settings.clock() - max_age
+        old = [key for key, run in self._open.items() if run.stage is Stage.SEEN and key.start_time < oldest]
+        self._commit(Changes(dropped=old))
 
     def forget_broken(self) -> None:
         """Read jobs again that could not be understood."""
@@ -173,7 +186,9 @@ class JobWatch:
     def _take_details(self, details: Details, runs: Iterable[Run]) -> None:
         for job_id, reason in details.broken.items():
             self._set_aside(job_id, reason)
-        self._take_runs(list(runs))
+        read = list(runs)
+        for at in range(0, len(read), SLICE):
+            self._take_runs(read[at : at + SLICE])
 
     def _set_aside(self, job_id: int, reason: str) -> None:
         """Said once for each job, and tried again after a reload or a restart."""
@@ -226,6 +241,15 @@ class JobWatch:
             changes.runs[key] = self._open[key]._replace(stage=Stage.DONE, details=None)
         self._commit(changes)
 
+    def _end_replaced(self) -> None:
+        """Without accounting: a run whose job has a later run is over, and ended when that one began at the latest."""
+        ends = {}
+        for key in self._vanished:
+            later = [run.key.start_time for run in self._open.of_job(key.job_id) if run.key.start_time > key.start_time]
+            if later and self._open.stage(key) is Stage.LIVE:
+                ends[key] = End(EndState.CANCELLED, min(later), "REQUEUED")
+        self._end(ends)
+
     def _ask_accounting_for(self, vanished: list[RunKey]) -> None:
         """Open runs that slurmctld has forgotten, or whose job has another run now."""
         if vanished:
@@ -244,12 +268,18 @@ class JobWatch:
         """Runs that ended before their start was owed: with the best resources that can still be had."""
         for details in self._details({key.job_id for key in keys}):
             self._take_details(details, [run for run in details.runs if run.key in keys and run.end])
-        left = {key for key in keys if key in self._open or self._outbox.unknown([key])}
+        left = self._unreported(keys)
         if left:
             since = min(key.start_time for key in left)
             late = self._slurm.read_accounted({key.job_id for key in left}, since, int(self._settings.clock()))
             for details in late:
                 self._take_details(details, [run for run in details.runs if run.key in left and run.end])
+            for key in self._unreported(left) - self._unresolved:
+                log.error("%s is over, but neither slurmctld nor accounting tells more: tried again for hours", key)
+            self._unresolved = self._unreported(left)
+
+    def _unreported(self, keys: Iterable[RunKey]) -> set[RunKey]:
+        return {key for key in keys if key in self._open or self._outbox.unknown([key])}
 
     def _owe_start(self, changes: Changes, run: Run) -> None:
         if run.missing:
@@ -280,7 +310,8 @@ class JobWatch:
 
     def _is_stale(self, key: RunKey, now: int) -> bool:
         old = key.start_time < now - YOUNG
-        return old and key not in self._open and not self._outbox.has_message(key, Kind.STOP)
+        names = [sink.name for sink in self._sinks]
+        return old and key not in self._open and not self._outbox.has_message(names, key, Kind.STOP)
 
     def _overlap(self, now: int) -> int:
         """Seconds to read again: few at most times, many once an hour."""
@@ -300,8 +331,11 @@ def _words(missing: Iterable[Missing]) -> str:
     return " and ".join(sorted(each.value for each in missing))
 
 
-def _nearest_end(key: RunKey, ends: Iterable[AccountedEnd]) -> End | None:
-    """The end of the run of this job that began at this time, or else at nearly this time."""
-    same_job = [each for each in ends if each.key.job_id == key.job_id]
-    nearest = min(same_job, key=lambda each: abs(each.key.start_time - key.start_time), default=None)
-    return nearest.end if nearest and abs(nearest.key.start_time - key.start_time) <= NEAR else None
+def _nearest_end(key: RunKey, ends: Iterable[AccountedEnd], still_open: Iterable[KnownRun]) -> End | None:
+    """The end of the run of this job that began at this time, or else at nearly this time and is over."""
+    ended = {each.key: each.end for each in ends if each.key.job_id == key.job_id}
+    candidates = [*(run.key for run in still_open), *ended]
+    nearest = min(candidates, key=lambda each: abs(each.start_time - key.start_time), default=None)
+    if nearest is None or abs(nearest.start_time - key.start_time) > NEAR:
+        return None
+    return ended.get(nearest)

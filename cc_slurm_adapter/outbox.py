@@ -23,59 +23,12 @@ from typing import Any, NamedTuple
 
 from cc_slurm_adapter.errors import StateError
 from cc_slurm_adapter.job import Run, RunKey
+from cc_slurm_adapter.outbox_schema import DELETE_ITS_START, OWE_ITS_START, PUT_OFF_ITS_STOP, SCHEMA, SCHEMA_VERSION
 from cc_slurm_adapter.run_json import run_from_json, run_to_json
 from cc_slurm_adapter.sinks import Delivery, Kind
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
-SCHEMA = """
-CREATE TABLE checkpoint (cluster TEXT PRIMARY KEY, seen_until INTEGER NOT NULL);
-CREATE TABLE run (
-    cluster TEXT NOT NULL, job_id INTEGER NOT NULL, start_time INTEGER NOT NULL,
-    stage TEXT NOT NULL, hosts TEXT NOT NULL, details TEXT, changed INTEGER NOT NULL,
-    PRIMARY KEY (cluster, job_id, start_time)
-) WITHOUT ROWID;
-CREATE INDEX run_by_stage ON run (stage, changed);
-CREATE TABLE message (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, sink TEXT NOT NULL,
-    cluster TEXT NOT NULL, job_id INTEGER NOT NULL, start_time INTEGER NOT NULL,
-    kind TEXT NOT NULL, payload BLOB NOT NULL, created INTEGER NOT NULL,
-    refusals INTEGER NOT NULL DEFAULT 0, first_sent REAL NOT NULL DEFAULT 0, next_try REAL NOT NULL DEFAULT 0,
-    outcome TEXT NOT NULL DEFAULT 'owed', reason TEXT NOT NULL DEFAULT '',
-    UNIQUE (sink, cluster, job_id, start_time, kind)
-);
-CREATE INDEX message_by_job ON message (sink, cluster, job_id, id);
-CREATE INDEX message_next ON message (sink, next_try) WHERE outcome IN ('owed', 'parked');
-CREATE INDEX message_shadowed ON message (sink, cluster, job_id, start_time) WHERE outcome = 'shadowed';
--- A row waits for its own run's start, and for what is owed of earlier runs of its job but for what is parked there.
-CREATE VIEW sendable AS
-SELECT * FROM message AS m WHERE outcome IN ('owed', 'parked') AND NOT EXISTS (
-    SELECT 1 FROM message AS e
-    WHERE e.sink = m.sink AND e.cluster = m.cluster AND e.job_id = m.job_id AND e.id < m.id AND CASE
-        WHEN e.start_time = m.start_time THEN e.outcome != 'delivered'
-        WHEN e.outcome != 'owed' THEN 0
-        WHEN e.kind = 'start' THEN 1
-        ELSE NOT EXISTS (
-            SELECT 1 FROM message AS s WHERE s.sink = e.sink AND s.cluster = e.cluster AND s.job_id = e.job_id
-            AND s.start_time = e.start_time AND s.kind = 'start' AND s.outcome = 'parked')
-        END);
-"""
-DELETE_ITS_START = """
-DELETE FROM message WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = 'start' AND outcome = 'delivered'
-AND sink = (SELECT sink FROM message WHERE id = ?)
-"""
-OWE_ITS_START = """
-UPDATE message SET outcome = 'owed', next_try = 0
-WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = 'start' AND outcome = 'delivered'
-AND sink = (SELECT sink FROM message WHERE id = ?)
-"""
-PUT_OFF_ITS_STOP = """
-UPDATE message SET next_try = ?
-WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = 'stop' AND outcome = 'owed'
-AND sink = (SELECT sink FROM message WHERE id = ? AND kind = 'start')
-"""
-"""A stop that waits for a parked start is not even looked at before its time."""
 PARKED_RETRY = 3600.0
 """Seconds until a parked row is tried again."""
 KEEP_DONE = 2 * 86400

@@ -22,7 +22,8 @@ MAX_MESSAGE = 64 * 1024
 """Bytes of a message; a signature comes on top."""
 MAX_UNIX_PATH = 107
 """Bytes of a unix socket's path: the kernel's limit without the closing zero byte."""
-MAX_JOB_ID = 2**63 - 1
+MAX_JOB_ID = 2**31 - 1
+"""squeue refuses a whole list for one larger id, and scontrol takes 2**32 for all jobs."""
 MIN_SECRET = 16
 """Bytes of a shared secret."""
 CLOCK_TOLERANCE = 60.0

@@ -40,12 +40,11 @@ class Reconciler:
         backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
         while not self._stopping.is_set():
             try:
-                rows = list(self._connection.running_rows(self._cluster))
+                self._deliver(list(self._connection.running_rows(self._cluster)))
             except SinkError as error:
                 log.info("the running jobs cannot be compared yet: %s", error)
                 self._stopping.wait(backoff.failed())
-                continue
-            backoff.succeeded()
-            self._deliver(rows)
-            self._stopping.wait(self._interval)
+            else:
+                backoff.succeeded()
+                self._stopping.wait(self._interval)
         self._connection.close()

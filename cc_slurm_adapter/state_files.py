@@ -28,7 +28,7 @@ class PidFile:
     def lock(self) -> None:
         """Lock the file. Raises AlreadyRunning or StateError."""
         while self._fd < 0:
-            existed = Path(self._path).exists()
+            existed = os.path.exists(self._path)
             fd = self._open()
             try:
                 self._lock(fd)
@@ -53,7 +53,7 @@ class PidFile:
         """Remove the file and give the lock back."""
         if self._fd >= 0:
             if self._is_ours:
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(OSError):
                     Path(self._path).unlink()
             os.close(self._fd)
             self._fd = -1
@@ -84,7 +84,7 @@ class PidFile:
     def _is_still_there(self, fd: int) -> bool:
         try:
             return os.path.samestat(os.fstat(fd), Path(self._path).stat())
-        except FileNotFoundError:
+        except OSError:
             return False
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cc_slurm_adapter.slurm.nodes import NodeLayout
+from cc_slurm_adapter.slurm.nodes import COLUMNS, NodeLayout
 
 FIXTURES = Path(__file__).parent / "fixtures"
 VERSIONS = ("22.05.8", "24.11.5")
@@ -66,3 +66,11 @@ def true_cores(job: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 def true_gpus(job: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """GPU indices by host."""
     return {host: tuple(held["gpu_indices"]) for host, held in job["hosts"].items()}
+
+
+def sinfo_row(**values: str) -> str:
+    """A row of sinfo as the program asks for it: a node of the lab, with other values where given."""
+    row = {"NodeList": "node01", "StateComplete": "mixed", "CPUsState": "4/12/0/16", "AllocMem": "400"}
+    row.update({"Sockets": "2", "Cores": "4", "Threads": "2", "Gres": "gpu:h100:4", "GresUsed": "gpu:h100:2(IDX:0-1)"})
+    row.update(values)
+    return "".join(row[name].ljust(width) for name, width in COLUMNS)

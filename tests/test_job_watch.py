@@ -118,6 +118,7 @@ def test_a_listing_without_a_job_ends_nothing(lab: Lab) -> None:
     assert lab.owed() == []
     lab.slurm.close(make_run(phase=Phase.ENDED))
     lab.poll()
+    lab.catch_up(NOW - 10)
     assert lab.owed() == [(Kind.STOP, run.key)]
 
 
@@ -140,6 +141,7 @@ def test_a_requeued_job_has_two_runs(lab: Lab) -> None:
     lab.slurm.close(make_run(start=NOW - 500, phase=Phase.ENDED, end=requeued))
     second = lab.slurm.put(make_run(start=NOW - 100))
     lab.poll()
+    lab.catch_up(NOW - 10)
     assert lab.owed() == [(Kind.START, second.key), (Kind.STOP, first.key)]
 
 
@@ -231,6 +233,65 @@ def test_without_accounting_everything_else_works(tmp_path: Path) -> None:
     assert not {"ends_of", "ended_between"} & set(lab.slurm.asked)
     assert lab.outbox.checkpoint("lab") == NOW
     lab.outbox.close()
+
+
+def test_without_accounting_a_later_run_of_a_job_ends_the_earlier_one(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    lab.has_accounting = False
+    lab.restart()
+    first = lab.slurm.put(make_run(start=NOW - 500))
+    lab.poll()
+    lab.slurm.put(make_run(start=0, phase=Phase.WAITING))
+    lab.poll()
+    assert lab.watch.open_runs == 1
+    second = lab.slurm.put(make_run(start=NOW - 100))
+    lab.poll()
+    due = {delivery.key: delivery for delivery in lab.outbox.due(SINK.name, 1e12, 10)}
+    assert due.keys() == {first.key}
+    assert [kind for kind, _ in lab.owed()] == [Kind.START, Kind.START, Kind.STOP]
+    assert lab.watch.open_runs == 1
+    assert lab.watch.is_settled(second.key.job_id, over=False)
+    lab.outbox.close()
+
+
+def test_slurmdbd_down_keeps_no_pass_over_slurmctld_from_its_end(lab: Lab) -> None:
+    lab.slurm.put(make_run(1))
+    lab.poll()
+    lab.slurm.jobs.clear()
+    lab.poll()
+    assert "ends_of" not in lab.slurm.asked
+    lab.slurm.failure = CommandFailed("slurmdbd is down")
+    with pytest.raises(CommandFailed):
+        lab.catch_up(NOW - 10)
+    assert lab.watch.open_runs == 1
+
+
+def test_a_run_that_never_gets_ready_is_given_up(lab: Lab) -> None:
+    lab.slurm.put(make_run(phase=Phase.CONFIGURING))
+    lab.poll()
+    lab.watch.forget_never_started(1000)
+    assert lab.watch.open_runs == 1
+    lab.watch.forget_never_started(10)
+    assert lab.watch.open_runs == 0
+    lab.restart()
+    assert lab.watch.open_runs == 0
+
+
+def test_a_row_near_a_run_that_still_runs_is_not_stopped(lab: Lab) -> None:
+    lab.slurm.close(make_run(7, start=NOW - 1000, phase=Phase.ENDED))
+    lab.slurm.put(make_run(7, start=NOW - 800))
+    lab.poll()
+    lab.owed()
+    lab.watch.reconcile([RunningRow(7, NOW - 810)])
+    assert lab.owed() == []
+
+
+def test_a_run_of_which_nobody_tells_more_is_said_once(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    lab.slurm.close(make_run(1, start=NOW - 60, phase=Phase.ENDED))
+    lab.slurm.read_accounted = lambda *_: iter(())  # type: ignore[method-assign]
+    lab.catch_up(NOW - 600)
+    lab.catch_up(NOW)
+    assert len([line for line in caplog.messages if "tells more" in line]) == 1
 
 
 def test_a_job_that_cannot_be_understood_costs_no_other_job_anything(lab: Lab) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, CommandMissing, SlurmError, UnexpectedOutput
 from cc_slurm_adapter.slurm import commands as commands_module
+from cc_slurm_adapter.slurm import documents as documents_module
 from cc_slurm_adapter.slurm import texts as texts_module
 from cc_slurm_adapter.slurm.client import SlurmClient, read_setup
 from cc_slurm_adapter.slurm.commands import Commands
@@ -25,7 +26,7 @@ from cc_slurm_adapter.slurm.texts import read_texts, split_infos
 from cc_slurm_adapter.slurm.versions import PLAIN, find_format
 from tests.fake_programs import FakePrograms
 from tests.fakes import make_run
-from tests.fixture_files import FIXTURES
+from tests.fixture_files import FIXTURES, sinfo_row
 
 
 @pytest.fixture
@@ -184,6 +185,37 @@ def test_a_document_is_split_the_same_in_pieces_of_any_size() -> None:
             assert split_in_pieces(text, size) == whole
         compact = json.dumps(json.loads(text)).encode()
         assert split_in_pieces(compact, 100) == whole
+
+
+def test_a_damaged_job_costs_no_other_job_of_the_document_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = {"jobs": [{"job_id": 1, "name": "a"}, {"job_id": 2, "name": "b" * 500}, {"job_id": 3}], "errors": []}
+    lines = json.dumps(document, indent=2).replace('"name": "a"', '"name": NaN NaN').encode()
+    monkeypatch.setattr(documents_module, "MAX_JOB_BYTES", 400)
+    jobs: list[Json] = []
+    broken: dict[int, str] = {}
+    splitter = JobSplitter("squeue", jobs.append, broken.__setitem__)
+    splitter.feed(lines)
+    splitter.finish()
+    assert jobs == [{"job_id": 3}]
+    assert sorted(broken) == [1, 2]
+    assert "400 bytes" in broken[2]
+
+
+def test_nodes_that_were_added_since_the_last_poll_are_looked_up(
+    commands: Commands, programs: FakePrograms, tmp_path: Path
+) -> None:
+    job = FIXTURES / "slurm-24.11.5/jobs/one-core/running.squeue.v0.0.40.json"
+    host = json.loads(job.read_text())["jobs"][0]["nodes"]
+    programs.make("squeue", "echo data_parser/v0.0.40")
+    programs.make("scontrol", f"cat {job}")
+    programs.make("sinfo", f"cat {tmp_path}/sinfo")
+    (tmp_path / "sinfo").write_text(sinfo_row(NodeList="other"))
+    client = SlurmClient(commands, "lab", str(tmp_path))
+    client.node_states()
+    (tmp_path / "sinfo").write_text(sinfo_row(NodeList=host))
+    job_id = json.loads(job.read_text())["jobs"][0]["job_id"]
+    (details,) = client.read_details([job_id])
+    assert details.runs[0].resources[0].cores
 
 
 @given(st.text(max_size=50))

@@ -16,9 +16,9 @@ from cc_slurm_adapter.slurm.documents import split_document
 from cc_slurm_adapter.slurm.gres import gpu_count, gpu_indices, gpus_of_tres
 from cc_slurm_adapter.slurm.hostlist import expand
 from cc_slurm_adapter.slurm.jobs import parse_job
-from cc_slurm_adapter.slurm.nodes import COLUMNS, parse_sinfo
+from cc_slurm_adapter.slurm.nodes import parse_sinfo
 from cc_slurm_adapter.slurm.states import read_states
-from tests.fixture_files import FIXTURES, LAYOUTS, VERSIONS, Recording, recordings
+from tests.fixture_files import FIXTURES, LAYOUTS, VERSIONS, Recording, recordings, sinfo_row
 
 SACCT = [*recordings("*.sacct*.json")]
 
@@ -130,13 +130,6 @@ def test_the_sum_and_its_parts_are_not_added() -> None:
     assert gpus_of_tres("cpu=4,mem=1G") == 0
 
 
-def sinfo_row(**values: str) -> str:
-    row = {"NodeList": "node01", "StateComplete": "mixed", "CPUsState": "4/12/0/16", "AllocMem": "400"}
-    row.update({"Sockets": "2", "Cores": "4", "Threads": "2", "Gres": "gpu:h100:4", "GresUsed": "gpu:h100:2(IDX:0-1)"})
-    row.update(values)
-    return "".join(row[name].ljust(width) for name, width in COLUMNS)
-
-
 def test_a_node_is_told_once_although_it_is_in_several_partitions() -> None:
     layouts, (state,) = parse_sinfo(f"{sinfo_row()}\n{sinfo_row()}\n")
     assert layouts["node01"] == LAYOUTS["node01"]
@@ -228,6 +221,23 @@ def test_accounted_runs_agree_with_the_truth(recording: Recording) -> None:
         assert (run.array_job_id, run.array_task_id) == (truth["array_job_id"], truth["array_task_id"])
         if run.end is not None:
             assert run.end.end_time == truth["end"]
+
+
+@pytest.mark.parametrize(
+    "recording", [each for each in SACCT if each.case == "requeued" and "duplicates" in each.file.name], ids=str
+)
+def test_the_first_run_of_a_requeued_job_has_ended(recording: Recording) -> None:
+    first = recording.truth[0]
+    runs = [parse_accounted_run(job, "lab") for job in split_document(recording.text, "sacct")]
+    (run,) = (run for run in runs if run.key.start_time == first["start"])
+    assert run.end is not None
+    assert (run.end.end_state, run.end.end_time) == (EndState.CANCELLED, first["end"])
+    assert [resource.hostname for resource in run.resources] == list(first["hosts"])
+
+
+def test_an_unknown_state_in_a_listing_ends_nothing() -> None:
+    (sighting,) = parse_listing("7|EXPEDITING|1795351693|1795351993\n")
+    assert sighting.end_state is None
 
 
 def test_the_recordings_of_accounting_are_there() -> None:

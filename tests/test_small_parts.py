@@ -79,15 +79,6 @@ def test_a_flood_of_events_is_left_to_the_polls() -> None:
     assert hooks.due(0.0) == list(range(AT_ONCE))
 
 
-def test_while_slurm_gives_no_answer_only_new_events_ask() -> None:
-    hooks = HookQueue(max_tries=2)
-    hooks.add(PROLOG, 0.0)
-    hooks.put_off(30.0)
-    assert hooks.due(29.0) == []
-    hooks.add(HookEvent(2, "epilog_slurmctld", 0), 10.0)
-    assert hooks.due(10.0) == [2]
-
-
 def test_a_second_daemon_is_refused_and_the_first_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "daemon.pid"
     first, second = PidFile(str(path)), PidFile(str(path))

@@ -19,7 +19,7 @@ from cc_slurm_adapter.slurm.json_values import (
     get_texts,
     need_number,
 )
-from cc_slurm_adapter.slurm.states import FINAL, read_states
+from cc_slurm_adapter.slurm.states import FINAL, WAITING, read_states
 
 log = logging.getLogger(__name__)
 
@@ -81,17 +81,18 @@ def parse_accounted_run(job: Json, cluster: str) -> Run:
     """
     path = f"jobs[{job_id_of(job)}]"
     time, state, array = (get_object(job, key, path) for key in ("time", "state", "array"))
-    words = get_texts(state, "current", f"{path}.state")
-    phase, end_state = read_states(words)
     start = get_number(time, "start", f"{path}.time") or 0
-    end_time = get_number(time, "end", f"{path}.time") or start
+    end_time = get_number(time, "end", f"{path}.time") or 0
+    words = get_texts(state, "current", f"{path}.state")
+    # A requeued run is ["PENDING", "REQUEUED"] here, with its end: what waits is the job's next run.
+    phase, end_state = read_states([word for word in words if not (end_time and word in WAITING)])
     num_gpus = _allocated(job, path, "gres", "gpu")
     hosts = _hosts(get_text(job, "nodes", path))
     limit = get_number(time, "limit", f"{path}.time")
     return Run(
         key=RunKey(cluster, job_id_of(job), start),
         phase=phase,
-        end=End(end_state, end_time, "+".join(words)) if end_state else None,
+        end=End(end_state, end_time or start, "+".join(words)) if end_state else None,
         user=get_text(job, "user", path),
         account=get_text(job, "account", path),
         partition=get_text(job, "partition", path),

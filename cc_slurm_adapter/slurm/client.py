@@ -21,7 +21,7 @@ from cc_slurm_adapter.slurm.documents import JobSplitter
 from cc_slurm_adapter.slurm.jobs import job_id_of, parse_job
 from cc_slurm_adapter.slurm.json_values import Json
 from cc_slurm_adapter.slurm.nodes import SINFO, NodeLayout, parse_sinfo
-from cc_slurm_adapter.slurm.states import LISTED, read_states
+from cc_slurm_adapter.slurm.states import LISTED, is_known, read_states
 from cc_slurm_adapter.slurm.texts import read_texts
 from cc_slurm_adapter.slurm.versions import JsonFormat, find_format
 
@@ -76,8 +76,14 @@ class SlurmClient:
         if not self._layouts:
             self.node_states()
         json_format = self._json_format()
+        refreshed = False
         for chunk in _chunks(job_ids, None if json_format.lists_all_jobs else CHUNK):
-            yield self._read_chunk(chunk, json_format)
+            details = self._read_chunk(chunk, json_format)
+            if not refreshed and self._has_unknown_nodes(details):
+                self.node_states()  # nodes were added since the last poll
+                refreshed = True
+                details = self._read_chunk(chunk, json_format)
+            yield details
 
     def add_texts(self, runs: list[Run]) -> list[Run]:
         """The same runs with slurmInfo and job script, as far as Slurm still has them."""
@@ -134,6 +140,9 @@ class SlurmClient:
             argv = ["squeue", "-a", "-t", "all", "-j", ",".join(map(str, job_ids)), json_format.option]
         return self._read_jobs(argv, self._parse_job, frozenset(job_ids))
 
+    def _has_unknown_nodes(self, details: Details) -> bool:
+        return any(resource.hostname not in self._layouts for run in details.runs for resource in run.resources)
+
     def _parse_job(self, job: Json) -> Run:
         return parse_job(job, self._cluster, self._layouts)
 
@@ -149,8 +158,11 @@ class SlurmClient:
                     details.runs.append(parse(job))
             except UnexpectedOutput as error:
                 details.broken[_id_or_zero(job)] = str(error)
+            except Exception as error:  # a job of a shape that nobody foresaw costs only itself
+                log.exception("job %s", _id_or_zero(job))
+                details.broken[_id_or_zero(job)] = f"an error of this program, {type(error).__name__}"
 
-        splitter = JobSplitter(argv[0], take)
+        splitter = JobSplitter(argv[0], take, details.broken.__setitem__)
         answer = self._commands.stream(argv, splitter.feed)
         if answer.exit_code != 0:
             self._format = None  # Slurm may have been upgraded: find out again what it offers
@@ -197,7 +209,8 @@ def parse_listing(text: str) -> list[Sighting]:
         if len(columns) != 4 or not columns[0].isdigit():
             log.error("a line of squeue cannot be understood and is left out: %r", line[:100])
             continue
-        phase, end_state = read_states([columns[1]])
+        # A word that is new here may stand for a job that runs: its details tell.
+        phase, end_state = read_states([columns[1]]) if is_known(columns[1]) else (Phase.ENDED, None)
         start, end = (int(text) if text.isdigit() else None for text in columns[2:])
         ended = phase is Phase.ENDED
         sightings.append(Sighting(int(columns[0]), phase, start, end if ended else None, end_state, columns[1]))

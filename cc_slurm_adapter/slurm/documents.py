@@ -8,30 +8,39 @@ Slurm prints its JSON indented, with newlines inside texts escaped, so a job is 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
 from cc_slurm_adapter.errors import UnexpectedOutput
 from cc_slurm_adapter.slurm.json_values import Json, get_list
 
-MAX_JOB_BYTES = 16 * 1024 * 1024
-"""A single job that is larger is damaged output: its whole document is refused."""
+MAX_JOB_BYTES = 64 * 1024 * 1024
+"""More than the largest job has: 4,000 full nodes of 128 cores take 16 MB in v0.0.40 and 110 MB in v0.0.42."""
+_JOB_ID = re.compile(rb'^ {6}"job_id": (\d+)')
 
 
 class JobSplitter:
-    """Takes a document in pieces and hands each job to `on_job`; `finish()` checks that it was whole."""
+    """Takes a document in pieces and hands each job to `on_job`; `finish()` checks that it was whole.
 
-    def __init__(self, command: str, on_job: Callable[[Json], None]) -> None:
+    A job that is no JSON or too large goes to `on_broken` with its id (0 if that is not known) and the reason.
+    """
+
+    def __init__(
+        self, command: str, on_job: Callable[[Json], None], on_broken: Callable[[int, str], None] | None = None
+    ) -> None:
         self._command = command
         self._on_job = on_job
+        self._on_broken = on_broken or self._refuse
         self._rest = b""
         self._frame: list[bytes] = []
         self._job: list[bytes] = []
         self._job_bytes = 0
+        self._job_id = 0
         self._inside = False
 
     def feed(self, piece: bytes) -> None:
-        """Take the next bytes of the document. Raises UnexpectedOutput when a job is too large."""
+        """Take the next bytes of the document."""
         lines = (self._rest + piece).split(b"\n")
         self._rest = lines.pop()
         for line in lines:
@@ -61,22 +70,36 @@ class JobSplitter:
             self._inside = False
             self._frame.append(line)
             return
+        match = _JOB_ID.match(line)
+        if match:
+            self._job_id = int(match.group(1))
         self._job_bytes += len(line)
-        if self._job_bytes > MAX_JOB_BYTES:
-            raise UnexpectedOutput(f"{self._command}.jobs[]", f"a job of more than {MAX_JOB_BYTES} bytes")
         if line.startswith(b"    }"):
             self._job.append(b"}")
             self._finish_job()
-        else:
+        elif self._job_bytes <= MAX_JOB_BYTES:
             self._job.append(line)
+        else:
+            self._job.clear()
 
     def _finish_job(self) -> None:
-        text = b"\n".join(self._job)
-        self._job, self._job_bytes = [], 0
-        job = _load(text, f"{self._command}.jobs[]")
-        if not isinstance(job, dict):
-            raise UnexpectedOutput(f"{self._command}.jobs[]", "expected an object")
-        self._on_job(job)
+        text, size, job_id = b"\n".join(self._job), self._job_bytes, self._job_id
+        self._job, self._job_bytes, self._job_id = [], 0, 0
+        if size > MAX_JOB_BYTES:
+            self._on_broken(job_id, f"it has more than {MAX_JOB_BYTES} bytes")
+            return
+        try:
+            job = _load(text, f"{self._command}.jobs[]")
+        except UnexpectedOutput as error:
+            self._on_broken(job_id, str(error))
+            return
+        if isinstance(job, dict):
+            self._on_job(job)
+        else:
+            self._on_broken(job_id, "it is no object")
+
+    def _refuse(self, job_id: int, reason: str) -> None:
+        raise UnexpectedOutput(f"{self._command}.jobs[{job_id}]", reason)
 
 
 def check_errors(document: Json, command: str) -> None:
@@ -98,5 +121,5 @@ def split_document(text: bytes, command: str) -> list[Json]:
 def _load(text: bytes, where: str) -> Any:
     try:
         return json.loads(text.decode("utf-8", errors="replace"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnexpectedOutput(where, f"no JSON ({error}); the output may be cut") from error

@@ -59,7 +59,7 @@ def get_number(value: Json, key: str, path: str) -> int | None:
         found = found.get("number") if found.get("set") and not found.get("infinite") else None
     if found is None:
         return None
-    if isinstance(found, bool) or not isinstance(found, (int, float)) or found != int(found):
+    if isinstance(found, bool) or not isinstance(found, (int, float)) or not float(found).is_integer():
         raise UnexpectedOutput(f"{path}.{key}", f"expected a whole number, found {str(found)[:40]!r}")
     return int(found)
 

@@ -50,7 +50,8 @@ def parse_sinfo(text: str) -> tuple[dict[str, NodeLayout], list[NodeState]]:
         if name in layouts:
             continue
         try:
-            layouts[name], state = _layout(row), _node_state(row)
+            layouts[name] = _layout(row)
+            state = _node_state(row)
         except UnexpectedOutput as error:
             log.warning("the node %r is left out of the node states: %s", name, error)
             continue

@@ -68,6 +68,11 @@ def read_states(words: Iterable[str]) -> tuple[Phase, EndState | None]:
     return Phase.ENDED, EndState.FAILED
 
 
+def is_known(word: str) -> bool:
+    """Whether this program knows a state word."""
+    return any(word in table for table in (ENDS, FLAG_ENDS, WAITING, CONFIGURING, HOLDING, ("COMPLETING",)))
+
+
 def warn_once(words: str) -> None:
     """Say once for each unknown word that it was taken as a failed end."""
     if words not in _warned:

@@ -1,0 +1,61 @@
+"""One thing that the main loop does again and again: a failure is said, waits longer each time, and ends nothing."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from cc_slurm_adapter.backoff import Backoff
+from cc_slurm_adapter.errors import AdapterError, CommandCancelled
+
+log = logging.getLogger(__name__)
+
+FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
+REMIND = 600.0
+"""Seconds until a trouble that goes on is said again."""
+
+
+class Activity:
+    """Its own back-off, so that one that fails does not make another ask more often."""
+
+    def __init__(self, name: str, longest_retry: float = LONGEST_RETRY) -> None:
+        self._name = name
+        self._backoff = Backoff(FIRST_RETRY, longest_retry, jitter=lambda: 1.0)
+        self._said = 0.0
+        self.not_before = 0.0
+        """time.monotonic() of the next try."""
+
+    def may_run(self) -> bool:
+        """Whether it is not waiting after a failure."""
+        return time.monotonic() >= self.not_before
+
+    def attempt(self, action: Callable[[], None]) -> bool:
+        """Do it. False when it failed."""
+        try:
+            action()
+        except CommandCancelled:
+            log.debug("%s broken off: the daemon stops", self._name)
+            return False
+        except AdapterError as error:
+            self._failed(str(error))
+            return False
+        except Exception as error:  # an error of this program must not end the daemon
+            log.exception("%s", self._name)
+            self._failed(f"an error of this program, {type(error).__name__}")
+            return False
+        if self._backoff.failures:
+            log.warning("%s works again", self._name)
+        self._backoff.succeeded()
+        self._said = 0.0
+        return True
+
+    def _failed(self, reason: str) -> None:
+        wait = self._backoff.failed()
+        now = time.monotonic()
+        self.not_before = now + wait
+        if not self._said or now - self._said > REMIND:
+            self._said = now
+            log.error(
+                "%s failed, nothing is concluded from that, trying again (in %.0f s): %s", self._name, wait, reason
+            )

@@ -1,0 +1,177 @@
+"""The main loop with a fake Slurm: what fails delays only itself, and nothing ends the daemon."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cc_slurm_adapter import activity as activity_module
+from cc_slurm_adapter.activity import Activity
+from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, StateError
+from cc_slurm_adapter.hook_queue import MAX_WAITING
+from cc_slurm_adapter.job import HookEvent, NodeState, Phase
+from cc_slurm_adapter.job_watch import JobWatch, WatchSettings
+from cc_slurm_adapter.main_loop import Inbox, LoopSettings, MainLoop, Reload
+from cc_slurm_adapter.outbox import Outbox
+from cc_slurm_adapter.sender import Sender
+from cc_slurm_adapter.sinks import RunningRow
+from cc_slurm_adapter.sinks.cc_messages import StartMessages
+from cc_slurm_adapter.sinks.cc_rest import CcRest
+from cc_slurm_adapter.state_files import LastRun
+from cc_slurm_adapter.status import Status
+from tests.fakes import FakeSlurm, make_run
+
+PATIENCE = 10.0
+
+
+class Site:
+    """A main loop in a thread, over a fake Slurm; nothing is sent."""
+
+    def __init__(self, folder: Path) -> None:
+        self.slurm = FakeSlurm()
+        self.status = Status()
+        self.inbox = Inbox(self.status)
+        self.outbox = Outbox(str(folder / "state.sqlite"))
+        sink = CcRest("http://127.0.0.1:9", lambda: "token", StartMessages(()))
+        sender = Sender(sink, self.outbox, self.status)
+        watch = JobWatch(self.slurm, self.outbox, [sink], self.status, WatchSettings("lab", None, True, 3600))
+        settings = LoopSettings("lab", 60, 3600, 10, int(time.time()))
+        last_run = LastRun(str(folder / "lastrun"))
+        self.loop = MainLoop(self.inbox, watch, sender, self.outbox, last_run, self.status, settings)
+        self.thread = threading.Thread(target=self.loop.run)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.loop.stop()
+        self.inbox.put(Reload())
+        self.thread.join(PATIENCE)
+        self.outbox.close()
+
+    def comes(self, condition: Callable[[], bool]) -> bool:
+        deadline = time.monotonic() + PATIENCE
+        while not condition() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return condition()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    made = Site(tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_hook_event_is_served_without_waiting_for_the_poll(site: Site) -> None:
+    assert site.comes(lambda: site.loop.polled)
+    site.slurm.put(make_run(5))
+    site.inbox.put(HookEvent(5, "prolog_slurmctld", 0))
+    assert site.comes(lambda: site.outbox.counts() == {"owed": 1})
+    site.slurm.put(make_run(5, phase=Phase.ENDED))
+    site.inbox.put(HookEvent(5, "epilog_slurmctld", 0))
+    assert site.comes(lambda: site.outbox.counts() == {"owed": 2})
+    assert site.slurm.asked.count("list_jobs") == 1
+
+
+def test_an_unwritable_state_and_a_hook_event_do_not_spin(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert site.comes(lambda: site.loop.polled)
+
+    def full(*_: object) -> None:
+        raise StateError("the state file cannot be used: database or disk is full")
+
+    monkeypatch.setattr(site.outbox, "commit", full)
+    site.slurm.put(make_run(5))
+    site.inbox.put(HookEvent(5, "epilog_slurmctld", 0))
+    assert site.comes(lambda: "serving hook events failed" in caplog.text)
+    assert "disk is full" in caplog.text
+    asked = len(site.slurm.asked)
+    time.sleep(0.3)
+    assert len(site.slurm.asked) <= asked + 2
+    assert caplog.text.count("serving hook events failed") == 1
+
+
+def test_slurmdbd_down_does_not_make_it_ask_slurmctld_more_often(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+
+    def down(*_: object) -> list[object]:
+        site.slurm.asked.append("ended_between")
+        raise CommandFailed("slurmdbd is down")
+
+    site.slurm.ended_between = down  # type: ignore[assignment]
+    assert site.comes(lambda: "ended_between" in site.slurm.asked)
+    time.sleep(1.3)
+    assert site.slurm.asked.count("list_jobs") == 1
+    site.close()
+
+
+def test_an_error_of_the_program_ends_nothing(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    assert site.comes(lambda: site.loop.polled)
+
+    def broken(*_: object) -> list[NodeState]:
+        raise KeyError("nobody thought of that")
+
+    site.slurm.node_states = broken  # type: ignore[method-assign]
+    site.inbox.put(Reload())
+    assert site.comes(lambda: "nobody thought of that" in caplog.text)
+    site.slurm.put(make_run(5))
+    site.inbox.put(HookEvent(5, "prolog_slurmctld", 0))
+    assert site.comes(lambda: site.outbox.counts() == {"owed": 1})
+
+
+def test_a_comparison_that_failed_is_made_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activity_module, "FIRST_RETRY", 0.01)
+    answers: list[Exception | None] = [CommandFailed("slurmdbd is down"), None]
+
+    def ends_of(*_: object) -> list[object]:
+        failure = answers.pop(0)
+        if failure:
+            raise failure
+        return []
+
+    site.slurm.ends_of = ends_of  # type: ignore[assignment]
+    site.inbox.put([RunningRow(1, 1000)])
+    assert site.comes(lambda: not answers)
+
+
+def test_a_flood_of_hook_events_is_bounded() -> None:
+    status = Status()
+    inbox = Inbox(status)
+    for job_id in range(3 * MAX_WAITING):
+        inbox.put(HookEvent(job_id, "", 0))
+    inbox.put(Reload())
+    assert len(inbox.take(0)) == 2 * MAX_WAITING + 1
+    assert status.counts() == {"hook_events_left_to_polls": MAX_WAITING}
+
+
+def test_a_failing_activity_waits_longer_each_time_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    activity = Activity("asking")
+
+    def fail() -> None:
+        raise CommandFailed("no")
+
+    assert activity.may_run()
+    waits = []
+    for _ in range(4):
+        assert not activity.attempt(fail)
+        waits.append(round(activity.not_before - time.monotonic()))
+    assert waits == [1, 2, 4, 8]
+    assert not activity.may_run()
+    assert len(caplog.messages) == 1
+    assert activity.attempt(lambda: None)
+    assert "works again" in caplog.text
+
+
+def test_a_stop_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    activity = Activity("asking")
+
+    def stop() -> None:
+        raise CommandCancelled("the daemon stops")
+
+    assert not activity.attempt(stop)
+    assert activity.may_run()
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []

@@ -237,11 +237,12 @@ def test_hooks_while_the_file_is_replaced(
     configured: bool, adapter: Path, copy: Path, events: Path, hook_config: Path
 ) -> None:
     """As the README has it: copied to another name, then moved over the one that Slurm calls."""
-    replace = 'while :; do install -m 0755 "$1" "$2.new"; mv -f "$2.new" "$2"; done'
+    replace = 'while [ ! -e "$2.stop" ]; do install -m 0755 "$1" "$2.new"; mv -f "$2.new" "$2"; done'
     hook = [str(copy), "-config", str(hook_config)] if configured else [str(copy)]
     with subprocess.Popen(["/bin/sh", "-c", replace, "sh", adapter, copy]) as replacing:
         calls = [call(hook, {**JOB, "CC_SLURM_ADAPTER_EVENTS": str(events)}) for _ in range(60)]
-        replacing.kill()
+        copy.with_name(f"{copy.name}.stop").touch()
+        assert replacing.wait(30) == 0
     assert {(done.returncode, done.stdout, done.stderr) for done in calls} == {(0, "", "")}
     assert len(list(events.iterdir())) == (0 if configured else 60)
 

@@ -235,14 +235,16 @@ class Sender:
             log.warning("%s: too large for the destination, sending it with less text", delivery.key)
 
     def _settle_trouble(self, delivery: Delivery, answer: Answer) -> None:
-        """Only a row that fails while others succeed is itself the trouble: it is parked after some tries.
+        """Only a row that is refused while others succeed is itself the trouble: it is parked after some tries.
 
-        The outbox takes rows that failed last, so all get their turn whichever it is.
+        An answer that did not come says nothing of the row, however often. The outbox takes rows that
+        failed last, so all get their turn whichever it is.
         """
         trouble = self._troubled.setdefault(delivery.row_id, _Trouble(self._successes))
         self._troubles_in_a_row += 1
         others_succeed = self._successes > trouble.successes_before
-        if others_succeed and delivery.refusals + 1 >= MAX_ROW_TRIES:
+        is_refusal = answer.verdict is Verdict.ROW_TROUBLE or (answer.verdict is Verdict.HELD and others_succeed)
+        if is_refusal and others_succeed and delivery.refusals + 1 >= MAX_ROW_TRIES:
             self._settle_parked(delivery, answer)
             return
         pause = 0.0
@@ -250,8 +252,7 @@ class Sender:
             pause = self._pause_sink(answer)
         wait = max(pause + SHORTEST_WAIT, min(FIRST_WAIT * 2 ** min(trouble.times, 10), LONGEST_WAIT))
         trouble.times += 1
-        refused = others_succeed or answer.verdict is Verdict.ROW_TROUBLE
-        self._outbox.put_off(delivery, time.time() + wait, answer.reason, refused=refused)
+        self._outbox.put_off(delivery, time.time() + wait, answer.reason, refused=is_refusal)
         log.info("%s: %s failed, again in %.0f s: %s", delivery.key, delivery.kind.value, wait, answer.reason)
 
     def _is_whole_sink(self, answer: Answer) -> bool:

@@ -125,8 +125,8 @@ def test_nothing_is_lost_or_doubled_while_the_destination_is_away(site: Site) ->
 
 
 def test_lost_answers_double_nothing(site: Site) -> None:
-    site.backend.add_fault(LostAnswer(fraction=0.3, seed=1))
-    site.backend.add_fault(Dropped(fraction=0.2, seed=2))
+    site.backend.add_fault(LostAnswer(fraction=0.4, seed=1))
+    site.backend.add_fault(Dropped(fraction=0.4, seed=2))
     site.owe(*runs(*range(1, 41)))
     site.sender.start()
     assert site.settled()

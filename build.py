@@ -533,7 +533,9 @@ def command_line() -> argparse.ArgumentParser:
         default=[],
         help=f"run the unit tests under these too, not under the Python {' and '.join(UNIT_TESTED)} found here",
     )
-    commands.add_parser("demo", help="build, then show it at work; --slurm and other options are the demo's")
+    commands.add_parser(
+        "demo", add_help=False, help="build, then show it at work; --slurm and other options are the demo's"
+    )
     return parser
 
 

@@ -196,6 +196,9 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         raise WrongValue(f"expected a regular expression, but in {pattern!r}: {error}") from None
 
 
+_PCI_ADDRESS = re.compile(r"[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-7]\Z")
+
+
 def gpu_pci_addrs(value: object, warn: Warn) -> GpuPciAddrs:
     """Pairs of (regular expression on host names, PCI addresses in Slurm's order), in the file's order.
 
@@ -212,6 +215,9 @@ def gpu_pci_addrs(value: object, warn: Warn) -> GpuPciAddrs:
         found = tuple(text(item or "", warn) for item in listed)
         if "" in found:
             warn(f"{pattern!r} has no address for the GPU index {found.index('')}, this GPU is left out")
+        odd = [address for address in found if address and not _PCI_ADDRESS.match(address)]
+        if odd:
+            warn(f"{odd[0]!r} of {pattern!r} has not the form of a PCI address, such as 00000000:0E:00.0")
         pairs.append((_compiled(pattern), found))
     return tuple(pairs)
 

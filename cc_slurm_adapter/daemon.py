@@ -198,7 +198,7 @@ class Daemon:
         try:
             names = connection.cluster_names() or ["none"]
         except SinkError as error:
-            log.warning("cc-backend cannot be asked for its clusters, going on: %s", error)
+            log.error("cc-backend cannot be asked for its clusters, going on: %s", error)
         finally:
             connection.close()
             self._inbox.put(ClusterNames(tuple(names)))

@@ -82,6 +82,8 @@ class JobWatch:
         self._vanished: list[RunKey] = []
         """Open runs that the last listing did not have: accounting is asked for them."""
         self._unresolved: set[RunKey] = set()
+        self._late = 0
+        """Incomplete runs since the last catch-up was over."""
         self._next_audit = 0.0
 
     @property
@@ -143,6 +145,11 @@ class JobWatch:
             until = min(start + WINDOW, now)
             self._take_ended(self._slurm.ended_between(start, until), until)
             yield until
+        if self._late:
+            log.warning(
+                "%d runs were seen too late and are reported incomplete, unless cc-backend has them", self._late
+            )
+            self._late = 0
 
     def reconcile(self, rows: Iterable[RunningRow]) -> None:
         """Stop what cc-backend believes to be running and Slurm says is over. Raises SlurmError."""
@@ -207,9 +214,7 @@ class JobWatch:
                 log.exception("%s", decision.run.key)
                 self._set_aside(decision.run.key.job_id, "an error of this program, see the log")
         self._commit(changes)
-        late = [each.run.key for each in decisions if each.start_owed and each.run.missing]
-        if late:
-            log.warning("%d runs were seen too late and are reported incomplete: %s ...", len(late), late[0])
+        self._late += sum(1 for each in decisions if each.start_owed and each.run.missing)
 
     def _decide(self, runs: list[Run]) -> list[Decision]:
         closed = [run.key for run in runs if run.key not in self._open]

@@ -113,6 +113,7 @@ class MainLoop:
         self._pass_began = 0.0
         self._running_rows: list[RunningRow] | None = None
         self._next_tidying = 0.0
+        self._said = ""
         self.polled = False
         """Whether a whole pass over slurmctld has been made."""
 
@@ -183,10 +184,18 @@ class MainLoop:
         self._sender.post_nodes(self._settings.cluster, self._watch.node_states())
         self.polled = True
         self._tidy()
-        log.info("%d runs are open, so far: %s", self._watch.open_runs, self._status.counts())
+        self._say_how_it_stands()
         if self._catching_up is None and self._accounting.may_run():
             self._pass_began = began
             self._catching_up = self._watch.catch_up(self._catch_up_from)
+
+    def _say_how_it_stands(self) -> None:
+        """After each pass in which anything has happened."""
+        counts = " ".join(f"{name}={count}" for name, count in sorted(self._status.counts().items()))
+        line = f"open runs: {self._watch.open_runs}; since the start: {counts or 'nothing'}"
+        if line != self._said:
+            self._said = line
+            log.info("%s", line)
 
     def _tidy(self) -> None:
         if time.monotonic() >= self._next_tidying:

@@ -37,9 +37,9 @@ def _complaint(user: str, level: str | None, setup: Setup) -> str:
     if level is None:
         return (
             f"the user {user} is not known to Slurm's accounting, which hides {hidden}:"
-            f" run sacctmgr add user {user} account=root adminlevel=operator"
+            f" run sacctmgr -i add user {user} account=root adminlevel=operator"
         )
     return (
         f"the user {user} has the AdminLevel {level} in Slurm, which hides {hidden}:"
-        f" run sacctmgr modify user {user} set adminlevel=operator"
+        f" run sacctmgr -i modify user {user} set adminlevel=operator"
     )

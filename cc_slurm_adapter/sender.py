@@ -121,7 +121,7 @@ class Sender:
                 elif task is not None:
                     self._send(connection, task)
             except Exception:  # a thread that ends would be missed by nobody but the jobs
-                log.exception("%s: an error of this program", self._sink.name)
+                log.exception("%s: an error of this program", self._sink.label)
                 self._pause(LONGEST_WAIT)
         connection.close()
 
@@ -283,7 +283,7 @@ class Sender:
         self._successes += 1
         self._troubled.pop(delivery.row_id, None)
         if self._backoff.failures:
-            log.warning("%s answers again", self._sink.name)
+            log.warning("%s answers again", self._sink.label)
         with self._changed:
             self._backoff.succeeded()
         self._trouble_said = 0.0
@@ -294,7 +294,7 @@ class Sender:
         now = time.monotonic()
         if not self._trouble_said or now - self._trouble_said > REMIND:
             self._trouble_said = now
-            log.log(level, "%s %s: %s", self._sink.name, what, reason)
+            log.log(level, "%s %s: %s", self._sink.label, what, reason)
 
     def _settle_nodes(self, answer: Answer) -> None:
         now = time.monotonic()
@@ -302,4 +302,4 @@ class Sender:
             self._nodes_said = 0.0
         elif not self._nodes_said or now - self._nodes_said > REMIND:
             self._nodes_said = now
-            log.warning("%s does not take the node states: %s", self._sink.name, answer.reason)
+            log.warning("%s does not take the node states: %s", self._sink.label, answer.reason)

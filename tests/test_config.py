@@ -248,11 +248,17 @@ def test_empty_address_for_hooks_is_the_default() -> None:
     assert str(config.prep_sock_connect_path) == "/run/cc-slurm-adapter/daemon.sock"
 
 
+def test_what_is_no_pci_address_is_warned_about() -> None:
+    _, warnings = parse_config({**NEEDED, "gpuPciAddrs": {"^a": ["00000000:0E:00.0", "foo", "0E:00"]}})
+    assert len(warnings) == 1
+    assert "'foo' of '^a'" in warnings[0]
+
+
 def test_gpu_without_an_address_keeps_the_others_in_their_places() -> None:
     for nothing in ("", None):
-        settings = {**NEEDED, "gpuPciAddrs": {"^a": ["00:1", nothing, "00:3"]}}
+        settings = {**NEEDED, "gpuPciAddrs": {"^a": ["0000:00:01.0", nothing, "0000:00:03.0"]}}
         config, warnings = parse_config(settings)
-        assert config.gpu_pci_addrs[0][1] == ("00:1", "", "00:3")
+        assert config.gpu_pci_addrs[0][1] == ("0000:00:01.0", "", "0000:00:03.0")
         assert warnings == ["gpuPciAddrs: '^a' has no address for the GPU index 1, this GPU is left out"]
 
 

@@ -104,6 +104,11 @@ class Sink(Protocol):
         """Names its rows in the outbox: never changes."""
         ...
 
+    @property
+    def label(self) -> str:
+        """Names it in the log."""
+        ...
+
     def encode_start(self, run: Run) -> bytes:
         """The message that a run began."""
         ...

@@ -59,6 +59,7 @@ class CcRest:
     """The Sink of cc-backend's REST interface."""
 
     name = "cc_rest"
+    label = "cc-backend"
 
     def __init__(
         self, url: str, read_token: Callable[[], str], start_messages: StartMessages, ca_file: str = ""
@@ -227,6 +228,8 @@ class CcRestConnection:
     def cluster_names(self) -> list[str]:
         """The clusters that cc-backend is configured for. Raises SinkError."""
         answer = self._client.request("GET", CLUSTERS_PATH)
+        if answer.status in (401, 403):
+            raise SinkError(_REFUSED + _said(answer))
         try:
             return [str(cluster["name"]) for cluster in json.loads(answer.body)["clusters"]]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -337,6 +340,8 @@ def describe(error: Exception) -> str:
     """A foreign error in words that an administrator can act on."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted ({error.verify_message}): set ccRestCaFile to the CA's certificate"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused: nothing listens there"
     if isinstance(error, socket.timeout):
         return "no answer in time"
     if isinstance(error, http.client.RemoteDisconnected):

@@ -57,7 +57,7 @@ class Demo(Protocol):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; the exit code."""
     options = parse(arguments)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)  # also where a shell started it in the background
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     display = make_display(sys.stdout)

@@ -37,7 +37,7 @@ SCRIPT = """\
 #!/bin/sh
 {variable}=${{{variable}:-{folder}}}
 export {variable}
-exec {python} -I -S {entry} {command} "$@"
+exec {python} -I -S -B {entry} {command} "$@"
 """
 
 

@@ -1,4 +1,4 @@
-"""The daemon's life: startup, main loop, shutdown."""
+"""The daemon's life: startup and shutdown, with the main loop in between."""
 
 from __future__ import annotations
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cc_slurm_adapter.slurm.documents import JobSplitter
+from cc_slurm_adapter.slurm.json_values import Json
 from cc_slurm_adapter.slurm.nodes import COLUMNS, NodeLayout
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -74,3 +76,12 @@ def sinfo_row(**values: str) -> str:
     row.update({"Sockets": "2", "Cores": "4", "Threads": "2", "Gres": "gpu:h100:4", "GresUsed": "gpu:h100:2(IDX:0-1)"})
     row.update(values)
     return "".join(row[name].ljust(width) for name, width in COLUMNS)
+
+
+def split_document(text: bytes, command: str) -> list[Json]:
+    """The jobs of a whole document."""
+    jobs: list[Json] = []
+    splitter = JobSplitter(command, jobs.append)
+    splitter.feed(text)
+    splitter.finish()
+    return jobs

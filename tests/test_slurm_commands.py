@@ -20,13 +20,13 @@ from cc_slurm_adapter.slurm import documents as documents_module
 from cc_slurm_adapter.slurm import texts as texts_module
 from cc_slurm_adapter.slurm.client import SlurmClient, read_setup
 from cc_slurm_adapter.slurm.commands import Commands
-from cc_slurm_adapter.slurm.documents import JobSplitter, split_document
+from cc_slurm_adapter.slurm.documents import JobSplitter
 from cc_slurm_adapter.slurm.json_values import Json
 from cc_slurm_adapter.slurm.texts import read_texts, split_infos
 from cc_slurm_adapter.slurm.versions import PLAIN, find_format
 from tests.fake_programs import FakePrograms
 from tests.fakes import make_run
-from tests.fixture_files import FIXTURES, sinfo_row
+from tests.fixture_files import FIXTURES, sinfo_row, split_document
 
 
 @pytest.fixture

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from cc_slurm_adapter.job import EndState, Missing, Phase, Run, Sharing
-from cc_slurm_adapter.slurm.documents import split_document
 from cc_slurm_adapter.slurm.jobs import job_id_of, parse_job
-from tests.fixture_files import LAYOUTS, Recording, recordings, true_cores, true_gpus
+from tests.fixture_files import LAYOUTS, Recording, recordings, split_document, true_cores, true_gpus
 
 SLURMCTLD = [*recordings("*.squeue*.json"), *recordings("*.scontrol*.json")]
 

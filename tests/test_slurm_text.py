@@ -12,13 +12,12 @@ from cc_slurm_adapter.errors import SlurmError, UnexpectedOutput
 from cc_slurm_adapter.job import EndState, Phase, RunKey
 from cc_slurm_adapter.slurm.accounting import ended_command, parse_accounted_run, parse_ended
 from cc_slurm_adapter.slurm.client import parse_listing, parse_setup
-from cc_slurm_adapter.slurm.documents import split_document
 from cc_slurm_adapter.slurm.gres import gpu_count, gpu_indices, gpus_of_tres
 from cc_slurm_adapter.slurm.hostlist import expand
 from cc_slurm_adapter.slurm.jobs import parse_job
 from cc_slurm_adapter.slurm.nodes import parse_sinfo
 from cc_slurm_adapter.slurm.states import read_states
-from tests.fixture_files import FIXTURES, LAYOUTS, VERSIONS, Recording, recordings, sinfo_row
+from tests.fixture_files import FIXTURES, LAYOUTS, VERSIONS, Recording, recordings, sinfo_row, split_document
 
 SACCT = [*recordings("*.sacct*.json")]
 

@@ -16,7 +16,7 @@ from cc_slurm_adapter.slurm.accounting import (
     parse_ended,
     runs_command,
 )
-from cc_slurm_adapter.slurm.commands import Commands
+from cc_slurm_adapter.slurm.commands import Commands, Finished
 from cc_slurm_adapter.slurm.documents import JobSplitter
 from cc_slurm_adapter.slurm.jobs import job_id_of, parse_job
 from cc_slurm_adapter.slurm.json_values import Json
@@ -40,7 +40,6 @@ class Setup:
     cluster: str
     version: str
     slurm_user: str
-    slurm_uid: int
     private_data: str
     has_accounting: bool
 
@@ -87,15 +86,9 @@ class SlurmClient:
 
     def add_texts(self, runs: list[Run]) -> list[Run]:
         """The same runs with slurmInfo and job script, as far as Slurm still has them."""
-        added = []
-        for at in range(0, len(runs), CHUNK):
-            chunk = runs[at : at + CHUNK]
-            names = {run.key.job_id: _scontrol_name(run) for run in chunk}
-            texts = read_texts(self._commands, names, self._state_folder)
-            for run in chunk:
-                found = texts[run.key.job_id]
-                added.append(replace(run, slurm_info=found.slurm_info, job_script=found.job_script))
-        return added
+        names = {run.key.job_id: _scontrol_name(run) for run in runs}
+        texts = read_texts(self._commands, names, self._state_folder)
+        return [replace(run, **texts[run.key.job_id]._asdict()) for run in runs]
 
     def ended_between(self, since: int, until: int) -> list[AccountedEnd]:
         """Runs that accounting closed in a window of Unix seconds."""
@@ -166,36 +159,29 @@ class SlurmClient:
         answer = self._commands.stream(argv, splitter.feed)
         if answer.exit_code != 0:
             self._format = None  # Slurm may have been upgraded: find out again what it offers
-            raise CommandFailed(f"{' '.join(argv[:3])}: {answer.complaint()}")
+            raise _failure(argv, answer)
         splitter.finish()
         return details
 
     def _text(self, argv: list[str], environment: Mapping[str, str] | None = None) -> str:
-        answer = self._commands.run(argv, environment=environment)
-        if answer.exit_code != 0:
-            raise CommandFailed(f"{' '.join(argv[:3])}: {answer.complaint()}")
-        return answer.output.decode("utf-8", errors="replace")
+        return _read_text(self._commands, argv, environment)
 
 
 def read_setup(commands: Commands) -> Setup:
     """Ask slurmctld for its configuration. Raises SlurmError."""
-    answer = commands.run(["scontrol", "show", "config"])
-    if answer.exit_code != 0:
-        raise CommandFailed(f"scontrol show config: {answer.complaint()}")
-    return parse_setup(answer.output.decode("utf-8", errors="replace"))
+    return parse_setup(_read_text(commands, ["scontrol", "show", "config"]))
 
 
 def parse_setup(text: str) -> Setup:
     """Setup from the output of `scontrol show config`. Raises UnexpectedOutput when it names no cluster."""
     values = dict(re.findall(r"^(\w+)\s+= (.*?)\s*$", text, re.M))
-    user = re.match(r"(.*)\((\d+)\)", values.get("SlurmUser", ""))
+    user = re.match(r"(.*)\(\d+\)", values.get("SlurmUser", ""))
     if not values.get("ClusterName") or not user:
         raise UnexpectedOutput("scontrol show config", "ClusterName or SlurmUser is missing")
     return Setup(
         cluster=values["ClusterName"],
         version=values.get("SLURM_VERSION", "unknown"),
         slurm_user=user.group(1),
-        slurm_uid=int(user.group(2)),
         private_data=values.get("PrivateData", "none"),
         has_accounting="slurmdbd" in values.get("AccountingStorageType", ""),
     )
@@ -215,6 +201,17 @@ def parse_listing(text: str) -> list[Sighting]:
         ended = phase is Phase.ENDED
         sightings.append(Sighting(int(columns[0]), phase, start, end if ended else None, end_state, columns[1]))
     return sightings
+
+
+def _read_text(commands: Commands, argv: list[str], environment: Mapping[str, str] | None = None) -> str:
+    answer = commands.run(argv, environment=environment)
+    if answer.exit_code != 0:
+        raise _failure(argv, answer)
+    return answer.output.decode("utf-8", errors="replace")
+
+
+def _failure(argv: list[str], answer: Finished) -> CommandFailed:
+    return CommandFailed(f"{' '.join(argv[:3])}: {answer.complaint()}")
 
 
 def _scontrol_name(run: Run) -> str:

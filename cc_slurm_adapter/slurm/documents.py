@@ -109,15 +109,6 @@ def check_errors(document: Json, command: str) -> None:
         raise UnexpectedOutput(f"{command}.errors", str(errors)[:200])
 
 
-def split_document(text: bytes, command: str) -> list[Json]:
-    """The jobs of a whole document."""
-    jobs: list[Json] = []
-    splitter = JobSplitter(command, jobs.append)
-    splitter.feed(text)
-    splitter.finish()
-    return jobs
-
-
 def _load(text: bytes, where: str) -> Any:
     try:
         return json.loads(text.decode("utf-8", errors="replace"))

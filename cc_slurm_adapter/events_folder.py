@@ -53,6 +53,8 @@ class EventsFolder:
         self.usable = False
         self.has_more = False
         """Whether the last `take` ended before it had seen all."""
+        self.is_gone = False
+        """Whether the last `take` found no folder: then it can be made again at once."""
         self._said: set[str] = set()
         self._is_ours = is_ours
         self._refuse = refuse
@@ -68,6 +70,7 @@ class EventsFolder:
     def open(self, admission: Admission) -> None:
         """Make the folder if it is missing and watch it; the log says once what does not work."""
         self.close()
+        self.is_gone = False
         try:
             warning = let_in(self.path, _FOLDER_MODE, 3, admission, new=self._make())
         except OSError as error:
@@ -126,6 +129,10 @@ class EventsFolder:
         try:
             with os.scandir(self.path) as entries:
                 self.has_more = any(self._look_at(entry, look) for entry in entries)
+        except FileNotFoundError:
+            self.has_more = self.usable = False
+            self.is_gone = True
+            return look.taken
         except OSError as error:
             self.has_more = False
             self._give_up(f"{reason(error)}; trying again in a minute, until then hook events come over the socket")

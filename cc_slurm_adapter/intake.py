@@ -173,7 +173,7 @@ class Intake:
         """Seconds until the next look."""
         if not self._folder.usable:
             self._close_folder()
-            return REOPEN_SECONDS
+            return 0.0 if self._folder.is_gone else REOPEN_SECONDS
         if self._folder.has_more:
             return 0.0
         return WATCHED_LOOK_SECONDS if self._folder.watch is not None else LOOK_SECONDS

@@ -12,7 +12,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from cc_slurm_adapter import events_folder, hook, intake, prep_server
 from cc_slurm_adapter.admission import Admission
 from cc_slurm_adapter.config_values import Network
 from cc_slurm_adapter.errors import StateError
+from cc_slurm_adapter.events_folder import EventsFolder
 from cc_slurm_adapter.intake import Intake
 from cc_slurm_adapter.job import HookEvent
 from cc_slurm_adapter.prep import TcpAddress, UnixAddress, encode, sign
@@ -341,6 +342,19 @@ def test_without_inotify_the_folder_is_looked_into(tmp_path: Path, monkeypatch: 
 def test_folder_that_is_removed_is_made_again(tmp_path: Path) -> None:
     with running(tmp_path) as run:
         run.folder.rmdir()
+        eventually(run.folder.exists)
+        put(run.folder, "1..lab.1")
+        assert run.next().job_id == 1
+
+
+def test_folder_that_vanishes_before_a_look_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def vanish(_: EventsFolder) -> None:
+        with suppress(OSError):
+            (tmp_path / "events").rmdir()
+
+    monkeypatch.setattr(EventsFolder, "_start_watch", vanish)
+    with running(tmp_path) as run:
+        monkeypatch.undo()
         eventually(run.folder.exists)
         put(run.folder, "1..lab.1")
         assert run.next().job_id == 1

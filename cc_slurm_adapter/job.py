@@ -96,6 +96,10 @@ class Resource:
     """Core numbers of the node, socket by socket: socket * cores per socket + core."""
     gpus: tuple[int, ...] = ()
     """Slurm's indices of the node's GPUs."""
+    node_cores: int = 0
+    """How many cores the node has; needed to number its hardware threads. 0 where `cores` is empty."""
+    threads_per_core: int = 1
+    """Hardware threads of each core: the run holds all threads of its cores."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,12 @@ class Run:
     resources: tuple[Resource, ...]
     array_job_id: int | None = None
     array_task_id: int | None = None
+    het_job_id: int | None = None
+    """The leader of the heterogeneous job that this job is a component of; the leader names itself."""
+    het_job_offset: int | None = None
+    """Which component it is, counted from 0."""
+    opted_out: bool = False
+    """Its administrator's comment says that cc-backend is not to know it."""
     missing: frozenset[Missing] = field(default_factory=frozenset)
     slurm_info: str = ""
     """The text of `scontrol show job`, for people."""

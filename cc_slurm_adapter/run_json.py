@@ -13,7 +13,7 @@ def run_to_json(run: Run) -> str:
     plain: dict[str, Any] = {**vars(run), "key": list(run.key), "phase": run.phase.value}
     plain["end"] = [run.end.end_state.value, run.end.end_time, run.end.raw_state] if run.end else None
     plain["sharing"] = run.sharing.value
-    plain["resources"] = [[each.hostname, each.cores, each.gpus] for each in run.resources]
+    plain["resources"] = [list(vars(each).values()) for each in run.resources]
     plain["missing"] = [missing.value for missing in run.missing]
     return json.dumps(plain)
 
@@ -26,6 +26,10 @@ def run_from_json(text: str) -> Run:
     plain["phase"] = Phase(plain["phase"])
     plain["end"] = End(EndState(end[0]), end[1], end[2]) if end else None
     plain["sharing"] = Sharing(plain["sharing"])
-    plain["resources"] = tuple(Resource(host, tuple(cores), tuple(gpus)) for host, cores, gpus in plain["resources"])
+    plain["resources"] = tuple(_resource(*each) for each in plain["resources"])
     plain["missing"] = frozenset(Missing(each) for each in plain["missing"])
     return Run(**plain)
+
+
+def _resource(hostname: str, cores: list[int], gpus: list[int], node_cores: int = 0, threads: int = 1) -> Resource:
+    return Resource(hostname, tuple(cores), tuple(gpus), node_cores, threads)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from cc_slurm_adapter.errors import UnexpectedOutput
 from cc_slurm_adapter.job import End, Missing, Resource, Run, RunKey, Sharing
 from cc_slurm_adapter.slurm.hostlist import expand
-from cc_slurm_adapter.slurm.jobs import job_id_of
+from cc_slurm_adapter.slurm.jobs import is_opt_out, job_id_of
 from cc_slurm_adapter.slurm.json_values import (
     Json,
     get_list,
@@ -80,7 +80,7 @@ def parse_accounted_run(job: Json, cluster: str) -> Run:
     Raises UnexpectedOutput with the path in the JSON that broke.
     """
     path = f"jobs[{job_id_of(job)}]"
-    time, state, array = (get_object(job, key, path) for key in ("time", "state", "array"))
+    time, state, array, comment = (get_object(job, key, path) for key in ("time", "state", "array", "comment"))
     start = get_number(time, "start", f"{path}.time") or 0
     end_time = get_number(time, "end", f"{path}.time") or 0
     words = get_texts(state, "current", f"{path}.state")
@@ -88,6 +88,7 @@ def parse_accounted_run(job: Json, cluster: str) -> Run:
     phase, end_state = read_states([word for word in words if not (end_time and word in WAITING)])
     num_gpus = _allocated(job, path, "gres", "gpu")
     hosts = _hosts(get_text(job, "nodes", path))
+    het_job_id, het_job_offset = _het(job, path)
     limit = get_number(time, "limit", f"{path}.time")
     return Run(
         key=RunKey(cluster, job_id_of(job), start),
@@ -105,8 +106,18 @@ def parse_accounted_run(job: Json, cluster: str) -> Run:
         resources=tuple(Resource(host) for host in hosts),
         array_job_id=need_number(array, "job_id", f"{path}.array") or None,
         array_task_id=get_number(array, "task_id", f"{path}.array"),
+        het_job_id=het_job_id,
+        het_job_offset=het_job_offset,
+        opted_out=is_opt_out(get_text(comment, "administrator", f"{path}.comment")),
         missing=frozenset({Missing.CORES, Missing.GPUS} if num_gpus else {Missing.CORES}),
     )
+
+
+def _het(job: Json, path: str) -> tuple[int | None, int | None]:
+    """The leader of a heterogeneous job and which component this one is; (None, None) for any other job."""
+    het = get_object(job, "het", path)
+    leader = get_number(het, "job_id", f"{path}.het") or None
+    return leader, get_number(het, "job_offset", f"{path}.het") if leader else None
 
 
 def _hosts(nodes: str) -> list[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 
 from cc_slurm_adapter.errors import UnexpectedOutput
 from cc_slurm_adapter.slurm.hostlist import split_outside
 
 _INDICES = re.compile(r"\(IDX:([^)]*)\)")
 _COUNT = re.compile(r":(\d+)(?:\(|\Z)")
+_CPU_TRES = re.compile(r"(?:\A|,)cpu=(\d+)")
 _GPU_TRES = re.compile(r"gres/gpu(:[^=,]*)?=(\d+)")
 
 
@@ -37,6 +39,30 @@ def gpus_of_tres(tres: str) -> int:
     counts = _GPU_TRES.findall(tres)
     untyped = [int(count) for kind, count in counts if not kind]
     return untyped[0] if untyped else sum(int(count) for _, count in counts)
+
+
+def cpus_of_tres(tres: str) -> int:
+    """CPUs in `cpu=4,mem=100M,node=1`; 0 where it names none."""
+    match = _CPU_TRES.search(tres)
+    return int(match.group(1)) if match else 0
+
+
+def gpus_by_host(
+    details: Sequence[str], hosts: Sequence[str], equipment: Mapping[str, int], tres: str
+) -> dict[str, tuple[int, ...]]:
+    """GPU indices by node, from the `gres_detail` of a job on `hosts`; `equipment` is how many GPUs each node has.
+
+    `gres_detail` has an entry for each node with GRES, in node order, while the job runs. Later it
+    is empty: then the indices are known only when the job had every GPU of its nodes, going by its TRES.
+    """
+    equipped = [host for host in hosts if equipment.get(host)]
+    for owners in (hosts, equipped):
+        if details and len(owners) == len(details):
+            return {host: gpu_indices(text) for host, text in zip(owners, details)}
+    every = sum(equipment[host] for host in equipped)
+    if every and every == gpus_of_tres(tres):
+        return {host: tuple(range(equipment[host])) for host in equipped}
+    return {}
 
 
 def _name(entry: str) -> str:

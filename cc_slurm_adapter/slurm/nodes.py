@@ -36,6 +36,11 @@ class NodeLayout:
     threads_per_core: int
     gpus: int
 
+    @property
+    def cores(self) -> int:
+        """Cores of all sockets together."""
+        return self.sockets * self.cores_per_socket
+
 
 def parse_sinfo(text: str) -> tuple[dict[str, NodeLayout], list[NodeState]]:
     """Layouts by node name, and states, from the output of SINFO.

@@ -23,10 +23,13 @@ from cc_slurm_adapter.config_file import (
     secret_path,
 )
 from cc_slurm_adapter.errors import ConfigError
+from cc_slurm_adapter.hwthreads import NumberingByHost
 from cc_slurm_adapter.prep import TcpAddress, UnixAddress, read_secret
 from cc_slurm_adapter.settings import BY_NAME, REMOVED, SETTINGS, Setting
 
 DEFAULT_EVENTS_PATH = beside(DEFAULT_LAST_RUN_PATH, "events")
+
+_WITH_PATTERNS = frozenset({"gpuPciAddrs", "hwthreadNumbering", "ignoreHosts", "ignorePartitions", "ignoreUsers"})
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,11 @@ class Config:
     cc_rest_jwt_file: str
     cc_rest_ca_file: str
     gpu_pci_addrs: values.GpuPciAddrs
+    hwthread_numbering: NumberingByHost
+    job_script_max_bytes: int
     ignore_hosts: re.Pattern[str] | None
+    ignore_partitions: re.Pattern[str] | None
+    ignore_users: re.Pattern[str] | None
     nats_server: str
     nats_port: int
     nats_subject: str
@@ -154,7 +161,7 @@ def _shown(setting: Setting, value: object) -> str:
         return _type_name(value)
     text = json.dumps(value)
     # In a regular expression a question mark means nothing bad.
-    return _shorten(text if setting.key in ("ignoreHosts", "gpuPciAddrs") else presentable(text))
+    return _shorten(text if setting.key in _WITH_PATTERNS else presentable(text))
 
 
 def _shorten(text: str) -> str:
@@ -275,6 +282,9 @@ def _masked_value(setting: Setting, value: Any) -> object:
         return "***" if value else ""
     if setting.key == "gpuPciAddrs":
         return {pattern.pattern: list(addresses) for pattern, addresses in value}
+    if setting.key == "hwthreadNumbering":
+        by_host = {pattern.pattern: numbering.value for pattern, numbering in value}
+        return by_host[""] if list(by_host) == [""] else by_host
     if isinstance(value, tuple):
         return [str(item) for item in value]
     if isinstance(value, re.Pattern):

@@ -7,6 +7,7 @@ says what is expected; who calls it adds the key and the value.
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import re
 from typing import Callable, Union
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 from cc_slurm_adapter.config_file import DEFAULT_SOCKET_PATH, presentable
 from cc_slurm_adapter.errors import ConfigError
 from cc_slurm_adapter.host_pattern import PatternError, compile_host_pattern
+from cc_slurm_adapter.hwthreads import Numbering, NumberingByHost
 from cc_slurm_adapter.prep import TcpAddress, UnixAddress, parse_address
 
 Warn = Callable[[str], None]
@@ -183,10 +185,37 @@ def _check_url(url: str) -> None:
         raise WrongValue(expected)
 
 
-def host_regex(value: object, warn: Warn) -> re.Pattern[str] | None:
-    """A regular expression on host names, or None for ''."""
+def regex(value: object, warn: Warn) -> re.Pattern[str] | None:
+    """A regular expression on names, or None for ''."""
     pattern = text(value, warn)
     return _compiled(pattern) if pattern else None
+
+
+def names(value: object, warn: Warn) -> re.Pattern[str] | None:
+    """A regular expression on names or a list of exact names, or None for '' and []."""
+    expected = "expected a regular expression or a list of names"
+    if isinstance(value, str):
+        return regex(value, warn)
+    if not isinstance(value, list):
+        raise WrongValue(expected)
+    for item in value:
+        if not isinstance(item, str) or not item or text(item, warn) != item.strip():
+            raise WrongValue(f"{expected}; {json.dumps(item)[:40]} is no name")
+    return re.compile(rf"\A(?:{'|'.join(map(re.escape, value))})\Z") if value else None
+
+
+def hwthread_numbering(value: object, warn: Warn) -> NumberingByHost:
+    """Pairs of (regular expression on host names, numbering), in the file's order; one word is for all hosts."""
+    by_host = value if isinstance(value, dict) else {"": value}
+    return tuple((_compiled(text(pattern, warn)), _numbering(pattern, word)) for pattern, word in by_host.items())
+
+
+def _numbering(pattern: str, word: object) -> Numbering:
+    words = [numbering.value for numbering in Numbering]
+    if word in words:
+        return Numbering(word)
+    expected = f'expected one of {", ".join(words)}, or {{"regex of hosts": one of them, ...}}'
+    raise WrongValue(f"{expected}; the value of {pattern!r} is none" if pattern else expected)
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -15,6 +15,7 @@ from cc_slurm_adapter.activity import FIRST_RETRY, LONGEST_RETRY
 from cc_slurm_adapter.backoff import Backoff
 from cc_slurm_adapter.config import Config, read_prep_secret, read_token
 from cc_slurm_adapter.errors import CommandCancelled, CommandMissing, SinkError, SlurmError, StateError
+from cc_slurm_adapter.ignore_rules import IgnoreRules
 from cc_slurm_adapter.intake import Intake
 from cc_slurm_adapter.job_watch import JobWatch, WatchSettings
 from cc_slurm_adapter.main_loop import ClusterNames, Inbox, Item, LoopSettings, MainLoop, Reload, Stop
@@ -94,7 +95,7 @@ class Daemon:
         if setup is None:
             return None
         cluster = config.cluster_name or setup.cluster
-        slurm = SlurmClient(self._commands, cluster, folder)
+        slurm = SlurmClient(self._commands, cluster, folder, config.job_script_max_bytes)
         warn_of_missing_rights(slurm, setup, _user_name())
         self._start_intake(setup)
         sink = self._make_sink(cluster)
@@ -143,7 +144,11 @@ class Daemon:
 
     def _make_sink(self, cluster: str) -> CcRest:
         config = self._config
-        messages = StartMessages(config.gpu_pci_addrs)
+        messages = StartMessages(
+            config.gpu_pci_addrs,
+            config.hwthread_numbering,
+            lambda count: self._status.count("gpus_without_address", count),
+        )
         sink = CcRest(config.cc_rest_url, lambda: read_token(config), messages, config.cc_rest_ca_file)
         self._check_cluster(sink, cluster)
         return sink
@@ -156,7 +161,7 @@ class Daemon:
         sender = Sender(sink, outbox, self._status)
         watch_settings = WatchSettings(
             cluster=cluster,
-            ignore_hosts=config.ignore_hosts,
+            ignore=IgnoreRules(config.ignore_hosts, config.ignore_partitions, config.ignore_users),
             has_accounting=setup.has_accounting,
             max_span=config.slurm_query_max_span,
             on_owed=sender.wake,

@@ -1,4 +1,4 @@
-"""Regular expressions on host names: written in Go's dialect, compiled by Python.
+"""Regular expressions on host names and the like: written in Go's dialect, compiled by Python.
 
 The existing adapter's configuration was written for Go (RE2). Most of that means the same here; what
 is only spelled otherwise is respelled, and what Python cannot do is refused, so that no pattern
@@ -50,7 +50,7 @@ class PatternError(ValueError):
 
 
 def compile_host_pattern(pattern: str) -> re.Pattern[str]:
-    """Compile a pattern to be searched, not anchored, in host names. Raises PatternError."""
+    """Compile a pattern to be searched, not anchored, in names. Raises PatternError."""
     respelled = _respell(pattern)
     try:
         with warnings.catch_warnings():

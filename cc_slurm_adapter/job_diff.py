@@ -7,6 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from cc_slurm_adapter.job import End, Phase, Run, RunKey, Sighting
 from cc_slurm_adapter.outbox import KnownRun, Stage
+from cc_slurm_adapter.slurm.accounting import AccountedEnd
+
+NEAR = 300
+"""Seconds by which the start times of cc-backend's row and of Slurm's run may differ to be one run."""
 
 
 @dataclass
@@ -14,7 +18,7 @@ class Comparison:
     """What a listing means."""
 
     ended: dict[RunKey, End] = field(default_factory=dict)
-    """Live runs that the listing itself says are over."""
+    """Live and ignored runs that the listing itself says are over."""
     to_read: set[int] = field(default_factory=set)
     """Jobs of known runs whose details tell more: ready nodes, or how a completing run ended."""
     strangers: list[RunKey] = field(default_factory=list)
@@ -70,24 +74,32 @@ class Decision:
     """Runs that were seen while their nodes were made ready, with a start time that has moved since."""
 
 
-def decide(run: Run, same_job: Collection[KnownRun], *, reported: bool) -> Decision:
+def decide(run: Run, same_job: Collection[KnownRun], *, reported: bool, left_out: bool) -> Decision:
     """What a run's details mean.
 
-    `same_job` are the open runs of its job; `reported` says that this very run is done or ignored already.
+    `same_job` are the open runs of its job; `reported` says that this very run is done already;
+    `left_out` that its start is not to be told: once it was, its stop is told all the same.
     """
     if reported or run.phase is Phase.WAITING or not run.key.start_time:
         return Decision(run)
     known = next((each for each in same_job if each.key == run.key), None)
-    was_live = known is not None and known.stage is Stage.LIVE
-    if run.phase is Phase.ENDED and was_live:
-        return Decision(run, Stage.DONE if run.end else None, stop_owed=run.end is not None)
+    if known is not None and known.stage is not Stage.SEEN:
+        over = run.end is not None
+        return Decision(run, Stage.DONE if over else None, stop_owed=over and known.stage is Stage.LIVE)
+    return _begin(run, same_job, is_new=known is None, left_out=left_out)
+
+
+def _begin(run: Run, same_job: Collection[KnownRun], *, is_new: bool, left_out: bool) -> Decision:
+    """A run whose start is not owed yet."""
     if run.never_ran:
-        return Decision(run, Stage.IGNORED)
-    if was_live or not run.resources or (run.phase is Phase.ENDED and not run.end):
+        return Decision(run, Stage.DONE)
+    if not run.resources or (run.phase is Phase.ENDED and not run.end):
         return Decision(run)
     replaces = tuple(each.key for each in same_job if each.stage is Stage.SEEN and each.key != run.key)
     if run.phase is Phase.CONFIGURING:
-        return Decision(run, None if known else Stage.SEEN, replaces=replaces)
+        return Decision(run, Stage.SEEN if is_new else None, replaces=replaces)
+    if left_out:
+        return Decision(run, Stage.DONE if run.end else Stage.IGNORED, replaces=replaces)
     whole = complete_from_seen(run, same_job)
     stage = Stage.DONE if run.end else Stage.LIVE
     return Decision(whole, stage, start_owed=True, stop_owed=run.end is not None, replaces=replaces)
@@ -103,3 +115,22 @@ def complete_from_seen(run: Run, same_job: Iterable[KnownRun]) -> Run:
         if before is not None and [each.hostname for each in before.resources] == hosts and not before.missing:
             return replace(run, resources=before.resources, missing=frozenset())
     return run
+
+
+def with_ends(runs: Iterable[Run], ends: Mapping[RunKey, End]) -> list[Run]:
+    """The runs that have one of these ends. Of a resized run accounting has several records: the first one counts."""
+    found: dict[RunKey, Run] = {}
+    for run in runs:
+        if run.key in ends:
+            found.setdefault(run.key, replace(run, phase=Phase.ENDED, end=ends[run.key]))
+    return list(found.values())
+
+
+def nearest_end(key: RunKey, ends: Iterable[AccountedEnd], still_open: Iterable[KnownRun]) -> End | None:
+    """The end of the run of this job that began at this time, or else at nearly this time and is over."""
+    ended = {each.key: each.end for each in ends if each.key.job_id == key.job_id}
+    candidates = [*(run.key for run in still_open), *ended]
+    nearest = min(candidates, key=lambda each: abs(each.start_time - key.start_time), default=None)
+    if nearest is None or abs(nearest.start_time - key.start_time) > NEAR:
+        return None
+    return ended.get(nearest)

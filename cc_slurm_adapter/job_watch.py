@@ -7,14 +7,14 @@ is concluded from the failure.
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from cc_slurm_adapter.ignore_rules import IgnoreRules
 from cc_slurm_adapter.job import End, EndState, Missing, NodeState, Run, RunKey, Sighting
-from cc_slurm_adapter.job_diff import Comparison, Decision, compare, decide
+from cc_slurm_adapter.job_diff import NEAR, Comparison, Decision, compare, decide, nearest_end, with_ends
 from cc_slurm_adapter.open_runs import OpenRuns
 from cc_slurm_adapter.outbox import Changes, KnownRun, Message, Outbox, Stage
 from cc_slurm_adapter.progress import Progress
@@ -35,8 +35,6 @@ AUDIT_EVERY, AUDIT_OVERLAP = 3600, 6 * 3600
 """Once an hour a catch-up reads six hours again, for records that came very late."""
 YOUNG = 300
 """Seconds in which cc-backend may not list a run yet: two intervals of its commit worker, and a bit."""
-NEAR = 300
-"""Seconds by which the start times of cc-backend's row and of Slurm's run may differ to be one run."""
 
 
 class Slurm(Protocol):
@@ -48,6 +46,7 @@ class Slurm(Protocol):
     def ended_between(self, since: int, until: int) -> list[AccountedEnd]: ...
     def ends_of(self, job_ids: Iterable[int], since: int, until: int) -> list[AccountedEnd]: ...
     def read_accounted(self, job_ids: Iterable[int], since: int, until: int) -> Iterator[Details]: ...
+    def is_forgotten(self, job_id: int) -> bool: ...
     def node_states(self) -> list[NodeState]: ...
 
 
@@ -56,7 +55,7 @@ class WatchSettings:
     """What a pass needs of the configuration and of Slurm's."""
 
     cluster: str
-    ignore_hosts: re.Pattern[str] | None
+    ignore: IgnoreRules
     has_accounting: bool
     max_span: int
     """Seconds that accounting is read back at most."""
@@ -100,13 +99,13 @@ class JobWatch:
             yield
         self._vanished = [key for key in found.vanished if key in self._open]
         if not self._settings.has_accounting:
-            self._end_replaced()
+            self._settle_without_accounting()
 
     def node_states(self) -> list[NodeState]:
         """All nodes that are not ignored, each with the number of runs on it. Raises SlurmError."""
         jobs = self._open.jobs_by_host()
-        pattern = self._settings.ignore_hosts
-        nodes = [node for node in self._slurm.node_states() if not (pattern and pattern.search(node.hostname))]
+        rules = self._settings.ignore
+        nodes = [node for node in self._slurm.node_states() if not rules.ignores_host(node.hostname)]
         return [replace(node, jobs_running=jobs[node.hostname]) for node in nodes]
 
     def look_at(self, job_ids: Iterable[int]) -> set[int]:
@@ -161,7 +160,7 @@ class JobWatch:
         ends = self._slurm.ends_of({key.job_id for key in stale}, min(key.start_time for key in stale) - NEAR, now)
         changes = Changes()
         for key in stale:
-            end = _nearest_end(key, ends, self._open.of_job(key.job_id))
+            end = nearest_end(key, ends, self._open.of_job(key.job_id))
             if end is not None:
                 self._owe_stop(changes, key, end)
                 changes.runs[key] = KnownRun(key, Stage.DONE, "", None)
@@ -219,19 +218,26 @@ class JobWatch:
     def _decide(self, runs: list[Run]) -> list[Decision]:
         closed = [run.key for run in runs if run.key not in self._open]
         reported = set(closed) - set(self._outbox.unknown(closed))
-        return [decide(run, self._open.of_job(run.key.job_id), reported=run.key in reported) for run in runs]
+        return [
+            decide(
+                run,
+                self._open.of_job(run.key.job_id),
+                reported=run.key in reported,
+                left_out=bool(self._settings.ignore.reason(run)),
+            )
+            for run in runs
+        ]
 
     def _with_texts(self, decisions: list[Decision]) -> list[Decision]:
-        starting = [each.run for each in decisions if each.start_owed and not self._is_ignored(each.run)]
+        starting = [each.run for each in decisions if each.start_owed]
         complete = {run.key: run for run in self._slurm.add_texts(starting)} if starting else {}
         return [replace(each, run=complete.get(each.run.key, each.run)) for each in decisions]
 
     def _note(self, changes: Changes, decision: Decision) -> None:
         run = decision.run
         changes.dropped += decision.replaces
-        if decision.stage is not None and self._is_ignored(run):
-            changes.runs[run.key] = _known(run, Stage.IGNORED)
-            return
+        if decision.stage is Stage.IGNORED:
+            log.info("%s is left out: %s", run.key, self._settings.ignore.reason(run))
         if decision.start_owed:
             self._owe_start(changes, run)
         if decision.stop_owed and run.end:
@@ -242,17 +248,28 @@ class JobWatch:
     def _end(self, ends: Mapping[RunKey, End], checkpoint: int | None = None) -> None:
         changes = Changes(checkpoint=checkpoint)
         for key, end in ends.items():
-            self._owe_stop(changes, key, end)
+            if self._open.stage(key) is Stage.LIVE:
+                self._owe_stop(changes, key, end)
             changes.runs[key] = self._open[key]._replace(stage=Stage.DONE, details=None)
         self._commit(changes)
 
-    def _end_replaced(self) -> None:
-        """Without accounting: a run whose job has a later run is over, and ended when that one began at the latest."""
+    def _settle_without_accounting(self) -> None:
+        """Runs that slurmctld no longer lists, at a site without slurmdbd: only slurmctld can say what became of them.
+
+        A requeued job has a new submit time: that of the requeue.
+        """
+        vanished = [key for key in self._vanished if self._open.stage(key) is not Stage.SEEN]
+        read = list(self._details({key.job_id for key in vanished}))
+        broken = {job_id for details in read for job_id in details.broken}
+        current = {run.key.job_id: run for details in read for run in details.runs}
         ends = {}
-        for key in self._vanished:
-            later = [run.key.start_time for run in self._open.of_job(key.job_id) if run.key.start_time > key.start_time]
-            if later and self._open.stage(key) is Stage.LIVE:
-                ends[key] = End(EndState.CANCELLED, min(later), "REQUEUED")
+        for key in vanished:
+            run = current.get(key.job_id)
+            if run is not None and run.key != key and run.submit_time >= key.start_time:
+                ends[key] = End(EndState.CANCELLED, run.submit_time, "REQUEUED")
+            elif run is None and key.job_id not in broken and self._slurm.is_forgotten(key.job_id):
+                log.warning("%s is over, but nobody knows since when and how: taken as failed now", key)
+                ends[key] = End(EndState.FAILED, int(self._settings.clock()), "forgotten by slurmctld")
         self._end(ends)
 
     def _ask_accounting_for(self, vanished: list[RunKey]) -> None:
@@ -264,21 +281,44 @@ class JobWatch:
 
     def _take_ended(self, ended: list[AccountedEnd], checkpoint: int | None) -> None:
         """Runs that accounting has closed: live ones get their stop, the others start and stop together."""
-        live = {each.key: each.end for each in ended if self._open.stage(each.key) is Stage.LIVE}
-        seen = {each.key for each in ended if self._open.stage(each.key) is Stage.SEEN}
-        self._take_late(seen | set(self._outbox.unknown(each.key for each in ended if each.key not in self._open)))
-        self._end(live, checkpoint)
+        ends = {each.key: each.end for each in self._whole(ended)}
+        strangers = set(self._outbox.unknown(key for key in ends if key not in self._open))
+        self._take_late({key: end for key, end in ends.items() if key in strangers or self._is_seen(key)})
+        self._end({key: end for key, end in ends.items() if key in self._open and not self._is_seen(key)}, checkpoint)
 
-    def _take_late(self, keys: set[RunKey]) -> None:
+    def _whole(self, ended: list[AccountedEnd]) -> list[AccountedEnd]:
+        """The same ends, where what may be the rest of a resized run is known for what it is.
+
+        Accounting closes the record of a resized run and goes on with another one, often out of this window.
+        """
+        strangers = (each.key for each in ended if each.may_be_rest and each.key not in self._open)
+        doubtful = set(self._outbox.unknown(strangers))
+        if not doubtful:
+            return ended
+        now = int(self._settings.clock())
+        jobs = {key.job_id for key in doubtful}
+        begun = [run.key.start_time for job_id in jobs for run in self._open.of_job(job_id)]
+        whole = self._slurm.ends_of(jobs, min([now - self._settings.max_span, *begun]), now)
+        rests = doubtful - {each.key for each in whole}
+        self._commit(Changes(runs={key: KnownRun(key, Stage.DONE, "", None) for key in rests}))
+        resized = {key.job_id for key in rests}
+        return [each for each in ended if each.key not in rests] + [
+            each for each in whole if each.key.job_id in resized
+        ]
+
+    def _is_seen(self, key: RunKey) -> bool:
+        return self._open.stage(key) is Stage.SEEN
+
+    def _take_late(self, ends: Mapping[RunKey, End]) -> None:
         """Runs that ended before their start was owed: with the best resources that can still be had."""
-        for details in self._details({key.job_id for key in keys}):
-            self._take_details(details, [run for run in details.runs if run.key in keys and run.end])
-        left = self._unreported(keys)
+        for details in self._details({key.job_id for key in ends}):
+            self._take_details(details, [run for run in details.runs if run.key in ends and run.end])
+        left = self._unreported(ends)
         if left:
             since = min(key.start_time for key in left)
             late = self._slurm.read_accounted({key.job_id for key in left}, since, int(self._settings.clock()))
             for details in late:
-                self._take_details(details, [run for run in details.runs if run.key in left and run.end])
+                self._take_details(details, with_ends(details.runs, {key: ends[key] for key in left}))
             for key in self._unreported(left) - self._unresolved:
                 log.error("%s is over, but neither slurmctld nor accounting tells more: tried again for hours", key)
             self._unresolved = self._unreported(left)
@@ -309,10 +349,6 @@ class JobWatch:
         if changes.messages:
             self._settings.on_owed()
 
-    def _is_ignored(self, run: Run) -> bool:
-        pattern = self._settings.ignore_hosts
-        return bool(pattern and run.resources and all(pattern.search(each.hostname) for each in run.resources))
-
     def _is_stale(self, key: RunKey, now: int) -> bool:
         old = key.start_time < now - YOUNG
         names = [sink.name for sink in self._sinks]
@@ -328,19 +364,9 @@ class JobWatch:
 
 def _known(run: Run, stage: Stage) -> KnownRun:
     """A run as the outbox keeps it: its nodes while it holds them, all of it while its start may still move."""
-    hosts = ",".join(resource.hostname for resource in run.resources) if stage in (Stage.SEEN, Stage.LIVE) else ""
+    hosts = ",".join(resource.hostname for resource in run.resources) if stage is not Stage.DONE else ""
     return KnownRun(run.key, stage, hosts, run if stage is Stage.SEEN else None)
 
 
 def _words(missing: Iterable[Missing]) -> str:
     return " and ".join(sorted(each.value for each in missing))
-
-
-def _nearest_end(key: RunKey, ends: Iterable[AccountedEnd], still_open: Iterable[KnownRun]) -> End | None:
-    """The end of the run of this job that began at this time, or else at nearly this time and is over."""
-    ended = {each.key: each.end for each in ends if each.key.job_id == key.job_id}
-    candidates = [*(run.key for run in still_open), *ended]
-    nearest = min(candidates, key=lambda each: abs(each.start_time - key.start_time), default=None)
-    if nearest is None or abs(nearest.start_time - key.start_time) > NEAR:
-        return None
-    return ended.get(nearest)

@@ -10,7 +10,7 @@ from cc_slurm_adapter.outbox import KnownRun, Stage
 
 
 class OpenRuns(Mapping[RunKey, KnownRun]):
-    """A mapping of the runs that are SEEN or LIVE; putting in one that is over takes it out."""
+    """A mapping of the runs that are not DONE; putting in one that is takes it out."""
 
     def __init__(self, runs: Iterable[KnownRun] = ()) -> None:
         self._runs: dict[RunKey, KnownRun] = {}
@@ -29,7 +29,7 @@ class OpenRuns(Mapping[RunKey, KnownRun]):
 
     def put(self, run: KnownRun) -> None:
         """Note where a run stands now."""
-        if run.stage in (Stage.SEEN, Stage.LIVE):
+        if run.stage is not Stage.DONE:
             self._runs[run.key] = run
             self._by_job.setdefault(run.key.job_id, set()).add(run.key)
         else:

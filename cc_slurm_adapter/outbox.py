@@ -45,7 +45,7 @@ class Stage(enum.Enum):
     DONE = "done"
     """Its stop is owed or delivered."""
     IGNORED = "ignored"
-    """It is not reported: it never ran, or the configuration leaves it out."""
+    """It holds its nodes but is not reported: the configuration or an administrator leaves it out."""
 
 
 class Outcome(enum.Enum):
@@ -141,9 +141,9 @@ class Outbox:
         return rows[0][0] if rows else None
 
     def open_runs(self, cluster: str) -> list[KnownRun]:
-        """All runs that are SEEN or LIVE."""
+        """All runs that hold nodes as far as is known: SEEN, LIVE and IGNORED ones."""
         rows = self._read(
-            "SELECT job_id, start_time, stage, hosts, details FROM run WHERE cluster = ? AND stage IN ('seen', 'live')",
+            "SELECT job_id, start_time, stage, hosts, details FROM run WHERE cluster = ? AND stage != 'done'",
             (cluster,),
         )
         return [_known_run(cluster, row) for row in rows]
@@ -282,7 +282,7 @@ class Outbox:
                 (now + PARKED_RETRY, now - max_age),
             )
             database.execute("DELETE FROM message WHERE outcome = 'shadowed' AND created < ?", (now - max_age,))
-            database.execute("DELETE FROM run WHERE stage IN ('done', 'ignored') AND changed < ?", (now - KEEP_DONE,))
+            database.execute("DELETE FROM run WHERE stage = 'done' AND changed < ?", (now - KEEP_DONE,))
 
     def counts(self) -> dict[str, int]:
         """How many rows stand in each outcome."""

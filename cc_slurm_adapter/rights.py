@@ -13,11 +13,15 @@ ENOUGH = ("Operator", "Administrator")
 
 
 def warn_of_missing_rights(slurm: SlurmClient, setup: Setup, user: str) -> None:
-    """Log what the user lacks and how to give it."""
-    if user in ("root", setup.slurm_user):
-        return
+    """Log what the user lacks and how to give it, and what cannot be had at a site without slurmdbd."""
     if not setup.has_accounting:
-        log.warning("without slurmdbd the rights of %s in Slurm cannot be read, and nothing can be caught up", user)
+        log.warning(
+            "this Slurm has no slurmdbd: jobs that end while the daemon is away for longer than MinJobAge cannot be"
+            " caught up, and the rights of %s are not known. All else works",
+            user,
+        )
+        return
+    if user in ("root", setup.slurm_user):
         return
     try:
         level = slurm.admin_level(user)

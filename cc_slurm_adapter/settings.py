@@ -140,10 +140,35 @@ SETTINGS = (
         "PCI addresses of the GPUs in Slurm's order, by regular expression on host names; the first match counts.",
     ),
     Setting(
+        "hwthreadNumbering",
+        values.hwthread_numbering,
+        "block",
+        "How the operating system numbers hardware threads: block, interleaved, or cores to list cores only; "
+        "one word for all hosts, or words by regular expression on host names, the first match counts.",
+    ),
+    Setting(
+        "jobScriptMaxBytes",
+        values.whole_number(0),
+        2**20,
+        "Bytes of a job script that are reported at most. 0: none.",
+    ),
+    Setting(
         "ignoreHosts",
-        values.host_regex,
+        values.regex,
         "",
         "Regular expression on host names: a job is not reported when all its hosts match.",
+    ),
+    Setting(
+        "ignorePartitions",
+        values.names,
+        "",
+        "Regular expression on partitions, or a list of exact names: jobs in them are not reported.",
+    ),
+    Setting(
+        "ignoreUsers",
+        values.names,
+        "",
+        "Regular expression on user names, or a list of exact names: their jobs are not reported.",
     ),
     Setting("natsServer", values.word, "", "Host of the NATS server. Empty: no NATS."),
     Setting("natsPort", values.whole_number(1, 65535), 4222, "Port of the NATS server."),

@@ -54,6 +54,10 @@ class FakeSlurm:
         self.accounted: list[Run] = []
         """Runs that accounting has closed."""
         self.asked: list[str] = []
+        self.rests: dict[RunKey, RunKey] = {}
+        """The key of the last record of a resized run, by the key of that run."""
+        self.forgotten: set[int] = set()
+        """Jobs of which slurmctld says that it knows no such job."""
         self.failure: Exception | None = None
         self.broken: dict[int, str] = {}
 
@@ -85,8 +89,10 @@ class FakeSlurm:
 
     def ended_between(self, since: int, until: int) -> list[AccountedEnd]:
         self._ask("ended_between")
-        ended = [AccountedEnd(run.key, run.end) for run in self.accounted if run.end]
-        return [each for each in ended if since <= each.end.end_time <= until]
+        ended = [run for run in self.accounted if run.end and since <= run.end.end_time <= until]
+        return [
+            AccountedEnd(self.rests.get(run.key, run.key), run.end, run.key in self.rests) for run in ended if run.end
+        ]
 
     def ends_of(self, job_ids: Iterable[int], since: int, until: int) -> list[AccountedEnd]:
         self._ask("ends_of")
@@ -96,7 +102,13 @@ class FakeSlurm:
     def read_accounted(self, job_ids: Iterable[int], since: int, until: int) -> Iterator[Details]:
         self._ask("read_accounted")
         ids = set(job_ids)
-        yield Details([run for run in self.accounted if run.key.job_id in ids])
+        runs = [run for run in self.accounted if run.key.job_id in ids]
+        first = [replace(run, phase=Phase.RUNNING, end=None) if run.key in self.rests else run for run in runs]
+        yield Details([*first, *(replace(run, key=self.rests[run.key]) for run in runs if run.key in self.rests)])
+
+    def is_forgotten(self, job_id: int) -> bool:
+        self._ask("is_forgotten")
+        return job_id in self.forgotten
 
     def node_states(self) -> list[NodeState]:
         self._ask("node_states")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from cc_slurm_adapter.slurm.documents import JobSplitter
 from cc_slurm_adapter.slurm.json_values import Json
-from cc_slurm_adapter.slurm.nodes import COLUMNS, NodeLayout
+from cc_slurm_adapter.slurm.nodes import CELL_END, COLUMNS, NodeLayout
 
 FIXTURES = Path(__file__).parent / "fixtures"
 VERSIONS = ("22.05.8", "24.11.5", "26.05.5")
@@ -75,7 +75,7 @@ def sinfo_row(**values: str) -> str:
     row = {"NodeList": "node01", "StateComplete": "mixed", "CPUsState": "4/12/0/16", "AllocMem": "400"}
     row.update({"Sockets": "2", "Cores": "4", "Threads": "2", "Gres": "gpu:h100:4", "GresUsed": "gpu:h100:2(IDX:0-1)"})
     row.update(values)
-    return "".join(row[name].ljust(width) for name, width in COLUMNS)
+    return "".join(f"{row[name]}{CELL_END}" for name in COLUMNS)
 
 
 def split_document(text: bytes, command: str) -> list[Json]:

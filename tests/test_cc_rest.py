@@ -1,25 +1,22 @@
-"""What every answer of cc-backend means, and the requests that are sent to it."""
+"""What every answer of cc-backend means."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cc_slurm_adapter.errors import ConfigError, SinkError
-from cc_slurm_adapter.job import End, EndState, Missing, NodeState, Resource, RunKey, Sharing
+from cc_slurm_adapter.job import End, EndState, NodeState, RunKey
 from cc_slurm_adapter.sinks import Delivery, Kind, RunningRow, Verdict
-from cc_slurm_adapter.sinks.cc_messages import StartMessages, cut_start, encode_stop
+from cc_slurm_adapter.sinks.cc_messages import StartMessages
 from cc_slurm_adapter.sinks.cc_rest import CcRest, HttpAnswer, judge
 from examples.practice.cc_backend import CcBackend, Clock, LostAnswer, OtherAnswer, serving
 from tests.fakes import NOW, make_run
 
 ADDRESSES = ((re.compile("^node"), ("00000000:00:00.0", "00000000:01:00.0")),)
-RECORDED = json.loads((Path(__file__).parent / "cc_backend_contract" / "existing-adapter-requests.json").read_text())
 
 
 def error(status: int, text: str) -> HttpAnswer:
@@ -70,70 +67,6 @@ def test_every_answer_has_its_verdict(kind: Kind, answer: HttpAnswer, verdict: V
 def test_the_time_that_the_destination_names_is_kept() -> None:
     assert judge(Kind.START, HttpAnswer(429, b"", "7")).retry_after == 7
     assert judge(Kind.START, HttpAnswer(429, b"", "soon")).retry_after is None
-
-
-def test_a_start_has_the_fields_of_the_existing_adapter() -> None:
-    theirs = next(each["body"] for each in RECORDED if each.get("body", {}).get("jobId") == 18)
-    run = make_run(
-        18,
-        start=1795340398,
-        user="root",
-        account="root",
-        name="gpus",
-        submit_time=1795340397,
-        walltime=None,
-        num_gpus=4,
-        resources=(Resource("node01", (3,), (0, 1)), Resource("node02", (0,), (0, 1))),
-        job_script=theirs["metaData"]["jobScript"],
-        slurm_info=theirs["metaData"]["slurmInfo"],
-    )
-    ours = json.loads(StartMessages(ADDRESSES).encode(run))
-    assert ours == {key: value for key, value in theirs.items() if key in ours}
-    assert not {key for key in theirs if key not in ours and _says_something(theirs[key])}
-
-
-def _says_something(value: Any) -> bool:
-    return bool(value) and value != {"items": None, "count": 0}
-
-
-def test_whole_nodes_arrays_and_limits_are_told() -> None:
-    run = make_run(sharing=Sharing.WHOLE_NODE, array_job_id=7, walltime=600)
-    ours = json.loads(StartMessages(ADDRESSES).encode(run))
-    assert (ours["shared"], ours["arrayJobId"], ours["walltime"]) == ("none", 7, 600)
-
-
-def test_gpus_without_an_address_are_left_out_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    messages = StartMessages(ADDRESSES)
-    for _ in range(2):
-        ours = json.loads(messages.encode(make_run(resources=(Resource("node01", (0,), (1, 2)),))))
-    assert ours["resources"][0]["accelerators"] == ["00000000:01:00.0"]
-    assert ours["numAcc"] == 1
-    assert len([line for line in caplog.messages if "gpuPciAddrs" in line]) == 1
-
-
-def test_a_run_seen_too_late_says_so_and_keeps_its_counts() -> None:
-    run = make_run(resources=(Resource("node01"),), missing=frozenset({Missing.CORES, Missing.GPUS}))
-    ours = json.loads(StartMessages(ADDRESSES).encode(run))
-    assert ours["metaData"]["incomplete"] == "cores,gpus"
-    assert ours["numAcc"] == 2
-
-
-def test_a_stop_always_has_the_start_time_and_never_ends_before_it() -> None:
-    key = RunKey("lab", 3, 500)
-    stop = json.loads(encode_stop(key, End(EndState.TIMEOUT, 400, "TIMEOUT")))
-    assert stop == {"jobId": 3, "cluster": "lab", "startTime": 500, "jobState": "timeout", "stopTime": 500}
-
-
-def test_a_start_that_is_too_large_loses_its_script_first() -> None:
-    payload = StartMessages(()).encode(make_run(job_script="x" * 100, slurm_info="y" * 10))
-    once = cut_start(payload)
-    assert once is not None
-    assert "left out" in json.loads(once)["metaData"]["jobScript"]
-    assert json.loads(once)["metaData"]["slurmInfo"] == "y" * 10
-    twice = cut_start(once)
-    assert twice is not None
-    assert "left out" in json.loads(twice)["metaData"]["slurmInfo"]
-    assert cut_start(twice) is None
 
 
 @pytest.fixture
@@ -258,11 +191,6 @@ def test_nobody_there_is_a_trouble_of_the_sink() -> None:
     answer = sink.connect().deliver(start_of(sink))
     assert answer.verdict is Verdict.SINK_TROUBLE
     assert "127.0.0.1:9" in answer.reason
-
-
-def test_texts_that_are_no_unicode_are_sent_all_the_same() -> None:
-    ours = StartMessages(()).encode(make_run(name="a\ud800b\x00\n☃"))
-    assert json.loads(ours)["metaData"]["jobName"] == "a?b\x00\n☃"
 
 
 def test_an_answer_without_end_is_refused(backend: CcBackend, sink: CcRest, monkeypatch: pytest.MonkeyPatch) -> None:

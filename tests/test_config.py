@@ -24,6 +24,7 @@ from cc_slurm_adapter.config import (
 from cc_slurm_adapter.config_file import parse_config_text
 from cc_slurm_adapter.errors import ConfigError
 from cc_slurm_adapter.host_pattern import PatternError, compile_host_pattern
+from cc_slurm_adapter.hwthreads import Numbering, numbering_of
 from cc_slurm_adapter.settings import SETTINGS
 
 NEEDED = {"ccRestUrl": "https://cc.example.org", "ccRestJwt": "aa.bb.cc"}
@@ -109,6 +110,8 @@ def test_defaults_are_those_of_the_existing_adapter() -> None:
     assert (config.slurm_query_max_span, config.slurm_max_retries, config.cc_poll_interval) == (604800, 10, 21600)
     assert config.cc_rest_submit_jobs is True
     assert (config.gpu_pci_addrs, config.ignore_hosts, config.prep_allow) == ((), None, ())
+    assert (config.ignore_partitions, config.ignore_users, config.job_script_max_bytes) == (None, None, 1 << 20)
+    assert numbering_of("any", config.hwthread_numbering) is Numbering.BLOCK
     assert (config.nats_server, config.nats_port, config.nats_subject) == ("", 4222, "jobs")
     assert (config.cluster_name, config.slurm_conf, config.prep_secret_file) == ("", "", "")
 
@@ -202,6 +205,22 @@ def test_too_short_intervals_become_one_second(key: str, value: int) -> None:
         ("gpuPciAddrs", {"a": [7]}, "'a' is no list"),
         ("gpuPciAddrs", {"a(": ["x"]}, "a("),
         ("ignoreHosts", "[", "regular expression"),
+        ("ignorePartitions", "a(", "regular expression, but in 'a('"),
+        ("ignorePartitions", {"a": "b"}, "a regular expression or a list of names"),
+        ("ignoreUsers", 7, "a regular expression or a list of names"),
+        ("ignoreUsers", ["alice", 7], "7 is no name"),
+        ("ignoreUsers", [""], '"" is no name'),
+        ("ignoreUsers", ["alice "], '"alice " is no name'),
+        ("ignoreUsers", ["a\0"], "zero bytes"),
+        ("hwthreadNumbering", "blocks", "one of block, interleaved, cores, or {"),
+        ("hwthreadNumbering", "", "one of block, interleaved, cores, or {"),
+        ("hwthreadNumbering", ["block"], "one of block, interleaved, cores, or {"),
+        ("hwthreadNumbering", {"^a?": "Block"}, "the value of '^a?' is none"),
+        ("hwthreadNumbering", {"^a": None}, "the value of '^a' is none"),
+        ("hwthreadNumbering", {"^a": ["cores"]}, "the value of '^a' is none"),
+        ("hwthreadNumbering", {"a(": "cores"}, "regular expression, but in 'a('"),
+        ("jobScriptMaxBytes", -1, "whole number from 0"),
+        ("jobScriptMaxBytes", "1 MiB", "whole number from 0"),
         ("prepAllow", "10.0.0.1", "a list"),
         ("prepAllow", ["10.0.0.1", "host"], "'host' is none"),
         ("prepAllow", [7], "7 is none"),
@@ -260,6 +279,59 @@ def test_gpu_without_an_address_keeps_the_others_in_their_places() -> None:
         config, warnings = parse_config(settings)
         assert config.gpu_pci_addrs[0][1] == ("0000:00:01.0", "", "0000:00:03.0")
         assert warnings == ["gpuPciAddrs: '^a' has no address for the GPU index 1, this GPU is left out"]
+
+
+@pytest.mark.parametrize("numbering", list(Numbering))
+def test_one_numbering_for_all_hosts(numbering: Numbering) -> None:
+    config, warnings = parse_config({**NEEDED, "hwthreadNumbering": numbering.value})
+    assert numbering_of("any", config.hwthread_numbering) is numbering
+    assert (masked(config)["hwthreadNumbering"], warnings) == (numbering.value, [])
+
+
+def test_numberings_by_host() -> None:
+    given = {"^a[0-9]": "interleaved", "2$": "cores", "^a": "block", "": "interleaved"}
+    config, warnings = parse_config({**NEEDED, "hwthreadNumbering": given})
+    found = {host: numbering_of(host, config.hwthread_numbering).value for host in ("a1", "a2", "b2", "ax", "b")}
+    assert found == {"a1": "interleaved", "a2": "interleaved", "b2": "cores", "ax": "block", "b": "interleaved"}
+    assert (masked(config)["hwthreadNumbering"], warnings) == (given, [])
+
+    for few in ({}, {"^a": "cores"}):
+        config, warnings = parse_config({**NEEDED, "hwthreadNumbering": few})
+        assert numbering_of("b1", config.hwthread_numbering) is Numbering.BLOCK
+        assert (masked(config)["hwthreadNumbering"], warnings) == (few, [])
+
+
+@pytest.mark.parametrize("key", ["ignorePartitions", "ignoreUsers"])
+@pytest.mark.parametrize(
+    ("value", "ignored", "kept"),
+    [
+        ("^test", ["test", "test1"], ["mytest", "alice"]),
+        ("test|^adm$", ["mytest1", "adm"], ["admin"]),
+        (["a.b", "c"], ["a.b", "c"], ["axb", "a.bc", "xc", "c\n", "a.b|c"]),
+        (["^a|b$"], ["^a|b$"], ["a", "b"]),
+        (["b\u00e4r"], ["b\u00e4r"], ["bar"]),
+    ],
+)
+def test_partitions_and_users_by_expression_or_name(
+    key: str, value: object, ignored: list[str], kept: list[str]
+) -> None:
+    config, warnings = parse_config({**NEEDED, key: value})
+    pattern = {"ignorePartitions": config.ignore_partitions, "ignoreUsers": config.ignore_users}[key]
+    assert pattern is not None
+    assert [name for name in ignored + kept if pattern.search(name)] == ignored
+    assert warnings == []
+
+
+@pytest.mark.parametrize("nothing", ["", []])
+def test_empty_values_ignore_nobody(nothing: object) -> None:
+    config, warnings = parse_config({**NEEDED, "ignorePartitions": nothing, "ignoreUsers": nothing})
+    assert (config.ignore_partitions, config.ignore_users, warnings) == (None, None, [])
+
+
+@pytest.mark.parametrize("limit", [0, 1, 1 << 22])
+def test_limit_of_job_scripts(limit: int) -> None:
+    config, warnings = parse_config({**NEEDED, "jobScriptMaxBytes": limit})
+    assert (config.job_script_max_bytes, warnings) == (limit, [])
 
 
 def test_leftover_events_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

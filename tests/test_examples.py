@@ -31,7 +31,11 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 DEFAULTS = {setting.key: setting.default for setting in SETTINGS}
 NEEDED = {"ccRestUrl": "https://cc-backend.example.org", "ccRestJwtFile": "/etc/cc-slurm-adapter/token"}
 # What each site must choose; all else in the full example has the value that counts without it.
-CHOSEN_BY_THE_SITE = {*NEEDED, "clusterName", "slurmConf", "ccRestCaFile", "gpuPciAddrs", "ignoreHosts"}
+CHOSEN_BY_THE_SITE = {*NEEDED, "clusterName", "slurmConf", "ccRestCaFile", "gpuPciAddrs"} | {
+    "ignoreHosts",
+    "ignorePartitions",
+    "ignoreUsers",
+}
 
 
 def read_json(name: str) -> dict[str, object]:

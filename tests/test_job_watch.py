@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cc_slurm_adapter.errors import CommandFailed
+from cc_slurm_adapter.ignore_rules import IgnoreRules
 from cc_slurm_adapter.job import End, EndState, Missing, Phase, Resource, RunKey
 from cc_slurm_adapter.job_watch import OVERLAP, JobWatch, WatchSettings
 from cc_slurm_adapter.outbox import Outbox
@@ -30,14 +31,14 @@ class Lab:
         self.slurm = FakeSlurm()
         self.folder = folder
         self.now = NOW
-        self.ignore_hosts: re.Pattern[str] | None = None
+        self.ignore = IgnoreRules()
         self.has_accounting = True
         self.outbox = Outbox(str(folder / "state.sqlite"))
         self.status = Status()
         self.watch = self._new_watch()
 
     def _new_watch(self) -> JobWatch:
-        settings = WatchSettings("lab", self.ignore_hosts, self.has_accounting, 604800, clock=lambda: self.now)
+        settings = WatchSettings("lab", self.ignore, self.has_accounting, 604800, clock=lambda: self.now)
         return JobWatch(self.slurm, self.outbox, [SINK], self.status, settings)
 
     def poll(self) -> None:
@@ -230,28 +231,175 @@ def test_without_accounting_everything_else_works(tmp_path: Path) -> None:
     lab.poll()
     lab.catch_up(NOW - 100)
     assert [kind for kind, _ in lab.owed()] == [Kind.START, Kind.STOP]
-    assert not {"ends_of", "ended_between"} & set(lab.slurm.asked)
+    assert not {"ends_of", "ended_between", "is_forgotten"} & set(lab.slurm.asked)
     assert lab.outbox.checkpoint("lab") == NOW
     lab.outbox.close()
 
 
-def test_without_accounting_a_later_run_of_a_job_ends_the_earlier_one(tmp_path: Path) -> None:
-    lab = Lab(tmp_path)
+@pytest.fixture
+def lone(lab: Lab) -> Lab:
+    """A site without slurmdbd."""
     lab.has_accounting = False
     lab.restart()
-    first = lab.slurm.put(make_run(start=NOW - 500))
+    return lab
+
+
+def stop_times(lab: Lab) -> dict[RunKey, tuple[str, int]]:
+    """State and stop time of the stops that are owed; starts count as delivered."""
+    found = {}
+    while due := lab.outbox.due(SINK.name, 1e12, 100):
+        for delivery in due:
+            if delivery.kind is Kind.STOP:
+                message = json.loads(delivery.payload)
+                found[delivery.key] = (message["jobState"], message["stopTime"])
+            lab.outbox.delivered(delivery)
+    return found
+
+
+def test_without_accounting_a_requeue_ends_a_run_although_the_job_waits(lone: Lab) -> None:
+    first = lone.slurm.put(make_run(start=NOW - 500))
+    lone.poll()
+    lone.slurm.put(make_run(start=NOW + 60, phase=Phase.WAITING, submit_time=NOW - 300))
+    lone.poll()
+    assert stop_times(lone) == {first.key: ("cancelled", NOW - 300)}
+    assert lone.watch.open_runs == 0
+
+
+def test_without_accounting_a_later_run_of_a_job_ends_the_earlier_one(lone: Lab) -> None:
+    first = lone.slurm.put(make_run(start=NOW - 500))
+    lone.poll()
+    second = lone.slurm.put(make_run(start=NOW - 100, submit_time=NOW - 300))
+    lone.poll()
+    assert stop_times(lone) == {first.key: ("cancelled", NOW - 300)}
+    assert lone.watch.open_runs == 1
+    assert lone.watch.is_settled(second.key.job_id, over=False)
+
+
+def test_without_accounting_a_run_that_slurmctld_has_forgotten_is_over(
+    lone: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = lone.slurm.put(make_run())
+    lone.poll()
+    lone.slurm.jobs.clear()
+    lone.poll()
+    assert stop_times(lone) == {}
+    lone.slurm.forgotten = {1}
+    lone.poll()
+    assert stop_times(lone) == {run.key: ("failed", NOW)}
+    assert "nobody knows since when and how" in caplog.text
+
+
+def test_the_rest_of_a_resized_run_is_no_run_of_its_own(lab: Lab) -> None:
+    run = lab.slurm.put(make_run(start=NOW - 5000))
     lab.poll()
-    lab.slurm.put(make_run(start=0, phase=Phase.WAITING))
+    ended = make_run(start=NOW - 5000, phase=Phase.ENDED, end=End(EndState.COMPLETED, NOW - 60, "COMPLETED"))
+    lab.slurm.put(ended)
     lab.poll()
-    assert lab.watch.open_runs == 1
-    second = lab.slurm.put(make_run(start=NOW - 100))
+    lab.slurm.close(ended)
+    lab.slurm.rests = {run.key: RunKey("lab", 1, NOW - 2000)}
+    lab.catch_up(NOW - 600)
+    assert stop_times(lab) == {run.key: ("completed", NOW - 60)}
+    lab.slurm.asked.clear()
+    lab.catch_up(NOW - 600)
+    assert stop_times(lab) == {}
+    assert "ends_of" not in lab.slurm.asked
+
+
+def test_a_resized_run_that_vanished_ends_when_its_rest_did(lab: Lab) -> None:
+    run = lab.slurm.put(make_run(start=NOW - 5000))
     lab.poll()
-    due = {delivery.key: delivery for delivery in lab.outbox.due(SINK.name, 1e12, 10)}
-    assert due.keys() == {first.key}
-    assert [kind for kind, _ in lab.owed()] == [Kind.START, Kind.START, Kind.STOP]
-    assert lab.watch.open_runs == 1
-    assert lab.watch.is_settled(second.key.job_id, over=False)
-    lab.outbox.close()
+    lab.slurm.jobs.clear()
+    lab.slurm.close(make_run(start=NOW - 5000, phase=Phase.ENDED, end=End(EndState.TIMEOUT, NOW - 60, "TIMEOUT")))
+    lab.slurm.rests = {run.key: RunKey("lab", 1, NOW - 2000)}
+    lab.catch_up(NOW - 600)
+    assert stop_times(lab) == {run.key: ("timeout", NOW - 60)}
+
+
+def test_a_resized_run_that_was_never_seen_is_one_run(lab: Lab) -> None:
+    whole = make_run(start=NOW - 5000, phase=Phase.ENDED, end=End(EndState.COMPLETED, NOW - 60, "COMPLETED"))
+    lab.slurm.close(whole)
+    lab.slurm.rests = {whole.key: RunKey("lab", 1, NOW - 2000)}
+    lab.catch_up(NOW - 600)
+    assert lab.owed() == [(Kind.START, whole.key), (Kind.STOP, whole.key)]
+
+
+def test_a_run_that_is_left_out_counts_on_its_node_until_it_ends(lab: Lab) -> None:
+    lab.slurm.put(make_run(1, opted_out=True))
+    lab.slurm.put(make_run(2))
+    lab.poll()
+    assert [node.jobs_running for node in lab.watch.node_states()] == [2]
+    lab.restart()
+    assert [node.jobs_running for node in lab.watch.node_states()] == [2]
+    lab.slurm.put(make_run(1, phase=Phase.ENDED, opted_out=True))
+    lab.poll()
+    assert [node.jobs_running for node in lab.watch.node_states()] == [1]
+    assert {key.job_id for _, key in lab.owed()} == {2}
+
+
+def test_a_run_that_is_left_out_only_after_its_start_was_told_gets_its_stop(lab: Lab) -> None:
+    run = lab.slurm.put(make_run())
+    lab.poll()
+    completing = End(EndState.COMPLETED, NOW - 50, "COMPLETED+COMPLETING")
+    lab.slurm.put(make_run(phase=Phase.ENDED, end=completing, opted_out=True))
+    lab.watch.look_at([1])
+    assert lab.owed() == [(Kind.START, run.key), (Kind.STOP, run.key)]
+
+
+@pytest.mark.parametrize(
+    "rules", [IgnoreRules(partitions=re.compile("^main$")), IgnoreRules(users=re.compile("alice"))]
+)
+def test_a_run_is_left_out_by_partition_or_user(lab: Lab, rules: IgnoreRules) -> None:
+    lab.ignore = rules
+    lab.restart()
+    lab.slurm.put(make_run(1))
+    other = lab.slurm.put(make_run(2, partition="debug", user="bob"))
+    lab.slurm.close(make_run(3, start=NOW - 60, phase=Phase.ENDED))
+    lab.poll()
+    lab.catch_up(NOW - 600)
+    assert lab.owed() == [(Kind.START, other.key)]
+
+
+def test_a_run_of_more_than_a_year_keeps_its_start_and_gets_its_stop(lab: Lab) -> None:
+    start = NOW - 400 * 86400
+    run = lab.slurm.put(make_run(start=start))
+    lab.poll()
+    lab.owed()
+    lab.outbox.tidy(604800)
+    lab.restart()
+    lab.slurm.jobs.clear()
+    lab.slurm.close(make_run(start=start, phase=Phase.ENDED, end=End(EndState.COMPLETED, NOW - 9, "COMPLETED")))
+    lab.poll()
+    lab.catch_up(NOW - 60)
+    assert stop_times(lab) == {run.key: ("completed", NOW - 9)}
+
+
+def test_a_job_id_that_was_given_out_again_is_another_run(lab: Lab) -> None:
+    first = lab.slurm.put(make_run(7, start=NOW - 90 * 86400))
+    lab.poll()
+    lab.slurm.put(make_run(7, start=NOW - 90 * 86400, phase=Phase.ENDED))
+    lab.poll()
+    second = lab.slurm.put(make_run(7, start=NOW - 100))
+    lab.poll()
+    assert lab.owed() == [(Kind.START, first.key), (Kind.STOP, first.key), (Kind.START, second.key)]
+
+
+def test_a_clock_that_stepped_back_leaves_no_run_open(lab: Lab) -> None:
+    run = lab.slurm.put(make_run(start=NOW - 100))
+    lab.poll()
+    lab.slurm.put(make_run(start=NOW - 100, phase=Phase.ENDED, end=End(EndState.COMPLETED, NOW - 3700, "COMPLETED")))
+    lab.poll()
+    assert stop_times(lab) == {run.key: ("completed", NOW - 100)}
+
+
+def test_an_opt_out_while_the_nodes_are_made_ready_counts(lab: Lab) -> None:
+    lab.slurm.put(make_run(phase=Phase.CONFIGURING))
+    lab.poll()
+    lab.slurm.put(make_run(opted_out=True))
+    lab.poll()
+    lab.slurm.put(make_run(phase=Phase.ENDED, opted_out=True))
+    lab.poll()
+    assert lab.owed() == []
+    assert lab.watch.open_runs == 0
 
 
 def test_slurmdbd_down_keeps_no_pass_over_slurmctld_from_its_end(lab: Lab) -> None:
@@ -310,7 +458,7 @@ def test_a_job_that_cannot_be_understood_costs_no_other_job_anything(lab: Lab) -
 
 
 def test_a_run_is_left_out_when_all_its_hosts_are_ignored(lab: Lab) -> None:
-    lab.ignore_hosts = re.compile("node01$")
+    lab.ignore = IgnoreRules(hosts=re.compile("node01$"))
     lab.restart()
     lab.slurm.put(make_run(1))
     mixed = lab.slurm.put(make_run(2, resources=(Resource("node01", (0,)), Resource("node02", (0,)))))

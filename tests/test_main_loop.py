@@ -13,6 +13,7 @@ from cc_slurm_adapter import activity as activity_module
 from cc_slurm_adapter.activity import Activity
 from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, StateError
 from cc_slurm_adapter.hook_queue import MAX_WAITING
+from cc_slurm_adapter.ignore_rules import IgnoreRules
 from cc_slurm_adapter.job import HookEvent, NodeState, Phase
 from cc_slurm_adapter.job_watch import JobWatch, WatchSettings
 from cc_slurm_adapter.main_loop import Inbox, LoopSettings, MainLoop, Reload
@@ -38,7 +39,7 @@ class Site:
         self.outbox = Outbox(str(folder / "state.sqlite"))
         sink = CcRest("http://127.0.0.1:9", lambda: "token", StartMessages(()))
         sender = Sender(sink, self.outbox, self.status)
-        watch = JobWatch(self.slurm, self.outbox, [sink], self.status, WatchSettings("lab", None, True, 3600))
+        watch = JobWatch(self.slurm, self.outbox, [sink], self.status, WatchSettings("lab", IgnoreRules(), True, 3600))
         settings = LoopSettings("lab", 60, 3600, 10, int(time.time()))
         last_run = LastRun(str(folder / "lastrun"))
         self.loop = MainLoop(self.inbox, watch, sender, self.outbox, last_run, self.status, settings)

@@ -38,7 +38,7 @@ def test_table_fits_the_terminal(width: int, height: int) -> None:
 def test_table_of_80_columns_cuts_no_number() -> None:
     lines = draw(picture(JobLine(1234567, "alice", "name", "OUT_OF_MEMORY", "12.34 s", "99.99 s", "1024/32")), 80, 24)
     assert lines[-1].split() == ["1234567", "alice", "name", "OUT_OF_MEMORY", "12.34", "s", "99.99", "s", "1024/32"]
-    assert lines[-2].split()[-1] == "CORES/GPUS"
+    assert lines[-2].split()[-1] == "THREADS/GPUS"
 
 
 def test_header_tells_counts_and_what_is_waited_for() -> None:
@@ -94,7 +94,7 @@ def test_plain_lines_come_once_for_each_event() -> None:
         "jobs are submitted",
         "job 1 (a job, of alice) is PENDING",
         "job 1 is RUNNING",
-        "job 1: start sent (0.2 s), cores/GPUs 2/1",
+        "job 1: start sent (0.2 s), threads/GPUs 2/1",
         "cc-backend is AWAY, 3 messages wait in the outbox",
         "job 1 is COMPLETED",
         "job 1: stop sent (0.1 s)",
@@ -118,6 +118,7 @@ def test_plan_of_40_has_every_kind() -> None:
     assert endings == {"completed", "failed", "timeout", "out_of_memory"}
     assert any(planned.cancel_after for planned in plan_jobs(40, 40, seed=1))
     assert any(request.array_size for request in requests)
+    assert any("disable_cc_submission" in request.admin_comment for request in requests)
     assert any(request.exclusive for request in requests)
     assert any(request.gpus_per_node and request.duration == 1 for request in requests)
     assert max(request.nodes for request in requests) > 1
@@ -134,10 +135,11 @@ def true_run(**changes: Any) -> TrueRun:
 
 
 def row() -> JobRow:
+    """With 8 cores a node, CPU 12 is the second thread of core 4."""
     start = {
         "resources": [
-            {"hostname": "node01", "hwthreads": [4]},
-            {"hostname": "node02", "hwthreads": [0, 1], "accelerators": ["00:04.0"]},
+            {"hostname": "node01", "hwthreads": [4, 12]},
+            {"hostname": "node02", "hwthreads": [0, 1, 8, 9], "accelerators": ["00:04.0"]},
         ],
         "metaData": {"jobName": "a name"},
         "user": "alice",
@@ -166,6 +168,12 @@ def test_missing_doubled_and_made_up_rows_are_found() -> None:
     assert len(compared([row()], [true_run(start=999)])) == 2
 
 
+def test_a_job_that_opted_out_must_not_be_reported() -> None:
+    opted_out = true_run(opted_out=True)
+    assert compared([], [opted_out]) == []
+    assert compared([row()], [opted_out]) == ["job 17 of alice, started 1000: is reported although it opted out"]
+
+
 @pytest.mark.parametrize(
     ("key", "changes"),
     [
@@ -176,7 +184,7 @@ def test_missing_doubled_and_made_up_rows_are_found() -> None:
         ("partition", {"partition": "excl"}),
         ("array", {"array_job_id": None}),
         ("name", {"name": "another"}),
-        ("cores", {"hosts": (HostShare("node02", (0, 2), (3,)), HostShare("node01", (4,), ()))}),
+        ("hwthreads", {"hosts": (HostShare("node02", (0, 2), (3,)), HostShare("node01", (4,), ()))}),
         ("GPUs", {"hosts": (HostShare("node02", (0, 1), (2,)), HostShare("node01", (4,), ()))}),
     ],
 )

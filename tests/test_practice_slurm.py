@@ -549,6 +549,18 @@ def test_node_columns_have_their_widths(lab: Lab) -> None:
     assert narrow[-1] == "nodidle+"
 
 
+def test_node_columns_of_width_0_are_whole_and_end_as_asked(lab: Lab) -> None:
+    """Both lines as Slurm 22.05 and 24.11 print them for such a node."""
+    ask = ("sinfo", "-N", "-h", "-a", "-O")
+    odd = lab.run(*ask, "NodeList:0|,Foo:0|,CPUs:8|,Cores:.5X,Threads:|,Sockets:,Gres:3,GresUsed")
+    assert odd.err == "sinfo: error: Invalid job format specification: Foo\n"
+    assert odd.out.splitlines()[0] == "node01||16      |    4X2|2gpugpu:h100:0(IDX:N/A) "
+    lab.cluster.drain("node04")
+    lab.step()
+    whole = lab.run(*ask, "NodeList:0|,StateComplete:0|,CPUsState:0|,AllocMem:0|,Gres:0|,GresUsed:0|").out
+    assert whole.splitlines()[-1] == "node04|idle+drain|0/0/16/16|0|gpu:h100:4|gpu:h100:0(IDX:N/A)|"
+
+
 @pytest.mark.parametrize("file", ["hostlists.tsv", "hostlists-compressed.tsv"])
 def test_hostlists(file: str) -> None:
     for line in (FIXTURES / "cluster" / file).read_text(encoding="utf-8").splitlines():
@@ -694,7 +706,7 @@ def test_accounting_windows_include_their_ends(lab: Lab) -> None:
     assert found(run.end - 5, run.end, "-s", "F,CD")
     assert not found(run.end + 1, run.end + 9, "-s", "CD")
     assert not found(run.start, run.end - 1, "-s", "CD")
-    assert not found(run.end - 5, run.end, "-s", "CA,F,TO,NF,OOM,PR,RQ,DL,BF,RV")
+    assert not found(run.end - 5, run.end, "-s", "CA,F,TO,NF,OOM,PR,RQ,DL,BF,RS,RV")
     assert found(run.start, run.start, "-s", "R")
     assert found(run.start, run.end - 1)
     # With states and no end, the moment of the start counts.

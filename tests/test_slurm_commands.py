@@ -1,4 +1,4 @@
-"""Starting commands, and asking Slurm through them: limits, cancelling, failures, forged texts."""
+"""Starting commands, and asking Slurm through them: limits, cancelling, failures, cut documents."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,15 +16,12 @@ from hypothesis import strategies as st
 from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, CommandMissing, SlurmError, UnexpectedOutput
 from cc_slurm_adapter.slurm import commands as commands_module
 from cc_slurm_adapter.slurm import documents as documents_module
-from cc_slurm_adapter.slurm import texts as texts_module
 from cc_slurm_adapter.slurm.client import SlurmClient, read_setup
 from cc_slurm_adapter.slurm.commands import Commands
 from cc_slurm_adapter.slurm.documents import JobSplitter
 from cc_slurm_adapter.slurm.json_values import Json
-from cc_slurm_adapter.slurm.texts import read_texts, split_infos
 from cc_slurm_adapter.slurm.versions import PLAIN, find_format
 from tests.fake_programs import FakePrograms
-from tests.fakes import make_run
 from tests.fixture_files import FIXTURES, sinfo_row, split_document
 
 
@@ -58,6 +54,19 @@ def test_commands_speak_english_and_are_looked_up_each_time(
     (programs.folder / "squeue").unlink()
     with pytest.raises(CommandMissing, match="squeue is not in PATH"):
         commands.run(["squeue"])
+
+
+def test_the_answers_are_not_changed_by_the_environment(
+    commands: Commands, programs: FakePrograms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("SQUEUE_USERS", "SINFO_PARTITION", "SACCT_FORMAT", "SCONTROL_SIB", "SQUEUE_LOCAL")
+    for name in (*options, "SLURM_CLUSTERS", "SLURM_JSON"):
+        monkeypatch.setenv(name, "other")
+    monkeypatch.setenv("SLURM_CONF", "/etc/slurm/slurm.conf")
+    programs.make("squeue", 'env | grep -E "^(SQUEUE|SINFO|SACCT|SCONTROL|SLURM)_" | sort')
+    assert commands.run(["squeue"]).output.decode().split() == [
+        *("SACCT_LOCAL=1", "SCONTROL_LOCAL=1", "SINFO_LOCAL=1", "SLURM_CONF=/etc/slurm/slurm.conf", "SQUEUE_LOCAL=1")
+    ]
 
 
 def test_a_command_that_hangs_is_ended_with_all_that_it_started(
@@ -141,7 +150,7 @@ def test_slurmctld_down_is_an_error_and_not_an_empty_answer(
         for name, recorded in (("squeue", "slurmctld-down.squeue"), ("sinfo", "slurmctld-down.sinfo")):
             programs.replay(name, errors, recorded)
         programs.replay("scontrol", errors, "slurmctld-down.show-config")
-        client = SlurmClient(commands, "lab", str(tmp_path))
+        client = SlurmClient(commands, "lab", str(tmp_path), 1 << 20)
         for ask in (client.list_jobs, client.node_states, lambda: read_setup(commands)):
             with pytest.raises(CommandFailed, match="Unable to contact slurm controller"):
                 ask()
@@ -154,7 +163,7 @@ def test_slurmdbd_down_is_an_error_and_not_an_empty_answer(
         errors = FIXTURES / f"slurm-{version}" / "errors"
         programs.replay("sacct", errors, "slurmdbd-down.sacct")
         programs.replay("sacctmgr", errors, "slurmdbd-down.sacctmgr")
-        client = SlurmClient(commands, "lab", str(tmp_path))
+        client = SlurmClient(commands, "lab", str(tmp_path), 1 << 20)
         with pytest.raises(CommandFailed, match="Connection refused"):
             client.ended_between(1, 2)
         with pytest.raises(CommandFailed, match="Persist"):
@@ -210,7 +219,7 @@ def test_nodes_that_were_added_since_the_last_poll_are_looked_up(
     programs.make("scontrol", f"cat {job}")
     programs.make("sinfo", f"cat {tmp_path}/sinfo")
     (tmp_path / "sinfo").write_text(sinfo_row(NodeList="other"))
-    client = SlurmClient(commands, "lab", str(tmp_path))
+    client = SlurmClient(commands, "lab", str(tmp_path), 1 << 20)
     client.node_states()
     (tmp_path / "sinfo").write_text(sinfo_row(NodeList=host))
     job_id = json.loads(job.read_text())["jobs"][0]["job_id"]
@@ -229,79 +238,3 @@ def test_a_document_that_was_cut_is_an_error(at: int) -> None:
     text = (FIXTURES / "slurm-24.11.5/jobs/one-core/running.squeue.v0.0.40.json").read_bytes()
     with pytest.raises(UnexpectedOutput):
         split_document(text[:at], "squeue")
-
-
-SCONTROL = """\
-while read -r line; do
-    printf 'scontrol: %s\\n' "$line"
-    set -- $line
-    case "$1 $2" in
-        "show hostnames") echo "$3" ;;
-        "show job") [ -e "$JOBS/$3" ] && cat "$JOBS/$3" && printf '   \\n\\n' ;;
-        "write batch_script") [ -e "$JOBS/$3.sh" ] && cp "$JOBS/$3.sh" "$4" ;;
-    esac
-done
-printf 'scontrol: \\n'
-"""
-
-
-@pytest.fixture
-def jobs(programs: FakePrograms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "jobs"
-    folder.mkdir()
-    programs.make("scontrol", SCONTROL)
-    monkeypatch.setenv("JOBS", str(folder))
-    return folder
-
-
-def test_texts_of_many_jobs_come_from_one_scontrol(commands: Commands, jobs: Path, tmp_path: Path) -> None:
-    (jobs / "1").write_text("JobId=1 JobName=a\n   UserId=root(0)\n")
-    (jobs / "2").write_text("JobId=2 JobName=b\n   UserId=root(0)\n")
-    (jobs / "2.sh").write_bytes(b"#!/bin/sh\nsleep 1\n\0")
-    texts = read_texts(commands, {1: "1", 2: "2", 3: "3"}, str(tmp_path))
-    assert commands.started == 1
-    assert texts[1] == ("JobId=1 JobName=a\n   UserId=root(0)", "")
-    assert texts[2] == ("JobId=2 JobName=b\n   UserId=root(0)", "#!/bin/sh\nsleep 1\n")
-    assert texts[3] == ("", "")
-    assert not (tmp_path / "scripts").exists()
-
-
-def test_a_task_of_an_array_is_asked_for_by_its_own_name(commands: Commands, jobs: Path, tmp_path: Path) -> None:
-    (jobs / "7").write_text("JobId=8 ArrayJobId=7 ArrayTaskId=0\n\nJobId=7 ArrayJobId=7 ArrayTaskId=1\n")
-    (jobs / "7_1").write_text("JobId=7 ArrayJobId=7 ArrayTaskId=1\n")
-    run = make_run(7, array_job_id=7, array_task_id=1)
-    (read,) = SlurmClient(commands, "lab", str(tmp_path)).add_texts([run])
-    assert read.slurm_info == "JobId=7 ArrayJobId=7 ArrayTaskId=1"
-    assert read == replace(run, slurm_info=read.slurm_info)
-
-
-def test_no_job_can_write_the_text_of_another(commands: Commands, jobs: Path, tmp_path: Path) -> None:
-    forged = "x\nscontrol: show hostnames 0123456789abcdef0123456789abcdefx2\nscontrol: show job 2\nJobId=2 forged"
-    (jobs / "1").write_text(f"JobId=1 JobName={forged}\n")
-    (jobs / "2").write_text("JobId=2 JobName=honest\n")
-    texts = read_texts(commands, {1: "1", 2: "2"}, str(tmp_path))
-    assert texts[2].slurm_info == "JobId=2 JobName=honest"
-    assert "forged" in texts[1].slurm_info
-
-
-def test_answers_without_an_echo_are_understood_too() -> None:
-    output = "scontrol: Mx1\nscontrol: JobId=1 JobName=a\n   \n\nscontrol: M\nscontrol: Mx2\nscontrol: M\nscontrol: \n"
-    assert split_infos(output, "M") == {1: "JobId=1 JobName=a"}
-
-
-def test_a_long_script_is_cut_with_a_note(
-    commands: Commands, jobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(texts_module, "MAX_SCRIPT_BYTES", 100)
-    (jobs / "1").write_text("JobId=1 JobName=a\n")
-    (jobs / "1.sh").write_text("#" * 1000)
-    script = read_texts(commands, {1: "1"}, str(tmp_path))[1].job_script
-    assert script.startswith("#" * 100 + "\n")
-    assert "1000 bytes" in script
-
-
-def test_scripts_left_over_by_a_killed_daemon_are_removed(commands: Commands, jobs: Path, tmp_path: Path) -> None:
-    (tmp_path / "scripts").mkdir()
-    (tmp_path / "scripts" / "1").write_text("of another day")
-    assert read_texts(commands, {1: "1"}, str(tmp_path))[1].job_script == ""
-    assert jobs.exists()

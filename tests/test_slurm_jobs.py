@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from cc_slurm_adapter.job import EndState, Missing, Phase, Run, Sharing
 from cc_slurm_adapter.slurm.jobs import job_id_of, parse_job
-from tests.fixture_files import LAYOUTS, Recording, recordings, split_document, true_cores, true_gpus
+from tests.fixture_files import FIXTURES, LAYOUTS, Recording, recordings, split_document, true_cores, true_gpus
 
 SLURMCTLD = [*recordings("*.squeue*.json"), *recordings("*.scontrol*.json")]
 
@@ -57,8 +58,57 @@ def test_a_job_has_its_own_words_and_numbers(recording: Recording) -> None:
         assert run.walltime == truth["walltime_s"]
         assert run.array_job_id == truth["array_job_id"]
         assert run.array_task_id == truth["array_task_id"]
+        assert (run.het_job_id, run.het_job_offset) == (truth["het_job_id"], truth["het_job_offset"])
         if truth["hosts"]:
-            assert (run.sharing is Sharing.WHOLE_NODE) == truth["whole_node_exclusive"]
+            assert run.sharing is (Sharing.WHOLE_NODE if truth["whole_node_exclusive"] else Sharing.ANY_USER)
+
+
+def of_its_case(recording: Recording) -> list[Run]:
+    """The runs of the case, without the other jobs that 22.05 prints."""
+    ids = {truth["job_id"] for truth in recording.truth}
+    runs = [parse_job(job, "lab", LAYOUTS) for job in split_document(recording.text, "squeue")]
+    return [run for run in runs if run.key.job_id in ids]
+
+
+# task1 waits while task0 runs.
+RUNNING = [each for each in SLURMCTLD if re.search(r"\brunning\.(?!task1)", each.file.name)]
+
+
+@pytest.mark.parametrize(
+    ("version", "formats"),
+    [
+        ("22.05.8", {"default"}),
+        ("24.11.5", {"default", "v0.0.40", "v0.0.41"}),  # the default is v0.0.42
+        ("26.05.5", {"default", "v0.0.42", "v0.0.43", "v0.0.44"}),  # and v0.0.45 here
+    ],
+)
+def test_each_case_is_there_in_each_format(version: str, formats: set[str]) -> None:
+    cases: dict[str, set[str]] = {}
+    for recording in RUNNING:
+        if recording.version == version:
+            named = re.search(r"v0\.0\.\d\d", recording.file.name)
+            cases.setdefault(recording.case, set()).add(named.group() if named else "default")
+    every_case = {file.parent.name for file in (FIXTURES / f"slurm-{version}/jobs").glob("*/truth.json")}
+    assert len(every_case) == 27
+    assert set(cases) == every_case - {"cancelled-pending"}
+    assert all(formats <= found for found in cases.values())
+
+
+@pytest.mark.parametrize("recording", RUNNING, ids=str)
+def test_a_running_job_runs(recording: Recording) -> None:
+    running = [run for run in of_its_case(recording) if run.phase is Phase.RUNNING]
+    assert running
+    assert all(run.key[1:] in {(truth["job_id"], truth["start"]) for truth in recording.truth} for run in running)
+    assert all(run.end is None and run.resources for run in running)
+
+
+@pytest.mark.parametrize("recording", [each for each in SLURMCTLD if "pending" in each.file.name.split(".")], ids=str)
+def test_a_pending_job_holds_nothing(recording: Recording) -> None:
+    waiting = [run for run in of_its_case(recording) if run.phase is Phase.WAITING]
+    assert waiting
+    assert all(run.end is None and not run.resources and not run.num_gpus for run in waiting)
+    names = {(truth["job_id"], truth["name"], truth["user"], truth["account"]) for truth in recording.truth}
+    assert {(run.key.job_id, run.name, run.user, run.account) for run in waiting} <= names
 
 
 @pytest.mark.parametrize("recording", [each for each in SLURMCTLD if each.file.name.startswith("ended")], ids=str)

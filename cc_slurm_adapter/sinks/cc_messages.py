@@ -8,9 +8,12 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Callable
 from typing import Any
 
+from cc_slurm_adapter.hwthreads import Numbering, NumberingByHost, has_smt, hwthreads, numbering_of
 from cc_slurm_adapter.job import End, Missing, NodeState, Resource, Run, RunKey, Sharing
+from cc_slurm_adapter.sinks.node_words import node_words
 
 log = logging.getLogger(__name__)
 
@@ -22,10 +25,21 @@ GpuAddresses = tuple[tuple["re.Pattern[str]", tuple[str, ...]], ...]
 
 
 class StartMessages:
-    """Makes start messages; knows the PCI addresses of each host's GPUs, in Slurm's order."""
+    """Makes start messages; knows what Slurm does not.
 
-    def __init__(self, gpu_addresses: GpuAddresses) -> None:
+    That is the PCI addresses of each host's GPUs, in Slurm's order, and how its hardware threads are
+    numbered. `on_missing_address` is told how many GPUs were left out because they have no address.
+    """
+
+    def __init__(
+        self,
+        gpu_addresses: GpuAddresses,
+        numberings: NumberingByHost = (),
+        on_missing_address: Callable[[int], None] = lambda count: None,
+    ) -> None:
         self._gpu_addresses = gpu_addresses
+        self._numberings = numberings
+        self._on_missing_address = on_missing_address
         self._warned: set[str] = set()
 
     def encode(self, run: Run) -> bytes:
@@ -46,36 +60,54 @@ class StartMessages:
             "startTime": run.key.start_time,
         }
         optional = {
-            "numAcc": run.num_gpus if Missing.GPUS in run.missing else listed,
-            "arrayJobId": run.array_job_id,
-            "walltime": run.walltime,
+            "numAcc": (run.num_gpus if Missing.GPUS in run.missing else listed) or None,
+            "arrayJobId": run.array_job_id or None,
+            "walltime": run.walltime or None,
+            "smt": self._smt(run),
         }
-        message.update({key: value for key, value in optional.items() if value})
+        message.update({key: value for key, value in optional.items() if value is not None})
         return encode_json(message)
 
     def _resource(self, resource: Resource) -> dict[str, Any]:
         message: dict[str, Any] = {"hostname": resource.hostname}
         if resource.cores:
-            message["hwthreads"] = list(resource.cores)
+            message["hwthreads"] = hwthreads(resource, self._numbering(resource))
         accelerators = self._accelerators(resource)
         if accelerators:
             message["accelerators"] = accelerators
         return message
+
+    def _numbering(self, resource: Resource) -> Numbering:
+        return numbering_of(resource.hostname, self._numberings)
+
+    def _smt(self, run: Run) -> int | None:
+        """1 when a core has several listed threads, else 0; None where cores are listed, or nothing is known."""
+        numberings = {self._numbering(resource) for resource in run.resources}
+        if Numbering.CORES in numberings or not any(resource.cores for resource in run.resources):
+            return None
+        return int(any(has_smt(resource) for resource in run.resources))
 
     def _accelerators(self, resource: Resource) -> list[str]:
         if not resource.gpus:
             return []
         addresses = next((found for regex, found in self._gpu_addresses if regex.search(resource.hostname)), ())
         known = [addresses[index] for index in resource.gpus if index < len(addresses) and addresses[index]]
-        if len(known) < len(resource.gpus) and resource.hostname not in self._warned:
-            self._warned.add(resource.hostname)
-            log.warning(
-                "gpuPciAddrs has %d addresses for %s, but a job there has the GPUs %s: those without one are left out",
-                len(addresses),
-                resource.hostname,
-                ", ".join(map(str, resource.gpus)),
-            )
+        if len(known) < len(resource.gpus):
+            self._on_missing_address(len(resource.gpus) - len(known))
+            self._warn_once(resource, sum(map(bool, addresses)))
         return known
+
+    def _warn_once(self, resource: Resource, addresses: int) -> None:
+        """One line for each host, however many jobs its GPUs have."""
+        if resource.hostname in self._warned:
+            return
+        self._warned.add(resource.hostname)
+        log.warning(
+            "gpuPciAddrs has %d addresses for %s, but a job there has the GPUs %s: those without one are left out",
+            addresses,
+            resource.hostname,
+            ", ".join(map(str, resource.gpus)),
+        )
 
 
 def _meta_data(run: Run) -> dict[str, str]:
@@ -85,8 +117,14 @@ def _meta_data(run: Run) -> dict[str, str]:
         "slurmInfo": run.slurm_info,
         "submitTime": str(run.submit_time),
         "incomplete": ",".join(sorted(missing.value for missing in run.missing)),
+        "hetJobId": _as_text(run.het_job_id),
+        "hetJobOffset": _as_text(run.het_job_offset),
     }
     return {key: text for key, text in meta_data.items() if text}
+
+
+def _as_text(number: int | None) -> str:
+    return "" if number is None else str(number)
 
 
 def encode_stop(key: RunKey, end: End) -> bytes:
@@ -110,7 +148,7 @@ def encode_nodes(cluster: str, nodes: list[NodeState]) -> bytes:
 def _node(node: NodeState) -> dict[str, Any]:
     return {
         "hostname": node.hostname,
-        "states": list(node.states),
+        "states": node_words(node.states),
         "cpusAllocated": node.cpus_allocated,
         "memoryAllocated": node.memory_allocated,
         "gpusAllocated": node.gpus_allocated,

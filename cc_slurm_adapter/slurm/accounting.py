@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from cc_slurm_adapter.errors import UnexpectedOutput
 from cc_slurm_adapter.job import End, Missing, Resource, Run, RunKey, Sharing
 from cc_slurm_adapter.slurm.hostlist import expand
-from cc_slurm_adapter.slurm.jobs import is_opt_out, job_id_of
+from cc_slurm_adapter.slurm.jobs import is_opt_out, job_id_of, seconds, sharing_of, state_words
 from cc_slurm_adapter.slurm.json_values import (
     Json,
-    get_list,
     get_number,
     get_object,
+    get_objects,
     get_text,
-    get_texts,
+    in_job,
     need_number,
+    need_text,
+    read_digits,
 )
-from cc_slurm_adapter.slurm.states import FINAL, WAITING, read_states
+from cc_slurm_adapter.slurm.states import CLOSED, WAITING, read_states
 
 log = logging.getLogger(__name__)
 
-ENDED_COLUMNS = "JobIDRaw,State,Start,End,NNodes"
+ENDED_COLUMNS = "JobIDRaw,State,Submit,Start,End,NNodes"
 """None of them can be written by a user."""
+RESIZING = "RESIZING"
+"""The state of a record that was closed because the run goes on with other nodes."""
+_JOB = "jobs[]"
 
 
 class AccountedEnd(NamedTuple):
@@ -32,13 +37,15 @@ class AccountedEnd(NamedTuple):
 
     key: RunKey
     end: End
+    may_be_rest: bool = False
+    """Its record was made when it began: so it may be what is left of a run that was resized at that moment."""
 
 
 def ended_command(since: int, until: int, job_ids: Iterable[int] = ()) -> list[str]:
     """sacct for the runs closed between two moments (Unix seconds), requeued ones (-D) included."""
     jobs = ",".join(map(str, job_ids))
     window = ["-S", f"uts{since}", "-E", f"uts{until}", *(["-j", jobs] if jobs else [])]
-    return ["sacct", "-X", "-a", "-D", "-n", "-P", "-s", FINAL, *window, f"--format={ENDED_COLUMNS}"]
+    return ["sacct", "-X", "-a", "-D", "-n", "-P", "-s", CLOSED, *window, f"--format={ENDED_COLUMNS}"]
 
 
 def runs_command(job_ids: list[int], since: int, until: int, json_option: str) -> list[str]:
@@ -48,30 +55,55 @@ def runs_command(job_ids: list[int], since: int, until: int, json_option: str) -
 
 
 def parse_ended(text: str, cluster: str) -> list[AccountedEnd]:
-    """Runs from the output of `ended_command` under SLURM_TIME_FORMAT=%s. Jobs that never ran are left out."""
+    """Runs from the output of `ended_command` under SLURM_TIME_FORMAT=%s. Jobs that never ran are left out.
+
+    A run that was resized has several records: it is one run from the start of the first of them.
+    """
+    records = list(_ended_records(text))
+    resized = {(each.job_id, each.end): each.start for each in records if each.state == RESIZING}
     ended = []
-    for line in text.splitlines():
-        try:
-            found = _parse_ended_line(line, cluster)
-        except UnexpectedOutput as error:
-            log.error("a line of sacct cannot be understood and is left out: %s", error)
+    for record in records:
+        _, end_state = read_states([record.state.split(" ")[0]])
+        if record.state == RESIZING or end_state is None:
             continue
-        if found:
-            ended.append(found)
+        start = _first_start(record, resized)
+        may_be_rest = start == record.start == record.submit
+        key = RunKey(cluster, record.job_id, start)
+        ended.append(AccountedEnd(key, End(end_state, record.end, record.state), may_be_rest))
     return ended
 
 
-def _parse_ended_line(line: str, cluster: str) -> AccountedEnd | None:
-    columns = line.split("|")
-    if len(columns) != 5 or not columns[0].isdigit():
-        raise UnexpectedOutput("sacct", f"{line[:100]!r} has not the columns {ENDED_COLUMNS}")
-    job_id, raw_state, start, end, num_nodes = columns
-    if not (start.isdigit() and end.isdigit()) or int(start) == 0 or num_nodes == "0":
-        return None  # Start is None or Unknown: cancelled while it waited
-    _, end_state = read_states([raw_state.split(" ")[0]])
-    if end_state is None:
-        return None
-    return AccountedEnd(RunKey(cluster, int(job_id), int(start)), End(end_state, int(end), raw_state))
+class _Record(NamedTuple):
+    """A line of sacct; times in Unix seconds."""
+
+    job_id: int
+    state: str
+    submit: int
+    start: int
+    end: int
+
+
+def _ended_records(text: str) -> Iterator[_Record]:
+    for line in text.splitlines():
+        columns = line.split("|")
+        job_id = read_digits(columns[0])
+        if len(columns) != len(ENDED_COLUMNS.split(",")) or job_id is None:
+            what = f"{line[:100]!r} has not the columns {ENDED_COLUMNS}"
+            log.error("a line of sacct cannot be understood and is left out: %s", what)
+            continue
+        state, num_nodes = columns[1], columns[5]
+        submit, start, end = map(read_digits, columns[2:5])
+        # Start is None or Unknown for a job that was cancelled while it waited.
+        if start and end is not None and num_nodes != "0":
+            yield _Record(job_id, state, submit or 0, start, end)
+
+
+def _first_start(record: _Record, resized: Mapping[tuple[int, int], int]) -> int:
+    """Where the run of a record began. Newer versions start a new record when it is resized, 22.05 keeps the start."""
+    start = record.start
+    while resized.get((record.job_id, start), start) < start:
+        start = resized[record.job_id, start]
+    return start
 
 
 def parse_accounted_run(job: Json, cluster: str) -> Run:
@@ -79,57 +111,91 @@ def parse_accounted_run(job: Json, cluster: str) -> Run:
 
     Raises UnexpectedOutput with the path in the JSON that broke.
     """
-    path = f"jobs[{job_id_of(job)}]"
-    time, state, array, comment = (get_object(job, key, path) for key in ("time", "state", "array", "comment"))
-    start = get_number(time, "start", f"{path}.time") or 0
-    end_time = get_number(time, "end", f"{path}.time") or 0
-    words = get_texts(state, "current", f"{path}.state")
+    job_id = job_id_of(job)
+    try:
+        return _parse_accounted_run(job, job_id, cluster)
+    except UnexpectedOutput as error:
+        raise in_job(error, job_id) from error
+
+
+def _parse_accounted_run(job: Json, job_id: int, cluster: str) -> Run:
+    time, array = get_object(job, "time", _JOB), get_object(job, "array", _JOB)
+    hosts = _hosts(job)
+    start, end_time = _times(time, hosts)
+    words = state_words(get_object(job, "state", _JOB), "current", f"{_JOB}.state")
     # A requeued run is ["PENDING", "REQUEUED"] here, with its end: what waits is the job's next run.
-    phase, end_state = read_states([word for word in words if not (end_time and word in WAITING)])
-    num_gpus = _allocated(job, path, "gres", "gpu")
-    hosts = _hosts(get_text(job, "nodes", path))
-    het_job_id, het_job_offset = _het(job, path)
-    limit = get_number(time, "limit", f"{path}.time")
+    closing = [word for word in words if word not in WAITING] if end_time else []
+    phase, end_state = read_states(closing or words)
+    if end_state and hosts and not end_time:
+        raise UnexpectedOutput(f"{_JOB}.time.end", "a job that is over has no end")
+    num_gpus = _num_gpus(job)
+    het_job_id, het_job_offset = _het(job)
     return Run(
-        key=RunKey(cluster, job_id_of(job), start),
+        key=RunKey(cluster, job_id, start),
         phase=phase,
         end=End(end_state, end_time or start, "+".join(words)) if end_state else None,
-        user=get_text(job, "user", path),
-        account=get_text(job, "account", path),
-        partition=get_text(job, "partition", path),
-        name=get_text(job, "name", path),
-        submit_time=get_number(time, "submission", f"{path}.time") or 0,
-        walltime=None if limit is None else limit * 60,
-        num_cpus=_allocated(job, path, "cpu", ""),
+        user=need_text(job, "user", _JOB),
+        account=get_text(job, "account", _JOB),
+        partition=get_text(job, "partition", _JOB),
+        name=get_text(job, "name", _JOB),
+        submit_time=need_number(time, "submission", f"{_JOB}.time"),
+        walltime=seconds(get_number(time, "limit", f"{_JOB}.time")),
+        num_cpus=_num_cpus(job, hosts),
         num_gpus=num_gpus,
-        sharing=Sharing.ANY_USER,
+        sharing=_sharing(job),
         resources=tuple(Resource(host) for host in hosts),
-        array_job_id=need_number(array, "job_id", f"{path}.array") or None,
-        array_task_id=get_number(array, "task_id", f"{path}.array"),
+        array_job_id=need_number(array, "job_id", f"{_JOB}.array") or None,
+        array_task_id=get_number(array, "task_id", f"{_JOB}.array"),
         het_job_id=het_job_id,
         het_job_offset=het_job_offset,
-        opted_out=is_opt_out(get_text(comment, "administrator", f"{path}.comment")),
+        opted_out=is_opt_out(get_text(get_object(job, "comment", _JOB), "administrator", f"{_JOB}.comment")),
         missing=frozenset({Missing.CORES, Missing.GPUS} if num_gpus else {Missing.CORES}),
     )
 
 
-def _het(job: Json, path: str) -> tuple[int | None, int | None]:
+def _times(time: Json, hosts: list[str]) -> tuple[int, int]:
+    """Start and end in Unix seconds; 0 where there is none."""
+    start = get_number(time, "start", f"{_JOB}.time") or 0
+    if hosts and not start:
+        raise UnexpectedOutput(f"{_JOB}.time.start", "a run that has nodes has no start")
+    return start, get_number(time, "end", f"{_JOB}.time") or 0
+
+
+def _het(job: Json) -> tuple[int | None, int | None]:
     """The leader of a heterogeneous job and which component this one is; (None, None) for any other job."""
-    het = get_object(job, "het", path)
-    leader = get_number(het, "job_id", f"{path}.het") or None
-    return leader, get_number(het, "job_offset", f"{path}.het") if leader else None
+    het = get_object(job, "het", _JOB)
+    leader = get_number(het, "job_id", f"{_JOB}.het") or None
+    return leader, get_number(het, "job_offset", f"{_JOB}.het") if leader else None
 
 
-def _hosts(nodes: str) -> list[str]:
-    return [] if nodes in ("None assigned", "") else expand(nodes)
+def _hosts(job: Json) -> list[str]:
+    nodes = get_text(job, "nodes", _JOB)
+    return [] if nodes == "None assigned" else expand(nodes)
 
 
-def _allocated(job: Json, path: str, kind: str, name: str) -> int:
-    """How many of a trackable resource the run got. The untyped row is the sum of the typed ones."""
-    tres = get_list(get_object(job, "tres", path), "allocated", f"{path}.tres")
-    counts = [get_number(row, "count", f"{path}.tres") for row in tres if _is(row, kind, name)]
-    return max(counts[0] or 0, 0) if counts else 0
+def _num_cpus(job: Json, hosts: list[str]) -> int:
+    num_cpus = _allocated(job, "cpu").get("", 0)
+    if hosts and not num_cpus:
+        raise UnexpectedOutput(f"{_JOB}.tres.allocated", "a run that has nodes has no CPUs")
+    return num_cpus
 
 
-def _is(row: Json, kind: str, name: str) -> bool:
-    return row.get("type") == kind and (row.get("name") or "") == name
+def _num_gpus(job: Json) -> int:
+    """The row without a type is the sum of those with one; a site may track only one kind of row."""
+    counts = {name: count for name, count in _allocated(job, "gres").items() if name.split(":")[0] == "gpu"}
+    return counts.get("gpu", sum(counts.values()))
+
+
+def _allocated(job: Json, kind: str) -> dict[str, int]:
+    """How many of a kind of trackable resource the run got, by name."""
+    path = f"{_JOB}.tres.allocated"
+    rows = get_objects(get_object(job, "tres", _JOB), "allocated", f"{_JOB}.tres")
+    found = [row for row in rows if get_text(row, "type", path) == kind]
+    return {get_text(row, "name", path): get_number(row, "count", path) or 0 for row in found}
+
+
+def _sharing(job: Json) -> Sharing:
+    """Only v0.0.45 says who else may be on the nodes."""
+    if "exclusive" not in job:
+        return Sharing.ANY_USER
+    return sharing_of(get_text(job, "exclusive", _JOB), f"{_JOB}.exclusive")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from cc_slurm_adapter.errors import CommandFailed, UnexpectedOutput
+from cc_slurm_adapter.errors import CommandFailed, SlurmError, UnexpectedOutput
 from cc_slurm_adapter.job import NodeState, Phase, Run, Sighting
 from cc_slurm_adapter.slurm.accounting import (
     AccountedEnd,
@@ -18,8 +19,8 @@ from cc_slurm_adapter.slurm.accounting import (
 )
 from cc_slurm_adapter.slurm.commands import Commands, Finished
 from cc_slurm_adapter.slurm.documents import JobSplitter
-from cc_slurm_adapter.slurm.jobs import job_id_of, parse_job
-from cc_slurm_adapter.slurm.json_values import Json
+from cc_slurm_adapter.slurm.jobs import job_id_of, parse_job, parse_sharing, sharing_command
+from cc_slurm_adapter.slurm.json_values import Json, read_digits
 from cc_slurm_adapter.slurm.nodes import SINFO, NodeLayout, parse_sinfo
 from cc_slurm_adapter.slurm.states import LISTED, is_known, read_states
 from cc_slurm_adapter.slurm.texts import read_texts
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 CHUNK = 200
 """Jobs in one detailed question: squeue then takes 40 to 98 MB; for all jobs at once it would take gigabytes."""
+FORMAT_SECONDS = 600.0
+"""How long a format is used before it is looked again what Slurm offers: it may be upgraded under this program."""
 EPOCH_TIMES = {"SLURM_TIME_FORMAT": "%s"}
 _Parse = Callable[[Json], Run]
 
@@ -53,13 +56,18 @@ class Details:
 
 
 class SlurmClient:
-    """The questions the daemon asks. `layouts` is what the last `node_states()` saw of the nodes."""
+    """The questions the daemon asks.
 
-    def __init__(self, commands: Commands, cluster: str, state_folder: str) -> None:
+    Job scripts pass through a private folder in `state_folder`; at most `max_script_bytes` of each are read.
+    """
+
+    def __init__(self, commands: Commands, cluster: str, state_folder: str, max_script_bytes: int) -> None:
         self._commands = commands
         self._cluster = cluster
         self._state_folder = state_folder
+        self._max_script_bytes = max_script_bytes
         self._format: JsonFormat | None = None
+        self._format_until = 0.0
         self._layouts: dict[str, NodeLayout] = {}
 
     def list_jobs(self) -> list[Sighting]:
@@ -76,7 +84,7 @@ class SlurmClient:
             self.node_states()
         json_format = self._json_format()
         refreshed = False
-        for chunk in _chunks(job_ids, None if json_format.lists_all_jobs else CHUNK):
+        for chunk in _chunks(job_ids, _chunk_size(json_format)):
             details = self._read_chunk(chunk, json_format)
             if not refreshed and self._has_unknown_nodes(details):
                 self.node_states()  # nodes were added since the last poll
@@ -87,7 +95,7 @@ class SlurmClient:
     def add_texts(self, runs: list[Run]) -> list[Run]:
         """The same runs with slurmInfo and job script, as far as Slurm still has them."""
         names = {run.key.job_id: _scontrol_name(run) for run in runs}
-        texts = read_texts(self._commands, names, self._state_folder)
+        texts = read_texts(self._commands, names, self._state_folder, self._max_script_bytes)
         return [replace(run, **texts[run.key.job_id]._asdict()) for run in runs]
 
     def ended_between(self, since: int, until: int) -> list[AccountedEnd]:
@@ -107,6 +115,16 @@ class SlurmClient:
         for chunk in _chunks(job_ids, CHUNK):
             yield self._read_jobs(runs_command(chunk, since, until, option), self._parse_accounted, None)
 
+    def is_forgotten(self, job_id: int) -> bool:
+        """Whether slurmctld itself says that it knows no such job. Raises SlurmError when it says nothing."""
+        argv = ["scontrol", "-o", "show", "job", str(job_id)]
+        answer = self._commands.run(argv)
+        if answer.exit_code == 0:
+            return False
+        if "Invalid job id" in answer.errors:
+            return True
+        raise _failure(argv, answer)
+
     def node_states(self) -> list[NodeState]:
         """CPUs, memory, GPUs and state of every node."""
         self._layouts, states = parse_sinfo(self._text(SINFO))
@@ -119,10 +137,13 @@ class SlurmClient:
         return levels[0] if levels else None
 
     def _json_format(self) -> JsonFormat:
-        if self._format is None:
-            self._format = find_format(self._commands)
-            log.info("asking Slurm with %s", self._format.option)
-        return self._format
+        if self._format is not None and time.monotonic() < self._format_until:
+            return self._format
+        found = find_format(self._commands)
+        if found != self._format:
+            log.info("asking Slurm with %s", found.option)
+        self._format, self._format_until = found, time.monotonic() + FORMAT_SECONDS
+        return found
 
     def _read_chunk(self, job_ids: list[int], json_format: JsonFormat) -> Details:
         if json_format.lists_all_jobs:
@@ -131,7 +152,16 @@ class SlurmClient:
             argv = ["scontrol", "show", "job", str(job_ids[0]), json_format.option]
         else:
             argv = ["squeue", "-a", "-t", "all", "-j", ",".join(map(str, job_ids)), json_format.option]
-        return self._read_jobs(argv, self._parse_job, frozenset(job_ids))
+        details = self._read_jobs(argv, self._parse_job, frozenset(job_ids))
+        return self._with_sharing(details) if json_format.lacks_sharing else details
+
+    def _with_sharing(self, details: Details) -> Details:
+        """The same with what the format lacks: squeue's text tells whose the nodes are."""
+        if not details.runs:
+            return details
+        told = parse_sharing(self._text(sharing_command(run.key.job_id for run in details.runs)))
+        runs = [replace(run, sharing=told.get(run.key.job_id, run.sharing)) for run in details.runs]
+        return Details(runs, details.broken)
 
     def _has_unknown_nodes(self, details: Details) -> bool:
         return any(resource.hostname not in self._layouts for run in details.runs for resource in run.resources)
@@ -156,11 +186,14 @@ class SlurmClient:
                 details.broken[_id_or_zero(job)] = f"an error of this program, {type(error).__name__}"
 
         splitter = JobSplitter(argv[0], take, details.broken.__setitem__)
-        answer = self._commands.stream(argv, splitter.feed)
-        if answer.exit_code != 0:
-            self._format = None  # Slurm may have been upgraded: find out again what it offers
-            raise _failure(argv, answer)
-        splitter.finish()
+        try:
+            answer = self._commands.stream(argv, splitter.feed)
+            if answer.exit_code != 0:
+                raise _failure(argv, answer)
+            splitter.finish()
+        except SlurmError:
+            self._format_until = 0.0  # Slurm may have been upgraded: find out again what it offers
+            raise
         return details
 
     def _text(self, argv: list[str], environment: Mapping[str, str] | None = None) -> str:
@@ -192,14 +225,15 @@ def parse_listing(text: str) -> list[Sighting]:
     sightings = []
     for line in text.splitlines():
         columns = line.split("|")
-        if len(columns) != 4 or not columns[0].isdigit():
+        job_id = read_digits(columns[0])
+        if len(columns) != 4 or job_id is None:
             log.error("a line of squeue cannot be understood and is left out: %r", line[:100])
             continue
         # A word that is new here may stand for a job that runs: its details tell.
         phase, end_state = read_states([columns[1]]) if is_known(columns[1]) else (Phase.ENDED, None)
-        start, end = (int(text) if text.isdigit() else None for text in columns[2:])
+        start, end = map(read_digits, columns[2:])
         ended = phase is Phase.ENDED
-        sightings.append(Sighting(int(columns[0]), phase, start, end if ended else None, end_state, columns[1]))
+        sightings.append(Sighting(job_id, phase, start, end if ended else None, end_state, columns[1]))
     return sightings
 
 
@@ -215,15 +249,24 @@ def _failure(argv: list[str], answer: Finished) -> CommandFailed:
 
 
 def _scontrol_name(run: Run) -> str:
-    """What scontrol calls this very job: for an array's task not the id, which can be that of the whole array."""
+    """What scontrol calls this very job, where its id can also stand for the whole array or heterogeneous job."""
     if run.array_job_id is not None and run.array_task_id is not None:
         return f"{run.array_job_id}_{run.array_task_id}"
+    if run.het_job_id is not None and run.het_job_offset is not None:
+        return f"{run.het_job_id}+{run.het_job_offset}"
     return str(run.key.job_id)
 
 
 def _id_or_zero(job: Json) -> int:
     found = job.get("job_id")
-    return found if isinstance(found, int) else 0
+    return found if isinstance(found, int) and not isinstance(found, bool) else 0
+
+
+def _chunk_size(json_format: JsonFormat) -> int | None:
+    """Jobs in one detailed question; None: all, since Slurm prints them all in any case."""
+    if json_format.lists_all_jobs:
+        return None
+    return 1 if json_format.one_at_a_time else CHUNK
 
 
 def _chunks(job_ids: Iterable[int], size: int | None) -> Iterator[list[int]]:

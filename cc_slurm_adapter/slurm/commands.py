@@ -1,8 +1,8 @@
 """The one place that starts processes.
 
 Each command is a list of words, looked up in PATH at every call, with the environment inherited
-plus LC_ALL=C, in a process group of its own that is killed whole. Time and output are limited,
-and `cancel()` ends whatever runs at once.
+plus LC_ALL=C and without what would change Slurm's answers, in a process group of its own that is
+killed whole. Time and output are limited, and `cancel()` ends whatever runs at once.
 """
 
 from __future__ import annotations
@@ -26,6 +26,12 @@ OUTPUT_LIMIT = 64 * 1024 * 1024
 """Bytes that are kept in memory. What is handed on in pieces is not kept and not limited by this."""
 ERROR_LIMIT = 64 * 1024
 PIECE = 256 * 1024
+STEERING = ("SQUEUE_", "SINFO_", "SACCT_", "SCONTROL_")
+"""Variables that begin so stand for options: of users, states, partitions, formats. None is inherited."""
+UNWANTED = frozenset({"SLURM_CLUSTERS", "SLURM_JSON", "SLURM_YAML"})
+"""Others that change the answers; SLURM_JSON can put a whole document on one line."""
+OWN_CLUSTER = {f"{prefix}LOCAL": "1" for prefix in STEERING}
+"""In a federation the commands would speak of the other clusters' jobs as well."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ class Commands:
             _end(process)
 
     def _start(self, argv: list[str], feeds: bool, environment: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
-        variables = {**os.environ, **self._environment, **(environment or {}), "LC_ALL": "C"}
+        variables = {**_inherited(), **self._environment, **(environment or {}), **OWN_CLUSTER, "LC_ALL": "C"}
         program = shutil.which(argv[0], path=variables.get("PATH", os.defpath))
         if program is None:
             raise CommandMissing(
@@ -177,3 +183,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
             pipe.close()
+
+
+def _inherited() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(STEERING) and name not in UNWANTED}

@@ -17,7 +17,7 @@ from cc_slurm_adapter.slurm.json_values import Json, get_list
 
 MAX_JOB_BYTES = 64 * 1024 * 1024
 """More than the largest job has: 4,000 full nodes of 128 cores take 16 MB in v0.0.40 and 110 MB in v0.0.42."""
-_JOB_ID = re.compile(rb'^ {6}"job_id": (\d+)')
+_JOB_ID = re.compile(rb' {6}"job_id": ([0-9]{1,10})\b')
 
 
 class JobSplitter:
@@ -104,7 +104,7 @@ class JobSplitter:
 
 def check_errors(document: Json, command: str) -> None:
     """Raise UnexpectedOutput when the document itself says that the query failed: 22.05 then still exits 0."""
-    errors = get_list(document, "errors", command)
+    errors = get_list(document, "errors", command) if "errors" in document else []
     if errors:
         raise UnexpectedOutput(f"{command}.errors", str(errors)[:200])
 

@@ -7,8 +7,8 @@ import re
 from cc_slurm_adapter.errors import UnexpectedOutput
 
 _PART = re.compile(r"\[([^\[\]]*)\]|([^\[\]]+)")
-_RANGE = re.compile(r"(\d+)(?:-(\d+))?\Z")
-MAX_HOSTS = 1_000_000
+_RANGE = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?\Z")
+MAX_HOSTS = 100_000
 """More than any cluster has: a longer list is damaged output, not a job."""
 
 
@@ -21,6 +21,7 @@ def expand(text: str) -> list[str]:
     for entry in split_outside(text, "[", "]"):
         if entry:
             hosts.extend(_expand_entry(entry, text))
+            _check_count(len(hosts), text)
     return hosts
 
 
@@ -44,8 +45,7 @@ def _expand_entry(entry: str, text: str) -> list[str]:
     names = [""]
     for bracket, plain in _PART.findall(entry):
         choices = [plain] if plain else _expand_ranges(bracket, text)
-        if len(names) * len(choices) > MAX_HOSTS:
-            raise UnexpectedOutput("host list", f"more than {MAX_HOSTS} hosts in {text[:100]!r}")
+        _check_count(len(names) * len(choices), text)
         names = [name + choice for name in names for choice in choices]
     return names
 
@@ -57,7 +57,11 @@ def _expand_ranges(ranges: str, text: str) -> list[str]:
         if not match:
             raise UnexpectedOutput("host list", f"{item[:40]!r} is no range in {text[:100]!r}")
         first, last = match.group(1), match.group(2) or match.group(1)
-        if int(last) - int(first) >= MAX_HOSTS:
-            raise UnexpectedOutput("host list", f"more than {MAX_HOSTS} hosts in {text[:100]!r}")
+        _check_count(len(numbers) + int(last) - int(first) + 1, text)
         numbers.extend(str(number).zfill(len(first)) for number in range(int(first), int(last) + 1))
     return numbers
+
+
+def _check_count(count: int, text: str) -> None:
+    if count > MAX_HOSTS:
+        raise UnexpectedOutput("host list", f"more than {MAX_HOSTS} hosts in {text[:100]!r}")

@@ -1,7 +1,7 @@
 """Slurm's job states and what they mean for a run.
 
 A job has one base state and any number of flags. JSON gives them as a list (a single string up to
-22.05); text prints the most telling one alone, so COMPLETING hides how the job ended.
+23.02); text prints the most telling one alone, so COMPLETING hides how the job ended.
 """
 
 from __future__ import annotations
@@ -19,28 +19,29 @@ ENDS = {
     "COMPLETED": EndState.COMPLETED,
     "DEADLINE": EndState.DEADLINE,
     "FAILED": EndState.FAILED,
-    "LAUNCH_FAILED": EndState.FAILED,
     "NODE_FAIL": EndState.NODE_FAIL,
     "OUT_OF_MEMORY": EndState.OUT_OF_MEMORY,
     "PREEMPTED": EndState.PREEMPTED,
-    "RECONFIG_FAIL": EndState.FAILED,
     "TIMEOUT": EndState.TIMEOUT,
 }
 FLAG_ENDS = {
-    # Accounting closes a run with these when the job itself lives on.
+    # Accounting closes a run with these when the job itself lives on: beside a base state they end nothing.
+    "LAUNCH_FAILED": EndState.FAILED,
+    "RECONFIG_FAIL": EndState.FAILED,
     "REQUEUED": EndState.CANCELLED,
     "REVOKED": EndState.CANCELLED,
     "SPECIAL_EXIT": EndState.FAILED,
 }
-WAITING = frozenset({"PENDING", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD"})
+WAITING = frozenset({"PENDING", "EXPEDITING", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD"})
 CONFIGURING = frozenset({"CONFIGURING", "POWER_UP_NODE"})
-HOLDING = frozenset({"RUNNING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING", "UPDATE_DB"})
+_BASE_HOLDING = frozenset({"RUNNING", "SUSPENDED"})
+HOLDING = _BASE_HOLDING | frozenset({"STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING", "UPDATE_DB"})
 
 LISTED = "BF,CA,CD,CF,CG,DL,F,NF,OOM,PR,R,RS,RV,S,SE,SI,SO,ST,TO"
 """What the short listing asks for: every state but those of jobs that wait. Known to 22.05 and later."""
 
-FINAL = "BF,CA,CD,DL,F,NF,OOM,PR,RQ,RV,TO"
-"""The states in which accounting closes a run."""
+CLOSED = "BF,CA,CD,DL,F,NF,OOM,PR,RQ,RS,RV,TO"
+"""The states in which accounting closes a record: those of a run's end, and RESIZING."""
 
 _warned: set[str] = set()
 
@@ -52,10 +53,9 @@ def read_states(words: Iterable[str]) -> tuple[Phase, EndState | None]:
     logged once; alone it counts as a failed end, since a job that holds its nodes has a known one.
     """
     found = set(words)
-    for table in (ENDS, FLAG_ENDS):
-        for word in found & table.keys():
-            if not (table is FLAG_ENDS and found & WAITING):
-                return Phase.ENDED, table[word]
+    end_state = _end_state(found)
+    if end_state:
+        return Phase.ENDED, end_state
     if found & WAITING:
         return Phase.WAITING, None
     if found & CONFIGURING:
@@ -66,6 +66,11 @@ def read_states(words: Iterable[str]) -> tuple[Phase, EndState | None]:
         return Phase.ENDED, None
     warn_once(" ".join(sorted(found)))
     return Phase.ENDED, EndState.FAILED
+
+
+def _end_state(found: set[str]) -> EndState | None:
+    tables = [ENDS] if found & (WAITING | _BASE_HOLDING) else [ENDS, FLAG_ENDS]
+    return next((table[word] for table in tables for word in table if word in found), None)
 
 
 def is_known(word: str) -> bool:

@@ -6,7 +6,9 @@ can guess that word, so no text can pass for another job's.
 
 from __future__ import annotations
 
+import codecs
 import logging
+import os
 import re
 import secrets
 import shutil
@@ -18,9 +20,8 @@ from cc_slurm_adapter.slurm.commands import Commands
 
 log = logging.getLogger(__name__)
 
-MAX_SCRIPT_BYTES = 1024 * 1024
 _ANSWER = re.compile(r"x(\d+)\n(?:scontrol: )?(?:show job \S+\n)?(JobId=)")
-CUT_NOTE = "\n[cut by cc-slurm-adapter: the script has {size} bytes, the limit is {limit}]\n"
+CUT_NOTE = "\n[cut by cc-slurm-adapter: the script has {size} bytes, jobScriptMaxBytes is {limit}]\n"
 
 
 class Texts(NamedTuple):
@@ -30,34 +31,53 @@ class Texts(NamedTuple):
     job_script: str
 
 
-def read_texts(commands: Commands, names: Mapping[int, str], folder: str) -> dict[int, Texts]:
+def read_texts(commands: Commands, names: Mapping[int, str], folder: str, max_script_bytes: int) -> dict[int, Texts]:
     """Texts by job id. Raises SlurmError.
 
-    `names` has what scontrol calls each job: for a task of an array <array>_<task>, because the last
-    task has the id of the whole array, which stands for all tasks. `folder` is the state folder:
-    scripts pass through a private one in it.
+    `names` has what scontrol calls each job and nothing else: its id, `<array>_<task>` for a task of an array,
+    because the last task has the id of the whole array, `<leader>+<offset>` for a component of a heterogeneous
+    job, because the leader's id stands for all components. `folder` is the state folder: scripts pass through a
+    private one in it. Scripts longer than `max_script_bytes` are cut and say so; 0 means no scripts.
     """
     marker = secrets.token_hex(16)
     private = Path(folder) / "scripts"
     shutil.rmtree(private, ignore_errors=True)  # left over when the daemon was killed in here
+    scripts = private if max_script_bytes > 0 and _make(private) else None
     try:
-        private.mkdir(mode=0o700)
-    except OSError as error:
-        log.warning("job scripts are left out: %s cannot be made: %s", private, error)
-    try:
-        answer = commands.run(["scontrol"], stdin=_questions(names, marker, private).encode())
+        answer = commands.run(["scontrol"], stdin=_questions(names, marker, scripts).encode())
         infos = split_infos(answer.output.decode("utf-8", errors="replace"), marker)
-        return {job_id: Texts(infos.get(job_id, ""), _read_script(private / str(job_id))) for job_id in names}
+        return {
+            job_id: Texts(
+                infos.get(job_id, ""), _read_script(scripts / str(job_id), max_script_bytes) if scripts else ""
+            )
+            for job_id in names
+        }
     finally:
         shutil.rmtree(private, ignore_errors=True)
 
 
-def _questions(names: Mapping[int, str], marker: str, private: Path) -> str:
+def _make(folder: Path) -> bool:
+    try:
+        folder.mkdir(mode=0o700)
+    except OSError as error:
+        log.warning("job scripts are left out: %s cannot be made: %s", folder, error)
+        return False
+    return True
+
+
+def _questions(names: Mapping[int, str], marker: str, scripts: Path | None) -> str:
     lines = []
     for job_id, name in names.items():
-        lines += [f"show hostnames {marker}x{job_id}", f"show job {name}"]
-        lines += [f"show hostnames {marker}", f"write batch_script {job_id} {private}/{job_id}"]
+        lines += [f"show hostnames {marker}x{job_id}", f"show job {name}", f"show hostnames {marker}"]
+        if scripts:
+            lines.append(f"write batch_script {_script_owner(job_id, name)} {scripts}/{job_id}")
     return "".join(f"{line}\n" for line in lines)
+
+
+def _script_owner(job_id: int, name: str) -> str:
+    """The job that has the script: 22.05 keeps only a stub of it for the later components of a heterogeneous job."""
+    leader, plus, _ = name.partition("+")
+    return leader if plus else str(job_id)
 
 
 def split_infos(output: str, marker: str) -> dict[int, str]:
@@ -76,13 +96,19 @@ def split_infos(output: str, marker: str) -> dict[int, str]:
     return infos
 
 
-def _read_script(path: Path) -> str:
-    """The script without the NUL that old versions of Slurm append; '' when scontrol wrote none."""
+def _read_script(path: Path, limit: int) -> str:
+    """At most `limit` bytes of the script, cut between two characters; '' when scontrol wrote none.
+
+    Without the NUL that old versions of Slurm append; bytes that are no UTF-8 become U+FFFD.
+    """
     try:
-        size = path.stat().st_size
         with path.open("rb") as file:
-            script = file.read(MAX_SCRIPT_BYTES)
+            size = os.fstat(file.fileno()).st_size
+            script = file.read(limit)
     except OSError:
         return ""
-    text = script.rstrip(b"\0").decode("utf-8", errors="replace")
-    return text + CUT_NOTE.format(size=size, limit=MAX_SCRIPT_BYTES) if size > MAX_SCRIPT_BYTES else text
+    if size <= limit:
+        return script.rstrip(b"\0").decode("utf-8", errors="replace")
+    # Not final: the decoder holds back a character that was cut in two.
+    text = codecs.getincrementaldecoder("utf-8")("replace").decode(script)
+    return text + CUT_NOTE.format(size=size, limit=limit)

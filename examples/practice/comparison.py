@@ -27,7 +27,9 @@ def differences(
     for run in truth:
         name = f"job {run.job_id} of {run.user}, started {run.start}"
         of_run = reported.pop((run.job_id, run.start), [])
-        if len(of_run) == 1:
+        if run.opted_out:
+            found += [f"{name}: is reported although it opted out"] if of_run else []
+        elif len(of_run) == 1:
             found += [f"{name}: {text}" for text in _differing(of_run[0], run, settings, addresses)]
         else:
             found.append(f"{name}: has {len(of_run) or 'no'} rows" if of_run else f"{name}: is missing")
@@ -55,7 +57,7 @@ def told_of(row: JobRow) -> dict[str, Any]:
         "array": start.get("arrayJobId") or None,
         "name": meta_data.get("jobName"),
         "incomplete": meta_data.get("incomplete", ""),
-        "cores": {host["hostname"]: list(host.get("hwthreads") or ()) for host in hosts},
+        "hwthreads": {host["hostname"]: list(host.get("hwthreads") or ()) for host in hosts},
         "GPUs": {host["hostname"]: list(host.get("accelerators") or ()) for host in hosts},
         "numNodes": start.get("numNodes"),
         "numHwthreads": start.get("numHwthreads"),
@@ -75,12 +77,17 @@ def true_of(run: TrueRun, settings: Settings, addresses: Addresses) -> dict[str,
         "array": run.array_job_id,
         "name": run.name,
         "incomplete": "",
-        "cores": {share.host: list(share.cores) for share in run.hosts},
+        "hwthreads": {share.host: _hwthreads(share.cores, settings) for share in run.hosts},
         "GPUs": {share.host: [_addresses_of(share.host, addresses)[gpu] for gpu in share.gpus] for share in run.hosts},
         "numNodes": len(run.hosts),
         "numHwthreads": sum(len(share.cores) for share in run.hosts) * settings.threads_per_core,
         "numAcc": sum(len(share.gpus) for share in run.hosts),
     }
+
+
+def _hwthreads(cores: Iterable[int], settings: Settings) -> list[int]:
+    """All threads of these cores, numbered as most machines do: the first threads of all cores, then the second."""
+    return [core + thread * settings.cores_per_node for thread in range(settings.threads_per_core) for core in cores]
 
 
 def _addresses_of(host: str, addresses: Addresses) -> Sequence[str]:

@@ -35,6 +35,7 @@ KINDS = (
     JobRequest("GPUs", tasks=4, gpus_per_node=2, typed_gpus=True),
     JobRequest("array", tasks=2, array_size=4),
     JobRequest("failed", tasks=2, ending="failed", exit_code=3),
+    JobRequest("opted out", tasks=2, gpus_per_node=1, admin_comment='{"disable_cc_submission": true}'),
     JobRequest('it\'s "quoted" |\\ $(date)', tasks=1, gpus_per_node=1),
     JobRequest("1 s with 2 GPUs", tasks=2, gpus_per_node=2, duration=1),
     JobRequest("cancelled", tasks=6, duration=3600),
@@ -48,7 +49,7 @@ KINDS = (
     JobRequest("Überraschung 計算 \U0001f680", tasks=1),
     JobRequest("exclusive", partition="excl", tasks=1),
 )
-"""Taken in turn. Durations of 10 s, the default, are drawn anew."""
+"""Taken in turn. Durations of 10 s, the default, are drawn anew. The job that opted out is never reported."""
 
 
 def plan_jobs(count: int, seconds: float, seed: int) -> list[PlannedJob]:

@@ -152,9 +152,10 @@ class PracticeDemo:
         prompt = [each.seconds for each in self._timings.values() if not self._waited(each)]
         stops = sum(row.stop_time is not None for row in rows)
         nodes = sum(request.path == "/api/nodestate/" and request.status == 200 for request in log)
+        truth = self._site.cluster.truth()
         lines = [
-            f"{len(self._site.cluster.truth())} jobs ran; sent: {len(rows)} starts, {stops} stops,"
-            f" {nodes} times the states of all nodes",
+            f"{len(truth)} jobs ran, {sum(run.opted_out for run in truth)} of them opted out; sent: {len(rows)} starts,"
+            f" {stops} stops, {nodes} times the states of all nodes",
             f"hook event to accepted request: {in_words(prompt)}",
             f"cc-backend was away for {self._came_back - self._left:.1f} s: {len(waited)} messages waited",
         ]

@@ -35,6 +35,8 @@ YOUNG = 2 * POLL_SECONDS
 """Seconds in which an end need not be reported yet."""
 GPUS = {".": [f"GPU{index}" for index in range(64)]}
 """gpuPciAddrs: what stands for the addresses, which are not known here."""
+LEFT_OUT = re.compile(r"job (\d+) of \S+ \(start (\d+)\) is left out: its AdminComment")
+"""What the daemon says of a run that opted out."""
 HOLDING = ("RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
 FINAL = "BF,CA,CD,DL,F,NF,OOM,PR,TO"
 
@@ -214,6 +216,7 @@ class SlurmDemo:
             f"{len(rows)} starts, {stops} stops and {nodes} reports of {len(self._site.backend.node_states)} nodes"
             " were sent",
             f"{incomplete} of the jobs were over before the demo could see what they held",
+            f"{len(left_out(self._site.daemon.log()))} jobs opted out and are not reported",
             *(f"the daemon says: {line}" for line in complaints(self._site.daemon.log())),
         ]
 
@@ -230,10 +233,11 @@ class SlurmDemo:
         rows = {(row.job_id, row.start_time): row for row in self._site.backend.rows}
         listed = {(job.job_id, job.start or 0): job.state for job in listed_jobs()}
         ended = ended_runs(self._began, time.time() - YOUNG)
+        opted_out = left_out(self._site.daemon.log()) - rows.keys()
         found = [
             f"job {run[0]} runs and has no row that says so"
             for run, state in listed.items()
-            if state == "RUNNING" and (run not in rows or rows[run].stop_time is not None)
+            if state == "RUNNING" and run not in opted_out and (run not in rows or rows[run].stop_time is not None)
         ]
         found += [
             f"job {run[0]} is reported as running and squeue says {listed.get(run, 'nothing')}"
@@ -242,7 +246,7 @@ class SlurmDemo:
         ]
         for run, truth in ended.items():
             told = told_of(rows.get(run))
-            if told != truth:
+            if told != truth and run not in opted_out:
                 found.append(f"job {run[0]} was reported as {told or 'nothing'} and was {truth}")
         return found
 
@@ -281,6 +285,11 @@ def told_of(row: JobRow | None) -> EndedRun | None:
     return EndedRun(
         row.state, row.stop_time, start["user"], start["project"], start["partition"], int(start["numNodes"])
     )
+
+
+def left_out(log: str) -> set[Run]:
+    """The runs that opted out, as the daemon says."""
+    return {(int(job_id), int(start)) for job_id, start in LEFT_OUT.findall(log)}
 
 
 def complaints(log: str) -> list[str]:

@@ -21,7 +21,7 @@ COLUMNS = (
     ("SLURM", 13),
     ("START SENT", 10),
     ("STOP SENT", 10),
-    ("CORES/GPUS", 10),
+    ("THREADS/GPUS", 12),
 )
 HEADER_LINES = 6
 FLEXIBLE = 2
@@ -38,7 +38,7 @@ class JobLine(NamedTuple):
     start_sent: str
     stop_sent: str
     holds: str
-    """Cores and GPUs."""
+    """Hardware threads and GPUs."""
 
 
 class Picture(NamedTuple):
@@ -74,11 +74,11 @@ class Display(Protocol):
 
 
 def holds(row: JobRow) -> str:
-    """How many cores and GPUs a row names, as 8/2."""
+    """How many hardware threads and GPUs a row names, as 16/2."""
     resources = row.start["resources"]
-    cores = sum(len(resource.get("hwthreads") or ()) for resource in resources)
+    threads = sum(len(resource.get("hwthreads") or ()) for resource in resources)
     gpus = sum(len(resource.get("accelerators") or ()) for resource in resources)
-    return f"{cores}/{gpus}"
+    return f"{threads}/{gpus}"
 
 
 def make_display(stream: TextIO) -> Display:
@@ -228,7 +228,7 @@ def job_news(before: JobLine | None, now: JobLine) -> list[str]:
     elif before.state != now.state:
         news.append(f"{name} {_is(now.state)}")
     if now.start_sent and not (before and before.start_sent):
-        news.append(f"{name}: start sent ({now.start_sent}), cores/GPUs {now.holds}")
+        news.append(f"{name}: start sent ({now.start_sent}), threads/GPUs {now.holds}")
     if now.stop_sent and not (before and before.stop_sent):
         news.append(f"{name}: stop sent ({now.stop_sent})")
     return news

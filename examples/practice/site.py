@@ -153,11 +153,11 @@ class Site:
             time.sleep(CHECK_SECONDS)
 
     def is_reported(self) -> bool:
-        """Whether no job waits or runs any more, and cc-backend knows every run with its end."""
+        """Whether no job waits or runs any more, and cc-backend knows every run that it is to know, with its end."""
         if not self.cluster.is_idle():
             return False
         stopped = {(row.job_id, row.start_time) for row in self.backend.rows if row.stop_time is not None}
-        return all((run.job_id, run.start) in stopped for run in self.cluster.truth())
+        return all((run.job_id, run.start) in stopped for run in self.cluster.truth() if not run.opted_out)
 
     def differences(self) -> list[str]:
         """What cc-backend was told and did not happen, and the other way round; one line each."""

@@ -57,12 +57,12 @@ def test_into_a_file(adapter: Path, temporary: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     assert "\x1b" not in done.stdout
-    assert done.stdout.count(": start sent (") == done.stdout.count(": stop sent (") == 12
+    assert done.stdout.count(": start sent (") == done.stdout.count(": stop sent (") == 11
     assert "cc-backend is AWAY" in done.stdout
-    assert "12 jobs ran; sent: 12 starts, 12 stops" in done.stdout
+    assert "12 jobs ran, 1 of them opted out; sent: 11 starts, 11 stops" in done.stdout
     assert re.search(r"hook event to accepted request: median \d\.\d\d s, 95 % within", done.stdout)
     assert done.stdout.splitlines()[-1].startswith("nothing is missing, double or wrong")
-    assert len([json.loads(line)["start"]["jobId"] for line in rows.read_text().splitlines()]) == 12
+    assert len([json.loads(line)["start"]["jobId"] for line in rows.read_text().splitlines()]) == 11
     assert list(temporary.iterdir()) == []
 
 
@@ -175,6 +175,7 @@ def test_wrong_options_are_refused(
 def test_against_a_slurm(adapter: Path, temporary: Path, cluster: PracticeCluster) -> None:
     """The practice cluster's commands lie in PATH as Slurm's would. Ctrl-C ends the watching, not the comparison."""
     before = cluster.submit(JobRequest("before", gpus_per_node=2, duration=600, user="alice"))
+    cluster.submit(JobRequest("opted out", duration=600, admin_comment='{"disable_cc_submission": true}'))
     with subprocess.Popen(
         command(adapter, "--slurm"),
         cwd=build.ROOT,
@@ -187,7 +188,7 @@ def test_against_a_slurm(adapter: Path, temporary: Path, cluster: PracticeCluste
         watch = threading.Timer(LIMIT, process.terminate)
         watch.start()
         shown = next(line for line in process.stdout if f"job {before}: start sent" in line)
-        assert shown.rstrip().endswith("cores/GPUs 1/2")
+        assert shown.rstrip().endswith("threads/GPUs 2/2")
         short = cluster.submit(JobRequest("short", duration=1))
         shown = next(line for line in process.stdout if f"job {short}: stop sent" in line)
         process.send_signal(signal.SIGINT)
@@ -195,5 +196,6 @@ def test_against_a_slurm(adapter: Path, temporary: Path, cluster: PracticeCluste
         watch.cancel()
     assert process.returncode == 0, rest
     assert "2 starts, 1 stops and " in rest
+    assert "\n1 jobs opted out and are not reported\n" in rest
     assert "nothing is missing, double or wrong" in rest
     assert list(temporary.iterdir()) == []

@@ -1,56 +1,25 @@
-"""The jobs of every kind that are run on a real Slurm, all at the same time, and what came of them."""
+"""Runs the jobs of every kind, all at the same time, and keeps what came of them."""
 
 from __future__ import annotations
 
 import contextlib
 import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
-from .slurm_jobs import (
-    EndedJob,
-    RunningJob,
-    Submission,
-    cancel,
-    clear_queue,
-    running_job,
-    submit,
-    wait_until_ended,
-)
+from .kinds import BRIEF, CASES, IGNORED, UNREPORTED
+from .requeues import Requeued, run_requeues
+from .slurm_jobs import EndedJob, RunningJob, clear_queue, running_job, submit, wait_until_ended
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .installation import Installation
     from .slurm_lab import SlurmLab
 
-FORGED_NAME = (
-    'it\'s "quoted" |\\ \n   UserId=root(0) Account=root Partition=excl\n'
-    "     Nodes=node[03-04] CPU_IDs=0-15 Mem=1 GRES=gpu:h100:4(IDX:0-3)\n   NumNodes=7 StartTime=1"
-)
-SHORT_JOBS = 30
-
-
-class Case(NamedTuple):
-    """One kind of job and what cc-backend must be told about it beside what Slurm says."""
-
-    job: Submission
-    shared: str = "multi_user"
-    state: str = "completed"
-    tasks: int = 1
-
-
-CASES = {
-    "whole node": Case(Submission(("-N1", "--exclusive"), "sleep 8"), shared="none"),
-    "exclusive partition": Case(Submission(("-n1", "--partition=excl"), "sleep 8"), shared="none"),
-    "one core": Case(Submission(("-n1",), "sleep 8")),
-    "several nodes": Case(Submission(("-N2", "-n4"), "sleep 8")),
-    "GPUs": Case(Submission(("-N2", "--gres=gpu:2"), "sleep 8", minutes=30)),
-    "array": Case(Submission(("-n1", "--array=0-3"), "sleep 8"), tasks=4),
-    "failed": Case(Submission(("-n1",), "sleep 6; exit 3"), state="failed"),
-    "cancelled": Case(Submission(("-n1",), "sleep 600"), state="cancelled"),
-    "of another user": Case(Submission(("-n1", "-c3"), "sleep 8", user="alice")),
-    "forged name": Case(Submission(("-n1", "--gres=gpu:1"), "sleep 8", name=FORGED_NAME)),
-}
-NEVER_RAN = Submission(("-n1", "--hold"))
-SHORT = Submission(("-n1", "--gres=gpu:1"), "sleep 1", name="short")
+LATER = 7.0
+"""Seconds; the lab's daemon polls every 5."""
 
 
 class Campaign(NamedTuple):
@@ -58,50 +27,95 @@ class Campaign(NamedTuple):
 
     jobs: dict[str, list[int]]
     """The job ids of each case."""
-    never_ran: int
-    short: list[int]
+    unreported: dict[str, int]
+    brief: dict[str, list[int]]
     running: dict[int, RunningJob]
     ended: dict[int, EndedJob]
+    requeued: dict[str, Requeued]
     installed: Installation
     """Its daemon has ended, cc-backend's rows are still there."""
 
 
 def run_campaign(installed: Installation) -> Campaign:
-    """Runs all jobs through a daemon that is started here; about a minute."""
+    """Runs all jobs through a daemon that is started here; about two minutes."""
     lab = installed.lab
+    installed.configure(**IGNORED)
     installed.start()
-    submitted = {submit(lab, case.job): name for name, case in CASES.items()}
-    never_ran = submit(lab, NEVER_RAN)
-    jobs, running = watch(lab, submitted)
-    cancel(lab, [never_ran, *jobs["cancelled"]])
-    short = [submit(lab, SHORT) for _ in range(SHORT_JOBS)]
-    ended = wait_until_ended(lab, [never_ran, *short, *running])
+    with ThreadPoolExecutor() as threads:
+        requeues = threads.submit(run_requeues, installed)
+        # Slurm looks at the time limit twice a minute only.
+        names = sorted(CASES, key=lambda name: CASES[name].state != "timeout")
+        watch = Watch(installed, {submit(lab, CASES[name].job): name for name in names})
+        unreported = {name: submit(lab, kind.job) for name, kind in UNREPORTED.items()}
+        for name, job_id in unreported.items():
+            do(lab, UNREPORTED[name].while_held, job_id)
+        submitting = threads.submit(submit_brief, lab)
+        watch.until_all_ran(seconds=75)
+        brief = submitting.result()
+        reported = [*chain(*brief.values()), *watch.running]
+        ended = wait_until_ended(lab, [*unreported.values(), *reported], seconds=120)
+        requeued = requeues.result()
     with contextlib.suppress(AssertionError):  # the tests say which ones are missing, each for itself
-        installed.wait_for_stops([*short, *running], seconds=15)
+        installed.wait_for_stops(reported, seconds=15)
     installed.kill()
     clear_queue(lab)
-    return Campaign(jobs, never_ran, short, running, ended, installed)
+    return Campaign(watch.jobs, unreported, brief, watch.running, ended, requeued, installed)
 
 
-def watch(lab: SlurmLab, submitted: dict[int, str]) -> tuple[dict[str, list[int]], dict[int, RunningJob]]:
-    """Notes of every job what it holds, until all of them were seen running, or for a minute.
-
-    Returns the job ids of each case, where the tasks of an array have their own, and what was noted.
-    """
-    jobs: dict[str, list[int]] = {name: [] for name in CASES}
-    running: dict[int, RunningJob] = {}
-    deadline = time.monotonic() + 60
-    while len(running) < sum(case.tasks for case in CASES.values()) and time.monotonic() < deadline:
-        for job_id, name in running_cases(lab, submitted):
-            if job_id not in running:
-                running[job_id] = running_job(lab, job_id, CASES[name].job.name)
-                jobs[name].append(job_id)
-        time.sleep(0.2)
-    return jobs, running
+def submit_brief(lab: SlurmLab) -> dict[str, list[int]]:
+    return {name: [submit(lab, brief.job) for _ in range(brief.times)] for name, brief in BRIEF.items()}
 
 
-def running_cases(lab: SlurmLab, submitted: dict[int, str]) -> list[tuple[int, str]]:
-    """The jobs that run now, with the name of their case. %F is the array's id, or the job's own."""
-    lines = lab.output("squeue", "-h", "-a", "-t", "R", "-o", "%A %F").splitlines()
-    pairs = [tuple(map(int, line.split())) for line in lines]
-    return [(job_id, submitted[base]) for job_id, base in pairs if base in submitted]
+def do(lab: SlurmLab, commands: Iterable[str], job_id: int) -> None:
+    """Runs what a table says; {} is the job's id."""
+    for command in commands:
+        lab.output(*(word.replace("{}", str(job_id)) for word in command.split()))
+
+
+class Watch:
+    """Notes of every job what it holds while it runs, and does to it what its case says."""
+
+    def __init__(self, installed: Installation, submitted: dict[int, str]) -> None:
+        self.jobs: dict[str, list[int]] = {name: [] for name in CASES}
+        """The job ids of each case: tasks of an array and components of a heterogeneous job have their own."""
+        self.running: dict[int, RunningJob] = {}
+        self._installed = installed
+        self._submitted = submitted
+        self._acted: dict[int, float] = {}
+        """When the case's first commands were run, in seconds of the monotonic clock."""
+        self._done: set[int] = set()
+
+    def until_all_ran(self, seconds: float) -> None:
+        """Until all jobs were seen running and their cases' commands were run, or for so long."""
+        wanted = sum(case.tasks for case in CASES.values())
+        deadline = time.monotonic() + seconds
+        while len(self._done) < wanted and time.monotonic() < deadline:
+            self._note_running()
+            for job_id in self.running.keys() & self._installed.started() - self._done:
+                self._act(job_id)
+            time.sleep(0.2)
+        for job_id in self.running.keys() - self._done:  # those that were not reported: the tests say so
+            self._act(job_id, hurry=True)
+
+    def _note_running(self) -> None:
+        for job_id, base in running_jobs(self._installed.lab):
+            name = self._submitted.get(base)
+            if name and job_id not in self.running:
+                self.running[job_id] = running_job(self._installed.lab, job_id, CASES[name].job)
+                self.jobs[name].append(job_id)
+
+    def _act(self, job_id: int, *, hurry: bool = False) -> None:
+        (case,) = (CASES[name] for name, job_ids in self.jobs.items() if job_id in job_ids)
+        if job_id not in self._acted:
+            self._acted[job_id] = time.monotonic()
+            do(self._installed.lab, case.once_reported, job_id)
+        if hurry or not case.later or time.monotonic() > self._acted[job_id] + LATER:
+            do(self._installed.lab, case.later, job_id)
+            self._done.add(job_id)
+
+
+def running_jobs(lab: SlurmLab) -> list[tuple[int, int]]:
+    """The jobs that run now, each with the id that sbatch gave: the array's, the leader's, or its own."""
+    lines = lab.output("squeue", "-h", "-a", "-t", "R", "-O", "JobID:12,ArrayJobID:12,HetJobID:12").splitlines()
+    rows = [line.split() for line in lines]
+    return [(int(job), int(het if het.isdigit() else array)) for job, array, het in rows]

@@ -1,77 +1,175 @@
-"""Brings up a real Slurm of each release, one after the other, and installs the built file on it."""
+"""Brings up a real Slurm of each release, side by side, and installs the built file on it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Callable, Protocol, TypeVar, Union
 
 import pytest
 
 from .campaign import Campaign, run_campaign
 from .debian import SUITES, make_chroot
 from .installation import Installation
+from .killed import Killed, run_killed
 from .namespaces import LabError
 from .slurm_jobs import clear_queue
 from .slurm_lab import SlurmLab
+from .without_slurmdbd import SmallCampaign, run_without_slurmdbd
 
 ROOT = Path(__file__).parents[2]
 BUILT_FILE = ROOT / "dist" / "cc-slurm-adapter"
 FOLDER = Path(os.environ.get("CC_SLURM_ADAPTER_LAB") or ROOT / ".build" / "lab").resolve()
 """Where the chroots are kept."""
 
+Answer = TypeVar("Answer")
+Cluster = Union[SlurmLab, LabError]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every test here that wants a release of Slurm is run for each of them."""
+    if "release" in metafunc.fixturenames:
+        metafunc.parametrize("release", list(SUITES), scope="session")
+
+
+def wanted_releases(session: pytest.Session, fixture: str) -> list[str]:
+    """Of the chosen tests that use a fixture."""
+    items = [item for item in session.items if isinstance(item, pytest.Function) and fixture in item.fixturenames]
+    return sorted({str(item.callspec.params["release"]) for item in items})
+
+
+def side_by_side(releases: list[str], make: Callable[[str], Answer]) -> dict[str, Answer]:
+    with ThreadPoolExecutor() as threads:
+        return dict(zip(releases, threads.map(make, releases)))
+
+
+def log_of(name: str) -> Path:
+    """What the daemons of all tests on a cluster say; kept for whoever looks into a failure."""
+    return FOLDER / f"daemon-{name}.log"
+
 
 @pytest.fixture(scope="session")
-def chroots(request: pytest.FixtureRequest) -> dict[str, Path | LabError]:
-    """The chroot, or why there is none, of every release that a chosen test wants; made side by side."""
-    specs = [item.callspec for item in request.session.items if hasattr(item, "callspec")]
-    wanted = sorted({spec.params["lab"] for spec in specs if "lab" in spec.params})
-    with ThreadPoolExecutor() as threads:
-        return dict(zip(wanted, threads.map(chroot_or_error, wanted)))
-
-
-def chroot_or_error(release: str) -> Path | LabError:
-    try:
-        return make_chroot(SUITES[release], FOLDER)
-    except LabError as error:
-        return error
-
-
-@pytest.fixture(scope="session", params=list(SUITES))
-def lab(request: pytest.FixtureRequest, chroots: dict[str, Path | LabError]) -> Iterator[SlurmLab]:
-    """A running cluster. That it cannot be had is a failure, never a reason to skip."""
+def clusters(request: pytest.FixtureRequest) -> Iterator[dict[str, Cluster]]:
+    """A running cluster, or why there is none, of every release that a chosen test wants."""
     if not BUILT_FILE.exists():
         pytest.fail(f"{BUILT_FILE} does not exist: python3 build.py build", pytrace=False)
-    root = chroots[request.param]
-    if isinstance(root, LabError):
-        pytest.fail(f"no Slurm {request.param}: {root}", pytrace=False)
-    with SlurmLab(SUITES[request.param], root) as cluster:
-        try:
-            cluster.start(BUILT_FILE)
-        except LabError as error:
-            pytest.fail(str(error), pytrace=False)
-        yield cluster
+    started = side_by_side(wanted_releases(request.session, "release"), start_cluster)
+    yield started
+    for cluster in started.values():
+        if isinstance(cluster, SlurmLab):
+            cluster.close()
+
+
+def start_cluster(release: str) -> Cluster:
+    try:
+        cluster = SlurmLab(SUITES[release], make_chroot(SUITES[release], FOLDER))
+    except LabError as error:
+        return LabError(f"no Slurm {release}: {error}")
+    try:
+        cluster.start(BUILT_FILE)
+    except LabError as error:
+        cluster.close()
+        return error
+    log_of(release).write_bytes(b"")
+    return cluster
 
 
 @pytest.fixture(scope="session")
-def daemon_log(lab: SlurmLab) -> Path:
-    """What the daemons of all tests on this cluster said; kept for whoever looks into a failure."""
-    log = FOLDER / f"daemon-{lab.suite.slurm}.log"
-    log.write_bytes(b"")
-    return log
+def lab(release: str, clusters: dict[str, Cluster]) -> SlurmLab:
+    """A running cluster. That it cannot be had is a failure, never a reason to skip."""
+    cluster = clusters[release]
+    if isinstance(cluster, LabError):
+        pytest.fail(str(cluster), pytrace=False)
+    return cluster
 
 
 @pytest.fixture
-def installation(lab: SlurmLab, daemon_log: Path) -> Iterator[Installation]:
+def installation(release: str, lab: SlurmLab) -> Iterator[Installation]:
     """A daemon that is not yet started and a cc-backend, both without any memory, and an empty queue."""
-    with Installation(lab, daemon_log) as installed:
+    with lab.in_use, Installation(lab, log_of(release)) as installed:
         yield installed
         clear_queue(lab)
 
 
 @pytest.fixture(scope="session")
-def campaign(lab: SlurmLab, daemon_log: Path) -> Campaign:
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(max_workers=16) as threads:
+        yield threads
+
+
+class Begin(Protocol):
+    def __call__(self, fixture: str, run: Callable[[Installation], Answer]) -> dict[str, Future[Answer]]: ...
+
+
+@pytest.fixture(scope="session")
+def begin(request: pytest.FixtureRequest, clusters: dict[str, Cluster], threads: ThreadPoolExecutor) -> Begin:
+    """Begins to run something long on all clusters at the same time, for the tests that use a fixture."""
+
+    def run_on(cluster: SlurmLab, run: Callable[[Installation], Answer]) -> Answer:
+        with cluster.in_use, Installation(cluster, log_of(cluster.suite.slurm)) as installed:
+            return run(installed)
+
+    def begin_on_all(fixture: str, run: Callable[[Installation], Answer]) -> dict[str, Future[Answer]]:
+        wanted = {release: clusters[release] for release in wanted_releases(request.session, fixture)}
+        return {
+            release: threads.submit(run_on, cluster, run)
+            for release, cluster in wanted.items()
+            if isinstance(cluster, SlurmLab)
+        }
+
+    return begin_on_all
+
+
+@pytest.fixture(scope="session")
+def campaigns(begin: Begin) -> dict[str, Future[Campaign]]:
+    return begin("campaign", run_campaign)
+
+
+@pytest.fixture(scope="session")
+def campaign(release: str, lab: SlurmLab, campaigns: dict[str, Future[Campaign]]) -> Campaign:
     """All the jobs of the campaign, run and reported once for each cluster."""
-    with Installation(lab, daemon_log) as installed:
-        return run_campaign(installed)
+    assert lab.suite.slurm == release
+    return campaigns[release].result()
+
+
+@pytest.fixture(scope="session")
+def kills(begin: Begin) -> dict[str, Future[Killed]]:
+    return begin("killed", run_killed)
+
+
+@pytest.fixture(scope="session")
+def killed(release: str, lab: SlurmLab, kills: dict[str, Future[Killed]]) -> Killed:
+    """Jobs whose daemon was killed twice, once for each cluster."""
+    assert lab.suite.slurm == release
+    return kills[release].result()
+
+
+@pytest.fixture(scope="session")
+def small_campaigns(
+    request: pytest.FixtureRequest, clusters: dict[str, Cluster], threads: ThreadPoolExecutor
+) -> dict[str, Future[SmallCampaign]]:
+    """Those on clusters of their own without slurmdbd, begun at the same time."""
+
+    def run(release: str, root: Path) -> SmallCampaign:
+        log = log_of(f"{release}-without-slurmdbd")
+        log.write_bytes(b"")
+        with SlurmLab(SUITES[release], root, slurmdbd=False) as cluster:
+            cluster.start(BUILT_FILE)
+            with Installation(cluster, log) as installed:
+                return run_without_slurmdbd(installed)
+
+    wanted = {release: clusters[release] for release in wanted_releases(request.session, "small_campaign")}
+    return {
+        release: threads.submit(run, release, cluster.root)
+        for release, cluster in wanted.items()
+        if isinstance(cluster, SlurmLab)
+    }
+
+
+@pytest.fixture(scope="session")
+def small_campaign(release: str, lab: SlurmLab, small_campaigns: dict[str, Future[SmallCampaign]]) -> SmallCampaign:
+    """Some jobs on a cluster of the same release without slurmdbd."""
+    assert lab.suite.slurm == release
+    return small_campaigns[release].result()

@@ -28,7 +28,7 @@ class Suite(NamedTuple):
     """The first two numbers of its version."""
 
 
-SUITES = {suite.slurm: suite for suite in (Suite("bookworm", "22.05"), Suite("trixie", "24.11"))}
+SUITES = {suite.slurm: suite for suite in (Suite("bookworm", "22.05"), Suite("trixie", "24.11"), Suite("sid", "26.05"))}
 
 PACKAGES = [
     *("slurmctld", "slurmdbd", "slurmd", "slurm-client", "munge", "mariadb-server-core", "mariadb-client-core"),
@@ -74,6 +74,7 @@ USERS = """
 useradd --system mysql
 useradd --create-home alice
 useradd --create-home bob
+useradd --create-home carol
 useradd --system --groups slurm cc-slurm-adapter
 """
 
@@ -134,7 +135,8 @@ def fill(suite: Suite, root: Path, folder: Path) -> None:
         question = ["dpkg-query", "--show", "--showformat=${Version}", "slurmctld"]
         version = place.run([*inside, *question], seconds=10).stdout
     if not version.startswith(f"{suite.slurm}."):
-        raise LabError(f"Debian {suite.name} has Slurm {version or '(none)'} instead of {suite.slurm}")
+        has = f"Debian {suite.name} has Slurm {version or '(none)'} instead of {suite.slurm}"
+        raise LabError(f"{has}: where it has moved on, SUITES in tests/lab/debian.py must follow")
 
 
 def step(place: Namespaces, log: Path, argv: Sequence[str], *, seconds: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,11 +17,11 @@ from examples.practice.cc_backend import DEFAULT_TOKEN, CcBackend, CcBackendServ
 
 from .debian import tail
 from .namespaces import LabError, child_of, wait_for
+from .slurm_conf import CLUSTER, CORES, SHIPPED_FILE, THREADS_PER_CORE
 from .slurm_jobs import PCI_ADDRESSES, EndedJob
-from .slurm_lab import SHIPPED_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from .slurm_lab import SlurmLab
 
@@ -28,6 +29,7 @@ USER = "cc-slurm-adapter:slurm"
 CONFIG = Path("/etc/cc-slurm-adapter/config.json")
 STATE_FOLDER = Path("/var/lib/cc-slurm-adapter")
 RUN_FOLDER = Path("/run/cc-slurm-adapter")
+NUMBERING = {"^node0[12567]$": "block", "^node03$": "interleaved", "^node04$": "cores"}
 COMMAND = [str(SHIPPED_FILE), "-daemon", "-config", str(CONFIG), "-debug", "4"]
 
 
@@ -61,6 +63,7 @@ class Installation:
             "ccRestUrl": self.server.url,
             "ccRestJwt": DEFAULT_TOKEN,
             "gpuPciAddrs": {"^node": PCI_ADDRESSES},
+            "hwthreadNumbering": NUMBERING,
             "slurmPollInterval": 5,
         }
         self.lab.path(CONFIG).write_text(json.dumps({**config, **settings}), encoding="ascii")
@@ -135,6 +138,11 @@ class Installation:
         assert len(rows) == 1, f"{len(rows)} rows of job {job_id}, the daemon's words:\n{self.said_about([job_id])}"
         return rows[0]
 
+    def lines_about(self, job_id: int, start_time: int) -> list[str]:
+        """The lines of the daemon's log about one run."""
+        name = f"job {job_id} of {CLUSTER} (start {start_time})"
+        return [line for line in self.log.read_text(encoding="utf-8", errors="replace").splitlines() if name in line]
+
     def said_about(self, job_ids: Iterable[int]) -> str:
         """The lines of the daemon's log that name one of these jobs, and its last ones."""
         names = tuple(f"job {job_id} " for job_id in job_ids)
@@ -160,3 +168,26 @@ def times_and_end(row: JobRow) -> tuple[int, int | None, str]:
 def expected_times_and_end(job: EndedJob) -> tuple[int | None, int, str]:
     """The same from Slurm's accounting; the states have the same words, in capitals."""
     return job.start_time, job.end_time, job.state.lower()
+
+
+def numbering_of(host: str) -> str:
+    """How the lab's configuration numbers the hardware threads of a node."""
+    (numbering,) = (word for pattern, word in NUMBERING.items() if re.search(pattern, host))
+    return numbering
+
+
+def expected_hwthreads(host: str, cpu_ids: Sequence[int]) -> list[int]:
+    """Slurm's CPU_IDs in the numbers of that node, ascending."""
+    numbering = numbering_of(host)
+    if numbering == "interleaved":
+        return sorted(cpu_ids)
+    cores_and_threads = [divmod(cpu, THREADS_PER_CORE) for cpu in cpu_ids]
+    if numbering == "cores":
+        return sorted({core for core, _ in cores_and_threads})
+    return sorted(core + thread * CORES for core, thread in cores_and_threads)
+
+
+def listed_cpus(resource: dict[str, Any]) -> int:
+    """How many of Slurm's CPUs, which are hardware threads, stand behind the hwthreads of one host."""
+    listed = len(set(resource["hwthreads"]))
+    return listed * THREADS_PER_CORE if numbering_of(resource["hostname"]) == "cores" else listed

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from .namespaces import LabError, wait_for
-from .slurm_lab import CORES, THREADS_PER_CORE
+from .slurm_conf import CORES, THREADS_PER_CORE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,7 +22,8 @@ PCI_ADDRESSES = [f"00000000:{gpu:02}:00.0" for gpu in range(4)]
 
 EPOCH_SECONDS = ("env", "SLURM_TIME_FORMAT=%s")
 ENDED_COLUMNS = "JobIDRaw,State,Start,End,Submit,NodeList,AllocCPUS,AllocTRES,User,Account,Partition"
-NOT_ENDED = {"PENDING", "RUNNING", "REQUEUED", "RESIZING", "SUSPENDED"}
+GO_ON = {"REQUEUED", "RESIZING"}
+"""Accounting closes a record with these, and the job goes on in another one."""
 
 
 class Submission(NamedTuple):
@@ -34,6 +35,7 @@ class Submission(NamedTuple):
     user: str = "bob"
     minutes: int = 10
     """The time limit."""
+    comment: str = "lab-comment"
 
     @property
     def whole_script(self) -> str:
@@ -43,9 +45,14 @@ class Submission(NamedTuple):
 class Held(NamedTuple):
     """What a job holds of one node."""
 
-    cores: tuple[int, ...]
-    """Numbers within the node: socket * cores per socket + core."""
+    cpu_ids: tuple[int, ...]
+    """Slurm's CPU_IDs: the hardware threads of a core follow each other."""
     gpus: tuple[int, ...]
+
+    @property
+    def cores(self) -> tuple[int, ...]:
+        """Numbers within the node: socket * cores per socket + core."""
+        return tuple(sorted({cpu // THREADS_PER_CORE for cpu in self.cpu_ids}))
 
 
 class RunningJob(NamedTuple):
@@ -53,11 +60,15 @@ class RunningJob(NamedTuple):
 
     job_id: int
     array_job_id: int | None
+    het_job_id: int | None
+    """The leader's id, also of the leader itself."""
+    het_job_offset: int | None
     user: str
     account: str
     partition: str
     num_nodes: int
     num_cpus: int
+    submit_time: int
     start_time: int
     held: dict[str, Held]
 
@@ -83,8 +94,8 @@ class EndedJob(NamedTuple):
 def submit(lab: SlurmLab, job: Submission) -> int:
     """Gives the job to sbatch and returns its id."""
     argv = ["sbatch", "--parsable", "--chdir=/tmp", "--output=/dev/null", f"--time={job.minutes}"]
-    answer = lab.output(*argv, f"--job-name={job.name}", *job.options, user=job.user, text=job.whole_script)
-    return int(answer)
+    argv += [f"--job-name={job.name}", f"--comment={job.comment}"]
+    return int(lab.output(*argv, *job.options, user=job.user, text=job.whole_script))
 
 
 def cancel(lab: SlurmLab, job_ids: Iterable[int]) -> None:
@@ -114,15 +125,16 @@ def wait_until_ended(lab: SlurmLab, job_ids: Iterable[int], seconds: float = 90)
 
 def clear_queue(lab: SlurmLab) -> None:
     """Cancels every job and waits until the nodes are free."""
-    lab.output("scancel", "--user=alice")
-    lab.output("scancel", "--user=bob")
+    for user in ("alice", "bob", "carol"):
+        lab.output("scancel", f"--user={user}")
     wait_for("an empty queue", lambda: not lab.output("squeue", "-h", "-a", "-o", "%A"), seconds=60, every=0.2)
 
 
-def running_job(lab: SlurmLab, job_id: int, name: str) -> RunningJob:
-    """What the job holds; it must be running. `name` is its name, which may imitate Slurm's own words."""
+def running_job(lab: SlurmLab, job_id: int, job: Submission) -> RunningJob:
+    """What the job holds; it must be running."""
     text = lab.output(*EPOCH_SECONDS, "scontrol", "show", "job", "-d", str(job_id))
-    text = text.replace(f"JobName={name}\n", "JobName=\n")
+    # What its user wrote may imitate Slurm's own words, and 26.05 repeats it in SubmitLine.
+    text = text.replace(job.name, "").replace(job.comment, "")
     return parse_running_job(record_of(text, job_id))
 
 
@@ -135,16 +147,20 @@ def record_of(text: str, job_id: int) -> str:
 
 
 def parse_running_job(text: str) -> RunningJob:
-    """From one record, without the job's name."""
-    array_job_id = re.search(r"^JobId=\d+ ArrayJobId=(\d+) ", text)
+    """From one record, without what the job's user wrote."""
+    array = re.match(r"JobId=\d+ ArrayJobId=(\d+) ", text)
+    het = re.match(r"JobId=\d+ HetJobId=(\d+) HetJobOffset=(\d+) ", text)
     return RunningJob(
         job_id=int(field(text, "JobId", r"(\d+)")),
-        array_job_id=int(array_job_id[1]) if array_job_id else None,
+        array_job_id=int(array[1]) if array else None,
+        het_job_id=int(het[1]) if het else None,
+        het_job_offset=int(het[2]) if het else None,
         user=field(text, "UserId", r"(\w+)\("),
-        account=field(text, "Account", r"(\w+)"),
+        account=field(text, "Account", r"([\w()]+)"),
         partition=field(text, "Partition", r"(\w+)"),
         num_nodes=int(field(text, "NumNodes", r"(\d+)")),
         num_cpus=int(field(text, "NumCPUs", r"(\d+)")),
+        submit_time=int(field(text, "SubmitTime", r"(\d+)")),
         start_time=int(field(text, "StartTime", r"(\d+)")),
         held=parse_held(text),
     )
@@ -158,14 +174,14 @@ def field(text: str, name: str, pattern: str) -> str:
 
 
 def parse_held(text: str) -> dict[str, Held]:
-    """Cores and GPUs by host. CPU_IDs are hardware threads, two for each core."""
+    """Hardware threads and GPUs by host."""
     held = {}
-    for hosts, threads, gres in re.findall(r"^     Nodes=(\S+) CPU_IDs=(\S+) Mem=\d+ GRES=(\S*)$", text, re.M):
-        cores = sorted({thread // THREADS_PER_CORE for thread in numbers(threads)})
-        assert all(core < CORES for core in cores)
+    for hosts, cpu_ids, gres in re.findall(r"^     Nodes=(\S+) CPU_IDs=(\S+) Mem=\d+ GRES=(\S*)$", text, re.M):
+        threads = tuple(numbers(cpu_ids))
+        assert all(thread < CORES * THREADS_PER_CORE for thread in threads)
         indices = re.search(r"\(IDX:([\d,-]+)\)", gres)
         for host in hostnames(hosts):
-            held[host] = Held(tuple(cores), tuple(numbers(indices[1])) if indices else ())
+            held[host] = Held(threads, tuple(numbers(indices[1])) if indices else ())
     return held
 
 
@@ -185,10 +201,20 @@ def numbers(ranges: str) -> list[int]:
 
 def ended_jobs(lab: SlurmLab, job_ids: Iterable[int]) -> dict[int, EndedJob]:
     """Those of the jobs, array tasks included, that accounting says are over."""
-    argv = ["sacct", "-X", "-n", "-P", "-S", "now-1hour", f"--format={ENDED_COLUMNS}"]
+    return {job.job_id: job for job in accounted(lab, job_ids) if job.state not in GO_ON}
+
+
+def runs_of(lab: SlurmLab, job_id: int) -> list[EndedJob]:
+    """The runs of a job that are over, the oldest first; a requeued job has several."""
+    runs = accounted(lab, [job_id], "-D")
+    return sorted(runs, key=lambda run: run.start_time or 0)
+
+
+def accounted(lab: SlurmLab, job_ids: Iterable[int], *options: str) -> list[EndedJob]:
+    """What accounting has closed. `-D` among the options: also runs that another run of the job followed."""
+    argv = ["sacct", "-X", "-n", "-P", "-S", "now-1hour", f"--format={ENDED_COLUMNS}", *options]
     lines = lab.output(*EPOCH_SECONDS, *argv, "-j", ",".join(map(str, job_ids))).splitlines()
-    jobs = [parse_ended_job(line) for line in lines if line.split("|")[1] not in NOT_ENDED]
-    return {job.job_id: job for job in jobs}
+    return [parse_ended_job(line) for line in lines if line.split("|")[3].isdigit()]
 
 
 def parse_ended_job(line: str) -> EndedJob:

@@ -1,4 +1,4 @@
-"""A real Slurm in a chroot: munge, MariaDB, slurmdbd, slurmctld and four slurmd with four GPUs each.
+"""A real Slurm in a chroot: munge, MariaDB, slurmdbd, slurmctld and a slurmd for each node.
 
 Everything that a run of the lab writes lies in memory, mounted over the chroot inside the lab's own
 namespaces, so each run begins with an empty cluster and nothing is left behind.
@@ -10,23 +10,17 @@ import random
 import shutil
 import socket
 import subprocess
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .debian import CHANGING_FOLDERS, DEVICES, Suite, describe, tail
 from .namespaces import LabError, Namespaces, wait_for
+from .slurm_conf import CLUSTER, NODES, SHIPPED_FILE, files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
-
-CLUSTER = "lab"
-NODES = ("node01", "node02", "node03", "node04")
-SOCKETS, CORES_PER_SOCKET, THREADS_PER_CORE, GPUS = 2, 4, 2, 4
-CORES = SOCKETS * CORES_PER_SOCKET
-
-SHIPPED_FILE = Path("/opt/cc/cc-slurm-adapter")
-"""Where the built file lies inside; slurm.conf names it as both hooks."""
 
 FOLDERS = r"""
 cd "$1"
@@ -50,61 +44,6 @@ chmod 750 /var/lib/cc-slurm-adapter /run/cc-slurm-adapter
 """
 """The last two lines are what systemd does for StateDirectory and RuntimeDirectory."""
 
-SLURMDBD_CONF = """\
-AuthType=auth/munge
-DbdHost=localhost
-DbdPort={dbd_port}
-SlurmUser=slurm
-StorageType=accounting_storage/mysql
-StorageHost=localhost
-StorageUser=slurm
-StoragePass=slurm
-StorageLoc=slurm_acct_db
-LogFile=/var/log/slurm/slurmdbd.log
-PidFile=/run/slurm/slurmdbd.pid
-"""
-SLURM_CONF = """\
-ClusterName={cluster}
-SlurmctldHost=lab(127.0.0.1)
-SlurmUser=slurm
-SlurmctldPort={port}
-AuthType=auth/munge
-StateSaveLocation=/var/spool/slurmctld
-SlurmdSpoolDir=/var/spool/slurmd/%n
-SlurmctldPidFile=/run/slurm/slurmctld.pid
-SlurmdPidFile=/run/slurm/slurmd-%n.pid
-SlurmctldLogFile=/var/log/slurm/slurmctld.log
-SlurmdLogFile=/var/log/slurm/slurmd-%n.log
-SwitchType=switch/none
-MpiDefault=none
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
-ReturnToService=2
-MinJobAge=30
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core_Memory
-SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,sched_interval=2,bf_interval=2
-DefMemPerCPU=100
-AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost=localhost
-AccountingStoragePort={dbd_port}
-AccountingStorageTRES=gres/gpu,gres/gpu:h100
-AccountingStoreFlags=job_script
-PrologSlurmctld={hook}
-EpilogSlurmctld={hook}
-GresTypes=gpu
-SlurmdParameters=config_overrides
-NodeName=node[01-04] NodeAddr=127.0.0.1 NodeHostname=lab Port=[{first_node_port}-{last_node_port}] \
-Sockets=2 CoresPerSocket=4 ThreadsPerCore=2 RealMemory=4000 Gres=gpu:h100:4
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
-PartitionName=excl Nodes=ALL OverSubscribe=EXCLUSIVE State=UP
-"""
-GRES_CONF = "NodeName=node[01-04] Name=gpu Type=h100 File=/dev/gpu[0-3]\n"
-CGROUP_CONF = {
-    # 22.05 knows no "disabled"; without automount this one touches nothing.
-    "22.05": "CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n",
-}
 DATABASE = (
     "create database slurm_acct_db; create user slurm@localhost identified by 'slurm'; "
     "grant all on slurm_acct_db.* to slurm@localhost;"
@@ -114,16 +53,24 @@ sacctmgr -i add cluster {cluster}
 sacctmgr -i add account proj chem Cluster={cluster}
 sacctmgr -i add user alice Account=proj
 sacctmgr -i add user bob Account=chem
+sacctmgr -i add user carol Account=chem
 sacctmgr -i add user cc-slurm-adapter Account=root AdminLevel=Operator
 """
+
+
+UNTRIED_PORTS = iter(random.sample(range(21000, 31000, 10), 1000))
+"""Clusters of several processes may look for theirs at the same time."""
 
 
 class SlurmLab:
     """A running cluster. `root` is a chroot made by `make_chroot`; it is only read."""
 
-    def __init__(self, suite: Suite, root: Path) -> None:
+    def __init__(self, suite: Suite, root: Path, *, slurmdbd: bool = True) -> None:
         self.suite = suite
         self.root = root
+        self.in_use = threading.Lock()
+        """Held by whoever runs jobs on the cluster: one at a time."""
+        self._slurmdbd = slurmdbd
         self._place = Namespaces()
         self._services: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -178,27 +125,15 @@ class SlurmLab:
         shutil.copy(shipped, self.path(SHIPPED_FILE))
         self.output("sh", "-ec", OWNERS)
         self._start_munge()
-        self._start_database()
-        self._start_accounting()
+        if self._slurmdbd:
+            self._start_database()
+            self._start_accounting()
         self._start_controller()
         self._start_nodes()
 
     def _write_configuration(self) -> None:
-        port = free_ports()
-        values = {
-            "cluster": CLUSTER,
-            "hook": SHIPPED_FILE,
-            "port": port,
-            "dbd_port": port + 1,
-            "first_node_port": port + 2,
-            "last_node_port": port + 1 + len(NODES),
-        }
-        folder = self.path("/etc/slurm")
-        (folder / "slurm.conf").write_text(SLURM_CONF.format(**values), encoding="ascii")
-        (folder / "slurmdbd.conf").write_text(SLURMDBD_CONF.format(**values), encoding="ascii")
-        (folder / "gres.conf").write_text(GRES_CONF, encoding="ascii")
-        cgroup = CGROUP_CONF.get(self.suite.slurm, "CgroupPlugin=disabled\n")
-        (folder / "cgroup.conf").write_text(cgroup, encoding="ascii")
+        for name, text in files(self.suite.slurm, free_ports(), slurmdbd=self._slurmdbd).items():
+            self.path(f"/etc/slurm/{name}").write_text(text, encoding="ascii")
 
     def _start_munge(self) -> None:
         self._service("munged", "munge", ["munged", "--foreground"])
@@ -229,7 +164,7 @@ class SlurmLab:
     def _start_nodes(self) -> None:
         for node in NODES:
             self._service(f"slurmd-{node}", "root", ["slurmd", "-D", "-N", node])
-        idle = ["sh", "-c", f"[ $(sinfo -h -N -t idle -o %N -p main | wc -l) = {len(NODES)} ]"]
+        idle = ["sh", "-c", f"[ $(sinfo -h -N -t idle -o %N | sort -u | wc -l) = {len(NODES)} ]"]
         self._wait("the nodes", "slurmctld", idle)
 
     def _service(self, name: str, user: str, argv: list[str]) -> None:
@@ -254,8 +189,8 @@ class SlurmLab:
 
 
 def free_ports() -> int:
-    """The first of ten neighbouring ports of 127.0.0.1 that nobody uses; two labs may look at the same time."""
-    for first in random.sample(range(21000, 31000, 10), 100):
+    """The first of ten neighbouring ports of 127.0.0.1 that nobody uses; given once in this process."""
+    for first in UNTRIED_PORTS:
         if all(is_free(first + offset) for offset in range(10)):
             return first
     raise LabError("no ten neighbouring free ports were found between 21000 and 31000")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import urllib.request
 from collections.abc import Iterable
 
@@ -11,7 +10,9 @@ import pytest
 
 from examples.practice.cc_backend import DEFAULT_TOKEN
 
-from .installation import STATE_FOLDER, Installation, expected_times_and_end, times_and_end
+from .installation import STATE_FOLDER, Installation, expected_times_and_end, listed_cpus, times_and_end
+from .killed import Killed
+from .slurm_conf import CLUSTER
 from .slurm_jobs import (
     PCI_ADDRESSES,
     EndedJob,
@@ -23,15 +24,11 @@ from .slurm_jobs import (
     wait_until_ended,
     wait_until_running,
 )
-from .slurm_lab import CLUSTER, THREADS_PER_CORE, SlurmLab
+from .slurm_lab import SlurmLab
 
 pytestmark = pytest.mark.slurm
 
 LONG = Submission(script="sleep 600", name="long")
-DAEMON_AWAY = 3.0
-"""Seconds between a kill -9 and the next start."""
-SEEN = 2.0
-"""Seconds that a run must have beside a running daemon to count as seen by it."""
 
 
 def assert_reported_once(installation: Installation, ended: dict[int, EndedJob]) -> None:
@@ -41,50 +38,18 @@ def assert_reported_once(installation: Installation, ended: dict[int, EndedJob])
     assert reported == {job_id: expected_times_and_end(job) for job_id, job in ended.items()}
 
 
-def test_nothing_is_lost_or_doubled_by_kill_9_while_cc_backend_is_away(
-    lab: SlurmLab, installation: Installation
-) -> None:
-    """Killed with running jobs, then again amid the delivery of what had piled up."""
-    installation.start()
-    jobs = [submit_gpu_job(lab, seconds) for seconds in range(1, 9)]
-    installation.server.stop()
-    cc_backend_left = time.monotonic()
-    jobs += [submit_gpu_job(lab, seconds) for seconds in range(1, 13)]
-    time.sleep(4)
-    installation.kill()
-    killed = time.time()
-    jobs += [submit_gpu_job(lab, seconds) for seconds in (1, 1, 8, 8)]
-    time.sleep(DAEMON_AWAY)
-    installation.start()
-    started = time.time()
-    ended = wait_until_ended(lab, jobs)
-    time.sleep(max(0.0, cc_backend_left + 20 - time.monotonic()))
-    installation.server.start()
-    assert installation.backend.wait_for(lambda: len(installation.backend.rows) >= len(jobs) // 2, 45)
-    installation.kill()
-    installation.start()
-    installation.wait_for_stops(jobs, seconds=60)
-    assert_reported_once(installation, ended)
-    seen = [job for job in ended.values() if not hidden_by(job, killed - SEEN, started + SEEN)]
-    assert len(seen) >= len(jobs) // 2
-    for job in seen:
-        assert_complete(installation, job)
-
-
-def submit_gpu_job(lab: SlurmLab, seconds: int) -> int:
-    return submit(lab, Submission(("-n1", "--gres=gpu:1"), f"sleep {seconds}"))
-
-
-def hidden_by(job: EndedJob, begin: float, end: float) -> bool:
-    """Whether the whole run may have been within that time, in Unix seconds."""
-    return job.start_time is not None and job.start_time >= begin and job.end_time <= end
+def test_nothing_is_lost_or_doubled_by_kill_9_while_cc_backend_is_away(killed: Killed) -> None:
+    assert_reported_once(killed.installed, killed.ended)
+    assert len(killed.seen) >= len(killed.ended) // 2
+    for job_id in killed.seen:
+        assert_complete(killed.installed, killed.ended[job_id])
 
 
 def assert_complete(installation: Installation, job: EndedJob) -> None:
     """The row has the cores and GPUs that Slurm counted."""
     (resource,) = installation.only_row(job.job_id).start["resources"]
     assert resource["hostname"] == job.hosts[0]
-    assert len(resource["hwthreads"]) * THREADS_PER_CORE == job.num_cpus
+    assert listed_cpus(resource) == job.num_cpus
     accelerators = resource.get("accelerators", [])
     assert len(accelerators) == job.num_gpus, installation.said_about([job.job_id])
 
@@ -94,7 +59,7 @@ def test_stops_arrive_of_jobs_that_the_existing_adapter_had_reported(lab: SlurmL
     jobs = [submit(lab, LONG) for _ in range(20)]
     wait_until_running(lab, jobs)
     for job_id in jobs:
-        report_as_existing_adapter(installation, running_job(lab, job_id, LONG.name))
+        report_as_existing_adapter(installation, running_job(lab, job_id, LONG))
     installation.backend.commit()
     installation.touch_last_run()
     between, later = jobs[:5], jobs[5:]
@@ -177,19 +142,3 @@ def delete_state(lab: SlurmLab) -> None:
     assert files
     for file in files:
         file.unlink()
-
-
-def test_node_states_count_what_runs(lab: SlurmLab, installation: Installation) -> None:
-    """Of the whole cluster: 6 jobs of one core, that is two CPUs each, two of them with a GPU."""
-    jobs = [submit(lab, LONG) for _ in range(4)]
-    jobs += [submit(lab, LONG._replace(options=("-n1", "--gres=gpu:1"))) for _ in range(2)]
-    wait_until_running(lab, jobs)
-    installation.start()
-    wanted = {"cpusAllocated": 12, "gpusAllocated": 2, "jobsRunning": 6, "memoryAllocated": 1200}
-    installation.backend.wait_for(lambda: allocated(installation, wanted) == wanted, 20)
-    assert allocated(installation, wanted) == wanted
-
-
-def allocated(installation: Installation, names: Iterable[str]) -> dict[str, int]:
-    reports = [report.payload for report in installation.backend.node_states.values()]
-    return {name: sum(report[name] for report in reports) for name in names}

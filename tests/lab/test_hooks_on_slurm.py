@@ -11,8 +11,9 @@ import pytest
 
 from .installation import Installation
 from .namespaces import wait_for
+from .slurm_conf import SHIPPED_FILE
 from .slurm_jobs import Submission, submit, wait_until_ended
-from .slurm_lab import SHIPPED_FILE, SlurmLab
+from .slurm_lab import SlurmLab
 
 pytestmark = pytest.mark.slurm
 

@@ -2,47 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os.path
 
 import pytest
 
-from .campaign import CASES, SHORT_JOBS, Campaign
-from .installation import expected_times_and_end, times_and_end
-from .slurm_jobs import PCI_ADDRESSES, RunningJob
-from .slurm_lab import CLUSTER, NODES, THREADS_PER_CORE
+from .campaign import Campaign
+from .expectations import WHAT_IT_HOLDS, as_text, choose, expected_holdings, reported_holdings
+from .installation import expected_times_and_end, listed_cpus, times_and_end
+from .kinds import BRIEF, CASES, UNREPORTED
+from .slurm_conf import CLUSTER
+from .slurm_jobs import PCI_ADDRESSES
 
 pytestmark = pytest.mark.slurm
 
-WHAT_IT_HOLDS = ("resources", "numNodes", "numHwthreads", "numAcc")
 WHOSE_IT_IS = ("cluster", "partition", "project", "user", "arrayJobId")
-
-
-def expected_holdings(job: RunningJob) -> dict[str, Any]:
-    """The fields of WHAT_IT_HOLDS, hosts in their order."""
-    return {
-        "resources": [
-            {
-                "hostname": host,
-                "hwthreads": list(held.cores),
-                "accelerators": [PCI_ADDRESSES[gpu] for gpu in held.gpus],
-            }
-            for host, held in sorted(job.held.items())
-        ],
-        "numNodes": job.num_nodes,
-        "numHwthreads": job.num_cpus,
-        "numAcc": sum(len(held.gpus) for held in job.held.values()),
-    }
-
-
-def reported_holdings(start: dict[str, Any]) -> dict[str, Any]:
-    """The same of a start request; what is empty may be left out there."""
-    resources = sorted(start["resources"], key=lambda resource: str(resource["hostname"]))
-    full = [{"hwthreads": [], "accelerators": [], **resource} for resource in resources]
-    return {"numAcc": 0, **start, "resources": full}
-
-
-def choose(fields: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: fields.get(name) for name in names}
+SCRIPT_LIMIT = 2**20
+"""Bytes: the default of jobScriptMaxBytes."""
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -64,9 +39,11 @@ def test_hosts_cores_and_gpus_are_those_that_slurm_shows(campaign: Campaign, cas
 def test_times_and_state_are_those_of_accounting(campaign: Campaign, case: str) -> None:
     for job_id in campaign.jobs[case]:
         row = campaign.installed.only_row(job_id)
-        expected = expected_times_and_end(campaign.ended[job_id])
+        job = campaign.ended[job_id]
+        # Not the start of accounting: for a job that was resized it is the time of that.
+        expected = (campaign.running[job_id].start_time, job.end_time, job.state.lower())
         assert times_and_end(row) == expected, campaign.installed.said_about([job_id])
-        assert row.state == CASES[case].state
+        assert (row.state, row.stops) == (CASES[case].state, 1)
         assert row.start["walltime"] == CASES[case].job.minutes * 60
 
 
@@ -82,37 +59,72 @@ def test_user_account_partition_and_array_are_right(campaign: Campaign, case: st
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_name_script_and_text_of_slurm_come_along(campaign: Campaign, case: str) -> None:
-    submission = CASES[case].job
+def test_name_and_text_of_slurm_come_along(campaign: Campaign, case: str) -> None:
     for job_id in campaign.jobs[case]:
-        row = campaign.installed.only_row(job_id)
-        metadata = row.start["metaData"]
-        assert metadata["jobName"] == submission.name
-        assert metadata["jobScript"] == submission.whole_script
+        job = campaign.running[job_id]
+        metadata = campaign.installed.only_row(job_id).start["metaData"]
+        assert metadata["jobName"] == as_text(CASES[case].job.name)
         assert metadata["slurmInfo"].startswith(f"JobId={job_id} ")
         assert metadata["slurmInfo"].count("\n   JobState=") == 1
-        assert metadata["submitTime"] == str(campaign.ended[job_id].submit_time)
+        assert metadata["submitTime"] == str(job.submit_time)
+        expected = ("None", "None") if job.het_job_id is None else (str(job.het_job_id), str(job.het_job_offset))
+        assert (str(metadata.get("hetJobId")), str(metadata.get("hetJobOffset"))) == expected
 
 
-def test_a_job_cancelled_while_pending_is_never_reported(campaign: Campaign) -> None:
-    assert campaign.ended[campaign.never_ran].state == "CANCELLED"
-    assert campaign.never_ran not in campaign.installed.started()
+@pytest.mark.parametrize("case", CASES)
+def test_the_script_comes_along(campaign: Campaign, case: str) -> None:
+    script = as_text(CASES[case].job.whole_script)
+    for job_id in campaign.jobs[case]:
+        reported = campaign.installed.only_row(job_id).start["metaData"].get("jobScript", "")
+        if len(script) <= SCRIPT_LIMIT:
+            assert reported == script
+        else:
+            kept = len(os.path.commonprefix([reported, script]))
+            assert SCRIPT_LIMIT - 1024 <= kept <= SCRIPT_LIMIT
+            assert "cut" in reported[kept:]
+            assert str(len(script)) in reported[kept:]
+
+
+@pytest.mark.parametrize("kind", UNREPORTED)
+def test_some_jobs_are_never_reported(campaign: Campaign, kind: str) -> None:
+    job_id = campaign.unreported[kind]
+    assert campaign.ended[job_id].state == UNREPORTED[kind].state
+    told = [request.path for request in campaign.installed.backend.log if request.job == (CLUSTER, job_id)]
+    assert told == []
 
 
 def test_gpu_jobs_of_one_second_have_all_they_held(campaign: Campaign) -> None:
     """No test can look at so short a job while it runs, but accounting knows how much it held, and where."""
-    assert len(campaign.short) == SHORT_JOBS
-    for job_id in campaign.short:
-        row = campaign.installed.only_row(job_id)
-        job = campaign.ended[job_id]
-        (resource,) = row.start["resources"]
-        assert resource["hostname"] == job.hosts[0]
-        assert len(set(resource["hwthreads"])) * THREADS_PER_CORE == job.num_cpus
-        accelerators = resource.get("accelerators", [])
-        assert len(accelerators) == job.num_gpus == 1, campaign.installed.said_about([job_id])
-        assert accelerators[0] in PCI_ADDRESSES
-        assert times_and_end(row) == expected_times_and_end(job)
+    assert len(campaign.brief["one second"]) == BRIEF["one second"].times
+    for job_id in campaign.brief["one second"]:
+        assert_as_accounted(campaign, job_id)
+        assert gpus_of(campaign, job_id), campaign.installed.said_about([job_id])
 
 
-def test_the_state_of_every_node_is_reported(campaign: Campaign) -> None:
-    assert set(campaign.installed.backend.node_states) == {(CLUSTER, node) for node in NODES}
+def test_gpu_jobs_that_take_no_time_have_their_cores_and_say_what_is_missing(campaign: Campaign) -> None:
+    """Slurm forgets a job's GPUs when it ends, which here is some milliseconds after the hook was called."""
+    assert len(campaign.brief["no time"]) == BRIEF["no time"].times
+    for job_id in campaign.brief["no time"]:
+        assert_as_accounted(campaign, job_id)
+        metadata = campaign.installed.only_row(job_id).start["metaData"]
+        assert metadata.get("incomplete") == (None if gpus_of(campaign, job_id) else "gpus")
+
+
+def assert_as_accounted(campaign: Campaign, job_id: int) -> None:
+    """Node, counts, times and end of a small job with one GPU."""
+    row = campaign.installed.only_row(job_id)
+    job = campaign.ended[job_id]
+    (resource,) = row.start["resources"]
+    assert resource["hostname"] == job.hosts[0]
+    assert listed_cpus(resource) == job.num_cpus
+    assert row.start["numAcc"] == job.num_gpus == 1
+    assert times_and_end(row) == expected_times_and_end(job)
+
+
+def gpus_of(campaign: Campaign, job_id: int) -> list[str]:
+    """The PCI addresses that were reported of a job with one GPU."""
+    (resource,) = campaign.installed.only_row(job_id).start["resources"]
+    accelerators: list[str] = resource.get("accelerators", [])
+    assert len(accelerators) <= 1
+    assert set(accelerators) <= set(PCI_ADDRESSES)
+    return accelerators

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from .slurm_jobs import Held, hostnames, numbers, parse_held
-from .slurm_lab import CORES_PER_SOCKET
 
 pytestmark = pytest.mark.slurm
 
@@ -16,21 +15,13 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 RECORDED = ["gpu-typed-2nodes", "gpu-sparse", "one-core", "two-nodes-even", "exclusive-node", "cpus3-smt"]
 
 
-@pytest.mark.parametrize("version", ["22.05.8", "24.11.5"])
+@pytest.mark.parametrize("version", ["22.05.8", "24.11.5", "26.05.5"])
 @pytest.mark.parametrize("case", RECORDED)
 def test_held_cores_and_gpus_of_recorded_jobs(version: str, case: str) -> None:
     folder = FIXTURES / f"slurm-{version}" / "jobs" / case
     (job,) = json.loads((folder / "truth.json").read_text(encoding="utf-8"))["jobs"]
     expected = {
-        host: Held(
-            tuple(
-                int(socket) * CORES_PER_SOCKET + core
-                for socket, cores in sorted(held["cores_by_socket"].items())
-                for core in cores
-            ),
-            tuple(held["gpu_indices"]),
-        )
-        for host, held in job["hosts"].items()
+        host: Held(tuple(held["hw_threads"]), tuple(held["gpu_indices"])) for host, held in job["hosts"].items()
     }
     assert parse_held((folder / "running.scontrol.txt").read_text(encoding="utf-8")) == expected
 

@@ -17,6 +17,7 @@ from examples.practice.slurm.command import COMMANDS, FOLDER_VARIABLE
 from examples.practice.slurm.hostlist import expand_hosts
 from examples.practice.slurm.model import (
     ENDINGS,
+    OPT_OUT,
     PARTITIONS,
     PENDING,
     JobRequest,
@@ -169,6 +170,7 @@ def _true_run(record: Record) -> TrueRun:
         partition=record.partition,
         array_job_id=record.array_job_id or None,
         array_task_id=record.array_task_id,
+        opted_out=OPT_OUT in record.admin_comment,
     )
 
 

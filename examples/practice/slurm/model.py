@@ -130,6 +130,9 @@ ENDINGS = {
 PENDING, CONFIGURING, RUNNING, COMPLETING, ENDED = "PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "ENDED"
 """The phases of a record. ENDED has its own word in `end_state`."""
 
+OPT_OUT = "disable_cc_submission"
+"""In its administrator's comment: cc-backend is not to know the job."""
+
 REQUEUED = "REQUEUED"
 """The end_state of a run whose job waits again."""
 
@@ -221,6 +224,8 @@ class TrueRun(NamedTuple):
     partition: str
     array_job_id: int | None
     array_task_id: int | None
+    opted_out: bool = False
+    """It is not to be reported at all."""
 
 
 def shares(record: Record) -> tuple[HostShare, ...]:

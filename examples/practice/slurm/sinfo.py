@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -25,7 +26,9 @@ OPTIONS = (
     Option("Format", "O", VALUE),
     Option("version", "V"),
 )
-DEFAULT_WIDTH = 20
+DEFAULT_WIDTH = "20"
+WIDTH = re.compile(r"(\.?)(\d*)(.*)", re.DOTALL)
+"""A dot for right-justified, the width, and what is printed behind the cell."""
 SUMMARY = "{:<9} {:>5} {:>10} {:>6} {:>6} {}\n"
 COMPACT = {
     "idle": "idle",
@@ -48,6 +51,22 @@ class Line(NamedTuple):
 class Column(NamedTuple):
     title: str
     text: Callable[[Line], str]
+
+
+class Cell(NamedTuple):
+    """A column as -O asks for it."""
+
+    column: Column
+    width: int
+    """A text that is longer is cut; 0 is as wide as the text."""
+    right: bool
+    end: str
+    """Printed behind it."""
+
+    def show(self, text: str) -> str:
+        if self.width:
+            text = text[: self.width]
+        return (text.rjust(self.width) if self.right else text.ljust(self.width)) + self.end
 
 
 def main(call: Call) -> int:
@@ -123,27 +142,29 @@ COLUMNS = {
 }
 
 
-def _parse_format(call: Call, text: str) -> list[tuple[Column, int]]:
-    """Columns and widths of -O. A column that nobody knows is complained about and left out."""
-    columns = []
+def _parse_format(call: Call, text: str) -> list[Cell]:
+    """The cells of -O. A column that nobody knows is complained about; only what stands behind it is printed."""
+    cells = []
     for word in text.split(","):
-        name, _, width = word.partition(":")
+        name, colon, rest = word.partition(":")
+        dot, width, end = WIDTH.findall(rest if colon else DEFAULT_WIDTH)[0]
         column = COLUMNS.get(name.lower())
-        if column is None or (width and not width.isdigit()):
-            call.complain(f"sinfo: error: Invalid job format specification: {word}")
+        if column is None:
+            call.complain(f"sinfo: error: Invalid job format specification: {name}")
+            cells.append(Cell(Column("", lambda line: ""), 0, right=False, end=end))
         else:
-            columns.append((column, int(width or DEFAULT_WIDTH)))
-    return columns
+            cells.append(Cell(column, int(width or 0), bool(dot), end))
+    return cells
 
 
-def _print_nodes(call: Call, columns: Sequence[tuple[Column, int]], *, header: bool) -> int:
+def _print_nodes(call: Call, cells: Sequence[Cell], *, header: bool) -> int:
     settings = call.settings()
     if header:
-        call.out.write("".join(f"{column.title[:width]:<{width}}" for column, width in columns) + "\n")
+        call.out.write("".join(cell.show(cell.column.title) for cell in cells) + "\n")
     for node in call.store.nodes():
         for partition in _partition_names():
             line = Line(node, partition, settings)
-            call.out.write("".join(f"{column.text(line)[:width]:<{width}}" for column, width in columns) + "\n")
+            call.out.write("".join(cell.show(cell.column.text(line)) for cell in cells) + "\n")
     return 0
 
 

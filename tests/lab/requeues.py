@@ -1,0 +1,83 @@
+"""Jobs that Slurm takes from their nodes and runs again, or not: what Slurm knows of each of their runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from .namespaces import wait_for
+from .slurm_conf import FRAGILE_NODE
+from .slurm_jobs import (
+    EndedJob,
+    RunningJob,
+    Submission,
+    running_job,
+    runs_of,
+    submit,
+    wait_until_ended,
+    wait_until_running,
+)
+
+if TYPE_CHECKING:
+    from .installation import Installation
+    from .slurm_lab import SlurmLab
+
+
+class Kind(NamedTuple):
+    """How the first run of a job ends, in cc-backend's word, and whether the job runs again."""
+
+    job: Submission
+    state: str
+    runs_again: bool = True
+
+
+KINDS = {
+    "by an administrator": Kind(Submission(("-N2", "-n4", "--gres=gpu:1"), "sleep 20"), "cancelled"),
+    "by preemption": Kind(Submission(("-N1", "--exclusive", "--partition=low", "--requeue"), "sleep 20"), "preempted"),
+    "by node failure": Kind(Submission(("-n1", "--partition=fragile", "--requeue"), "sleep 20"), "node_fail"),
+    "not, after node failure": Kind(
+        Submission(("-n1", "--partition=fragile", "--no-requeue"), "sleep 20"), "node_fail", runs_again=False
+    ),
+}
+PREEMPTING = Submission(("-N1", "--exclusive", "--partition=high"), "sleep 3")
+
+
+class Requeued(NamedTuple):
+    """A job of KINDS: what it held in its first run, and all its runs as accounting knows them, the oldest first."""
+
+    job_id: int
+    held: RunningJob
+    runs: list[EndedJob]
+
+
+def run_requeues(installed: Installation) -> dict[str, Requeued]:
+    """Runs all kinds at the same time, from their start until none of them runs again; about a minute."""
+    lab = installed.lab
+    jobs = {name: submit(lab, kind.job) for name, kind in KINDS.items()}
+    wait_until_running(lab, jobs.values())
+    held = {name: running_job(lab, job_id, KINDS[name].job) for name, job_id in jobs.items()}
+    installed.wait_for_starts(jobs.values(), seconds=20)
+    end_first_runs(lab, jobs["by an administrator"])
+    wait_for("the ends of the first runs", lambda: all(runs_of(lab, job_id) for job_id in jobs.values()), seconds=30)
+    again = [jobs[name] for name, kind in KINDS.items() if kind.runs_again]
+    run_again(lab, again)
+    wait_until_ended(lab, jobs.values())
+    return {name: Requeued(job_id, held[name], runs_of(lab, job_id)) for name, job_id in jobs.items()}
+
+
+def end_first_runs(lab: SlurmLab, to_be_requeued: int) -> None:
+    lab.output("scontrol", "requeue", str(to_be_requeued))
+    submit(lab, PREEMPTING)
+    lab.output("scontrol", "update", f"NodeName={FRAGILE_NODE}", "State=DOWN", "Reason=lab")
+
+
+def run_again(lab: SlurmLab, job_ids: list[int]) -> None:
+    """By itself Slurm would wait two minutes."""
+    lab.output("scontrol", "update", f"NodeName={FRAGILE_NODE}", "State=RESUME")
+    wait_for("the requeued jobs to wait", lambda: set(job_ids) <= pending_ids(lab), seconds=30, every=0.2)
+    for job_id in job_ids:
+        lab.output("scontrol", "update", f"JobId={job_id}", "StartTime=now")
+    wait_until_running(lab, job_ids)
+
+
+def pending_ids(lab: SlurmLab) -> set[int]:
+    return set(map(int, lab.output("squeue", "-h", "-a", "-t", "PD", "-o", "%A").split()))

@@ -1,0 +1,109 @@
+"""The questions to Slurm: which format they use, and what is asked besides where a format lacks a fact."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cc_slurm_adapter.errors import SlurmError
+from cc_slurm_adapter.job import Run, Sharing
+from cc_slurm_adapter.slurm import client as client_module
+from cc_slurm_adapter.slurm.client import SlurmClient
+from cc_slurm_adapter.slurm.commands import Commands
+from tests.fake_programs import FakePrograms
+from tests.fixture_files import FIXTURES, sinfo_row
+
+JOBS = FIXTURES / "slurm-26.05.5" / "jobs"
+OFFERS_OLD = "[ $1 = --json=list ] && { echo data_parser/v0.0.40; exit; }"
+OFFERS_NEW = "[ $1 = --json=list ] && { echo data_parser/v0.0.44; exit; }"
+OFFERS_NEWEST = "[ $1 = --json=list ] && { echo data_parser/v0.0.45; exit; }"
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePrograms:
+    made = FakePrograms(tmp_path / "bin")
+    monkeypatch.setenv("PATH", f"{made.folder}:/usr/bin:/bin")
+    rows = "".join(f"{sinfo_row(NodeList=f'node0{number}')}\n" for number in range(1, 5))
+    (tmp_path / "sinfo").write_text(rows)
+    made.make("sinfo", f"cat {tmp_path}/sinfo")
+    return made
+
+
+@pytest.fixture
+def client(tmp_path: Path, programs: FakePrograms) -> Iterator[SlurmClient]:
+    commands = Commands()
+    yield SlurmClient(commands, "lab", str(tmp_path), 1 << 20)
+    commands.close()
+
+
+def running(case: str) -> Path:
+    return JOBS / case / "running.squeue.json"
+
+
+def read_one(client: SlurmClient, path: Path) -> Run:
+    (job_id,) = (job["job_id"] for job in json.loads(path.read_text())["jobs"])
+    (details,) = client.read_details([job_id])
+    (run,) = details.runs
+    return run
+
+
+@pytest.mark.parametrize(
+    ("word", "sharing"),
+    [("NODE", Sharing.WHOLE_NODE), ("USER", Sharing.ONE_USER), ("MCS", Sharing.ANY_USER), ("NO", Sharing.ANY_USER)],
+)
+def test_who_shares_a_whole_node_is_asked_where_the_format_does_not_say(
+    client: SlurmClient, programs: FakePrograms, word: str, sharing: Sharing
+) -> None:
+    path = running("exclusive-node")
+    job_id = json.loads(path.read_text())["jobs"][0]["job_id"]
+    programs.make("squeue", f"{OFFERS_NEWEST}\nprintf '%-20s%-20s\\n' {job_id} {word}")
+    programs.make("scontrol", f"cat {path}")
+    assert read_one(client, path).sharing is sharing
+
+
+def test_an_upgrade_of_slurm_is_noticed_by_the_failure_of_the_old_format(
+    client: SlurmClient, programs: FakePrograms, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    path = running("one-core")
+    programs.make("squeue", OFFERS_OLD)
+    programs.make("scontrol", f"[ $4 = --json=v0.0.40 ] && exec cat {path}; exit 1")
+    read_one(client, path)
+    programs.make("squeue", OFFERS_NEW)
+    programs.make("scontrol", f"[ $4 = --json=v0.0.44 ] && exec cat {path}; exit 1")
+    with pytest.raises(SlurmError):
+        read_one(client, path)
+    read_one(client, path)
+    asked = [line for line in caplog.messages if line.startswith("asking Slurm with")]
+    assert asked == ["asking Slurm with --json=v0.0.40", "asking Slurm with --json=v0.0.44"]
+
+
+def test_an_upgrade_of_slurm_is_noticed_although_the_old_format_still_works(
+    client: SlurmClient, programs: FakePrograms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = running("one-core")
+    programs.make("squeue", OFFERS_NEW)
+    programs.make("scontrol", f"echo $4 >> {programs.folder}/asked; cat {path}")
+    read_one(client, path)
+    programs.make("squeue", OFFERS_OLD)
+    read_one(client, path)
+    monkeypatch.setattr(client_module, "FORMAT_SECONDS", 0.0)
+    client._format_until = 0.0  # the time is over
+    read_one(client, path)
+    asked = (programs.folder / "asked").read_text().split()
+    assert asked == ["--json=v0.0.44", "--json=v0.0.44", "--json=v0.0.40"]
+
+
+def test_only_slurmctld_itself_can_say_that_a_job_is_forgotten(client: SlurmClient, programs: FakePrograms) -> None:
+    for version in ("22.05.8", "24.11.5", "26.05.5"):
+        errors = FIXTURES / f"slurm-{version}" / "errors"
+        programs.replay("scontrol", errors, "unknown-id.scontrol")
+        assert client.is_forgotten(999999)
+        programs.replay("scontrol", errors, "slurmctld-down.scontrol")
+        with pytest.raises(SlurmError):
+            client.is_forgotten(999999)
+    programs.make("scontrol", "echo JobId=7 JobName=x")
+    assert not client.is_forgotten(7)

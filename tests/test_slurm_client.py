@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,20 +22,12 @@ OFFERS_NEWEST = "[ $1 = --json=list ] && { echo data_parser/v0.0.45; exit; }"
 
 
 @pytest.fixture
-def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePrograms:
-    made = FakePrograms(tmp_path / "bin")
-    monkeypatch.setenv("PATH", f"{made.folder}:/usr/bin:/bin")
+def client(tmp_path: Path, commands: Commands, programs: FakePrograms) -> SlurmClient:
+    """On a cluster of four nodes."""
     rows = "".join(f"{sinfo_row(NodeList=f'node0{number}')}\n" for number in range(1, 5))
     (tmp_path / "sinfo").write_text(rows)
-    made.make("sinfo", f"cat {tmp_path}/sinfo")
-    return made
-
-
-@pytest.fixture
-def client(tmp_path: Path, programs: FakePrograms) -> Iterator[SlurmClient]:
-    commands = Commands()
-    yield SlurmClient(commands, "lab", str(tmp_path), 1 << 20)
-    commands.close()
+    programs.make("sinfo", f"cat {tmp_path}/sinfo")
+    return SlurmClient(commands, "lab", str(tmp_path), 1 << 20)
 
 
 def running(case: str) -> Path:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,20 +21,6 @@ from cc_slurm_adapter.slurm.json_values import Json
 from cc_slurm_adapter.slurm.versions import PLAIN, find_format
 from tests.fake_programs import FakePrograms
 from tests.fixture_files import FIXTURES, sinfo_row, split_document
-
-
-@pytest.fixture
-def commands() -> Iterator[Commands]:
-    made = Commands()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePrograms:
-    made = FakePrograms(tmp_path / "bin")
-    monkeypatch.setenv("PATH", f"{made.folder}:{os.environ['PATH']}")
-    return made
 
 
 def test_output_errors_and_exit_code_are_kept(commands: Commands, programs: FakePrograms) -> None:

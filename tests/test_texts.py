@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import tracemalloc
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,20 +17,6 @@ from tests.fake_programs import FakePrograms
 from tests.fakes import make_run
 
 LIMIT = 1024 * 1024
-
-
-@pytest.fixture
-def commands() -> Iterator[Commands]:
-    made = Commands()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePrograms:
-    made = FakePrograms(tmp_path / "bin")
-    monkeypatch.setenv("PATH", f"{made.folder}:{os.environ['PATH']}")
-    return made
 
 
 SCONTROL = """\

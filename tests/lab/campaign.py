@@ -49,9 +49,8 @@ def run_campaign(installed: Installation) -> Campaign:
         unreported = {name: submit(lab, kind.job) for name, kind in UNREPORTED.items()}
         for name, job_id in unreported.items():
             do(lab, UNREPORTED[name].while_held, job_id)
-        submitting = threads.submit(submit_brief, lab)
         watch.until_all_ran(seconds=75)
-        brief = submitting.result()
+        brief = {name: [submit(lab, jobs.job) for _ in range(jobs.times)] for name, jobs in BRIEF.items()}
         reported = [*chain(*brief.values()), *watch.running]
         ended = wait_until_ended(lab, [*unreported.values(), *reported], seconds=120)
         requeued = requeues.result()
@@ -60,10 +59,6 @@ def run_campaign(installed: Installation) -> Campaign:
     installed.kill()
     clear_queue(lab)
     return Campaign(watch.jobs, unreported, brief, watch.running, ended, requeued, installed)
-
-
-def submit_brief(lab: SlurmLab) -> dict[str, list[int]]:
-    return {name: [submit(lab, brief.job) for _ in range(brief.times)] for name, brief in BRIEF.items()}
 
 
 def do(lab: SlurmLab, commands: Iterable[str], job_id: int) -> None:

@@ -69,6 +69,8 @@ class Decision:
     stage: Stage | None = None
     """What it becomes; None: nothing new."""
     start_owed: bool = False
+    left_out: bool = False
+    """Its start would be owed, but it is not to be told."""
     stop_owed: bool = False
     replaces: tuple[RunKey, ...] = ()
     """Runs that were seen while their nodes were made ready, with a start time that has moved since."""
@@ -99,7 +101,7 @@ def _begin(run: Run, same_job: Collection[KnownRun], *, is_new: bool, left_out: 
     if run.phase is Phase.CONFIGURING:
         return Decision(run, Stage.SEEN if is_new else None, replaces=replaces)
     if left_out:
-        return Decision(run, Stage.DONE if run.end else Stage.IGNORED, replaces=replaces)
+        return Decision(run, Stage.DONE if run.end else Stage.IGNORED, left_out=True, replaces=replaces)
     whole = complete_from_seen(run, same_job)
     stage = Stage.DONE if run.end else Stage.LIVE
     return Decision(whole, stage, start_owed=True, stop_owed=run.end is not None, replaces=replaces)

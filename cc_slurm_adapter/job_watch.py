@@ -6,19 +6,21 @@ is concluded from the failure.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from cc_slurm_adapter.errors import CommandCancelled, SlurmError
 from cc_slurm_adapter.ignore_rules import IgnoreRules
-from cc_slurm_adapter.job import End, EndState, Missing, NodeState, Run, RunKey, Sighting
+from cc_slurm_adapter.job import End, EndState, NodeState, Run, RunKey, Sighting
 from cc_slurm_adapter.job_diff import NEAR, Comparison, Decision, compare, decide, nearest_end, with_ends
-from cc_slurm_adapter.open_runs import OpenRuns
-from cc_slurm_adapter.outbox import Changes, KnownRun, Message, Outbox, Stage
+from cc_slurm_adapter.ledger import Ledger
+from cc_slurm_adapter.outbox import Changes, KnownRun, Outbox, Stage
 from cc_slurm_adapter.progress import Progress
-from cc_slurm_adapter.sinks import Kind, RunningRow, Sink
+from cc_slurm_adapter.sinks import RunningRow, Sink
 from cc_slurm_adapter.slurm.accounting import AccountedEnd
 from cc_slurm_adapter.slurm.client import Details
 from cc_slurm_adapter.status import Status
@@ -26,7 +28,9 @@ from cc_slurm_adapter.status import Status
 log = logging.getLogger(__name__)
 
 SLICE = 25
-"""Runs that are taken at once with their texts: each may have a script of a megabyte."""
+"""Runs whose texts are asked for at once."""
+COMMIT_BYTES = 2 * 1024 * 1024
+"""So many bytes of messages are written before more texts are read: each may have a script of a megabyte."""
 WINDOW = 3600
 """Seconds of accounting in one question."""
 OVERLAP = 600
@@ -42,7 +46,7 @@ class Slurm(Protocol):
 
     def list_jobs(self) -> list[Sighting]: ...
     def read_details(self, job_ids: Iterable[int]) -> Iterator[Details]: ...
-    def add_texts(self, runs: list[Run]) -> list[Run]: ...
+    def add_texts(self, runs: list[Run]) -> Generator[Run, None, None]: ...
     def ended_between(self, since: int, until: int) -> list[AccountedEnd]: ...
     def ends_of(self, job_ids: Iterable[int], since: int, until: int) -> list[AccountedEnd]: ...
     def read_accounted(self, job_ids: Iterable[int], since: int, until: int) -> Iterator[Details]: ...
@@ -72,18 +76,20 @@ class JobWatch:
     ) -> None:
         self._slurm = slurm
         self._outbox = outbox
-        self._sinks = sinks
         self._status = status
         self._settings = settings
         self._cluster = settings.cluster
-        self._open = OpenRuns(outbox.open_runs(settings.cluster))
+        self._ledger = Ledger(settings.cluster, outbox, sinks, status, settings.on_owed)
+        self._open = self._ledger.open
         self._broken: set[int] = set()
+        """Jobs of which some run could not be understood: said once."""
+        self._skipped: set[RunKey] = set()
+        """Runs of them that polls do not read again."""
         self._vanished: list[RunKey] = []
         """Open runs that the last listing did not have: accounting is asked for them."""
         self._unresolved: set[RunKey] = set()
-        self._late = 0
-        """Incomplete runs since the last catch-up was over."""
         self._next_audit = 0.0
+        self._nodes: list[NodeState] = []
 
     @property
     def open_runs(self) -> int:
@@ -92,20 +98,33 @@ class JobWatch:
 
     def poll(self) -> Iterator[None]:
         """Compare all of slurmctld's jobs with what is known; yields between its questions. Raises SlurmError."""
+        nodes_trouble = self._ask_for_nodes()
         found = compare(self._slurm.list_jobs(), self._open, self._cluster)
         self._end(found.ended)
         for details in self._details(self._worth_reading(found)):
             self._take_details(details, details.runs)
             yield
+        self._skipped |= {key for key in found.strangers if key.job_id in self._broken and key not in self._open}
         self._vanished = [key for key in found.vanished if key in self._open]
         if not self._settings.has_accounting:
             self._settle_without_accounting()
+        if nodes_trouble is not None:
+            raise nodes_trouble
+
+    def _ask_for_nodes(self) -> SlurmError | None:
+        """First, because the nodes' layouts number the cores; what fails here is raised when the jobs are served."""
+        try:
+            self._nodes = self._slurm.node_states()
+        except CommandCancelled:
+            raise
+        except SlurmError as error:
+            return error
+        return None
 
     def node_states(self) -> list[NodeState]:
-        """All nodes that are not ignored, each with the number of runs on it. Raises SlurmError."""
+        """All nodes that are not ignored, as the last poll saw them, each with the number of runs on it."""
         jobs = self._open.jobs_by_host()
-        rules = self._settings.ignore
-        nodes = [node for node in self._slurm.node_states() if not rules.ignores_host(node.hostname)]
+        nodes = [node for node in self._nodes if not self._settings.ignore.ignores_host(node.hostname)]
         return [replace(node, jobs_running=jobs[node.hostname]) for node in nodes]
 
     def look_at(self, job_ids: Iterable[int]) -> set[int]:
@@ -134,7 +153,7 @@ class JobWatch:
         """
         now = int(self._settings.clock())
         if not self._settings.has_accounting:
-            self._commit(Changes(checkpoint=now))
+            self._ledger.commit(Changes(checkpoint=now))
             return
         self._ask_accounting_for([key for key in self._vanished if key in self._open])
         begin = max(since - self._overlap(now), now - self._settings.max_span)
@@ -144,11 +163,11 @@ class JobWatch:
             until = min(start + WINDOW, now)
             self._take_ended(self._slurm.ended_between(start, until), until)
             yield until
-        if self._late:
+        if self._ledger.late:
             log.warning(
-                "%d runs were seen too late and are reported incomplete, unless cc-backend has them", self._late
+                "%d runs were seen too late and are reported incomplete, unless cc-backend has them", self._ledger.late
             )
-            self._late = 0
+            self._ledger.late = 0
 
     def reconcile(self, rows: Iterable[RunningRow]) -> None:
         """Stop what cc-backend believes to be running and Slurm says is over. Raises SlurmError."""
@@ -162,7 +181,7 @@ class JobWatch:
         for key in stale:
             end = nearest_end(key, ends, self._open.of_job(key.job_id))
             if end is not None:
-                self._owe_stop(changes, key, end)
+                self._ledger.owe_stop(changes, key, end)
                 changes.runs[key] = KnownRun(key, Stage.DONE, "", None)
         log.warning(
             "cc-backend has %d running jobs that are not known to run: Slurm says of %d of them that they are over",
@@ -170,20 +189,21 @@ class JobWatch:
             len(changes.runs),
         )
         self._status.count("reconciled_stops", len(changes.runs))
-        self._commit(changes)
+        self._ledger.commit(changes)
 
     def forget_never_started(self, max_age: float) -> None:
         """Runs whose nodes were made ready for longer than this, without a start or an end, are given up."""
         oldest = self._settings.clock() - max_age
         old = [key for key, run in self._open.items() if run.stage is Stage.SEEN and key.start_time < oldest]
-        self._commit(Changes(dropped=old))
+        self._ledger.commit(Changes(dropped=old))
 
     def forget_broken(self) -> None:
         """Read jobs again that could not be understood."""
         self._broken.clear()
+        self._skipped.clear()
 
     def _worth_reading(self, found: Comparison) -> set[int]:
-        strangers = self._outbox.unknown(key for key in found.strangers if key.job_id not in self._broken)
+        strangers = self._outbox.unknown(key for key in found.strangers if key not in self._skipped)
         return found.to_read | {key.job_id for key in strangers}
 
     def _details(self, job_ids: set[int]) -> Iterator[Details]:
@@ -204,16 +224,20 @@ class JobWatch:
             log.error("job %d cannot be understood and is left out: %s", job_id, reason)
 
     def _take_runs(self, runs: list[Run]) -> None:
+        decisions = self._decide(runs)
         changes = Changes()
-        decisions = self._with_texts(self._decide(runs))
-        for decision in decisions:
-            try:
-                self._note(changes, decision)
-            except Exception:  # the one place that isolates a job
-                log.exception("%s", decision.run.key)
-                self._set_aside(decision.run.key.job_id, "an error of this program, see the log")
-        self._commit(changes)
-        self._late += sum(1 for each in decisions if each.start_owed and each.run.missing)
+        with contextlib.closing(self._slurm.add_texts([each.run for each in decisions if each.start_owed])) as whole:
+            for each in decisions:
+                decision = replace(each, run=next(whole)) if each.start_owed else each
+                try:
+                    self._note(changes, decision)
+                except Exception:  # the one place that isolates a job
+                    log.exception("%s", decision.run.key)
+                    self._set_aside(decision.run.key.job_id, "an error of this program, see the log")
+                if changes.size >= COMMIT_BYTES:
+                    self._ledger.commit(changes)
+                    changes = Changes()
+        self._ledger.commit(changes)
 
     def _decide(self, runs: list[Run]) -> list[Decision]:
         closed = [run.key for run in runs if run.key not in self._open]
@@ -228,30 +252,25 @@ class JobWatch:
             for run in runs
         ]
 
-    def _with_texts(self, decisions: list[Decision]) -> list[Decision]:
-        starting = [each.run for each in decisions if each.start_owed]
-        complete = {run.key: run for run in self._slurm.add_texts(starting)} if starting else {}
-        return [replace(each, run=complete.get(each.run.key, each.run)) for each in decisions]
-
     def _note(self, changes: Changes, decision: Decision) -> None:
         run = decision.run
         changes.dropped += decision.replaces
-        if decision.stage is Stage.IGNORED:
+        if decision.left_out:
             log.info("%s is left out: %s", run.key, self._settings.ignore.reason(run))
         if decision.start_owed:
-            self._owe_start(changes, run)
+            self._ledger.owe_start(changes, run)
         if decision.stop_owed and run.end:
-            self._owe_stop(changes, run.key, run.end)
+            self._ledger.owe_stop(changes, run.key, run.end)
         if decision.stage is not None:
-            changes.runs[run.key] = _known(run, decision.stage)
+            self._ledger.stands(changes, run, decision.stage)
 
     def _end(self, ends: Mapping[RunKey, End], checkpoint: int | None = None) -> None:
         changes = Changes(checkpoint=checkpoint)
         for key, end in ends.items():
             if self._open.stage(key) is Stage.LIVE:
-                self._owe_stop(changes, key, end)
+                self._ledger.owe_stop(changes, key, end)
             changes.runs[key] = self._open[key]._replace(stage=Stage.DONE, details=None)
-        self._commit(changes)
+        self._ledger.commit(changes)
 
     def _settle_without_accounting(self) -> None:
         """Runs that slurmctld no longer lists, at a site without slurmdbd: only slurmctld can say what became of them.
@@ -300,7 +319,7 @@ class JobWatch:
         begun = [run.key.start_time for job_id in jobs for run in self._open.of_job(job_id)]
         whole = self._slurm.ends_of(jobs, min([now - self._settings.max_span, *begun]), now)
         rests = doubtful - {each.key for each in whole}
-        self._commit(Changes(runs={key: KnownRun(key, Stage.DONE, "", None) for key in rests}))
+        self._ledger.commit(Changes(runs={key: KnownRun(key, Stage.DONE, "", None) for key in rests}))
         resized = {key.job_id for key in rests}
         return [each for each in ended if each.key not in rests] + [
             each for each in whole if each.key.job_id in resized
@@ -326,33 +345,8 @@ class JobWatch:
     def _unreported(self, keys: Iterable[RunKey]) -> set[RunKey]:
         return {key for key in keys if key in self._open or self._outbox.unknown([key])}
 
-    def _owe_start(self, changes: Changes, run: Run) -> None:
-        if run.missing:
-            self._status.count("incomplete_runs")
-            log.info("%s was seen too late: its %s cannot be had any more", run.key, _words(run.missing))
-        for sink in self._sinks:
-            changes.messages.append(Message(sink.name, run.key, Kind.START, sink.encode_start(run)))
-
-    def _owe_stop(self, changes: Changes, key: RunKey, end: End) -> None:
-        log.info("%s is over: %s", key, end.raw_state)
-        for sink in self._sinks:
-            changes.messages.append(Message(sink.name, key, Kind.STOP, sink.encode_stop(key, end)))
-
-    def _commit(self, changes: Changes) -> None:
-        if not changes:
-            return
-        self._outbox.commit(self._cluster, changes)
-        for key in changes.dropped:
-            self._open.drop(key)
-        for run in changes.runs.values():
-            self._open.put(run)
-        if changes.messages:
-            self._settings.on_owed()
-
     def _is_stale(self, key: RunKey, now: int) -> bool:
-        old = key.start_time < now - YOUNG
-        names = [sink.name for sink in self._sinks]
-        return old and key not in self._open and not self._outbox.has_message(names, key, Kind.STOP)
+        return key.start_time < now - YOUNG and key not in self._open and not self._ledger.owes_stop(key)
 
     def _overlap(self, now: int) -> int:
         """Seconds to read again: few at most times, many once an hour."""
@@ -360,13 +354,3 @@ class JobWatch:
             return OVERLAP
         self._next_audit = now + AUDIT_EVERY
         return AUDIT_OVERLAP
-
-
-def _known(run: Run, stage: Stage) -> KnownRun:
-    """A run as the outbox keeps it: its nodes while it holds them, all of it while its start may still move."""
-    hosts = ",".join(resource.hostname for resource in run.resources) if stage is not Stage.DONE else ""
-    return KnownRun(run.key, stage, hosts, run if stage is Stage.SEEN else None)
-
-
-def _words(missing: Iterable[Missing]) -> str:
-    return " and ".join(sorted(each.value for each in missing))

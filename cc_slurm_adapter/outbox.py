@@ -23,7 +23,14 @@ from typing import Any, NamedTuple
 
 from cc_slurm_adapter.errors import StateError
 from cc_slurm_adapter.job import Run, RunKey
-from cc_slurm_adapter.outbox_schema import DELETE_ITS_START, OWE_ITS_START, PUT_OFF_ITS_STOP, SCHEMA, SCHEMA_VERSION
+from cc_slurm_adapter.outbox_schema import (
+    DELETE_ITS_START,
+    MIGRATIONS,
+    OWE_ITS_START,
+    PUT_OFF_ITS_STOP,
+    SCHEMA,
+    SCHEMA_VERSION,
+)
 from cc_slurm_adapter.run_json import run_from_json, run_to_json
 from cc_slurm_adapter.sinks import Delivery, Kind
 
@@ -84,6 +91,11 @@ class Changes:
     messages: list[Message] = field(default_factory=list)
     checkpoint: int | None = None
     """Unix seconds up to which accounting has been read."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of its messages."""
+        return sum(len(each.payload) for each in self.messages)
 
     def __bool__(self) -> bool:
         return bool(self.runs or self.dropped or self.messages or self.checkpoint is not None)
@@ -295,6 +307,8 @@ class Outbox:
         version = database.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             database.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        elif version in MIGRATIONS:
+            database.executescript(f"BEGIN; {MIGRATIONS[version]} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
         elif version != SCHEMA_VERSION:
             raise StateError(
                 f"the state file {self._path} has the format {version}, this version knows {SCHEMA_VERSION}:"

@@ -1,6 +1,6 @@
 """The tables of the state file, and the longer questions to them."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE checkpoint (cluster TEXT PRIMARY KEY, seen_until INTEGER NOT NULL);
 CREATE TABLE run (
@@ -33,6 +33,11 @@ SELECT * FROM message AS m WHERE outcome IN ('owed', 'parked') AND NOT EXISTS (
             AND s.start_time = e.start_time AND s.kind = 'start' AND s.outcome = 'parked')
         END);
 """
+MIGRATIONS = {
+    # A run that never held nodes is done; one whose nodes are made ready is read from Slurm again, with its threads.
+    1: "UPDATE run SET stage = 'done' WHERE stage = 'ignored'; DELETE FROM run WHERE stage = 'seen';",
+}
+"""From an older format to the present one; what they change is found out again from Slurm."""
 DELETE_ITS_START = """
 DELETE FROM message WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = 'start' AND outcome = 'delivered'
 AND sink = (SELECT sink FROM message WHERE id = ?)

@@ -31,5 +31,5 @@ def run_from_json(text: str) -> Run:
     return Run(**plain)
 
 
-def _resource(hostname: str, cores: list[int], gpus: list[int], node_cores: int = 0, threads: int = 1) -> Resource:
+def _resource(hostname: str, cores: list[int], gpus: list[int], node_cores: int, threads: int) -> Resource:
     return Resource(hostname, tuple(cores), tuple(gpus), node_cores, threads)

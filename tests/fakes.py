@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 
 from cc_slurm_adapter.job import (
@@ -83,9 +83,11 @@ class FakeSlurm:
         runs = [run for job_id, run in self.jobs.items() if job_id in ids and job_id not in self.broken]
         yield Details(runs, {job_id: reason for job_id, reason in self.broken.items() if job_id in ids})
 
-    def add_texts(self, runs: list[Run]) -> list[Run]:
-        self._ask("add_texts")
-        return [replace(run, slurm_info=f"JobId={run.key.job_id}", job_script="#!/bin/sh") for run in runs]
+    def add_texts(self, runs: list[Run]) -> Generator[Run, None, None]:
+        if runs:
+            self._ask("add_texts")
+        for run in runs:
+            yield replace(run, slurm_info=f"JobId={run.key.job_id}", job_script="#!/bin/sh")
 
     def ended_between(self, since: int, until: int) -> list[AccountedEnd]:
         self._ask("ended_between")

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from cc_slurm_adapter import job_watch
 from cc_slurm_adapter.errors import CommandFailed
 from cc_slurm_adapter.ignore_rules import IgnoreRules
-from cc_slurm_adapter.job import End, EndState, Missing, Phase, Resource, RunKey
+from cc_slurm_adapter.job import End, EndState, Missing, NodeState, Phase, Resource, RunKey
 from cc_slurm_adapter.job_watch import OVERLAP, JobWatch, WatchSettings
-from cc_slurm_adapter.outbox import Outbox
+from cc_slurm_adapter.outbox import Changes, Outbox
 from cc_slurm_adapter.sinks import Kind, RunningRow
 from cc_slurm_adapter.sinks.cc_messages import StartMessages
 from cc_slurm_adapter.sinks.cc_rest import CcRest
@@ -329,6 +330,7 @@ def test_a_run_that_is_left_out_counts_on_its_node_until_it_ends(lab: Lab) -> No
     lab.poll()
     assert [node.jobs_running for node in lab.watch.node_states()] == [2]
     lab.restart()
+    lab.poll()
     assert [node.jobs_running for node in lab.watch.node_states()] == [2]
     lab.slurm.put(make_run(1, phase=Phase.ENDED, opted_out=True))
     lab.poll()
@@ -389,6 +391,61 @@ def test_a_clock_that_stepped_back_leaves_no_run_open(lab: Lab) -> None:
     lab.slurm.put(make_run(start=NOW - 100, phase=Phase.ENDED, end=End(EndState.COMPLETED, NOW - 3700, "COMPLETED")))
     lab.poll()
     assert stop_times(lab) == {run.key: ("completed", NOW - 100)}
+
+
+def test_a_run_is_read_although_an_earlier_one_of_its_job_could_not_be_understood(lab: Lab) -> None:
+    lab.slurm.put(make_run(7, start=NOW - 900))
+    lab.slurm.broken = {7: "jobs[7].nodes: no host list"}
+    lab.poll()
+    lab.slurm.broken = {}
+    later = lab.slurm.put(make_run(7, start=NOW - 100))
+    lab.poll()
+    assert lab.owed() == [(Kind.START, later.key)]
+
+
+def test_many_long_scripts_are_written_in_parts(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    for job_id in range(1, 9):
+        lab.slurm.put(make_run(job_id))
+    monkeypatch.setattr(job_watch, "COMMIT_BYTES", 500)
+    written: list[int] = []
+    commit = lab.outbox.commit
+
+    def watched(cluster: str, changes: Changes) -> None:
+        written.append(changes.size)
+        commit(cluster, changes)
+
+    monkeypatch.setattr(lab.outbox, "commit", watched)
+    lab.poll()
+    assert len(lab.owed()) == 8
+    assert len(written) > 2
+    assert max(written) < 1000
+
+
+def test_a_running_job_without_gpu_indices_was_not_seen_too_late(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    lab.slurm.put(make_run(missing=frozenset({Missing.GPUS})))
+    lab.poll()
+    lab.catch_up(NOW - 60)
+    assert "reported without its gpus" in caplog.text
+    assert "too late" not in caplog.text
+
+
+def test_what_is_left_out_is_said_also_when_it_is_over_already(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    lab.slurm.put(make_run(phase=Phase.ENDED, opted_out=True))
+    lab.poll()
+    assert "is left out: its AdminComment" in caplog.text
+
+
+def test_nodes_that_cannot_be_read_keep_no_job_waiting(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> list[NodeState]:
+        raise CommandFailed("sinfo: too much output")
+
+    run = lab.slurm.put(make_run())
+    monkeypatch.setattr(lab.slurm, "node_states", broken)
+    with pytest.raises(CommandFailed):
+        lab.poll()
+    assert lab.owed() == [(Kind.START, run.key)]
 
 
 def test_an_opt_out_while_the_nodes_are_made_ready_counts(lab: Lab) -> None:

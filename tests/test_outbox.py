@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -195,6 +196,21 @@ def test_a_state_file_of_another_format_is_refused(tmp_path: Path) -> None:
     database.close()
     with pytest.raises(StateError, match="format 99"):
         Outbox(str(path))
+
+
+def test_a_state_file_of_the_first_format_is_taken_over(tmp_path: Path) -> None:
+    path = str(tmp_path / "state.sqlite")
+    Outbox(path).close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
+        rows = [(1, "live", "node01"), (2, "ignored", ""), (3, "seen", "node02"), (4, "done", "")]
+        for job_id, stage, hosts in rows:
+            database.execute("INSERT INTO run VALUES ('lab', ?, 1000, ?, ?, NULL, 1000)", (job_id, stage, hosts))
+        database.execute("PRAGMA user_version = 1")
+    for _ in range(2):
+        outbox = Outbox(path)
+        assert [run.key.job_id for run in outbox.open_runs("lab")] == [1]
+        assert outbox.unknown([RunKey("lab", job_id, 1000) for job_id in (1, 2, 3, 4)]) == [RunKey("lab", 3, 1000)]
+        outbox.close()
 
 
 @pytest.mark.parametrize("damage", [b"no database at all " * 100, b"SQLite format 3\0" + b"\7" * 8000])

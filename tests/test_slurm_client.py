@@ -98,3 +98,42 @@ def test_only_slurmctld_itself_can_say_that_a_job_is_forgotten(client: SlurmClie
             client.is_forgotten(999999)
     programs.make("scontrol", "echo JobId=7 JobName=x")
     assert not client.is_forgotten(7)
+
+
+def recorded_accounting(case: str, version: str = "22.05.8") -> tuple[int, Path]:
+    path = FIXTURES / f"slurm-{version}" / "jobs" / case / "ended.sacct.json"
+    return json.loads(path.read_text())["jobs"][0]["job_id"], path
+
+
+@pytest.mark.parametrize(("uid", "name", "user"), [("1000", "alice", "alice"), ("65534", "", "65534")])
+def test_a_user_without_an_association_is_asked_for_in_text(
+    client: SlurmClient, programs: FakePrograms, tmp_path: Path, uid: str, name: str, user: str
+) -> None:
+    job_id, path = recorded_accounting("one-core")
+    document = json.loads(path.read_text())
+    document["jobs"][0]["user"] = None
+    (tmp_path / "sacct.json").write_text(json.dumps(document, indent=2))
+    programs.make("squeue", "echo \"squeue: option '--json' doesn't allow an argument\" >&2; exit 1")
+    programs.make("sacct", f"case $* in *--json*) cat {tmp_path}/sacct.json;; *) echo '{job_id}|{uid}|{name}';; esac")
+    (details,) = client.read_accounted([job_id], 0, 1)
+    assert [run.user for run in details.runs] == [user]
+    programs.make("sacct", f"case $* in *--json*) cat {tmp_path}/sacct.json;; esac")
+    (details,) = client.read_accounted([job_id], 0, 1)
+    assert (details.runs, list(details.broken)) == ([], [job_id])
+
+
+def test_the_last_task_of_an_array_is_asked_for_by_its_own_name(client: SlurmClient, programs: FakePrograms) -> None:
+    """Its id is the array's, by which Slurm would print all tasks."""
+    path = FIXTURES / "slurm-24.11.5" / "jobs" / "array-limit" / "running.squeue.v0.0.40.json"
+    last = next(
+        job["job_id"] for job in json.loads(path.read_text())["jobs"] if job["job_id"] == job["array_job_id"]["number"]
+    )
+    programs.make("scontrol", f"echo $3 >> {programs.folder}/asked; cat {path}")
+    programs.make("squeue", f"{OFFERS_OLD}\necho '{last}|7'")
+    list(client.read_details([last]))
+    list(client.read_details([last]))
+    programs.make("squeue", f"{OFFERS_OLD}\necho '{last}|8-99%2'")
+    list(client.read_details([last]))
+    programs.make("squeue", f"{OFFERS_OLD}\nexit 1")
+    list(client.read_details([last]))
+    assert (programs.folder / "asked").read_text().split() == [str(last), f"{last}_7", str(last)]

@@ -571,7 +571,6 @@ def test_an_ended_job_without_its_end_is_an_error() -> None:
         (("tres", "allocated", 0), 7, "tres.allocated[]"),
         (("tres", "allocated", 0, "type"), 7, "tres.allocated.type"),
         (("tres", "allocated", 0, "count"), "6", "tres.allocated.count"),
-        (("user",), None, "user"),
         (("user",), 1000, "user"),
         (("comment",), "", "comment"),
     ],
@@ -604,3 +603,13 @@ def test_gpus_in_accounting_are_counted_once(rows: list[tuple[str, int]], count:
     gres = [{"type": "gres", "name": name, "id": 1001, "count": number} for name, number in rows]
     job["tres"]["allocated"] = others + gres
     assert parse_accounted_run(job, "lab").num_gpus == count
+
+
+def test_a_count_of_bytes_among_the_resources_of_a_site_is_no_number_of_gpus() -> None:
+    job = copy.deepcopy(ACCOUNTED_39)
+    job["tres"]["allocated"].append({"type": "gres", "name": "localtmp", "id": 1002, "count": 10 * 2**30})
+    assert parse_accounted_run(job, "lab") == parse_accounted_run(ACCOUNTED_39, "lab")
+
+
+def test_a_record_without_exclusive_is_shared() -> None:
+    assert parse_accounted_run({**ACCOUNTED_39, "exclusive": ""}, "lab").sharing is Sharing.ANY_USER

@@ -31,6 +31,7 @@ SACCT = [*recordings("*.sacct*.json")]
         (["PENDING", "LAUNCH_FAILED"], (Phase.WAITING, None)),
         (["PENDING", "EXPEDITING"], (Phase.WAITING, None)),
         (["EXPEDITING"], (Phase.WAITING, None)),
+        (["RUNNING", "CONFIGURING", "EXPEDITING"], (Phase.CONFIGURING, None)),
         (["PENDING", "REVOKED"], (Phase.WAITING, None)),
         (["RUNNING", "SIGNALING"], (Phase.RUNNING, None)),
         (["RUNNING", "RECONFIG_FAIL"], (Phase.RUNNING, None)),

@@ -12,11 +12,17 @@ from hypothesis import strategies as st
 
 from cc_slurm_adapter.slurm.client import SlurmClient
 from cc_slurm_adapter.slurm.commands import Commands
-from cc_slurm_adapter.slurm.texts import read_texts, split_infos
+from cc_slurm_adapter.slurm.texts import Texts, split_infos
+from cc_slurm_adapter.slurm.texts import read_texts as read_texts_in_turn
 from tests.fake_programs import FakePrograms
 from tests.fakes import make_run
 
 LIMIT = 1024 * 1024
+
+
+def read_texts(commands: Commands, names: dict[int, str], folder: str, limit: int) -> dict[int, Texts]:
+    """All of them, by job id."""
+    return dict(zip(names, read_texts_in_turn(commands, names, folder, limit)))
 
 
 SCONTROL = """\

@@ -18,7 +18,6 @@ from cc_slurm_adapter.slurm.json_values import (
     get_text,
     in_job,
     need_number,
-    need_text,
     read_digits,
 )
 from cc_slurm_adapter.slurm.states import CLOSED, WAITING, read_states
@@ -52,6 +51,20 @@ def runs_command(job_ids: list[int], since: int, until: int, json_option: str) -
     """sacct for everything it knows of these jobs in a window; without one it searches back to 1970."""
     ids = ",".join(map(str, job_ids))
     return ["sacct", "-X", "-a", "-D", json_option, "-j", ids, "-S", f"uts{since}", "-E", f"uts{until}"]
+
+
+def users_command(job_ids: Iterable[int], since: int, until: int) -> list[str]:
+    """sacct for the users of jobs: its JSON has none where it finds no association (22.05) or no account of the id."""
+    jobs = ",".join(map(str, job_ids))
+    window = ["-S", f"uts{since}", "-E", f"uts{until}"]
+    return ["sacct", "-X", "-a", "-D", "-n", "-P", "-j", jobs, *window, "--format=JobIDRaw,UID,User"]
+
+
+def parse_users(text: str) -> dict[int, str]:
+    """Users by job id from the output of `users_command`: their names, or their numbers where they have none here."""
+    rows = [line.split("|") for line in text.splitlines()]
+    found = {read_digits(job_id): user or uid for job_id, uid, user in (row for row in rows if len(row) == 3)}
+    return {job_id: user for job_id, user in found.items() if job_id is not None}
 
 
 def parse_ended(text: str, cluster: str) -> list[AccountedEnd]:
@@ -134,7 +147,7 @@ def _parse_accounted_run(job: Json, job_id: int, cluster: str) -> Run:
         key=RunKey(cluster, job_id, start),
         phase=phase,
         end=End(end_state, end_time or start, "+".join(words)) if end_state else None,
-        user=need_text(job, "user", _JOB),
+        user=get_text(job, "user", _JOB),
         account=get_text(job, "account", _JOB),
         partition=get_text(job, "partition", _JOB),
         name=get_text(job, "name", _JOB),
@@ -174,7 +187,7 @@ def _hosts(job: Json) -> list[str]:
 
 
 def _num_cpus(job: Json, hosts: list[str]) -> int:
-    num_cpus = _allocated(job, "cpu").get("", 0)
+    num_cpus = _allocated(job, "cpu", "").get("", 0)
     if hosts and not num_cpus:
         raise UnexpectedOutput(f"{_JOB}.tres.allocated", "a run that has nodes has no CPUs")
     return num_cpus
@@ -182,20 +195,24 @@ def _num_cpus(job: Json, hosts: list[str]) -> int:
 
 def _num_gpus(job: Json) -> int:
     """The row without a type is the sum of those with one; a site may track only one kind of row."""
-    counts = {name: count for name, count in _allocated(job, "gres").items() if name.split(":")[0] == "gpu"}
+    counts = _allocated(job, "gres", "gpu")
     return counts.get("gpu", sum(counts.values()))
 
 
-def _allocated(job: Json, kind: str) -> dict[str, int]:
-    """How many of a kind of trackable resource the run got, by name."""
+def _allocated(job: Json, kind: str, group: str) -> dict[str, int]:
+    """How many of a trackable resource the run got, by name: those of a group are called `group` or `group:TYPE`.
+
+    Other counts are not read: a site's own may be bytes, and larger than any number here.
+    """
     path = f"{_JOB}.tres.allocated"
     rows = get_objects(get_object(job, "tres", _JOB), "allocated", f"{_JOB}.tres")
-    found = [row for row in rows if get_text(row, "type", path) == kind]
-    return {get_text(row, "name", path): get_number(row, "count", path) or 0 for row in found}
+    names = [(get_text(row, "type", path), get_text(row, "name", path)) for row in rows]
+    wanted = [(row, name) for row, (of, name) in zip(rows, names) if of == kind and name.split(":")[0] == group]
+    return {name: get_number(row, "count", path) or 0 for row, name in wanted}
 
 
 def _sharing(job: Json) -> Sharing:
     """Only v0.0.45 says who else may be on the nodes."""
     if "exclusive" not in job:
         return Sharing.ANY_USER
-    return sharing_of(get_text(job, "exclusive", _JOB), f"{_JOB}.exclusive")
+    return sharing_of(get_text(job, "exclusive", _JOB) or "NO", f"{_JOB}.exclusive")

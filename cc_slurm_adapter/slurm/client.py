@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from cc_slurm_adapter.errors import CommandFailed, SlurmError, UnexpectedOutput
@@ -15,7 +17,9 @@ from cc_slurm_adapter.slurm.accounting import (
     ended_command,
     parse_accounted_run,
     parse_ended,
+    parse_users,
     runs_command,
+    users_command,
 )
 from cc_slurm_adapter.slurm.commands import Commands, Finished
 from cc_slurm_adapter.slurm.documents import JobSplitter
@@ -23,7 +27,7 @@ from cc_slurm_adapter.slurm.jobs import job_id_of, parse_job, parse_sharing, sha
 from cc_slurm_adapter.slurm.json_values import Json, read_digits
 from cc_slurm_adapter.slurm.nodes import SINFO, NodeLayout, parse_sinfo
 from cc_slurm_adapter.slurm.states import LISTED, is_known, read_states
-from cc_slurm_adapter.slurm.texts import read_texts
+from cc_slurm_adapter.slurm.texts import Texts, read_texts
 from cc_slurm_adapter.slurm.versions import JsonFormat, find_format
 
 log = logging.getLogger(__name__)
@@ -69,6 +73,8 @@ class SlurmClient:
         self._format: JsonFormat | None = None
         self._format_until = 0.0
         self._layouts: dict[str, NodeLayout] = {}
+        self._arrays: set[int] = set()
+        """Ids of arrays of which a task was read."""
 
     def list_jobs(self) -> list[Sighting]:
         """Every job that slurmctld remembers and that does not wait: running ones, and ended ones for MinJobAge."""
@@ -92,11 +98,18 @@ class SlurmClient:
                 details = self._read_chunk(chunk, json_format)
             yield details
 
-    def add_texts(self, runs: list[Run]) -> list[Run]:
-        """The same runs with slurmInfo and job script, as far as Slurm still has them."""
+    def add_texts(self, runs: list[Run]) -> Generator[Run, None, None]:
+        """The same runs with slurmInfo and job script, as far as Slurm still has them; read one after the other."""
         names = {run.key.job_id: _scontrol_name(run) for run in runs}
-        texts = read_texts(self._commands, names, self._state_folder, self._max_script_bytes)
-        return [replace(run, **texts[run.key.job_id]._asdict()) for run in runs]
+        to_come = Counter(run.key.job_id for run in runs)  # two runs of a requeued job have the same texts
+        kept: dict[int, Texts] = {}
+        with contextlib.closing(read_texts(self._commands, names, self._state_folder, self._max_script_bytes)) as texts:
+            for run in runs:
+                job_id = run.key.job_id
+                if job_id not in kept:
+                    kept[job_id] = next(texts)
+                to_come[job_id] -= 1
+                yield replace(run, **(kept[job_id] if to_come[job_id] else kept.pop(job_id))._asdict())
 
     def ended_between(self, since: int, until: int) -> list[AccountedEnd]:
         """Runs that accounting closed in a window of Unix seconds."""
@@ -113,7 +126,18 @@ class SlurmClient:
         """All runs of these jobs that accounting knows in a window of Unix seconds: no cores, no GPU indices."""
         option = self._json_format().option
         for chunk in _chunks(job_ids, CHUNK):
-            yield self._read_jobs(runs_command(chunk, since, until, option), self._parse_accounted, None)
+            argv = runs_command(chunk, since, until, option)
+            details = self._read_jobs(argv, self._parse_accounted, frozenset(chunk))
+            yield self._with_users(details, since, until)
+
+    def _with_users(self, details: Details, since: int, until: int) -> Details:
+        nameless = {run.key.job_id for run in details.runs if not run.user}
+        if not nameless:
+            return details
+        users = parse_users(self._text(users_command(sorted(nameless), since, until)))
+        runs = [run if run.user else replace(run, user=users.get(run.key.job_id, "")) for run in details.runs]
+        broken = {run.key.job_id: "accounting names no user" for run in runs if not run.user}
+        return Details([run for run in runs if run.user], {**details.broken, **broken})
 
     def is_forgotten(self, job_id: int) -> bool:
         """Whether slurmctld itself says that it knows no such job. Raises SlurmError when it says nothing."""
@@ -146,14 +170,33 @@ class SlurmClient:
         return found
 
     def _read_chunk(self, job_ids: list[int], json_format: JsonFormat) -> Details:
+        names = [] if json_format.lists_all_jobs else self._names(job_ids)
         if json_format.lists_all_jobs:
             argv = ["squeue", "-a", "--json"]
-        elif len(job_ids) == 1:
-            argv = ["scontrol", "show", "job", str(job_ids[0]), json_format.option]
+        elif not names:
+            return Details()
+        elif len(names) == 1:
+            argv = ["scontrol", "show", "job", names[0], json_format.option]
         else:
-            argv = ["squeue", "-a", "-t", "all", "-j", ",".join(map(str, job_ids)), json_format.option]
+            argv = ["squeue", "-a", "-t", "all", "-j", ",".join(names), json_format.option]
         details = self._read_jobs(argv, self._parse_job, frozenset(job_ids))
+        self._arrays |= {run.array_job_id for run in details.runs if run.array_job_id}
         return self._with_sharing(details) if json_format.lacks_sharing else details
+
+    def _names(self, job_ids: list[int]) -> list[str]:
+        """What to call these jobs.
+
+        The last task of an array has the array's id, by which squeue and scontrol would print all tasks. So it is
+        asked which task that is; one that waits is left out.
+        """
+        arrays = self._arrays.intersection(job_ids)
+        if not arrays:
+            return list(map(str, job_ids))
+        argv = ["squeue", "-h", "-a", "-t", "all", "-j", ",".join(map(str, sorted(arrays))), "-o", "%A|%K"]
+        rows = self._commands.run(argv).output.decode("ascii", errors="replace").splitlines()
+        tasks = {job_id: task for job_id, _, task in (row.partition("|") for row in rows)}
+        names = [str(job_id) if job_id not in arrays else _task_name(job_id, tasks) for job_id in job_ids]
+        return [name for name in names if name]
 
     def _with_sharing(self, details: Details) -> Details:
         """The same with what the format lacks: squeue's text tells whose the nodes are."""
@@ -255,6 +298,14 @@ def _scontrol_name(run: Run) -> str:
     if run.het_job_id is not None and run.het_job_offset is not None:
         return f"{run.het_job_id}+{run.het_job_offset}"
     return str(run.key.job_id)
+
+
+def _task_name(job_id: int, tasks: Mapping[str, str]) -> str:
+    """`tasks` are numbers of tasks by job id; '' for what still waits, which can be several tasks in one line."""
+    task = tasks.get(str(job_id))
+    if task is None:
+        return str(job_id)
+    return f"{job_id}_{task}" if task.isdigit() else ""
 
 
 def _id_or_zero(job: Json) -> int:

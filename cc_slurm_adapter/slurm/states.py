@@ -37,8 +37,11 @@ CONFIGURING = frozenset({"CONFIGURING", "POWER_UP_NODE"})
 _BASE_HOLDING = frozenset({"RUNNING", "SUSPENDED"})
 HOLDING = _BASE_HOLDING | frozenset({"STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING", "UPDATE_DB"})
 
-LISTED = "BF,CA,CD,CF,CG,DL,F,NF,OOM,PR,R,RS,RV,S,SE,SI,SO,ST,TO"
-"""What the short listing asks for: every state but those of jobs that wait. Known to 22.05 and later."""
+LISTED = "BF,CA,CD,CF,CG,DL,F,NF,OOM,PR,R,RS,S,SE,SI,SO,ST,TO"
+"""What the short listing asks for: every state but those of jobs that wait here, or run in another cluster (REVOKED).
+
+Known to 22.05 and later.
+"""
 
 CLOSED = "BF,CA,CD,DL,F,NF,OOM,PR,RQ,RS,RV,TO"
 """The states in which accounting closes a record: those of a run's end, and RESIZING."""
@@ -56,7 +59,7 @@ def read_states(words: Iterable[str]) -> tuple[Phase, EndState | None]:
     end_state = _end_state(found)
     if end_state:
         return Phase.ENDED, end_state
-    if found & WAITING:
+    if found & WAITING and not found & _BASE_HOLDING:
         return Phase.WAITING, None
     if found & CONFIGURING:
         return Phase.CONFIGURING, None

@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,8 +31,10 @@ class Texts(NamedTuple):
     job_script: str
 
 
-def read_texts(commands: Commands, names: Mapping[int, str], folder: str, max_script_bytes: int) -> dict[int, Texts]:
-    """Texts by job id. Raises SlurmError.
+def read_texts(
+    commands: Commands, names: Mapping[int, str], folder: str, max_script_bytes: int
+) -> Generator[Texts, None, None]:
+    """The texts of these jobs, in their order; a script is read when it is its turn. Raises SlurmError.
 
     `names` has what scontrol calls each job and nothing else: its id, `<array>_<task>` for a task of an array,
     because the last task has the id of the whole array, `<leader>+<offset>` for a component of a heterogeneous
@@ -46,12 +48,9 @@ def read_texts(commands: Commands, names: Mapping[int, str], folder: str, max_sc
     try:
         answer = commands.run(["scontrol"], stdin=_questions(names, marker, scripts).encode())
         infos = split_infos(answer.output.decode("utf-8", errors="replace"), marker)
-        return {
-            job_id: Texts(
-                infos.get(job_id, ""), _read_script(scripts / str(job_id), max_script_bytes) if scripts else ""
-            )
-            for job_id in names
-        }
+        for job_id in names:
+            script = _read_script(scripts / str(job_id), max_script_bytes) if scripts else ""
+            yield Texts(infos.get(job_id, ""), script)
     finally:
         shutil.rmtree(private, ignore_errors=True)
 

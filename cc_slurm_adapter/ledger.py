@@ -1,0 +1,76 @@
+"""Writes down what is owed for a run: its start and stop for every sink, and where it stands now."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+
+from cc_slurm_adapter.job import End, Missing, Run, RunKey
+from cc_slurm_adapter.open_runs import OpenRuns
+from cc_slurm_adapter.outbox import Changes, KnownRun, Message, Outbox, Stage
+from cc_slurm_adapter.sinks import Kind, Sink
+from cc_slurm_adapter.status import Status
+
+log = logging.getLogger(__name__)
+
+
+class Ledger:
+    """The outbox and the open runs of one cluster, kept in step. `on_owed` is called when something new is owed."""
+
+    def __init__(
+        self, cluster: str, outbox: Outbox, sinks: Sequence[Sink], status: Status, on_owed: Callable[[], None]
+    ) -> None:
+        self.open = OpenRuns(outbox.open_runs(cluster))
+        self.late = 0
+        """Starts of runs that were seen too late, ever since somebody set it to 0."""
+        self._cluster = cluster
+        self._outbox = outbox
+        self._sinks = sinks
+        self._status = status
+        self._on_owed = on_owed
+
+    def owe_start(self, changes: Changes, run: Run) -> None:
+        """Every sink is to be told that the run began."""
+        if run.missing:
+            self._status.count("incomplete_runs")
+            self._tell_incomplete(run)
+        for sink in self._sinks:
+            changes.messages.append(Message(sink.name, run.key, Kind.START, sink.encode_start(run)))
+
+    def owe_stop(self, changes: Changes, key: RunKey, end: End) -> None:
+        """Every sink is to be told that the run is over."""
+        log.info("%s is over: %s", key, end.raw_state)
+        for sink in self._sinks:
+            changes.messages.append(Message(sink.name, key, Kind.STOP, sink.encode_stop(key, end)))
+
+    def owes_stop(self, key: RunKey) -> bool:
+        """Whether some sink is still to be told that the run is over."""
+        return self._outbox.has_message([sink.name for sink in self._sinks], key, Kind.STOP)
+
+    def stands(self, changes: Changes, run: Run, stage: Stage) -> None:
+        """The run is kept: with its nodes while it holds them, with all of it while its start may still move."""
+        hosts = ",".join(resource.hostname for resource in run.resources) if stage is not Stage.DONE else ""
+        changes.runs[run.key] = KnownRun(run.key, stage, hosts, run if stage is Stage.SEEN else None)
+
+    def commit(self, changes: Changes) -> None:
+        """Write it all as a whole. Raises StateError."""
+        if not changes:
+            return
+        self._outbox.commit(self._cluster, changes)
+        for key in changes.dropped:
+            self.open.drop(key)
+        for run in changes.runs.values():
+            self.open.put(run)
+        if changes.messages:
+            self._on_owed()
+
+    def _tell_incomplete(self, run: Run) -> None:
+        if run.end:
+            self.late += 1
+            log.info("%s was seen too late: its %s cannot be had any more", run.key, _words(run.missing))
+        else:
+            log.info("%s is reported without its %s: Slurm does not say which", run.key, _words(run.missing))
+
+
+def _words(missing: Iterable[Missing]) -> str:
+    return " and ".join(sorted(each.value for each in missing))

@@ -95,7 +95,8 @@ def load_config(path: str, *, explicit: bool) -> tuple[Config, list[str]]:
     draft, config = _parse(file)
     draft.problems += _unreadable_files(config)
     if draft.problems:
-        raise ConfigError([f"{path}: {problem}" for problem in draft.problems])
+        # With the warnings, so that nobody meets them one start later.
+        raise ConfigError([f"{path}: {line}" for line in draft.problems + draft.warnings])
     warnings = draft.warnings + _exposed_secrets(config, file.mode) + _leftover_events_folder(config)
     return config, [f"{path}: {warning}" for warning in warnings]
 

@@ -206,16 +206,17 @@ def names(value: object, warn: Warn) -> re.Pattern[str] | None:
 
 def hwthread_numbering(value: object, warn: Warn) -> NumberingByHost:
     """Pairs of (regular expression on host names, numbering), in the file's order; one word is for all hosts."""
-    by_host = value if isinstance(value, dict) else {"": value}
-    return tuple((_compiled(text(pattern, warn)), _numbering(pattern, word)) for pattern, word in by_host.items())
-
-
-def _numbering(pattern: str, word: object) -> Numbering:
     words = [numbering.value for numbering in Numbering]
-    if word in words:
-        return Numbering(word)
-    expected = f'expected one of {", ".join(words)}, or {{"regex of hosts": one of them, ...}}'
-    raise WrongValue(f"{expected}; the value of {pattern!r} is none" if pattern else expected)
+    by_host = value if isinstance(value, dict) else {"": value}
+    wrong = [
+        f"{pattern!r} has the value {presentable(json.dumps(word))}" if pattern else ""
+        for pattern, word in by_host.items()
+        if word not in words
+    ]
+    if wrong:
+        expected = f'expected one of {", ".join(words)}, or {{"regex of hosts": one of them, ...}}'
+        raise WrongValue("; ".join([expected, *filter(None, wrong)]))
+    return tuple((_compiled(text(pattern, warn)), Numbering(word)) for pattern, word in by_host.items())
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
@@ -246,7 +247,7 @@ def gpu_pci_addrs(value: object, warn: Warn) -> GpuPciAddrs:
             warn(f"{pattern!r} has no address for the GPU index {found.index('')}, this GPU is left out")
         odd = [address for address in found if address and not _PCI_ADDRESS.match(address)]
         if odd:
-            warn(f"{odd[0]!r} of {pattern!r} has not the form of a PCI address, such as 00000000:0E:00.0")
+            warn(f"{', '.join(map(repr, odd))} of {pattern!r} is not of the form 00000000:0E:00.0 of a PCI address")
         pairs.append((_compiled(pattern), found))
     return tuple(pairs)
 

@@ -228,7 +228,7 @@ class Daemon:
             close()
         self._commands.close()
         if self._loop is not None and self._loop.polled:
-            log.warning("stopped; so far: %s", self._status.counts())
+            log.warning("stopped; since the start: %s", self._status)
 
 
 def _user_name() -> str:

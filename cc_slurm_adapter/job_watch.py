@@ -256,6 +256,7 @@ class JobWatch:
         run = decision.run
         changes.dropped += decision.replaces
         if decision.left_out:
+            self._status.count("left_out")
             log.info("%s is left out: %s", run.key, self._settings.ignore.reason(run))
         if decision.start_owed:
             self._ledger.owe_start(changes, run)
@@ -339,7 +340,7 @@ class JobWatch:
             for details in late:
                 self._take_details(details, with_ends(details.runs, {key: ends[key] for key in left}))
             for key in self._unreported(left) - self._unresolved:
-                log.error("%s is over, but neither slurmctld nor accounting tells more: tried again for hours", key)
+                log.error("%s is over, but neither slurmctld nor accounting tells more: they are asked again", key)
             self._unresolved = self._unreported(left)
 
     def _unreported(self, keys: Iterable[RunKey]) -> set[RunKey]:

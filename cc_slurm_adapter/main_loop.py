@@ -191,8 +191,8 @@ class MainLoop:
 
     def _say_how_it_stands(self) -> None:
         """After each pass in which anything has happened."""
-        counts = " ".join(f"{name}={count}" for name, count in sorted(self._status.counts().items()))
-        line = f"open runs: {self._watch.open_runs}; since the start: {counts or 'nothing'}"
+        waiting = self._outbox.waiting()
+        line = f"open runs: {self._watch.open_runs}; waiting messages: {waiting}; since the start: {self._status}"
         if line != self._said:
             self._said = line
             log.info("%s", line)

@@ -296,6 +296,11 @@ class Outbox:
             database.execute("DELETE FROM message WHERE outcome = 'shadowed' AND created < ?", (now - max_age,))
             database.execute("DELETE FROM run WHERE stage = 'done' AND changed < ?", (now - KEEP_DONE,))
 
+    def waiting(self) -> int:
+        """How many messages are still to be delivered, parked ones included."""
+        rows = self._read("SELECT COUNT(*) FROM message WHERE outcome IN ('owed', 'parked')", ())
+        return int(rows[0][0])
+
     def counts(self) -> dict[str, int]:
         """How many rows stand in each outcome."""
         return {row[0]: row[1] for row in self._read("SELECT outcome, COUNT(*) FROM message GROUP BY outcome", ())}

@@ -22,3 +22,6 @@ class Status:
         """All counters as they stand."""
         with self._lock:
             return dict(self._counts)
+
+    def __str__(self) -> str:
+        return " ".join(f"{name}={count}" for name, count in sorted(self.counts().items())) or "nothing"

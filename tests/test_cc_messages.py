@@ -231,8 +231,8 @@ def test_gpus_without_an_address_are_left_out_counted_and_said_once_for_each_hos
         assert ours["numAcc"] == 1
     assert left_out == [1, 3, 1, 3]
     assert [line for line in caplog.messages if "gpuPciAddrs" in line] == [
-        "gpuPciAddrs has 2 addresses for node01, but a job there has the GPUs 1, 2: those without one are left out",
-        "gpuPciAddrs has 0 addresses for other, but a job there has the GPUs 0, 1, 2: those without one are left out",
+        "gpuPciAddrs has no address for GPU 2 of node01: left out of what is reported",
+        "gpuPciAddrs has no address for GPU 0, 1, 2 of other: left out of what is reported",
     ]
 
 
@@ -243,7 +243,7 @@ def test_an_entry_without_an_address_leaves_only_its_gpu_out(caplog: pytest.LogC
     ours = json.loads(messages.encode(make_run(resources=(Resource("node01", (0,), (0, 1, 2)),))))
     assert ours["resources"][0]["accelerators"] == ["00000000:0E:00.0", "00000000:13:00.0"]
     assert (ours["numAcc"], left_out) == (2, [1])
-    assert caplog.messages[0].startswith("gpuPciAddrs has 2 addresses for node01")
+    assert caplog.messages[0].startswith("gpuPciAddrs has no address for GPU 1 of node01")
 
 
 def test_nothing_is_said_while_all_gpus_have_addresses(caplog: pytest.LogCaptureFixture) -> None:

@@ -91,23 +91,18 @@ class StartMessages:
         if not resource.gpus:
             return []
         addresses = next((found for regex, found in self._gpu_addresses if regex.search(resource.hostname)), ())
-        known = [addresses[index] for index in resource.gpus if index < len(addresses) and addresses[index]]
+        known = {index: addresses[index] for index in resource.gpus if index < len(addresses) and addresses[index]}
         if len(known) < len(resource.gpus):
             self._on_missing_address(len(resource.gpus) - len(known))
-            self._warn_once(resource, sum(map(bool, addresses)))
-        return known
+            self._warn_once(resource.hostname, [index for index in resource.gpus if index not in known])
+        return list(known.values())
 
-    def _warn_once(self, resource: Resource, addresses: int) -> None:
+    def _warn_once(self, hostname: str, gpus: list[int]) -> None:
         """One line for each host, however many jobs its GPUs have."""
-        if resource.hostname in self._warned:
-            return
-        self._warned.add(resource.hostname)
-        log.warning(
-            "gpuPciAddrs has %d addresses for %s, but a job there has the GPUs %s: those without one are left out",
-            addresses,
-            resource.hostname,
-            ", ".join(map(str, resource.gpus)),
-        )
+        if hostname not in self._warned:
+            self._warned.add(hostname)
+            numbers = ", ".join(map(str, gpus))
+            log.warning("gpuPciAddrs has no address for GPU %s of %s: left out of what is reported", numbers, hostname)
 
 
 def _meta_data(run: Run) -> dict[str, str]:

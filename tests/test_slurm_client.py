@@ -122,7 +122,9 @@ def test_a_user_without_an_association_is_asked_for_in_text(
     assert (details.runs, list(details.broken)) == ([], [job_id])
 
 
-def test_the_last_task_of_an_array_is_asked_for_by_its_own_name(client: SlurmClient, programs: FakePrograms) -> None:
+def test_the_last_task_of_an_array_is_asked_for_by_its_own_name(
+    client: SlurmClient, programs: FakePrograms, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its id is the array's, by which Slurm would print all tasks."""
     path = FIXTURES / "slurm-24.11.5" / "jobs" / "array-limit" / "running.squeue.v0.0.40.json"
     last = next(
@@ -136,4 +138,8 @@ def test_the_last_task_of_an_array_is_asked_for_by_its_own_name(client: SlurmCli
     list(client.read_details([last]))
     programs.make("squeue", f"{OFFERS_OLD}\nexit 1")
     list(client.read_details([last]))
-    assert (programs.folder / "asked").read_text().split() == [str(last), f"{last}_7", str(last)]
+    monkeypatch.setattr(client_module, "MAX_ARRAYS", 0)
+    list(client.read_details([last]))  # it is not remembered any more
+    programs.make("squeue", f"{OFFERS_OLD}\necho '{last}|7'")
+    list(client.read_details([last]))
+    assert (programs.folder / "asked").read_text().split() == [str(last), f"{last}_7", *[str(last)] * 3]

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 CHUNK = 200
 """Jobs in one detailed question: squeue then takes 40 to 98 MB; for all jobs at once it would take gigabytes."""
+MAX_ARRAYS = 10_000
+"""So many arrays are remembered."""
 FORMAT_SECONDS = 600.0
 """How long a format is used before it is looked again what Slurm offers: it may be upgraded under this program."""
 EPOCH_TIMES = {"SLURM_TIME_FORMAT": "%s"}
@@ -73,8 +75,8 @@ class SlurmClient:
         self._format: JsonFormat | None = None
         self._format_until = 0.0
         self._layouts: dict[str, NodeLayout] = {}
-        self._arrays: set[int] = set()
-        """Ids of arrays of which a task was read."""
+        self._arrays: dict[int, None] = {}
+        """Ids of arrays of which a task was read, the newest last."""
 
     def list_jobs(self) -> list[Sighting]:
         """Every job that slurmctld remembers and that does not wait: running ones, and ended ones for MinJobAge."""
@@ -180,8 +182,16 @@ class SlurmClient:
         else:
             argv = ["squeue", "-a", "-t", "all", "-j", ",".join(names), json_format.option]
         details = self._read_jobs(argv, self._parse_job, frozenset(job_ids))
-        self._arrays |= {run.array_job_id for run in details.runs if run.array_job_id}
+        self._note_arrays(details.runs)
         return self._with_sharing(details) if json_format.lacks_sharing else details
+
+    def _note_arrays(self, runs: list[Run]) -> None:
+        for run in runs:
+            if run.array_job_id:
+                self._arrays.pop(run.array_job_id, None)
+                self._arrays[run.array_job_id] = None
+        while len(self._arrays) > MAX_ARRAYS:
+            del self._arrays[next(iter(self._arrays))]
 
     def _names(self, job_ids: list[int]) -> list[str]:
         """What to call these jobs.
@@ -189,7 +199,7 @@ class SlurmClient:
         The last task of an array has the array's id, by which squeue and scontrol would print all tasks. So it is
         asked which task that is; one that waits is left out.
         """
-        arrays = self._arrays.intersection(job_ids)
+        arrays = self._arrays.keys() & set(job_ids)
         if not arrays:
             return list(map(str, job_ids))
         argv = ["squeue", "-h", "-a", "-t", "all", "-j", ",".join(map(str, sorted(arrays))), "-o", "%A|%K"]

@@ -158,7 +158,8 @@ class Daemon:
     ) -> MainLoop:
         config = self._config
         last_run = LastRun(config.last_run_path)
-        sender = Sender(sink, outbox, self._status)
+        reconciler = Reconciler(sink, cluster, config.cc_poll_interval, self._inbox.put)
+        sender = Sender(sink, outbox, self._status, reconciler.ask_now)
         watch_settings = WatchSettings(
             cluster=cluster,
             ignore=IgnoreRules(config.ignore_hosts, config.ignore_partitions, config.ignore_users),
@@ -179,7 +180,6 @@ class Daemon:
         loop = MainLoop(self._inbox, watch, sender, outbox, last_run, self._status, settings)
         sender.start()
         self._closers.append(lambda: sender.stop(STOP_LIMIT))
-        reconciler = Reconciler(sink, cluster, config.cc_poll_interval, self._inbox.put)
         reconciler.start()
         self._closers.append(lambda: reconciler.stop(STOP_LIMIT / 2))
         return loop

@@ -20,7 +20,7 @@ from cc_slurm_adapter.job_diff import NEAR, Comparison, Decision, compare, decid
 from cc_slurm_adapter.ledger import Ledger
 from cc_slurm_adapter.outbox import Changes, KnownRun, Outbox, Stage
 from cc_slurm_adapter.progress import Progress
-from cc_slurm_adapter.sinks import RunningRow, Sink
+from cc_slurm_adapter.sinks import RunningRows, Sink
 from cc_slurm_adapter.slurm.accounting import AccountedEnd
 from cc_slurm_adapter.slurm.client import Details
 from cc_slurm_adapter.status import Status
@@ -169,14 +169,30 @@ class JobWatch:
             )
             self._ledger.late = 0
 
-    def reconcile(self, rows: Iterable[RunningRow]) -> None:
-        """Stop what cc-backend believes to be running and Slurm says is over. Raises SlurmError."""
+    def reconcile(self, running: RunningRows) -> None:
+        """Hold what a destination believes to be running against Slurm. Raises SlurmError.
+
+        What Slurm says is over gets its stop; what runs and the destination has lost gets its start again.
+        """
+        starts: dict[int, list[int]] = {}
+        for row in running.rows:
+            starts.setdefault(row.job_id, []).append(row.start_time)
+
+        def is_lost(key: RunKey) -> bool:
+            return all(abs(start - key.start_time) > NEAR for start in starts.get(key.job_id, ()))
+
+        lost = self._ledger.resend_starts(running.sink, is_lost, running.asked - YOUNG)
+        if lost:
+            self._status.count("starts_sent_again", len(lost))
+            log.warning("cc-backend has lost %d jobs that run: their starts are sent again", len(lost))
+        self._stop_stale([RunKey(self._cluster, *row) for row in running.rows])
+
+    def _stop_stale(self, keys: Iterable[RunKey]) -> None:
         now = int(self._settings.clock())
-        keys = [RunKey(self._cluster, row.job_id, row.start_time) for row in rows]
         stale = [key for key in keys if self._is_stale(key, now)]
-        if not stale or not self._settings.has_accounting:
+        if not stale:
             return
-        ends = self._slurm.ends_of({key.job_id for key in stale}, min(key.start_time for key in stale) - NEAR, now)
+        ends = self._ends_of_stale(stale, now)
         changes = Changes()
         for key in stale:
             end = nearest_end(key, ends, self._open.of_job(key.job_id))
@@ -190,6 +206,17 @@ class JobWatch:
         )
         self._status.count("reconciled_stops", len(changes.runs))
         self._ledger.commit(changes)
+
+    def _ends_of_stale(self, stale: list[RunKey], now: int) -> list[AccountedEnd]:
+        jobs = {key.job_id for key in stale}
+        if self._settings.has_accounting:
+            return self._slurm.ends_of(jobs, min(key.start_time for key in stale) - NEAR, now)
+        read = list(self._details(jobs))
+        known = {run.key.job_id for details in read for run in details.runs}
+        known.update(job_id for details in read for job_id in details.broken)
+        ends = [AccountedEnd(run.key, run.end) for details in read for run in details.runs if run.end]
+        gone = [key for key in stale if key.job_id not in known and self._slurm.is_forgotten(key.job_id)]
+        return ends + [AccountedEnd(key, _forgotten(now)) for key in gone]
 
     def forget_never_started(self, max_age: float) -> None:
         """Runs whose nodes were made ready for longer than this, without a start or an end, are given up."""
@@ -289,7 +316,7 @@ class JobWatch:
                 ends[key] = End(EndState.CANCELLED, run.submit_time, "REQUEUED")
             elif run is None and key.job_id not in broken and self._slurm.is_forgotten(key.job_id):
                 log.warning("%s is over, but nobody knows since when and how: taken as failed now", key)
-                ends[key] = End(EndState.FAILED, int(self._settings.clock()), "forgotten by slurmctld")
+                ends[key] = _forgotten(int(self._settings.clock()))
         self._end(ends)
 
     def _ask_accounting_for(self, vanished: list[RunKey]) -> None:
@@ -355,3 +382,8 @@ class JobWatch:
             return OVERLAP
         self._next_audit = now + AUDIT_EVERY
         return AUDIT_OVERLAP
+
+
+def _forgotten(now: int) -> End:
+    """The end of a run of which slurmctld says only that it knows no such job, at a site without slurmdbd."""
+    return End(EndState.FAILED, now, "forgotten by slurmctld")

@@ -43,6 +43,13 @@ class Ledger:
         for sink in self._sinks:
             changes.messages.append(Message(sink.name, key, Kind.STOP, sink.encode_stop(key, end)))
 
+    def resend_starts(self, sink: str, is_lost: Callable[[RunKey], bool], sent_before: float) -> list[RunKey]:
+        """Starts that a sink had and has lost are owed again, if they left before a Unix time."""
+        lost = self._outbox.resend_starts(sink, self._cluster, is_lost, sent_before)
+        if lost:
+            self._on_owed()
+        return lost
+
     def owes_stop(self, key: RunKey) -> bool:
         """Whether some sink is still to be told that the run is over."""
         return self._outbox.has_message([sink.name for sink in self._sinks], key, Kind.STOP)

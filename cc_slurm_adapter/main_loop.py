@@ -15,7 +15,7 @@ from cc_slurm_adapter.job import HookEvent
 from cc_slurm_adapter.job_watch import JobWatch
 from cc_slurm_adapter.outbox import Outbox
 from cc_slurm_adapter.sender import Sender
-from cc_slurm_adapter.sinks import RunningRow
+from cc_slurm_adapter.sinks import RunningRows
 from cc_slurm_adapter.state_files import LastRun
 from cc_slurm_adapter.status import Status
 
@@ -66,7 +66,7 @@ class Inbox:
             return taken
 
 
-Item = Union[HookEvent, Stop, Reload, ClusterNames, "list[RunningRow]"]
+Item = Union[HookEvent, Stop, Reload, ClusterNames, RunningRows]
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class MainLoop:
         self._catch_up_from = settings.catch_up_from
         self._catching_up: Iterator[int] | None = None
         self._pass_began = 0.0
-        self._running_rows: list[RunningRow] | None = None
+        self._running_rows: RunningRows | None = None
         self._next_tidying = 0.0
         self._said = ""
         self.polled = False
@@ -158,7 +158,7 @@ class MainLoop:
                     self._status.count("hook_events_left_to_polls")
             elif isinstance(item, Reload):
                 self._reloading.attempt(self._reload)
-            elif isinstance(item, list):
+            elif isinstance(item, RunningRows):
                 self._running_rows = item
 
     def _reload(self) -> None:
@@ -214,5 +214,6 @@ class MainLoop:
         self._last_run.write(self._pass_began)
 
     def _reconcile(self) -> None:
-        self._watch.reconcile(self._running_rows or [])
+        if self._running_rows is not None:
+            self._watch.reconcile(self._running_rows)
         self._running_rows = None

@@ -17,7 +17,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from cc_slurm_adapter.errors import StateError
 from cc_slurm_adapter.job import Run, RunKey
 from cc_slurm_adapter.outbox_schema import (
     DELETE_ITS_START,
+    DELIVERED_BEFORE,
     MIGRATIONS,
     OWE_ITS_START,
     PUT_OFF_ITS_STOP,
@@ -277,6 +278,22 @@ class Outbox:
         with self._writing() as database:
             found = database.execute(OWE_ITS_START, (*delivery.key, delivery.row_id))
             return found.rowcount > 0
+
+    def resend_starts(
+        self, sink: str, cluster: str, is_lost: Callable[[RunKey], bool], sent_before: float
+    ) -> list[RunKey]:
+        """Owe the delivered starts of live runs again that the destination has lost.
+
+        Only starts that were sent before a Unix time: younger ones it may not show yet.
+        """
+        with self._writing(durable=True) as database:
+            rows = database.execute(DELIVERED_BEFORE, (sink, cluster, sent_before)).fetchall()
+            lost = {row[0]: key for row in rows if is_lost(key := RunKey(cluster, row[1], row[2]))}
+            database.executemany(
+                "UPDATE message SET outcome = 'owed', next_try = 0, first_sent = 0 WHERE id = ?",
+                [(row_id,) for row_id in lost],
+            )
+        return list(lost.values())
 
     def retry_parked(self) -> int:
         """Make all parked rows due at once; returns how many."""

@@ -43,10 +43,16 @@ DELETE FROM message WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind
 AND sink = (SELECT sink FROM message WHERE id = ?)
 """
 OWE_ITS_START = """
-UPDATE message SET outcome = 'owed', next_try = 0
+UPDATE message SET outcome = 'owed', next_try = 0, first_sent = 0
 WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = 'start' AND outcome = 'delivered'
 AND sink = (SELECT sink FROM message WHERE id = ?)
 """
+DELIVERED_BEFORE = """
+SELECT m.id, m.job_id, m.start_time FROM message AS m JOIN run AS r
+ON r.cluster = m.cluster AND r.job_id = m.job_id AND r.start_time = m.start_time AND r.stage = 'live'
+WHERE m.sink = ? AND m.cluster = ? AND m.kind = 'start' AND m.outcome = 'delivered' AND m.first_sent < ?
+"""
+"""The starts of runs that hold their nodes, by the time at which they first left."""
 PUT_OFF_ITS_STOP = """
 UPDATE message SET next_try = ?
 WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = 'stop' AND outcome = 'owed'

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Union
 
@@ -56,7 +57,11 @@ Task = Union[Delivery, NodeStates]
 class Sender:
     """Threads that send. `wake()` when rows were added; `stop()` ends them, whatever they wait for."""
 
-    def __init__(self, sink: Sink, outbox: Outbox, status: Status) -> None:
+    def __init__(
+        self, sink: Sink, outbox: Outbox, status: Status, on_unknown: Callable[[], None] = lambda: None
+    ) -> None:
+        """`on_unknown` is called when the destination does not know a run that it once took."""
+        self._on_unknown = on_unknown
         self._sink = sink
         self._outbox = outbox
         self._status = status
@@ -223,6 +228,7 @@ class Sender:
         if delivery.refusals < MAX_ROW_TRIES and self._outbox.start_first(delivery):
             self._outbox.put_off(delivery, 0, answer.reason, refused=True)
             log.warning("%s: the destination does not know it (any more), sending its start again", delivery.key)
+            self._on_unknown()
         else:
             self._settle_parked(delivery, answer)
 

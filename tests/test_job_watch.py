@@ -16,7 +16,7 @@ from cc_slurm_adapter.ignore_rules import IgnoreRules
 from cc_slurm_adapter.job import End, EndState, Missing, NodeState, Phase, Resource, RunKey
 from cc_slurm_adapter.job_watch import OVERLAP, JobWatch, WatchSettings
 from cc_slurm_adapter.outbox import Changes, Outbox
-from cc_slurm_adapter.sinks import Kind, RunningRow
+from cc_slurm_adapter.sinks import Kind, RunningRow, RunningRows
 from cc_slurm_adapter.sinks.cc_messages import StartMessages
 from cc_slurm_adapter.sinks.cc_rest import CcRest
 from cc_slurm_adapter.status import Status
@@ -73,6 +73,11 @@ class Lab:
         """The start messages that are owed."""
         due = self.outbox.due(SINK.name, 1e12, 100)
         return [json.loads(delivery.payload) for delivery in due if delivery.kind is Kind.START]
+
+
+def believed(*rows: RunningRow) -> RunningRows:
+    """What the destination says it believes to run, now."""
+    return RunningRows(SINK.name, list(rows), NOW)
 
 
 @pytest.fixture
@@ -290,6 +295,17 @@ def test_without_accounting_a_run_that_slurmctld_has_forgotten_is_over(
     assert "nobody knows since when and how" in caplog.text
 
 
+def test_without_accounting_rows_of_jobs_that_are_over_or_forgotten_are_stopped(lone: Lab) -> None:
+    over = lone.slurm.put(make_run(1, start=NOW - 9000, phase=Phase.ENDED))
+    live = lone.slurm.put(make_run(2, start=NOW - 9000))
+    lone.slurm.forgotten = {3}
+    rows = [RunningRow(job_id, NOW - 9000) for job_id in (1, 2, 3, 4)]
+    lone.watch.reconcile(believed(*rows))
+    forgotten = RunKey("lab", 3, NOW - 9000)
+    assert stop_times(lone) == {over.key: ("completed", NOW - 8950), forgotten: ("failed", NOW)}
+    assert live.key not in stop_times(lone)
+
+
 def test_the_rest_of_a_resized_run_is_no_run_of_its_own(lab: Lab) -> None:
     run = lab.slurm.put(make_run(start=NOW - 5000))
     lab.poll()
@@ -487,7 +503,7 @@ def test_a_row_near_a_run_that_still_runs_is_not_stopped(lab: Lab) -> None:
     lab.slurm.put(make_run(7, start=NOW - 800))
     lab.poll()
     lab.owed()
-    lab.watch.reconcile([RunningRow(7, NOW - 810)])
+    lab.watch.reconcile(believed(RunningRow(7, NOW - 810)))
     assert lab.owed() == []
 
 
@@ -581,5 +597,43 @@ def test_what_the_destination_believes_to_run_is_stopped_when_slurm_says_it_is_o
         RunningRow(4, live.key.start_time),
         RunningRow(5, NOW - 9000),
     ]
-    lab.watch.reconcile(rows)
+    lab.watch.reconcile(believed(*rows))
     assert lab.owed() == [(Kind.STOP, over.key), (Kind.STOP, RunKey("lab", 2, NOW - 9000 + 7))]
+
+
+def test_a_run_that_the_destination_has_lost_gets_its_start_again_and_only_once(
+    lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost = lab.slurm.put(make_run(1, start=NOW - 9000))
+    kept = lab.slurm.put(make_run(2, start=NOW - 9000))
+    lab.slurm.put(make_run(3, start=NOW - 9000, opted_out=True))
+    over = lab.slurm.put(make_run(4, start=NOW - 9000))
+    lab.poll()
+    lab.slurm.put(make_run(4, start=NOW - 9000, phase=Phase.ENDED))
+    lab.poll()
+    deliver_all(lab, NOW - 9000)
+    lab.watch.reconcile(believed(RunningRow(2, kept.key.start_time)))
+    assert deliver_all(lab, NOW) == [(Kind.START, lost.key)]
+    assert "lost 1 jobs that run" in caplog.text
+    lab.watch.reconcile(believed(RunningRow(2, kept.key.start_time)))
+    assert lab.owed() == []
+    assert over.key not in lab.watch._open
+
+
+def test_a_start_that_the_destination_cannot_show_yet_is_not_sent_again(lab: Lab) -> None:
+    lab.slurm.put(make_run(1, start=NOW - 9000))
+    lab.poll()
+    deliver_all(lab, NOW - 100)
+    lab.watch.reconcile(believed())
+    assert lab.owed() == []
+
+
+def deliver_all(lab: Lab, when: float) -> list[tuple[Kind, RunKey]]:
+    """Send all that is owed, at a Unix time."""
+    sent: list[tuple[Kind, RunKey]] = []
+    while due := lab.outbox.due(SINK.name, 1e12, 100):
+        lab.outbox.mark_sent(due, when)
+        for delivery in due:
+            lab.outbox.delivered(delivery)
+            sent.append((delivery.kind, delivery.key))
+    return sent

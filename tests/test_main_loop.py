@@ -19,7 +19,7 @@ from cc_slurm_adapter.job_watch import JobWatch, WatchSettings
 from cc_slurm_adapter.main_loop import Inbox, LoopSettings, MainLoop, Reload
 from cc_slurm_adapter.outbox import Outbox
 from cc_slurm_adapter.sender import Sender
-from cc_slurm_adapter.sinks import RunningRow
+from cc_slurm_adapter.sinks import RunningRow, RunningRows
 from cc_slurm_adapter.sinks.cc_messages import StartMessages
 from cc_slurm_adapter.sinks.cc_rest import CcRest
 from cc_slurm_adapter.state_files import LastRun
@@ -135,7 +135,7 @@ def test_a_comparison_that_failed_is_made_again(site: Site, monkeypatch: pytest.
         return []
 
     site.slurm.ends_of = ends_of  # type: ignore[assignment]
-    site.inbox.put([RunningRow(1, 1000)])
+    site.inbox.put(RunningRows("cc_rest", [RunningRow(1, 1000)], 2000))
     assert site.comes(lambda: not answers)
 
 

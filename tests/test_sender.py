@@ -265,3 +265,18 @@ def test_a_stop_ends_a_wait(site: Site) -> None:
     began = time.monotonic()
     site.sender.stop(2)
     assert time.monotonic() - began < 1
+
+
+def test_a_stop_that_the_destination_does_not_know_is_told_to_whoever_compares(site: Site) -> None:
+    called: list[bool] = []
+    site.sender = Sender(site.sink, site.outbox, site.status, on_unknown=lambda: called.append(True))
+    site.sender.start()
+    (run,) = runs(1)
+    site.owe(run, kinds=(Kind.START,))
+    assert site.settled(delivered=1)
+    assert not called
+    site.backend.forget()
+    site.owe(run, kinds=(Kind.STOP,))
+    assert site.settled()
+    assert called
+    assert site.states() == {1: "completed"}

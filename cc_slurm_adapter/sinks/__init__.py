@@ -68,6 +68,15 @@ class RunningRow(NamedTuple):
     start_time: int
 
 
+class RunningRows(NamedTuple):
+    """All runs that a destination believed to be running at some moment."""
+
+    sink: str
+    rows: list[RunningRow]
+    asked: float
+    """Unix time at which the question went out."""
+
+
 class Connection(Protocol):
     """One way to a destination, used by one thread."""
 

@@ -21,7 +21,9 @@ UNKNOWN_TRIES = 2
 class _Waiting:
     event: HookEvent
     due: float
-    tries: int
+    tries: int = 0
+    answers: int = 0
+    """How many questions had been answered when this one failed by itself."""
 
 
 class HookQueue:
@@ -33,19 +35,22 @@ class HookQueue:
     def __init__(self, max_tries: int) -> None:
         self._max_tries = max_tries
         self._waiting: dict[tuple[int, bool], _Waiting] = {}
+        self._at_once = AT_ONCE
+        """Fewer after a failure: so the job that spoils a question is found, and the others are served."""
+        self._answers = 0
 
     def add(self, event: HookEvent, now: float) -> bool:
         """An event arrived. False when so many wait that it is left to the next poll, which asks for all jobs."""
         if len(self._waiting) >= MAX_WAITING:
             return False
         due = now if event.is_end else now + PROLOG_WAIT
-        self._waiting[event.job_id, event.is_end] = _Waiting(event, due, 0)
+        self._waiting[event.job_id, event.is_end] = _Waiting(event, due)
         return True
 
     def due(self, now: float) -> list[int]:
         """Jobs to look at now: as many as fit into one question, those that wait longest first."""
         due = sorted((waiting.due, waiting.event.job_id) for waiting in self._waiting.values() if waiting.due <= now)
-        return list(dict.fromkeys(job_id for _, job_id in due))[:AT_ONCE]
+        return list(dict.fromkeys(job_id for _, job_id in due))[: self._at_once]
 
     def next_due(self) -> float | None:
         """When the next job is to be looked at."""
@@ -58,6 +63,8 @@ class HookQueue:
 
         `known` are those that slurmctld knows. A job of a real event is among them: others are soon given up.
         """
+        self._answers += 1
+        self._at_once = min(2 * self._at_once, AT_ONCE)
         for job_id in job_ids:
             max_tries = self._max_tries if job_id in known else min(self._max_tries, UNKNOWN_TRIES)
             for is_end in (False, True):
@@ -69,3 +76,18 @@ class HookQueue:
                     del self._waiting[job_id, is_end]
                 else:
                     waiting.due = now + WAITS[min(waiting.tries, len(WAITS)) - 1]
+
+    def failed(self, job_ids: list[int], now: float) -> None:
+        """The question for these jobs had no answer. One that fails by itself while others are answered is given up."""
+        self._at_once = max(len(job_ids) // 2, 1)
+        if len(job_ids) > 1:
+            return
+        for is_end in (False, True):
+            waiting = self._waiting.get((job_ids[0], is_end))
+            if waiting is None or waiting.due > now:
+                continue
+            waiting.tries += waiting.answers < self._answers
+            waiting.answers = self._answers
+            waiting.due = now + WAITS[-1]
+            if waiting.tries >= self._max_tries:
+                del self._waiting[job_ids[0], is_end]

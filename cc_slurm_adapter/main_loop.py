@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Union
 
 from cc_slurm_adapter.activity import Activity
+from cc_slurm_adapter.errors import AdapterError
 from cc_slurm_adapter.hook_queue import MAX_WAITING, HookQueue
 from cc_slurm_adapter.job import HookEvent
 from cc_slurm_adapter.job_watch import JobWatch
@@ -170,7 +171,11 @@ class MainLoop:
     def _serve_hooks(self) -> None:
         job_ids = self._hooks.due(time.monotonic())
         if job_ids:
-            known = self._watch.look_at(job_ids)
+            try:
+                known = self._watch.look_at(job_ids)
+            except AdapterError:
+                self._hooks.failed(job_ids, time.monotonic())
+                raise
             self._hooks.looked_at(
                 job_ids, time.monotonic(), lambda event: self._watch.is_settled(event.job_id, over=event.is_end), known
             )
@@ -180,7 +185,8 @@ class MainLoop:
         began = time.time()
         for _ in self._watch.poll():
             self._take_items(0)
-            self._serve_hooks()
+            if self._has_due_hooks():
+                self._serving.attempt(self._serve_hooks)
         self._sender.post_nodes(self._settings.cluster, self._watch.node_states())
         self.polled = True
         self._tidy()

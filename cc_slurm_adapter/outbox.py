@@ -295,6 +295,12 @@ class Outbox:
             )
         return list(lost.values())
 
+    def clock_was_set(self, by: float) -> None:
+        """Waits go on as if the clock had always been so; `by` is in seconds, negative when it was set back."""
+        with self._writing() as database:
+            for column in ("next_try", "first_sent"):
+                database.execute(f"UPDATE message SET {column} = {column} + ? WHERE {column} > 0", (by,))  # noqa: S608
+
     def retry_parked(self) -> int:
         """Make all parked rows due at once; returns how many."""
         with self._writing() as database:

@@ -20,11 +20,13 @@ CREATE TABLE message (
 CREATE INDEX message_by_job ON message (sink, cluster, job_id, id);
 CREATE INDEX message_next ON message (sink, next_try) WHERE outcome IN ('owed', 'parked');
 CREATE INDEX message_shadowed ON message (sink, cluster, job_id, start_time) WHERE outcome = 'shadowed';
--- A row waits for its own run's start, and for what is owed of earlier runs of its job but for what is parked there.
+-- A row waits for its own run's start. A start waits for what is owed of earlier runs of its job too, but for what is
+-- parked there.
 CREATE VIEW sendable AS
 SELECT * FROM message AS m WHERE outcome IN ('owed', 'parked') AND NOT EXISTS (
     SELECT 1 FROM message AS e
-    WHERE e.sink = m.sink AND e.cluster = m.cluster AND e.job_id = m.job_id AND e.id < m.id AND CASE
+    WHERE e.sink = m.sink AND e.cluster = m.cluster AND e.job_id = m.job_id AND e.id < m.id
+    AND (m.kind = 'start' OR e.start_time = m.start_time) AND CASE
         WHEN e.start_time = m.start_time THEN e.outcome != 'delivered'
         WHEN e.outcome != 'owed' THEN 0
         WHEN e.kind = 'start' THEN 1

@@ -28,6 +28,8 @@ FIRST_WAIT, LONGEST_WAIT = 1.0, 20.0
 LONGEST_PAUSE = 3600.0
 """Seconds that a destination may ask for with Retry-After, at most."""
 SHORTEST_WAIT = 0.01
+CLOCK_STEP = 5.0
+"""Seconds by which the clock must differ to have been set; less is only corrected."""
 MAX_ROW_TRIES = 5
 REMIND = 600.0
 """Seconds until a trouble that goes on is said again."""
@@ -78,6 +80,7 @@ class Sender:
         self._troubled: dict[int, _Trouble] = {}
         self._parked_said: set[int] = set()
         self._nodes_said = 0.0
+        self._clock_offset = time.time() - time.monotonic()
         self._connections = [sink.connect() for _ in range(CONNECTIONS)]
         self._threads = [
             threading.Thread(target=self._work, args=(connection,), name=f"{sink.name}-{number}", daemon=True)
@@ -165,6 +168,7 @@ class Sender:
             task, self._nodes = self._nodes, None
             return task, None
         try:
+            self._follow_clock()
             if not self._ready:
                 self._refill()
             if self._ready:
@@ -176,6 +180,15 @@ class Sender:
             log.error("%s", error)
             return None, LONGEST_WAIT
         return None, None if due is None else max(due - time.time(), SHORTEST_WAIT)
+
+    def _follow_clock(self) -> None:
+        """The outbox knows Unix times, as they outlive this process: a clock that was set must not make rows wait."""
+        with self._changed:
+            step = time.time() - time.monotonic() - self._clock_offset
+            if abs(step) > CLOCK_STEP:
+                log.warning("the clock was set by %+.0f s", step)
+                self._outbox.clock_was_set(step)
+                self._clock_offset += step
 
     def _refill(self) -> None:
         now = time.time()
@@ -196,6 +209,7 @@ class Sender:
             Verdict.SINK_TROUBLE: self._settle_trouble,
             Verdict.HELD: self._settle_trouble,
         }[answer.verdict]
+        self._follow_clock()  # before anything is put off
         if answer.verdict not in TROUBLES:
             self._sink_answers(delivery)
         settle(delivery, answer)

@@ -128,7 +128,11 @@ def check_state_folder(last_run_path: str) -> str:
 
 
 def catch_up_from(last_run: int | None, checkpoint: int | None, max_span: int) -> int:
-    """Unix seconds from which accounting is read at the start: the earlier of both, at most `max_span` back."""
-    known = [when for when in (last_run, checkpoint) if when is not None]
-    longest_ago = int(time.time()) - max_span
+    """Unix seconds from which accounting is read at the start: the earlier of both, at most `max_span` back.
+
+    A time from the future tells nothing: the clock was set back since.
+    """
+    now = int(time.time())
+    known = [when for when in (last_run, checkpoint) if when is not None and when <= now]
+    longest_ago = now - max_span
     return max(min(known), longest_ago) if known else longest_ago

@@ -19,9 +19,9 @@ MODULES = {
 EFFECTS = {
     "subprocess": {"slurm.commands"},
     "sqlite3": {"outbox"},
-    "http.client": {"sinks.cc_rest"},
-    "ssl": {"sinks.cc_rest"},
-    "socket": {"sinks.cc_rest", "hook", "prep", "prep_server", "prep_socket", "intake", "systemd"},
+    "http.client": {"sinks.http_client"},
+    "ssl": {"sinks.http_client"},
+    "socket": {"sinks.http_client", "hook", "prep", "prep_server", "prep_socket", "intake", "systemd"},
     "signal": {"daemon", "slurm.commands"},
     "threading": {"daemon", "hook", "intake", "outbox", "reconciler", "sender", "slurm.commands", "status"},
     "ctypes": {"inotify"},

@@ -12,7 +12,8 @@ from cc_slurm_adapter.errors import ConfigError, SinkError
 from cc_slurm_adapter.job import End, EndState, NodeState, RunKey
 from cc_slurm_adapter.sinks import Delivery, Kind, RunningRow, Verdict
 from cc_slurm_adapter.sinks.cc_messages import StartMessages
-from cc_slurm_adapter.sinks.cc_rest import CcRest, HttpAnswer, judge
+from cc_slurm_adapter.sinks.cc_rest import CcRest, judge
+from cc_slurm_adapter.sinks.http_client import HttpAnswer
 from examples.practice.cc_backend import CcBackend, Clock, LostAnswer, OtherAnswer, serving
 from tests.fakes import NOW, make_run
 
@@ -162,8 +163,8 @@ def test_a_new_token_is_read_after_a_refusal(backend: CcBackend) -> None:
     with serving(backend) as url:
         sink = CcRest(url, lambda: next(tokens), StartMessages(()))
         connection = sink.connect()
-        assert connection.deliver(start_of(sink)).verdict is Verdict.HELD
         assert connection.deliver(start_of(sink)).verdict is Verdict.DELIVERED
+        assert [request.status for request in backend.log] == [401, 201]
         connection.close()
 
 
@@ -194,7 +195,7 @@ def test_nobody_there_is_a_trouble_of_the_sink() -> None:
 
 
 def test_an_answer_without_end_is_refused(backend: CcBackend, sink: CcRest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cc_slurm_adapter.sinks.cc_rest.ANSWER_LIMIT", 1000)
+    monkeypatch.setattr("cc_slurm_adapter.sinks.http_client.ANSWER_LIMIT", 1000)
     connection = sink.connect()
     backend.add_fault(OtherAnswer(status=200, body=b"x" * 100_000))
     answer = connection.deliver(start_of(sink))

@@ -202,10 +202,10 @@ def test_nodes_that_were_added_since_the_last_poll_are_looked_up(
     programs.make("squeue", "echo data_parser/v0.0.40")
     programs.make("scontrol", f"cat {job}")
     programs.make("sinfo", f"cat {tmp_path}/sinfo")
-    (tmp_path / "sinfo").write_text(sinfo_row(NodeList="other"))
+    (tmp_path / "sinfo").write_text(f"{sinfo_row(NodeList='other')}\n")
     client = SlurmClient(commands, "lab", str(tmp_path), 1 << 20)
     client.node_states()
-    (tmp_path / "sinfo").write_text(sinfo_row(NodeList=host))
+    (tmp_path / "sinfo").write_text(f"{sinfo_row(NodeList=host)}\n")
     job_id = json.loads(job.read_text())["jobs"][0]["job_id"]
     (details,) = client.read_details([job_id])
     assert details.runs[0].resources[0].cores

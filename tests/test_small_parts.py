@@ -79,6 +79,33 @@ def test_a_flood_of_events_is_left_to_the_polls() -> None:
     assert hooks.due(0.0) == list(range(AT_ONCE))
 
 
+def test_an_event_that_fails_alone_while_others_are_answered_is_given_up() -> None:
+    hooks = HookQueue(max_tries=3)
+    for job_id in range(1, 9):
+        hooks.add(HookEvent(job_id, "epilog_slurmctld", 0), 0.0)
+    now = 1.0
+    asked = []
+    while hooks.next_due() is not None and now < 100:
+        job_ids = hooks.due(now)
+        asked.append(job_ids)
+        if 1 in job_ids:
+            hooks.failed(job_ids, now)
+        else:
+            hooks.looked_at(job_ids, now, lambda _: len(asked) > 20, {*job_ids})
+        now += 1
+    assert asked[:5] == [[1, 2, 3, 4, 5, 6, 7, 8], [1, 2, 3, 4], [1, 2], [1], [2]]
+    assert now < 100
+    assert hooks.next_due() is None
+
+
+def test_no_event_is_given_up_while_nothing_is_answered() -> None:
+    hooks = HookQueue(max_tries=3)
+    hooks.add(EPILOG, 0.0)
+    for now in range(100):
+        hooks.failed([1], float(now))
+    assert hooks.next_due() is not None
+
+
 def test_a_second_daemon_is_refused_and_the_first_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "daemon.pid"
     first, second = PidFile(str(path)), PidFile(str(path))

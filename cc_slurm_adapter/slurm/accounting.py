@@ -19,6 +19,7 @@ from cc_slurm_adapter.slurm.json_values import (
     in_job,
     need_number,
     read_digits,
+    read_job_id,
 )
 from cc_slurm_adapter.slurm.states import CLOSED, WAITING, read_states
 
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 ENDED_COLUMNS = "JobIDRaw,State,Submit,Start,End,NNodes"
 """None of them can be written by a user."""
+DAY = 86400
 RESIZING = "RESIZING"
 """The state of a record that was closed because the run goes on with other nodes."""
 _JOB = "jobs[]"
@@ -43,21 +45,30 @@ class AccountedEnd(NamedTuple):
 def ended_command(since: int, until: int, job_ids: Iterable[int] = ()) -> list[str]:
     """sacct for the runs closed between two moments (Unix seconds), requeued ones (-D) included."""
     jobs = ",".join(map(str, job_ids))
-    window = ["-S", f"uts{since}", "-E", f"uts{until}", *(["-j", jobs] if jobs else [])]
+    window = [*_window(since, until), *(["-j", jobs] if jobs else [])]
     return ["sacct", "-X", "-a", "-D", "-n", "-P", "-s", CLOSED, *window, f"--format={ENDED_COLUMNS}"]
 
 
 def runs_command(job_ids: list[int], since: int, until: int, json_option: str) -> list[str]:
     """sacct for everything it knows of these jobs in a window; without one it searches back to 1970."""
     ids = ",".join(map(str, job_ids))
-    return ["sacct", "-X", "-a", "-D", json_option, "-j", ids, "-S", f"uts{since}", "-E", f"uts{until}"]
+    return ["sacct", "-X", "-a", "-D", json_option, "-j", ids, *_window(since, until)]
 
 
 def users_command(job_ids: Iterable[int], since: int, until: int) -> list[str]:
     """sacct for the users of jobs: its JSON has none where it finds no association (22.05) or no account of the id."""
     jobs = ",".join(map(str, job_ids))
-    window = ["-S", f"uts{since}", "-E", f"uts{until}"]
+    window = _window(since, until)
     return ["sacct", "-X", "-a", "-D", "-n", "-P", "-j", jobs, *window, "--format=JobIDRaw,UID,User"]
+
+
+def _window(since: int, until: int) -> list[str]:
+    """sacct refuses a window that begins after its end. A run from the future, because the clock was set back after
+    its start, may have closed on either side of now.
+    """
+    if since > until:
+        since, until = until - DAY, since + DAY
+    return ["-S", f"uts{since}", "-E", f"uts{until}"]
 
 
 def parse_users(text: str) -> dict[int, str]:
@@ -99,7 +110,7 @@ class _Record(NamedTuple):
 def _ended_records(text: str) -> Iterator[_Record]:
     for line in text.splitlines():
         columns = line.split("|")
-        job_id = read_digits(columns[0])
+        job_id = read_job_id(columns[0])
         if len(columns) != len(ENDED_COLUMNS.split(",")) or job_id is None:
             what = f"{line[:100]!r} has not the columns {ENDED_COLUMNS}"
             log.error("a line of sacct cannot be understood and is left out: %s", what)

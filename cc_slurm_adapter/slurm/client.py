@@ -24,7 +24,7 @@ from cc_slurm_adapter.slurm.accounting import (
 from cc_slurm_adapter.slurm.commands import Commands, Finished
 from cc_slurm_adapter.slurm.documents import JobSplitter
 from cc_slurm_adapter.slurm.jobs import job_id_of, parse_job, parse_sharing, sharing_command
-from cc_slurm_adapter.slurm.json_values import Json, read_digits
+from cc_slurm_adapter.slurm.json_values import Json, read_digits, read_job_id
 from cc_slurm_adapter.slurm.nodes import SINFO, NodeLayout, parse_sinfo
 from cc_slurm_adapter.slurm.states import LISTED, is_known, read_states
 from cc_slurm_adapter.slurm.texts import Texts, read_texts
@@ -153,7 +153,10 @@ class SlurmClient:
 
     def node_states(self) -> list[NodeState]:
         """CPUs, memory, GPUs and state of every node."""
-        self._layouts, states = parse_sinfo(self._text(SINFO))
+        text = self._text(SINFO)
+        if not text:
+            raise UnexpectedOutput("sinfo", "it names no node")
+        self._layouts, states = parse_sinfo(text)
         return states
 
     def admin_level(self, user: str) -> str | None:
@@ -278,7 +281,7 @@ def parse_listing(text: str) -> list[Sighting]:
     sightings = []
     for line in text.splitlines():
         columns = line.split("|")
-        job_id = read_digits(columns[0])
+        job_id = read_job_id(columns[0])
         if len(columns) != 4 or job_id is None:
             log.error("a line of squeue cannot be understood and is left out: %r", line[:100])
             continue
@@ -294,6 +297,8 @@ def _read_text(commands: Commands, argv: list[str], environment: Mapping[str, st
     answer = commands.run(argv, environment=environment)
     if answer.exit_code != 0:
         raise _failure(argv, answer)
+    if answer.output and not answer.output.endswith(b"\n"):
+        raise UnexpectedOutput(" ".join(argv[:3]), "the output is cut")  # a number at its end may be half of one
     return answer.output.decode("utf-8", errors="replace")
 
 

@@ -18,6 +18,8 @@ Json = dict[str, Any]
 
 MAX_NUMBER = 0xFFFF_FFFD
 """Ids, counts and minutes have 32 bits, of which Slurm gives the last two values a meaning; times fit until 2106."""
+MAX_JOB_ID = 2**31 - 1
+"""More than MaxJobId can be. squeue takes greater ones for negative, and then refuses all jobs it is asked for."""
 _NO_VALUES = frozenset({0xFFFF_FFFE, 0xFFFF_FFFF, (1 << 64) - 2, (1 << 64) - 1, -2, -1})
 """Slurm's NO_VAL and INFINITE with 32 and 64 bits; where they have no form of their own they come as they are."""
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -114,6 +116,12 @@ def need_number(value: Json, key: str, path: str) -> int:
 def read_digits(text: str) -> int | None:
     """The number that a text of ASCII digits stands for; None for any other text, and for more than 18 digits."""
     return int(text) if _DIGITS.match(text) else None
+
+
+def read_job_id(text: str) -> int | None:
+    """The id in a column of text; None for what is none."""
+    job_id = read_digits(text)
+    return job_id if job_id and job_id <= MAX_JOB_ID else None
 
 
 def _get(value: Json, key: str, path: str) -> Any:

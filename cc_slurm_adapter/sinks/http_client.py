@@ -1,0 +1,266 @@
+"""HTTP requests on one keep-alive connection, with limits, and in words what keeps an answer from coming."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import logging
+import re
+import socket
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from cc_slurm_adapter.errors import ConfigError, SinkError
+
+log = logging.getLogger(__name__)
+
+TIME_LIMIT = 10.0
+"""Seconds for a whole answer. One that did not come in time gets twice as long at the next try."""
+SLOW_TIME_LIMIT = 60.0
+"""The longest, and what a destination gets that has just answered slowly."""
+SLOW = 3.0
+ANSWER_LIMIT = 64 * 1024 * 1024
+PIECE = 64 * 1024
+
+
+class HttpAnswer(NamedTuple):
+    """Status, body and the headers that count."""
+
+    status: int
+    body: bytes
+    retry_after: str = ""
+    location: str = ""
+
+    @property
+    def own_error(self) -> str | None:
+        """cc-backend's error text; None when the answer is not cc-backend's: all its refusals are JSON."""
+        try:
+            return str(json.loads(self.body)["error"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
+
+    @property
+    def error(self) -> str:
+        """cc-backend's error text, or else in one line what came instead."""
+        own = self.own_error
+        return _summary(self.body) if own is None else own
+
+
+def _summary(body: bytes) -> str:
+    text = body[:4000].decode("utf-8", errors="replace")
+    if not re.search("<html|<!doctype html", text, re.I):
+        words = " ".join(text.split())[:100]
+        return words if words.isprintable() else ascii(words)
+    title = re.search(r"<title[^>]*>([^<]*)", text, re.I)
+    named = f" called {' '.join(title[1].split())[:80]!r}" if title else ""
+    return f"an HTML page{named} instead of cc-backend's answer"
+
+
+class HttpClient:
+    """One keep-alive connection. Raises SinkError for everything that keeps an answer from coming."""
+
+    def __init__(self, url: str, read_token: Callable[[], str], ca_file: str = "") -> None:
+        parts = urlsplit(url)
+        self._base = parts.path
+        self._where = parts.netloc
+        self._tls = _tls_context(ca_file) if parts.scheme == "https" else None
+        self._host, self._port = parts.hostname or "", parts.port
+        self._read_token = read_token
+        self._token = ""
+        self._time_limit = TIME_LIMIT
+        self._connection: http.client.HTTPConnection | None = None
+        self._stopped = False
+
+    def abort(self) -> None:
+        """Break off a request that another thread waits for."""
+        self._stopped = True
+        sock = self._connection.sock if self._connection else None
+        if sock is not None:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                log.debug("the connection to %s was closed already", self._where)
+
+    def request(self, method: str, path: str, body: bytes | None = None) -> HttpAnswer:
+        """Send a request and read its whole answer.
+
+        A connection that was kept alive may have been closed by the other side in the meantime: then
+        the request is sent once more on a new one. cc-backend knows a repeated request again.
+        """
+        answer = self._request_twice(method, path, body)
+        if answer.status in (401, 403) and self._has_new_token():
+            return self._request_twice(method, path, body)
+        return answer
+
+    def _has_new_token(self) -> bool:
+        """Whether the token has been replaced since it was read."""
+        used, self._token = self._token, ""
+        try:
+            self._token = self._read_token()
+        except ConfigError:
+            return False  # the next request needs it and says so
+        return self._token != used
+
+    def _request_twice(self, method: str, path: str, body: bytes | None) -> HttpAnswer:
+        kept = self._connection is not None
+        try:
+            return self._request_once(method, path, body)
+        except SinkError as error:
+            if not (kept and isinstance(error.__cause__, ConnectionError)) or self._stopped:
+                raise
+            return self._request_once(method, path, body)
+
+    def _request_once(self, method: str, path: str, body: bytes | None) -> HttpAnswer:
+        try:
+            return self._exchange(self._connected(), method, path, body)
+        except ConfigError as error:
+            self.close()
+            raise SinkError(str(error)) from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self.close()
+            raise SinkError(f"{self._where}: {describe(error)}") from error
+
+    def _exchange(
+        self, connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None
+    ) -> HttpAnswer:
+        began = time.monotonic()
+        try:
+            connection.request(method, self._base + path, body, self._headers(body))
+            response = connection.getresponse()
+            content = _read_bounded(response)
+        except socket.timeout:
+            self._time_limit = min(2 * self._time_limit, SLOW_TIME_LIMIT)
+            raise
+        if response.will_close:
+            self.close()
+        self._time_limit = SLOW_TIME_LIMIT if time.monotonic() - began > SLOW else TIME_LIMIT
+        retry_after, location = (response.headers.get(name, "") for name in ("Retry-After", "Location"))
+        return HttpAnswer(response.status, content, retry_after, location)
+
+    def _connected(self) -> http.client.HTTPConnection:
+        if self._connection is None:
+            self._connection = self._new_connection()
+            self._connection.response_class = _TimedResponse
+            self._connection.connect()
+            self._connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._stopped:  # looked at after the socket is there: abort() sees one of the two
+            raise OSError("the daemon stops")
+        self._connection.sock.settimeout(self._time_limit)
+        return self._connection
+
+    def _new_connection(self) -> http.client.HTTPConnection:
+        if self._tls is None:
+            return http.client.HTTPConnection(self._host, self._port, timeout=TIME_LIMIT)
+        return http.client.HTTPSConnection(self._host, self._port, timeout=TIME_LIMIT, context=self._tls)
+
+    def _headers(self, body: bytes | None) -> Mapping[str, str]:
+        if not self._token:
+            self._token = self._read_token()
+        headers = {"X-AUTH-TOKEN": self._token, "Accept": "application/ld+json"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        return headers
+
+    def close(self) -> None:
+        """Close the connection; the next request opens a new one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+class _TimedResponse(http.client.HTTPResponse):
+    """An answer that must be whole when the socket's time limit is over, however slowly its bytes come."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **named: Any) -> None:
+        super().__init__(sock, *args, **named)
+        self.fp = io.BufferedReader(_UntilDeadline(sock, self.fp.detach()))
+
+
+class _UntilDeadline(io.RawIOBase):
+    """By itself a socket's time limit begins anew with every byte."""
+
+    def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
+        self._sock, self._raw = sock, raw
+        self._deadline = time.monotonic() + (sock.gettimeout() or 0.0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise socket.timeout("the answer is not whole in time")
+        self._sock.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def _tls_context(ca_file: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file or None)
+    except OSError as error:
+        raise ConfigError([f"ccRestCaFile: {ca_file} holds no usable certificate: {describe(error)}"]) from error
+
+
+def _read_bounded(response: http.client.HTTPResponse) -> bytes:
+    """The whole body, in pieces: up to Python 3.11 `read(n)` fills a buffer of n bytes first."""
+    pieces: list[bytes] = []
+    left = ANSWER_LIMIT
+    while left > 0:
+        piece = response.read(min(PIECE, left))
+        if not piece and response.length:
+            raise http.client.IncompleteRead(b"".join(pieces), response.length)
+        if not piece:
+            return b"".join(pieces)
+        pieces.append(piece)
+        left -= len(piece)
+    raise OSError(f"the answer is longer than {ANSWER_LIMIT} bytes")
+
+
+_WORDS = (
+    (ConnectionRefusedError, "connection refused: nothing listens there"),
+    (socket.timeout, "no answer in time"),
+    (http.client.RemoteDisconnected, "closed the connection without an answer"),
+    (http.client.IncompleteRead, "closed the connection in the middle of its answer"),
+)
+
+
+def describe(error: Exception) -> str:
+    """A foreign error in words that an administrator can act on."""
+    for kind, words in _WORDS:
+        if isinstance(error, kind):
+            return words
+    if isinstance(error, ssl.SSLError):
+        return _describe_tls(error)
+    if isinstance(error, http.client.BadStatusLine):
+        is_tls = str(error).startswith("\x15\x03")
+        return "what answers there speaks no HTTP" + (" but TLS: must ccRestUrl begin with https?" if is_tls else "")
+    if isinstance(error, socket.gaierror):
+        return f"the name cannot be resolved ({error.strerror})"
+    return f"{type(error).__name__}: {error}"
+
+
+_NO_TLS = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"}
+"""OpenSSL's reasons when something else than TLS comes."""
+_CERTIFICATE_ADVICE = {
+    10: "it must be renewed (or a clock is wrong)",
+    62: "set ccRestUrl to a name that stands in it",
+    64: "set ccRestUrl to a name that stands in it",
+}
+"""By OpenSSL's number of what is wrong; everything else is about who signed it."""
+
+
+def _describe_tls(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        advice = _CERTIFICATE_ADVICE.get(error.verify_code, "set ccRestCaFile to the CA's certificate")
+        return f"its certificate is not trusted ({error.verify_message}): {advice}"
+    if error.reason in _NO_TLS:
+        return "what answers there speaks no TLS: must ccRestUrl begin with http instead of https?"
+    return f"TLS fails: {error}"

@@ -455,6 +455,10 @@ def test(options: argparse.Namespace, pytest_arguments: list[str]) -> int:
         test_on_slurm(tools, report)
     else:
         report.not_run.append("tests on a real Slurm (add --slurm)")
+    if options.soak:
+        test_endurance(tools, report, options.soak)
+    else:
+        report.not_run.append("the soak test (add --soak MINUTES)")
     return report.close()
 
 
@@ -500,6 +504,16 @@ def test_on_slurm(tools: Environment, report: Report) -> None:
         report.not_run.append("tests on a real Slurm: none passed")
 
 
+def test_endurance(tools: Environment, report: Report, minutes: float) -> None:
+    """The soak test for so long; says what it has measured."""
+    os.environ["CC_SLURM_ADAPTER_SOAK_MINUTES"] = str(minutes)
+    step = f"soak test, {minutes:g} minutes"
+    # Beside the load it waits until all is reported; a slow machine takes longer for so many jobs.
+    passed = report.pytest(step, tools.python, ["-m", "built", "tests/built/test_soak.py"], minutes * 180 + 900)
+    if passed:
+        print(text_of(log_of(step)), flush=True)
+
+
 # --- the commands
 
 
@@ -525,6 +539,13 @@ def command_line() -> argparse.ArgumentParser:
     commands.add_parser("build", help="make dist/cc-slurm-adapter")
     tests = commands.add_parser("test", help="check style and types, build, run all tests; pytest's arguments after --")
     tests.add_argument("--slurm", action="store_true", help="also on real Slurms in chroots; needs root")
+    tests.add_argument(
+        "--soak",
+        metavar="MINUTES",
+        type=float,
+        default=0.0,
+        help="also jobs and faults of all kinds for so long; with 10 minutes or more at least 20,000 jobs",
+    )
     tests.add_argument(
         "--python",
         metavar="PATH",

@@ -31,6 +31,7 @@ from cc_slurm_adapter.outbox_schema import (
     PUT_OFF_ITS_STOP,
     SCHEMA,
     SCHEMA_VERSION,
+    SENDABLE,
 )
 from cc_slurm_adapter.run_json import run_from_json, run_to_json
 from cc_slurm_adapter.sinks import Delivery, Kind
@@ -334,7 +335,7 @@ class Outbox:
         database.execute("PRAGMA journal_size_limit = 16777216")
         version = database.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
-            database.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            database.executescript(f"BEGIN; {SCHEMA} {SENDABLE} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
         elif version in MIGRATIONS:
             database.executescript(f"BEGIN; {MIGRATIONS[version]} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
         elif version != SCHEMA_VERSION:

@@ -20,6 +20,8 @@ CREATE TABLE message (
 CREATE INDEX message_by_job ON message (sink, cluster, job_id, id);
 CREATE INDEX message_next ON message (sink, next_try) WHERE outcome IN ('owed', 'parked');
 CREATE INDEX message_shadowed ON message (sink, cluster, job_id, start_time) WHERE outcome = 'shadowed';
+"""
+SENDABLE = """
 -- A row waits for its own run's start. A start waits for what is owed of earlier runs of its job too, but for what is
 -- parked there.
 CREATE VIEW sendable AS
@@ -35,10 +37,13 @@ SELECT * FROM message AS m WHERE outcome IN ('owed', 'parked') AND NOT EXISTS (
             AND s.start_time = e.start_time AND s.kind = 'start' AND s.outcome = 'parked')
         END);
 """
-MIGRATIONS = {
-    # A run that never held nodes is done; one whose nodes are made ready is read from Slurm again, with its threads.
-    1: "UPDATE run SET stage = 'done' WHERE stage = 'ignored'; DELETE FROM run WHERE stage = 'seen';",
-}
+# A run that never held nodes is done; one whose nodes are made ready is read from Slurm again, with its threads.
+_FROM_1 = """
+UPDATE run SET stage = 'done' WHERE stage = 'ignored';
+DELETE FROM run WHERE stage = 'seen';
+DROP VIEW sendable;
+"""
+MIGRATIONS = {1: _FROM_1 + SENDABLE}
 """From an older format to the present one; what they change is found out again from Slurm."""
 DELETE_ITS_START = """
 DELETE FROM message WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = 'start' AND outcome = 'delivered'

@@ -265,3 +265,10 @@ def test_a_file_that_cannot_be_opened_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="state file"):
         Outbox(str(tmp_path / "state.sqlite"))
     assert (tmp_path / "state.sqlite").is_dir()
+
+
+def test_a_stop_does_not_wait_for_the_start_of_a_later_run(outbox: Outbox) -> None:
+    owe(outbox, (FIRST, Kind.START))
+    outbox.delivered(due(outbox)[0])
+    owe(outbox, (SECOND, Kind.START), (FIRST, Kind.STOP))
+    assert names(due(outbox)) == [(SECOND, Kind.START), (FIRST, Kind.STOP)]

@@ -1,0 +1,190 @@
+"""A stop amid the first sync, state files that are gone or too new, and a machine that gives no space or descriptors.
+
+Each time: nothing is lost, nothing is double, the log says what is wrong, and the daemon goes on when it is over.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shlex
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from examples.practice.cc_backend import Delay
+from examples.practice.site import Site
+from examples.practice.slurm.model import JobRequest, Settings
+from tests.built.installed import call
+
+STOP_LIMIT = 2.0
+LONG = JobRequest("long", gpus_per_node=1, duration=600)
+SHORT = JobRequest("short", duration=0.5)
+OWN_MOUNTS = """\
+#!/bin/sh
+exec unshare --mount sh -c 'mount {mount} && exec "$@"' sh {adapter} "$@"
+"""
+SMALL = "-t tmpfs -o size=1m none {folder}"
+READ_ONLY = "--bind {folder} {folder} && mount -o remount,bind,ro {folder}"
+MAX_FILE = 16384
+"""Bytes: less than the write-ahead log of the state file has, more than the daemon's log."""
+
+
+@pytest.fixture
+def site(adapter: Path) -> Iterator[Site]:
+    """A site without hooks, whose daemon is not started yet."""
+    with Site(adapter, hook="", slurmPollInterval=1) as new:
+        yield new
+
+
+def cancel(site: Site, *job_ids: int) -> None:
+    for job_id in job_ids:
+        site.cluster.cancel(job_id)
+
+
+def assert_all_is_right(site: Site, runs: int) -> None:
+    site.wait_for("all to be reported", site.is_reported, 30)
+    assert site.differences() == []
+    assert len(site.backend.rows) == runs
+
+
+def test_sigterm_amid_the_first_sync(adapter: Path) -> None:
+    with Site(adapter, cluster=Settings(nodes="node[01-08]"), hook="", slurmPollInterval=1) as site:
+        jobs = site.cluster.submit_all([JobRequest("many", duration=600)] * 60)
+        site.wait_for("the jobs to run", lambda: len(site.cluster.truth()) == 60)
+        slow = site.backend.add_fault(Delay(path="/api/jobs/start_job/", seconds=0.2))
+        site.daemon.start()
+        site.wait_for("some starts", lambda: len(site.backend.rows) >= 4)
+        code, seconds = site.daemon.stop()
+        assert (code, len(site.backend.rows) < 60) == (0, True)
+        assert seconds <= STOP_LIMIT
+        site.backend.remove_fault(slow)
+        site.daemon.start()
+        site.wait_for("all starts", lambda: site.has_started(*jobs))
+        cancel(site, *jobs)
+        assert_all_is_right(site, 60)
+
+
+def state_files(site: Site) -> list[Path]:
+    return list(site.daemon.state_folder.glob("state.sqlite*"))
+
+
+def test_the_state_file_is_deleted_while_the_daemon_runs(site: Site) -> None:
+    site.daemon.start()
+    jobs = site.cluster.submit_all([LONG] * 2)
+    site.wait_for("the starts", lambda: site.has_started(*jobs))
+    for path in state_files(site):
+        path.unlink()
+    jobs += site.cluster.submit_all([LONG] * 2)
+    cancel(site, jobs[0])
+    site.wait_for("what happened since", lambda: site.has_started(*jobs) and site.has_stopped(jobs[0]))
+    site.daemon.kill()
+    site.daemon.start()
+    cancel(site, *jobs[1:])
+    assert_all_is_right(site, 4)
+
+
+def test_a_state_file_of_a_newer_version_is_left_alone(site: Site) -> None:
+    site.daemon.start()
+    jobs = site.cluster.submit_all([LONG] * 2)
+    site.wait_for("the starts", lambda: site.has_started(*jobs))
+    site.daemon.stop()
+    state = site.daemon.state_folder / "state.sqlite"
+    with closing(sqlite3.connect(state)) as database:
+        database.execute("PRAGMA user_version = 1000")
+    before = state.read_bytes()
+    refused = call(site.daemon.command(), site.daemon.environ)
+    assert refused.returncode == 1
+    (line,) = refused.stderr.splitlines()
+    assert "has the format 1000" in line
+    assert "or move the file away" in line
+    assert state.read_bytes() == before
+    for path in state_files(site):
+        path.rename(path.with_name(f"old-{path.name}"))
+    cancel(site, jobs[0])
+    site.daemon.start()
+    site.wait_for("the end", lambda: site.has_stopped(jobs[0]))
+    cancel(site, jobs[1])
+    assert_all_is_right(site, 2)
+
+
+@contextmanager
+def full_disk(site: Site) -> Iterator[None]:
+    """The tiny file system of the state folder, which only the daemon sees, is filled."""
+    filler = Path(f"/proc/{site.daemon.pid}/root{site.daemon.state_folder}/filler")
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(b"x" * 512)
+    yield
+    filler.unlink()
+
+
+@contextmanager
+def limited(site: Site, what: int, limit: int) -> Iterator[None]:
+    """As `ulimit`, for the running daemon."""
+    before = resource.prlimit(site.daemon.pid, what)
+    resource.prlimit(site.daemon.pid, what, (limit, before[1]))
+    yield
+    resource.prlimit(site.daemon.pid, what, before)
+
+
+def with_own_mounts(site: Site, mount: str) -> Path:
+    """The built file in a mount namespace of its own; skips where that cannot be had."""
+    if os.geteuid() != 0 or subprocess.run(["unshare", "--mount", "true"], check=False).returncode != 0:
+        pytest.skip("no mount namespaces here")
+    wrapper = site.folder / "own-mounts"
+    mounted = mount.format(folder=shlex.quote(str(site.daemon.state_folder)))
+    wrapper.write_text(OWN_MOUNTS.format(mount=mounted, adapter=shlex.quote(str(site.daemon.adapter))))
+    wrapper.chmod(0o755)
+    return wrapper
+
+
+def go_through(site: Site, fault: Callable[[], AbstractContextManager[None]], complaint: str) -> None:
+    """Jobs before, during and after a fault; the same daemon serves all of them, and says what was wrong."""
+    site.daemon.start()
+    jobs = site.cluster.submit_all([LONG] * 2)
+    site.wait_for("the starts", lambda: site.has_started(*jobs))
+    with fault():
+        cancel(site, jobs[0])
+        jobs += site.cluster.submit_all([LONG, SHORT])
+        site.wait_for("the complaint", lambda: complaint in site.daemon.log())
+        site.wait_for("the short job to end", lambda: sum(run.end is not None for run in site.cluster.truth()) == 2)
+    site.wait_for("all starts", lambda: site.has_started(*jobs))
+    cancel(site, *jobs[1:3])
+    assert_all_is_right(site, 4)
+    assert site.daemon.stop()[0] == 0
+
+
+def test_the_disk_is_full(site: Site) -> None:
+    site.daemon.adapter = with_own_mounts(site, SMALL)
+    go_through(site, lambda: full_disk(site), "database or disk is full")
+
+
+def test_files_may_not_grow(site: Site) -> None:
+    go_through(site, lambda: limited(site, resource.RLIMIT_FSIZE, MAX_FILE), "state.sqlite cannot be used")
+
+
+def test_no_file_descriptors_are_left(site: Site) -> None:
+    go_through(site, lambda: limited(site, resource.RLIMIT_NOFILE, 4), "Too many open files")
+
+
+def test_the_state_folder_is_read_only(site: Site) -> None:
+    adapter = site.daemon.adapter
+    site.daemon.start()
+    jobs = site.cluster.submit_all([LONG] * 2)
+    site.wait_for("the starts", lambda: site.has_started(*jobs))
+    site.daemon.kill()
+    site.daemon.adapter = with_own_mounts(site, READ_ONLY)
+    cancel(site, jobs[0])
+    refused = call(site.daemon.command(), site.daemon.environ)
+    assert refused.returncode == 1
+    (line,) = refused.stderr.splitlines()
+    assert f"the state folder {site.daemon.state_folder} (of lastRunPath) cannot be written: Read-only" in line
+    site.daemon.adapter = adapter
+    site.daemon.start()
+    cancel(site, jobs[1])
+    assert_all_is_right(site, 2)

@@ -69,18 +69,18 @@ class Decision:
     stage: Stage | None = None
     """What it becomes; None: nothing new."""
     start_owed: bool = False
-    left_out: bool = False
-    """Its start would be owed, but it is not to be told."""
+    left_out: str = ""
+    """Why its start, which would be owed, is not to be told."""
     stop_owed: bool = False
     replaces: tuple[RunKey, ...] = ()
     """Runs that were seen while their nodes were made ready, with a start time that has moved since."""
 
 
-def decide(run: Run, same_job: Collection[KnownRun], *, reported: bool, left_out: bool) -> Decision:
+def decide(run: Run, same_job: Collection[KnownRun], *, reported: bool, left_out: str) -> Decision:
     """What a run's details mean.
 
     `same_job` are the open runs of its job; `reported` says that this very run is done already;
-    `left_out` that its start is not to be told: once it was, its stop is told all the same.
+    `left_out` says why its start is not to be told, if so: once it was, its stop is told all the same.
     """
     if reported or run.phase is Phase.WAITING or not run.key.start_time:
         return Decision(run)
@@ -91,7 +91,7 @@ def decide(run: Run, same_job: Collection[KnownRun], *, reported: bool, left_out
     return _begin(run, same_job, is_new=known is None, left_out=left_out)
 
 
-def _begin(run: Run, same_job: Collection[KnownRun], *, is_new: bool, left_out: bool) -> Decision:
+def _begin(run: Run, same_job: Collection[KnownRun], *, is_new: bool, left_out: str) -> Decision:
     """A run whose start is not owed yet."""
     if run.never_ran:
         return Decision(run, Stage.DONE)
@@ -101,7 +101,7 @@ def _begin(run: Run, same_job: Collection[KnownRun], *, is_new: bool, left_out: 
     if run.phase is Phase.CONFIGURING:
         return Decision(run, Stage.SEEN if is_new else None, replaces=replaces)
     if left_out:
-        return Decision(run, Stage.DONE if run.end else Stage.IGNORED, left_out=True, replaces=replaces)
+        return Decision(run, Stage.DONE if run.end else Stage.IGNORED, left_out=left_out, replaces=replaces)
     whole = complete_from_seen(run, same_job)
     stage = Stage.DONE if run.end else Stage.LIVE
     return Decision(whole, stage, start_owed=True, stop_owed=run.end is not None, replaces=replaces)

@@ -211,12 +211,19 @@ class JobWatch:
         jobs = {key.job_id for key in stale}
         if self._settings.has_accounting:
             return self._slurm.ends_of(jobs, min(key.start_time for key in stale) - NEAR, now)
+        runs, forgotten = self._ask_slurmctld(jobs)
+        ends = [AccountedEnd(run.key, run.end) for run in runs.values() if run.end]
+        return ends + [AccountedEnd(key, _forgotten(now)) for key in stale if key.job_id in forgotten]
+
+    def _ask_slurmctld(self, jobs: set[int]) -> tuple[dict[int, Run], set[int]]:
+        """For a site without slurmdbd: the runs of these jobs by job id, and those jobs that slurmctld has forgotten.
+
+        A job that cannot be understood is neither.
+        """
         read = list(self._details(jobs))
-        known = {run.key.job_id for details in read for run in details.runs}
-        known.update(job_id for details in read for job_id in details.broken)
-        ends = [AccountedEnd(run.key, run.end) for details in read for run in details.runs if run.end]
-        gone = [key for key in stale if key.job_id not in known and self._slurm.is_forgotten(key.job_id)]
-        return ends + [AccountedEnd(key, _forgotten(now)) for key in gone]
+        runs = {run.key.job_id: run for details in read for run in details.runs}
+        unread = jobs - runs.keys() - {job_id for details in read for job_id in details.broken}
+        return runs, {job_id for job_id in unread if self._slurm.is_forgotten(job_id)}
 
     def forget_never_started(self, max_age: float) -> None:
         """Runs whose nodes were made ready for longer than this, without a start or an end, are given up."""
@@ -274,7 +281,7 @@ class JobWatch:
                 run,
                 self._open.of_job(run.key.job_id),
                 reported=run.key in reported,
-                left_out=bool(self._settings.ignore.reason(run)),
+                left_out=self._settings.ignore.reason(run),
             )
             for run in runs
         ]
@@ -284,7 +291,7 @@ class JobWatch:
         changes.dropped += decision.replaces
         if decision.left_out:
             self._status.count("left_out")
-            log.info("%s is left out: %s", run.key, self._settings.ignore.reason(run))
+            log.info("%s is left out: %s", run.key, decision.left_out)
         if decision.start_owed:
             self._ledger.owe_start(changes, run)
         if decision.stop_owed and run.end:
@@ -306,15 +313,13 @@ class JobWatch:
         A requeued job has a new submit time: that of the requeue.
         """
         vanished = [key for key in self._vanished if self._open.stage(key) is not Stage.SEEN]
-        read = list(self._details({key.job_id for key in vanished}))
-        broken = {job_id for details in read for job_id in details.broken}
-        current = {run.key.job_id: run for details in read for run in details.runs}
+        current, forgotten = self._ask_slurmctld({key.job_id for key in vanished})
         ends = {}
         for key in vanished:
             run = current.get(key.job_id)
             if run is not None and run.key != key and run.submit_time >= key.start_time:
                 ends[key] = End(EndState.CANCELLED, run.submit_time, "REQUEUED")
-            elif run is None and key.job_id not in broken and self._slurm.is_forgotten(key.job_id):
+            elif key.job_id in forgotten:
                 log.warning("%s is over, but nobody knows since when and how: taken as failed now", key)
                 ends[key] = _forgotten(int(self._settings.clock()))
         self._end(ends)

@@ -78,10 +78,11 @@ def sinfo_row(**values: str) -> str:
     return "".join(f"{row[name]}{CELL_END}" for name in COLUMNS)
 
 
-def split_document(text: bytes, command: str) -> list[Json]:
-    """The jobs of a whole document."""
+def split_document(text: bytes, command: str, size: int = 1 << 20) -> list[Json]:
+    """The jobs of a whole document, which is fed in pieces of so many bytes."""
     jobs: list[Json] = []
     splitter = JobSplitter(command, jobs.append)
-    splitter.feed(text)
+    for at in range(0, len(text), size):
+        splitter.feed(text[at : at + size])
     splitter.finish()
     return jobs

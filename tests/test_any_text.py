@@ -23,7 +23,7 @@ from cc_slurm_adapter.slurm.json_values import Json, read_digits
 from cc_slurm_adapter.slurm.nodes import parse_sinfo
 from cc_slurm_adapter.slurm.states import read_states
 from cc_slurm_adapter.slurm.texts import split_infos
-from tests.fixture_files import FIXTURES, LAYOUTS, sinfo_row
+from tests.fixture_files import FIXTURES, LAYOUTS, sinfo_row, split_document
 
 IMITATIONS = [
     "    }",
@@ -83,21 +83,12 @@ def put_text(document: bytes, job: int, key: str, value: bytes) -> bytes:
     return b"\n    {\n".join(jobs)
 
 
-def split_in_pieces(document: bytes, size: int) -> list[Json]:
-    jobs: list[Json] = []
-    splitter = JobSplitter("squeue", jobs.append)
-    for at in range(0, len(document), size):
-        splitter.feed(document[at : at + size])
-    splitter.finish()
-    return jobs
-
-
 def of_slurmctld(document: bytes, size: int = 1 << 16) -> list[Run]:
-    return [parse_job(job, "lab", LAYOUTS) for job in split_in_pieces(document, size)]
+    return [parse_job(job, "lab", LAYOUTS) for job in split_document(document, "squeue", size)]
 
 
 def of_accounting(document: bytes, size: int = 1 << 16) -> list[Run]:
-    return [parse_accounted_run(job, "lab") for job in split_in_pieces(document, size)]
+    return [parse_accounted_run(job, "lab") for job in split_document(document, "squeue", size)]
 
 
 WRITTEN_BY_USERS = ["name", "comment", "admin_comment", "current_working_directory", "command", "standard_output"]
@@ -213,7 +204,7 @@ SMALL: list[Callable[[str], object]] = [
     read_digits,
     lambda line: parse_ended(line, "lab"),
     lambda line: read_states(line.split("+")),
-    lambda line: split_in_pieces(line.encode("utf-8", "replace"), 7),
+    lambda line: split_document(line.encode("utf-8", "replace"), "squeue", 7),
 ]
 words = [
     "7",

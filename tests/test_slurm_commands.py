@@ -160,24 +160,15 @@ def test_22_05_says_in_its_document_that_slurmctld_is_down() -> None:
         split_document(document, "squeue")
 
 
-def split_in_pieces(text: bytes, size: int) -> list[Json]:
-    jobs: list[Json] = []
-    splitter = JobSplitter("squeue", jobs.append)
-    for at in range(0, len(text), size):
-        splitter.feed(text[at : at + size])
-    splitter.finish()
-    return jobs
-
-
 def test_a_document_is_split_the_same_in_pieces_of_any_size() -> None:
     for path in ("22.05.8/jobs/array-limit/running.squeue.json", "24.11.5/jobs/array-limit/running.squeue.json"):
         text = (FIXTURES / f"slurm-{path}").read_bytes()
         whole = json.loads(text)["jobs"]
         assert len(whole) >= 2
         for size in (7, 4096, len(text)):
-            assert split_in_pieces(text, size) == whole
+            assert split_document(text, "squeue", size) == whole
         compact = json.dumps(json.loads(text)).encode()
-        assert split_in_pieces(compact, 100) == whole
+        assert split_document(compact, "squeue", 100) == whole
 
 
 def test_a_damaged_job_costs_no_other_job_of_the_document_anything(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -228,12 +228,12 @@ class SlurmClient:
     def _parse_accounted(self, job: Json) -> Run:
         return parse_accounted_run(job, self._cluster)
 
-    def _read_jobs(self, argv: list[str], parse: _Parse, wanted: frozenset[int] | None) -> Details:
+    def _read_jobs(self, argv: list[str], parse: _Parse, wanted: frozenset[int]) -> Details:
         details = Details()
 
         def take(job: Json) -> None:
             try:
-                if wanted is None or job_id_of(job) in wanted:
+                if job_id_of(job) in wanted:
                     details.runs.append(parse(job))
             except UnexpectedOutput as error:
                 details.broken[_id_or_zero(job)] = str(error)

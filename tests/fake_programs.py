@@ -6,6 +6,8 @@ import json
 import shlex
 from pathlib import Path
 
+from examples.practice.programs import write_program
+
 
 class FakePrograms:
     """A folder of programs."""
@@ -16,9 +18,7 @@ class FakePrograms:
 
     def make(self, name: str, script: str) -> None:
         """A program that runs this shell script."""
-        path = self.folder / name
-        path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
-        path.chmod(0o755)
+        write_program(self.folder / name, f"#!/bin/sh\n{script}\n")
 
     def replay(self, name: str, errors: Path, recorded: str) -> None:
         """A program that answers as the recorded one did."""

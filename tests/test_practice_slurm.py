@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from examples.practice.programs import write_program
 from examples.practice.slurm import __main__ as terminal
 from examples.practice.slurm.cluster import PracticeCluster
 from examples.practice.slurm.command import Answer, run_command
@@ -991,9 +992,7 @@ def test_a_failing_prolog_requeues(make_lab: MakeLab) -> None:
 
 def test_hooks_are_processes_without_path_and_home(tmp_path: Path) -> None:
     seen = tmp_path / "seen"
-    hook = tmp_path / "hook"
-    hook.write_text(f"#!/bin/sh\n/usr/bin/env > {seen}\n", encoding="utf-8")
-    hook.chmod(0o755)
+    hook = write_program(tmp_path / "hook", f"#!/bin/sh\n/usr/bin/env > {seen}\n")
     hooks = HookProcesses(str(tmp_path))
     call = hooks.call(str(hook), {"SLURM_JOB_ID": "1"})
     missing = hooks.call(str(tmp_path / "missing"), {})

@@ -24,6 +24,7 @@ from typing import Any
 from examples.practice.adapter_daemon import AdapterDaemon, SiteError
 from examples.practice.cc_backend import CcBackend, CcBackendServer
 from examples.practice.comparison import differences
+from examples.practice.programs import write_program
 from examples.practice.slurm.cluster import PracticeCluster
 from examples.practice.slurm.controller import Controller
 from examples.practice.slurm.hooks import HookCall, HookProcesses
@@ -105,11 +106,8 @@ class Site:
         self.controller.start()
 
     def _write_hook(self, adapter: Path) -> Path:
-        hook = self.folder / "hook"
         events = shlex.quote(str(self.folder / "daemon" / "state" / "events"))
-        hook.write_text(HOOK.format(events=events, adapter=shlex.quote(str(adapter))), encoding="utf-8")
-        hook.chmod(0o755)
-        return hook
+        return write_program(self.folder / "hook", HOOK.format(events=events, adapter=shlex.quote(str(adapter))))
 
     def _start_backend(self) -> None:
         self.backend = CcBackend({self.settings.cluster: expand_hosts(self.settings.nodes)})

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import build
+from examples.practice.programs import write_program
 
 JOB = {"SLURM_JOB_ID": "123", "SLURM_SCRIPT_CONTEXT": "prolog_slurmctld", "SLURM_CLUSTER_NAME": "lab"}
 """What a hook learns about its job. Slurm gives it neither PATH nor HOME."""
@@ -33,8 +34,7 @@ class StandIn:
         self._record = path.with_name(f"{path.name}.call")
         code = 126 if too_old else code
         path.parent.mkdir(exist_ok=True)
-        path.write_text(STAND_IN.format(probe_code=int(too_old), record=self._record, code=code))
-        path.chmod(0o755)
+        write_program(path, STAND_IN.format(probe_code=int(too_old), record=self._record, code=code))
 
     @property
     def call(self) -> list[str]:

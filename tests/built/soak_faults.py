@@ -23,6 +23,7 @@ from examples.practice.cc_backend import (
     html_page,
     too_many_requests,
 )
+from examples.practice.programs import write_program
 from examples.practice.site import Site
 
 Trouble = Callable[[Site, random.Random], AbstractContextManager[None]]
@@ -99,8 +100,8 @@ def _in_place_of(commands: tuple[str, ...], text: Callable[[str, random.Random],
         with ExitStack() as restored:
             for command in commands:
                 path = Path(site.cluster.bin) / command
-                restored.callback(_replace, path, path.with_name(command + OWN_COPY).read_text())
-                _replace(path, text(str(path) + OWN_COPY, chance))
+                restored.callback(write_program, path, path.with_name(command + OWN_COPY).read_text())
+                write_program(path, text(str(path) + OWN_COPY, chance))
             yield
 
     return trouble
@@ -109,24 +110,16 @@ def _in_place_of(commands: tuple[str, ...], text: Callable[[str, random.Random],
 def keep_commands(site: Site) -> None:
     """Copies of Slurm's commands, for what will stand in their place."""
     for path in list(Path(site.cluster.bin).iterdir()):
-        _replace(path.with_name(path.name + OWN_COPY), path.read_text())
-
-
-def _replace(path: Path, text: str) -> None:
-    """In one step, so that a call finds the old program or the new one."""
-    new = path.with_name(path.name + ".new")
-    new.write_text(text)
-    new.chmod(0o755)
-    new.replace(path)
+        write_program(path.with_name(path.name + OWN_COPY), path.read_text())
 
 
 @contextmanager
 def _hooks_lost(site: Site, _chance: random.Random) -> Act:
     hook = Path(site.settings.hook)
     text = hook.read_text()
-    _replace(hook, SILENT)
+    write_program(hook, SILENT)
     yield
-    _replace(hook, text)
+    write_program(hook, text)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import build
+from examples.practice.programs import write_program
 
 QUIET = [sys.executable, "-c", ""]
 FAILING = [sys.executable, "-c", "import sys; sys.exit('went wrong')"]
@@ -106,9 +107,7 @@ def has_ended(pid: int) -> bool:
 
 
 def test_a_name_that_does_not_start_is_no_interpreter(tmp_path: Path) -> None:
-    shim = tmp_path / "python3.9"
-    shim.write_text("#!/bin/sh\necho 'no such version' >&2\nexit 127\n")
-    shim.chmod(0o755)
+    shim = write_program(tmp_path / "python3.9", "#!/bin/sh\necho 'no such version' >&2\nexit 127\n")
     assert build.interpreter(str(shim)) is None
     assert build.interpreter(str(tmp_path / "missing")) is None
 
@@ -141,8 +140,6 @@ def test_a_wrong_interpreter_is_named(tmp_path: Path) -> None:
 
 
 def test_a_python_without_venv_names_the_package(tmp_path: Path) -> None:
-    debian = tmp_path / "python3"
-    debian.write_text("#!/bin/sh\necho 'No module named ensurepip' >&2\nexit 1\n")
-    debian.chmod(0o755)
+    debian = write_program(tmp_path / "python3", "#!/bin/sh\necho 'No module named ensurepip' >&2\nexit 1\n")
     with pytest.raises(build.BuildError, match="apt-get install python3-venv"):
         build.make_environment(build.Interpreter(str(debian), "3.11.2"), tmp_path / "environment")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from examples.practice.cc_backend import NoAnswer
+from examples.practice.programs import write_program
 from examples.practice.site import Site
 from examples.practice.slurm.model import JobRequest, Settings
 from tests.built.installed import call
@@ -91,10 +92,7 @@ def test_sigterm_ends_it_in_time_while_slurm_does_not_answer(site: Site, command
 
 def let_hang(command: Path, record: Path) -> None:
     """Put a command in its place that does nothing; a call that runs already goes on undisturbed."""
-    new = command.with_name("new")
-    new.write_text(HANGING.format(record=record))
-    new.chmod(0o755)
-    new.replace(command)
+    write_program(command, HANGING.format(record=record))
 
 
 def test_sigint_ends_it_like_sigterm(site: Site) -> None:

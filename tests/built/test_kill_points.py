@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
+from examples.practice.programs import write_program
 from examples.practice.site import Site
 from examples.practice.slurm.model import JobRequest
 from tests.built import killed_daemon
@@ -115,10 +116,8 @@ def write_wrapper(site: Site, adapter: Path, point: Point) -> Path:
         "number": str(point.number),
     }
     quoted = {name: shlex.quote(word) for name, word in words.items()}
-    wrapper = site.folder / "killed"
-    wrapper.write_text(WRAPPER.format(**quoted, since=shlex.quote(point.since) if point.since else ""))
-    wrapper.chmod(0o755)
-    return wrapper
+    text = WRAPPER.format(**quoted, since=shlex.quote(point.since) if point.since else "")
+    return write_program(site.folder / "killed", text)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from examples.practice.cc_backend import JobRow
+from examples.practice.programs import write_program
 from examples.practice.site import Site
 from examples.practice.slurm.model import JobRequest, Settings, TrueRun
 from tests.built import moved_clock
@@ -44,21 +45,18 @@ class ClockedSite(Site):
         file = folder / "offset"
         file.write_text(repr(offset), encoding="ascii")
         self.clock = MovedClock(file)
-        super().__init__(adapter, python=str(write_program(folder, "python", "")), **settings)
+        super().__init__(adapter, python=str(write_clocked(folder, "python", "")), **settings)
         self.cluster.clock = self.clock.now
-        self.daemon.adapter = write_program(folder, "daemon", str(adapter))
+        self.daemon.adapter = write_clocked(folder, "daemon", str(adapter))
 
     def __enter__(self) -> ClockedSite:
         return self
 
 
-def write_program(folder: Path, name: str, adapter: str) -> Path:
+def write_clocked(folder: Path, name: str, adapter: str) -> Path:
     words = {"python": sys.executable, "program": moved_clock.__file__, "offset": str(folder / "offset")}
-    path = folder / name
     quoted = {key: shlex.quote(word) for key, word in words.items()}
-    path.write_text(PROGRAM.format(**quoted, adapter=shlex.quote(adapter) if adapter else ""))
-    path.chmod(0o755)
-    return path
+    return write_program(folder / name, PROGRAM.format(**quoted, adapter=shlex.quote(adapter) if adapter else ""))
 
 
 def told(row: JobRow) -> tuple[int, int, int | None, str]:

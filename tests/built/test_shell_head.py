@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import build
+from examples.practice.programs import write_program
 from tests.built.installed import JOB, StandIn, call
 
 SHELLS = [
@@ -258,9 +259,7 @@ def test_named_python_comes_first(alone: Path, python: StandIn, public: Path) ->
 
 @pytest.mark.parametrize("arguments", [["-daemon"], ["-debug", "1"]], ids=["program", "hook"])
 def test_a_python_that_does_not_start_is_passed_over(arguments: list[str], alone: Path, public: Path) -> None:
-    broken = public / "broken"
-    broken.write_text("#!/no/such/interpreter\n")
-    broken.chmod(0o755)
+    broken = write_program(public / "broken", "#!/no/such/interpreter\n")
     found = in_path(public / "bin", python3=False)
     call([alone, *arguments], {**JOB, "CC_SLURM_ADAPTER_PYTHON": str(broken), "PATH": str(public / "bin")})
     assert found["python3"].call[1:] == [str(alone), *arguments]
@@ -290,11 +289,10 @@ def test_hook_without_python_exits_zero(shell: list[str], path: dict[str, str], 
 
 def test_trouble_of_a_hook_goes_to_syslog(alone: Path, public: Path) -> None:
     (public / "bin").mkdir()
-    logger = public / "bin" / "logger"
-    logger.write_text(
-        f'#!/bin/sh\nfor word do echo "$word"; done > {public}/new; exec /bin/mv {public}/new {public}/syslog\n'
+    write_program(
+        public / "bin" / "logger",
+        f'#!/bin/sh\nfor word do echo "$word"; done > {public}/new; exec /bin/mv {public}/new {public}/syslog\n',
     )
-    logger.chmod(0o755)
     call([alone, "-debug", "0"], {**JOB, "PATH": f"{public}/bin"})
     limit = time.monotonic() + 5
     while not (public / "syslog").exists():
@@ -305,9 +303,7 @@ def test_trouble_of_a_hook_goes_to_syslog(alone: Path, public: Path) -> None:
 @pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
 def test_a_logger_that_is_stuck_is_not_waited_for(shell: list[str], alone: Path, public: Path) -> None:
     (public / "bin").mkdir()
-    logger = public / "bin" / "logger"
-    logger.write_text("#!/bin/sh\nexec /bin/sleep 4\n")
-    logger.chmod(0o755)
+    write_program(public / "bin" / "logger", "#!/bin/sh\nexec /bin/sleep 4\n")
     began = time.monotonic()
     done = call([shutil.which(shell[0]), *shell[1:], alone, "-debug", "0"], {**JOB, "PATH": str(public / "bin")})
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

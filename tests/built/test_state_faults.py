@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from examples.practice.cc_backend import Delay
+from examples.practice.programs import write_program
 from examples.practice.site import Site
 from examples.practice.slurm.model import JobRequest, Settings
 from tests.built.installed import call
@@ -136,11 +137,9 @@ def with_own_mounts(site: Site, mount: str) -> Path:
     """The built file in a mount namespace of its own; skips where that cannot be had."""
     if os.geteuid() != 0 or subprocess.run(["unshare", "--mount", "true"], check=False).returncode != 0:
         pytest.skip("no mount namespaces here")
-    wrapper = site.folder / "own-mounts"
     mounted = mount.format(folder=shlex.quote(str(site.daemon.state_folder)))
-    wrapper.write_text(OWN_MOUNTS.format(mount=mounted, adapter=shlex.quote(str(site.daemon.adapter))))
-    wrapper.chmod(0o755)
-    return wrapper
+    text = OWN_MOUNTS.format(mount=mounted, adapter=shlex.quote(str(site.daemon.adapter)))
+    return write_program(site.folder / "own-mounts", text)
 
 
 def go_through(site: Site, fault: Callable[[], AbstractContextManager[None]], complaint: str) -> None:

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from examples.practice.programs import write_program
 from examples.practice.slurm.allocation import need_of
 from examples.practice.slurm.call import group_name, user_name
 from examples.practice.slurm.command import COMMANDS, FOLDER_VARIABLE
@@ -73,9 +74,7 @@ class PracticeCluster:
                 entry=shlex.quote(str(ENTRY)),
                 command=command,
             )
-            script = bin_folder / command
-            script.write_text(text, encoding="utf-8")
-            script.chmod(0o755)
+            write_program(bin_folder / command, text)
         settings = _with_me(settings or Settings())
         Store.create(cluster.folder, settings, expand_hosts(settings.nodes), clock())
         return cluster

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from cc_slurm_adapter.accounting_windows import AccountingWindows
 from cc_slurm_adapter.errors import CommandCancelled, SlurmError
 from cc_slurm_adapter.ignore_rules import IgnoreRules
 from cc_slurm_adapter.job import End, EndState, NodeState, Run, RunKey, Sighting
@@ -31,12 +32,6 @@ SLICE = 25
 """Runs whose texts are asked for at once."""
 COMMIT_BYTES = 2 * 1024 * 1024
 """So many bytes of messages are written before more texts are read: each may have a script of a megabyte."""
-WINDOW = 3600
-"""Seconds of accounting in one question."""
-OVERLAP = 600
-"""Seconds that every catch-up reads again: accounting gets its records late."""
-AUDIT_EVERY, AUDIT_OVERLAP = 3600, 6 * 3600
-"""Once an hour a catch-up reads six hours again, for records that came very late."""
 YOUNG = 300
 """Seconds in which cc-backend may not list a run yet: two intervals of its commit worker, and a bit."""
 
@@ -88,7 +83,7 @@ class JobWatch:
         self._vanished: list[RunKey] = []
         """Open runs that the last listing did not have: accounting is asked for them."""
         self._unresolved: set[RunKey] = set()
-        self._next_audit = 0.0
+        self._windows = AccountingWindows(settings.max_span, int(settings.clock()))
         self._nodes: list[NodeState] = []
 
     @property
@@ -156,11 +151,10 @@ class JobWatch:
             self._ledger.commit(Changes(checkpoint=now))
             return
         self._ask_accounting_for([key for key in self._vanished if key in self._open])
-        begin = max(since - self._overlap(now), now - self._settings.max_span)
-        progress = Progress("catching up with accounting, hours", -(-(now - begin) // WINDOW))
-        for number, start in enumerate(range(begin, now, WINDOW)):
+        windows = self._windows.next(since, now)
+        progress = Progress("catching up with accounting, hours", len(windows))
+        for number, (start, until) in enumerate(windows):
             progress.say(number)
-            until = min(start + WINDOW, now)
             self._take_ended(self._slurm.ended_between(start, until), until)
             yield until
         if self._ledger.late:
@@ -380,13 +374,6 @@ class JobWatch:
 
     def _is_stale(self, key: RunKey, now: int) -> bool:
         return key.start_time < now - YOUNG and key not in self._open and not self._ledger.owes_stop(key)
-
-    def _overlap(self, now: int) -> int:
-        """Seconds to read again: few at most times, many once an hour."""
-        if now < self._next_audit:
-            return OVERLAP
-        self._next_audit = now + AUDIT_EVERY
-        return AUDIT_OVERLAP
 
 
 def _forgotten(now: int) -> End:

@@ -40,8 +40,8 @@ log = logging.getLogger(__name__)
 
 PARKED_RETRY = 3600.0
 """Seconds until a parked row is tried again."""
-KEEP_DONE = 2 * 86400
-"""Seconds for which a finished run is remembered, so that accounting's overlapping windows do not bring it back."""
+KEEP_DONE = 86400
+"""Seconds for which a finished run is remembered longer than accounting is read back, which must not bring it again."""
 
 
 class Stage(enum.Enum):
@@ -318,7 +318,7 @@ class Outbox:
                 (now + PARKED_RETRY, now - max_age),
             )
             database.execute("DELETE FROM message WHERE outcome = 'shadowed' AND created < ?", (now - max_age,))
-            database.execute("DELETE FROM run WHERE stage = 'done' AND changed < ?", (now - KEEP_DONE,))
+            database.execute("DELETE FROM run WHERE stage = 'done' AND changed < ?", (now - max_age - KEEP_DONE,))
 
     def waiting(self) -> int:
         """How many messages are still to be delivered, parked ones included."""

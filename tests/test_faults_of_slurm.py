@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from cc_slurm_adapter import activity as activity_module
+from cc_slurm_adapter.accounting_windows import AUDIT_EVERY, AUDIT_OVERLAP, OVERLAP, WIDE_AUDIT_EVERY
 from cc_slurm_adapter.errors import SlurmError
 from cc_slurm_adapter.ignore_rules import IgnoreRules
 from cc_slurm_adapter.job import HookEvent, Phase
-from cc_slurm_adapter.job_watch import AUDIT_EVERY, AUDIT_OVERLAP, OVERLAP, JobWatch, WatchSettings
+from cc_slurm_adapter.job_watch import JobWatch, WatchSettings
 from cc_slurm_adapter.main_loop import Inbox, LoopSettings, MainLoop, Stop
 from cc_slurm_adapter.outbox import Outbox
 from cc_slurm_adapter.sender import Sender
@@ -299,10 +300,45 @@ def test_records_that_come_late_are_found_within_an_hour(lab: Lab, age: int) -> 
     lab.now += 60
     end = lab.now - age
     run = lab.slurm.close(make_run(start=end - 50, phase=Phase.ENDED))
-    for _ in range(AUDIT_EVERY // 60 + 1):
+    catch_up_for(lab, AUDIT_EVERY)
+    assert lab.owed() == [(Kind.START, run.key), (Kind.STOP, run.key)]
+
+
+def catch_up_for(lab: Lab, seconds: int) -> None:
+    """Every minute, as with the default poll interval."""
+    for _ in range(seconds // 60 + 1):
         lab.catch_up(lab.now - 60)
         lab.now += 60
+
+
+def test_records_that_come_later_than_all_others_are_found_within_a_day(lab: Lab) -> None:
+    lab.catch_up(NOW - 3600)
+    lab.now += 60
+    end = lab.now - AUDIT_OVERLAP - 60
+    run = lab.slurm.close(make_run(start=end - 50, phase=Phase.ENDED))
+    catch_up_for(lab, WIDE_AUDIT_EVERY)
     assert lab.owed() == [(Kind.START, run.key), (Kind.STOP, run.key)]
+
+
+def test_records_of_a_long_outage_that_come_after_the_first_answer_are_found_within_an_hour(lab: Lab) -> None:
+    """slurmdbd and the adapter were away for a day; slurmdbd answers before slurmctld has sent it what it kept."""
+    lab.slurm.failure = SlurmError("down")
+    with pytest.raises(SlurmError):
+        lab.catch_up(NOW - 86400)
+    lab.slurm.failure = None
+    lab.catch_up(NOW - 86400)
+    lab.now += 60
+    run = lab.slurm.close(make_run(start=NOW - 50000, phase=Phase.ENDED))
+    catch_up_for(lab, AUDIT_EVERY)
+    assert lab.owed() == [(Kind.START, run.key), (Kind.STOP, run.key)]
+
+
+def test_a_day_of_catching_up_costs_few_questions(lab: Lab) -> None:
+    """Each catch-up asks for the last minutes, one an hour for six hours more, one a day for all."""
+    lab.catch_up(NOW - 60)
+    lab.slurm.asked.clear()
+    catch_up_for(lab, WIDE_AUDIT_EVERY)
+    assert len(lab.slurm.asked) <= 24 * 60 + 24 * 6 + 7 * 24 + 2
 
 
 @pytest.mark.parametrize("output", ["exit 0", "REAL | head -c 40"])

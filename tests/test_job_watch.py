@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from cc_slurm_adapter import job_watch
+from cc_slurm_adapter.accounting_windows import OVERLAP
 from cc_slurm_adapter.errors import CommandFailed
 from cc_slurm_adapter.ignore_rules import IgnoreRules
 from cc_slurm_adapter.job import End, EndState, Missing, NodeState, Phase, Resource, RunKey
-from cc_slurm_adapter.job_watch import OVERLAP, JobWatch, WatchSettings
+from cc_slurm_adapter.job_watch import JobWatch, WatchSettings
 from cc_slurm_adapter.outbox import Changes, Outbox
 from cc_slurm_adapter.sinks import Kind, RunningRow, RunningRows
 from cc_slurm_adapter.sinks.cc_messages import StartMessages

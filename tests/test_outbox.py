@@ -11,7 +11,7 @@ import pytest
 
 from cc_slurm_adapter.errors import StateError
 from cc_slurm_adapter.job import Phase, RunKey
-from cc_slurm_adapter.outbox import Changes, KnownRun, Message, Outbox, Stage
+from cc_slurm_adapter.outbox import KEEP_DONE, Changes, KnownRun, Message, Outbox, Stage
 from cc_slurm_adapter.run_json import run_from_json, run_to_json
 from cc_slurm_adapter.sinks import Delivery, Kind
 from tests.fakes import make_run
@@ -182,11 +182,14 @@ def test_runs_are_known_in_every_stage(outbox: Outbox) -> None:
 
 
 def test_old_rows_are_parked_and_old_runs_forgotten(outbox: Outbox) -> None:
+    """A run is remembered for longer than accounting is read back."""
     owe(outbox, (FIRST, Kind.START))
     outbox.commit("lab", Changes(runs={OTHER: KnownRun(OTHER, Stage.DONE, "", None)}))
     outbox.tidy(-10)
     assert outbox.counts() == {"parked": 1}
     assert outbox.unknown([OTHER]) == []
+    outbox.tidy(-KEEP_DONE - 10)
+    assert outbox.unknown([OTHER]) == [OTHER]
 
 
 def test_a_state_file_of_another_format_is_refused(tmp_path: Path) -> None:

@@ -8,12 +8,11 @@ from collections.abc import Callable
 
 from cc_slurm_adapter.backoff import Backoff
 from cc_slurm_adapter.errors import AdapterError, CommandCancelled
+from cc_slurm_adapter.log import Reminder
 
 log = logging.getLogger(__name__)
 
 FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
-REMIND = 600.0
-"""Seconds until a trouble that goes on is said again."""
 
 
 class Activity:
@@ -22,7 +21,7 @@ class Activity:
     def __init__(self, name: str, longest_retry: float = LONGEST_RETRY) -> None:
         self._name = name
         self._backoff = Backoff(FIRST_RETRY, longest_retry, jitter=lambda: 1.0)
-        self._said = 0.0
+        self._reminder = Reminder()
         self.not_before = 0.0
         """time.monotonic() of the next try."""
 
@@ -44,18 +43,15 @@ class Activity:
             log.exception("%s", self._name)
             self._failed(f"an error of this program, {type(error).__name__}")
             return False
-        if self._backoff.failures:
+        if self._reminder.over():
             log.warning("%s works again", self._name)
         self._backoff.succeeded()
-        self._said = 0.0
         return True
 
     def _failed(self, reason: str) -> None:
         wait = self._backoff.failed()
-        now = time.monotonic()
-        self.not_before = now + wait
-        if not self._said or now - self._said > REMIND:
-            self._said = now
+        self.not_before = time.monotonic() + wait
+        if self._reminder.is_due():
             log.error(
                 "%s failed, nothing is concluded from that, trying again (in %.0f s): %s", self._name, wait, reason
             )

@@ -91,6 +91,7 @@ class Daemon:
         self._state_lock.lock()
         outbox = Outbox(config.state_path)
         self._closers.append(outbox.close)
+        outbox.retry_all()  # whoever starts a daemon has mended something, or set the clock
         setup = self._wait_for_slurm()
         if setup is None:
             return None

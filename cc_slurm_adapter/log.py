@@ -5,11 +5,38 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
+from collections.abc import Callable
 
 LEVELS = (logging.CRITICAL, logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG, logging.DEBUG)
 """By -debug 0 to 5. The start, the stop and all trouble are said at 2, the default; single jobs at 3."""
 
 _PRIORITIES = {logging.CRITICAL: "<2>", logging.ERROR: "<3>", logging.WARNING: "<4>", logging.INFO: "<6>"}
+REMIND, AT_MOST_EVERY = 600.0, 60.0
+"""Seconds until a trouble is said again: one that goes on, and one that comes and goes."""
+
+
+class Reminder:
+    """When to speak of a trouble: at once, and again now and then while it lasts or comes back."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._said_at = -REMIND
+        self._is_open = False
+
+    def is_due(self) -> bool:
+        """Whether to speak of it now; if so, that is noted."""
+        now = self._clock()
+        if now - self._said_at < (REMIND if self._is_open else AT_MOST_EVERY):
+            return False
+        self._said_at = now
+        self._is_open = True
+        return True
+
+    def over(self) -> bool:
+        """The trouble has ended. Whether that is worth saying: whoever heard of the one is to hear of the other."""
+        was_open, self._is_open = self._is_open, False
+        return was_open
 
 
 class _OneLine(logging.Formatter):

@@ -163,7 +163,7 @@ class MainLoop:
                 self._running_rows = item
 
     def _reload(self) -> None:
-        log.warning("SIGHUP: trying %d parked messages again", self._outbox.retry_parked())
+        log.warning("SIGHUP: trying %d parked messages again", self._outbox.retry_all())
         self._watch.forget_broken()
         self._sender.retry_now()
         self._next_poll = 0.0
@@ -217,7 +217,8 @@ class MainLoop:
             self._catching_up = steps
             return
         self._catch_up_from = int(self._pass_began)
-        self._last_run.write(self._pass_began)
+        if self._outbox.is_durable:
+            self._last_run.write(self._pass_began)
 
     def _reconcile(self) -> None:
         if self._running_rows is not None:

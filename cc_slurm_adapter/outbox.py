@@ -3,40 +3,29 @@
 A row is durable before anything is sent, and leaves only on an answer. The delivered start of a
 run stays until its stop is delivered, since a destination that has lost the run needs it again.
 
-Durability: the file is in WAL mode. What a pass owes is committed with synchronous=FULL, so that it
-survives a power cut; what an answer settles is committed with NORMAL, which survives a killed
-process. A settled row that a power cut brings back is sent again, and the destination knows it.
+Durability: what a pass owes survives a power cut, what an answer settles survives a killed process. A settled row
+that a power cut brings back is sent again, and the destination knows it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import enum
-import logging
-import os
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from cc_slurm_adapter.errors import StateError
 from cc_slurm_adapter.job import Run, RunKey
 from cc_slurm_adapter.outbox_schema import (
     DELETE_ITS_START,
     DELIVERED_BEFORE,
-    MIGRATIONS,
     OWE_ITS_START,
     PUT_OFF_ITS_STOP,
-    SCHEMA,
-    SCHEMA_VERSION,
-    SENDABLE,
 )
 from cc_slurm_adapter.run_json import run_from_json, run_to_json
 from cc_slurm_adapter.sinks import Delivery, Kind
-
-log = logging.getLogger(__name__)
+from cc_slurm_adapter.state_database import StateDatabase
 
 PARKED_RETRY = 3600.0
 """Seconds until a parked row is tried again."""
@@ -110,53 +99,30 @@ class Outbox:
     """
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self.is_rebuilt = False
+        self._state = StateDatabase(path)
+
+    @property
+    def is_rebuilt(self) -> bool:
         """A damaged file was set aside: what had been owed must be found out again."""
-        with self._translated():
-            try:
-                self._database = self._opened()
-            except sqlite3.OperationalError:  # no permission, locked, disk full: the file itself may be sound
-                raise
-            except sqlite3.DatabaseError as error:
-                self._set_aside(error)
-                self._database = self._opened()
+        return self._state.is_rebuilt
 
-    def _opened(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self._path, timeout=5, isolation_level=None, check_same_thread=False)
-        try:
-            self._prepare(database)
-        except BaseException:
-            database.close()
-            raise
-        return database
-
-    def _set_aside(self, error: sqlite3.Error) -> None:
-        aside = f"{self._path}.damaged-{int(time.time())}"
-        log.error("the state file %s is damaged (%s): moved to %s, rebuilt from Slurm", self._path, error, aside)
-        try:
-            os.replace(self._path, aside)
-            for suffix in ("-wal", "-shm"):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self._path + suffix)
-        except OSError as problem:
-            raise StateError(f"the damaged state file {self._path} cannot be moved: {problem}") from problem
-        self.is_rebuilt = True
+    @property
+    def is_durable(self) -> bool:
+        """Whether all of it is in the file; not so while that cannot be written."""
+        return self._state.is_durable
 
     def close(self) -> None:
         """Close the file."""
-        with self._lock:
-            self._database.close()
+        self._state.close()
 
     def checkpoint(self, cluster: str) -> int | None:
         """Unix seconds up to which accounting has been read; None at the first start."""
-        rows = self._read("SELECT seen_until FROM checkpoint WHERE cluster = ?", (cluster,))
+        rows = self._state.read("SELECT seen_until FROM checkpoint WHERE cluster = ?", (cluster,))
         return rows[0][0] if rows else None
 
     def open_runs(self, cluster: str) -> list[KnownRun]:
         """All runs that hold nodes as far as is known: SEEN, LIVE and IGNORED ones."""
-        rows = self._read(
+        rows = self._state.read(
             "SELECT job_id, start_time, stage, hosts, details FROM run WHERE cluster = ? AND stage != 'done'",
             (cluster,),
         )
@@ -165,12 +131,12 @@ class Outbox:
     def unknown(self, keys: Iterable[RunKey]) -> list[RunKey]:
         """Those of the keys that name no run in any stage, in their order."""
         question = "SELECT 1 FROM run WHERE cluster = ? AND job_id = ? AND start_time = ?"
-        with self._translated(), self._lock:
-            return [key for key in keys if self._database.execute(question, key).fetchone() is None]
+        with self._state.reading() as database:
+            return [key for key in keys if database.execute(question, key).fetchone() is None]
 
     def knows_job(self, cluster: str, job_id: int) -> bool:
         """Whether any run of a job is known, in any stage."""
-        return bool(self._read("SELECT 1 FROM run WHERE cluster = ? AND job_id = ? LIMIT 1", (cluster, job_id)))
+        return bool(self._state.read("SELECT 1 FROM run WHERE cluster = ? AND job_id = ? LIMIT 1", (cluster, job_id)))
 
     def has_message(self, sinks: Iterable[str], key: RunKey, kind: Kind) -> bool:
         """Whether one of these sinks is still to be told this of the run."""
@@ -178,12 +144,12 @@ class Outbox:
             "SELECT 1 FROM message WHERE sink = ? AND cluster = ? AND job_id = ? AND start_time = ? AND kind = ?"
             " AND outcome != 'delivered'"
         )
-        return any(self._read(question, (sink, *key, kind.value)) for sink in sinks)
+        return any(self._state.read(question, (sink, *key, kind.value)) for sink in sinks)
 
     def commit(self, cluster: str, changes: Changes) -> None:
         """Write what a pass found out. When this returns it survives a power cut."""
         now = int(time.time())
-        with self._writing(durable=True) as database:
+        with self._state.writing(durable=True) as database:
             for key in changes.dropped:
                 database.execute("DELETE FROM run WHERE cluster = ? AND job_id = ? AND start_time = ?", key)
             database.executemany(
@@ -205,7 +171,7 @@ class Outbox:
 
         A row waits for every earlier row of its job that is still owed, and a stop for its own start.
         """
-        rows = self._read(
+        rows = self._state.read(
             "SELECT id, cluster, job_id, start_time, kind, payload, refusals, first_sent FROM sendable"
             " WHERE sink = ? AND next_try <= ? ORDER BY next_try, id LIMIT ?",
             (sink, now, limit + len(busy)),
@@ -218,7 +184,7 @@ class Outbox:
 
         A row whose time has come and that is not `due` waits for another row: it is sent after that one's answer.
         """
-        rows = self._read(
+        rows = self._state.read(
             "SELECT MIN(next_try) FROM message WHERE sink = ? AND outcome IN ('owed', 'parked') AND next_try > ?",
             (sink, now),
         )
@@ -234,14 +200,14 @@ class Outbox:
         self._set_first_sent(0, [each for each in deliveries if not each.first_sent])
 
     def _set_first_sent(self, when: float, deliveries: list[Delivery]) -> None:
-        with self._writing() as database:
+        with self._state.writing() as database:
             database.executemany(
                 "UPDATE message SET first_sent = ? WHERE id = ?", [(when, each.row_id) for each in deliveries]
             )
 
     def delivered(self, delivery: Delivery) -> None:
         """The destination has it. With a stop, its start is no longer needed either."""
-        with self._writing() as database:
+        with self._state.writing() as database:
             if delivery.kind is Kind.STOP:
                 database.execute(DELETE_ITS_START, (*delivery.key, delivery.row_id))
                 database.execute("DELETE FROM message WHERE id = ?", (delivery.row_id,))
@@ -252,31 +218,31 @@ class Outbox:
     def parked(self, delivery: Delivery, reason: str) -> None:
         """Refused for now: tried again in an hour, and with a start its stop."""
         until = time.time() + PARKED_RETRY
-        with self._writing() as database:
+        with self._state.writing() as database:
             _set_outcome(database, delivery.row_id, Outcome.PARKED, until, reason)
             database.execute(PUT_OFF_ITS_STOP, (until, *delivery.key, delivery.row_id))
 
     def shadowed(self, delivery: Delivery, reason: str) -> None:
         """Refused because of another run: neither it nor its stop is sent again."""
-        with self._writing() as database:
+        with self._state.writing() as database:
             _set_outcome(database, delivery.row_id, Outcome.SHADOWED, 0, reason)
             _shadow_stops(database)
 
     def put_off(self, delivery: Delivery, until: float, reason: str, *, refused: bool = False) -> None:
         """Try again at a Unix time. `refused` counts against the row itself."""
-        with self._writing() as database:
+        with self._state.writing() as database:
             _set_outcome(database, delivery.row_id, Outcome.OWED, until, reason)
             if refused:
                 database.execute("UPDATE message SET refusals = refusals + 1 WHERE id = ?", (delivery.row_id,))
 
     def replace_payload(self, delivery: Delivery, payload: bytes) -> None:
         """Send something else instead, at once."""
-        with self._writing() as database:
+        with self._state.writing() as database:
             database.execute("UPDATE message SET payload = ?, next_try = 0 WHERE id = ?", (payload, delivery.row_id))
 
     def start_first(self, delivery: Delivery) -> bool:
         """Send the start of this stop's run again, and the stop after it. False when there is no start to send."""
-        with self._writing() as database:
+        with self._state.writing() as database:
             found = database.execute(OWE_ITS_START, (*delivery.key, delivery.row_id))
             return found.rowcount > 0
 
@@ -287,7 +253,7 @@ class Outbox:
 
         Only starts that were sent before a Unix time: younger ones it may not show yet.
         """
-        with self._writing(durable=True) as database:
+        with self._state.writing(durable=True) as database:
             rows = database.execute(DELIVERED_BEFORE, (sink, cluster, sent_before)).fetchall()
             lost = {row[0]: key for row in rows if is_lost(key := RunKey(cluster, row[1], row[2]))}
             database.executemany(
@@ -298,20 +264,27 @@ class Outbox:
 
     def clock_was_set(self, by: float) -> None:
         """Waits go on as if the clock had always been so; `by` is in seconds, negative when it was set back."""
-        with self._writing() as database:
+        with self._state.writing() as database:
             for column in ("next_try", "first_sent"):
                 database.execute(f"UPDATE message SET {column} = {column} + ? WHERE {column} > 0", (by,))  # noqa: S608
 
-    def retry_parked(self) -> int:
-        """Make all parked rows due at once; returns how many."""
-        with self._writing() as database:
-            database.execute("UPDATE message SET next_try = 0 WHERE kind = 'stop' AND outcome = 'owed'")
+    def retry_all(self) -> int:
+        """Make all rows due at once, parked ones and those that wait included; returns how many were parked.
+
+        A state file that could not be written is tried again, too.
+        """
+        now = time.time()
+        self._state.retry_file()
+        with self._state.writing() as database:
+            database.execute("UPDATE message SET next_try = 0 WHERE outcome = 'owed' AND next_try > 0")
+            # A moment to come can only be from before the clock was set back.
+            database.execute("UPDATE message SET first_sent = ? WHERE first_sent > ?", (now, now))
             return database.execute("UPDATE message SET next_try = 0 WHERE outcome = 'parked'").rowcount
 
     def tidy(self, max_age: float) -> None:
         """Park rows that have been owed for longer than `max_age` seconds; forget what is long over."""
         now = time.time()
-        with self._writing() as database:
+        with self._state.writing() as database:
             database.execute(
                 "UPDATE message SET outcome = 'parked', next_try = ?, reason = 'not delivered for too long'"
                 " WHERE outcome = 'owed' AND created < ?",
@@ -322,54 +295,12 @@ class Outbox:
 
     def waiting(self) -> int:
         """How many messages are still to be delivered, parked ones included."""
-        rows = self._read("SELECT COUNT(*) FROM message WHERE outcome IN ('owed', 'parked')", ())
+        rows = self._state.read("SELECT COUNT(*) FROM message WHERE outcome IN ('owed', 'parked')", ())
         return int(rows[0][0])
 
     def counts(self) -> dict[str, int]:
         """How many rows stand in each outcome."""
-        return {row[0]: row[1] for row in self._read("SELECT outcome, COUNT(*) FROM message GROUP BY outcome", ())}
-
-    def _prepare(self, database: sqlite3.Connection) -> None:
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA cache_size = -2048")
-        database.execute("PRAGMA journal_size_limit = 16777216")
-        version = database.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            database.executescript(f"BEGIN; {SCHEMA} {SENDABLE} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-        elif version in MIGRATIONS:
-            database.executescript(f"BEGIN; {MIGRATIONS[version]} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-        elif version != SCHEMA_VERSION:
-            raise StateError(
-                f"the state file {self._path} has the format {version}, this version knows {SCHEMA_VERSION}:"
-                " use the version that wrote it, or move the file away (jobs are then read from Slurm again)"
-            )
-        found = database.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise sqlite3.DatabaseError(found)
-
-    def _read(self, question: str, values: tuple[object, ...]) -> list[Any]:
-        with self._translated(), self._lock:
-            return self._database.execute(question, values).fetchall()
-
-    @contextlib.contextmanager
-    def _writing(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
-        with self._translated(), self._lock:
-            self._database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._database
-            except BaseException:
-                if self._database.in_transaction:  # a full disk has rolled back by itself
-                    self._database.execute("ROLLBACK")
-                raise
-            self._database.execute("COMMIT")
-
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OverflowError) as error:  # OverflowError: a number beyond 64 bits
-            raise StateError(f"the state file {self._path} cannot be used: {error}") from error
+        return dict(self._state.read("SELECT outcome, COUNT(*) FROM message GROUP BY outcome", ()))
 
 
 def _set_outcome(database: sqlite3.Connection, row_id: int, outcome: Outcome, next_try: float, reason: str) -> None:

@@ -14,6 +14,7 @@ from typing import NamedTuple, Union
 from cc_slurm_adapter.backoff import Backoff
 from cc_slurm_adapter.errors import AdapterError
 from cc_slurm_adapter.job import NodeState
+from cc_slurm_adapter.log import Reminder
 from cc_slurm_adapter.outbox import Outbox
 from cc_slurm_adapter.sinks import Answer, Connection, Delivery, Kind, Sink, Verdict
 from cc_slurm_adapter.status import Status
@@ -30,9 +31,8 @@ LONGEST_PAUSE = 3600.0
 SHORTEST_WAIT = 0.01
 CLOCK_STEP = 5.0
 """Seconds by which the clock must differ to have been set; less is only corrected."""
-MAX_ROW_TRIES = 5
-REMIND = 600.0
-"""Seconds until a trouble that goes on is said again."""
+MAX_ROW_TRIES, MAX_TRIES_AMID_OTHERS = 5, 20
+"""Refusals until a row is parked; the second while other rows are refused as often as taken."""
 
 
 TROUBLES = (Verdict.ROW_TROUBLE, Verdict.SINK_TROUBLE, Verdict.HELD)
@@ -40,9 +40,10 @@ TROUBLES = (Verdict.ROW_TROUBLE, Verdict.SINK_TROUBLE, Verdict.HELD)
 
 @dataclass
 class _Trouble:
-    """A row that failed: how many successes there had been before, and how often it failed."""
+    """A row that failed: how many successes and refusals of any row there had been before, and how often it failed."""
 
     successes_before: int
+    refusals_before: int
     times: int = 0
 
 
@@ -74,12 +75,12 @@ class Sender:
         self._nodes: NodeStates | None = None
         self._backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
         self._paused_until = 0.0
-        self._trouble_said = 0.0
+        self._trouble_reminder = Reminder()
         self._troubles_in_a_row = 0
-        self._successes = 0
+        self._successes = self._refusals = 0
         self._troubled: dict[int, _Trouble] = {}
         self._parked_said: set[int] = set()
-        self._nodes_said = 0.0
+        self._nodes_reminder = Reminder()
         self._clock_offset = time.time() - time.monotonic()
         self._connections = [sink.connect() for _ in range(CONNECTIONS)]
         self._threads = [
@@ -260,20 +261,27 @@ class Sender:
         An answer that did not come says nothing of the row, however often. The outbox takes rows that
         failed last, so all get their turn whichever it is.
         """
-        trouble = self._troubled.setdefault(delivery.row_id, _Trouble(self._successes))
+        trouble = self._troubled.setdefault(delivery.row_id, _Trouble(self._successes, self._refusals))
         self._troubles_in_a_row += 1
         others_succeed = self._successes > trouble.successes_before
         is_refusal = answer.verdict is Verdict.ROW_TROUBLE or (answer.verdict is Verdict.HELD and others_succeed)
-        if is_refusal and others_succeed and delivery.refusals + 1 >= MAX_ROW_TRIES:
+        self._refusals += is_refusal
+        if is_refusal and others_succeed and delivery.refusals + 1 >= self._tries_of(trouble):
             self._settle_parked(delivery, answer)
             return
         pause = 0.0
-        if not others_succeed and self._is_whole_sink(answer):
+        if answer.retry_after or (not others_succeed and self._is_whole_sink(answer)):
             pause = self._pause_sink(answer)
         wait = max(pause + SHORTEST_WAIT, min(FIRST_WAIT * 2 ** min(trouble.times, 10), LONGEST_WAIT))
         trouble.times += 1
         self._outbox.put_off(delivery, time.time() + wait, answer.reason, refused=is_refusal)
         log.info("%s: %s failed, again in %.0f s: %s", delivery.key, delivery.kind.value, wait, answer.reason)
+
+    def _tries_of(self, trouble: _Trouble) -> int:
+        """Where many rows are refused now and taken later, a few refusals say nothing of one of them."""
+        successes = self._successes - trouble.successes_before
+        refusals_of_others = self._refusals - trouble.refusals_before - trouble.times - 1
+        return MAX_TRIES_AMID_OTHERS if 4 * refusals_of_others > successes else MAX_ROW_TRIES
 
     def _is_whole_sink(self, answer: Answer) -> bool:
         """Errors of one row after another, without a success between them, are no row's own."""
@@ -302,24 +310,18 @@ class Sender:
     def _sink_answers(self, delivery: Delivery) -> None:
         self._successes += 1
         self._troubled.pop(delivery.row_id, None)
-        if self._backoff.failures:
+        if self._trouble_reminder.over():
             log.warning("%s answers again", self._sink.label)
         with self._changed:
             self._backoff.succeeded()
-        self._trouble_said = 0.0
         self._troubles_in_a_row = 0
 
     def _say_trouble(self, level: int, what: str, reason: str) -> None:
-        """Once, and again every ten minutes while it lasts."""
-        now = time.monotonic()
-        if not self._trouble_said or now - self._trouble_said > REMIND:
-            self._trouble_said = now
+        if self._trouble_reminder.is_due():
             log.log(level, "%s %s: %s", self._sink.label, what, reason)
 
     def _settle_nodes(self, answer: Answer) -> None:
-        now = time.monotonic()
         if answer.verdict is Verdict.DELIVERED:
-            self._nodes_said = 0.0
-        elif not self._nodes_said or now - self._nodes_said > REMIND:
-            self._nodes_said = now
+            self._nodes_reminder.over()
+        elif self._nodes_reminder.is_due():
             log.warning("%s does not take the node states: %s", self._sink.label, answer.reason)

@@ -18,12 +18,12 @@ MODULES = {
 # Each effect has its named modules. `socket` also serves to wake a selector and to name address families.
 EFFECTS = {
     "subprocess": {"slurm.commands"},
-    "sqlite3": {"outbox"},
+    "sqlite3": {"outbox", "state_database"},
     "http.client": {"sinks.http_client"},
     "ssl": {"sinks.http_client"},
     "socket": {"sinks.http_client", "hook", "prep", "prep_server", "prep_socket", "intake", "systemd"},
     "signal": {"daemon", "slurm.commands"},
-    "threading": {"daemon", "hook", "intake", "outbox", "reconciler", "sender", "slurm.commands", "status"},
+    "threading": {"daemon", "hook", "intake", "reconciler", "sender", "slurm.commands", "state_database", "status"},
     "ctypes": {"inotify"},
     "multiprocessing": set(),
     "asyncio": set(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,11 +60,11 @@ def test_a_parked_start_holds_its_own_stop_and_nothing_else(outbox: Outbox) -> N
     owe(outbox, (FIRST, Kind.START), (FIRST, Kind.STOP), (SECOND, Kind.START))
     outbox.parked(due(outbox)[0], "400")
     assert names(due(outbox, now=0)) == [(SECOND, Kind.START)]
-    assert outbox.retry_parked() == 1
+    assert outbox.retry_all() == 1
     assert (FIRST, Kind.START) in names(due(outbox, now=0))
     assert (FIRST, Kind.STOP) not in names(due(outbox, now=0))
     outbox.parked(due(outbox)[0], "400")
-    outbox.retry_parked()
+    outbox.retry_all()
     outbox.delivered(due(outbox, now=0)[0])
     assert (FIRST, Kind.STOP) in names(due(outbox, now=0))
 
@@ -192,6 +193,19 @@ def test_old_rows_are_parked_and_old_runs_forgotten(outbox: Outbox) -> None:
     assert outbox.unknown([OTHER]) == [OTHER]
 
 
+def test_a_clock_that_was_set_back_while_nobody_watched_delays_nothing(outbox: Outbox) -> None:
+    owe(outbox, (FIRST, Kind.START), (OTHER, Kind.START))
+    first, second = outbox.due("rest", time.time(), 9)
+    tomorrow = time.time() + 86400
+    outbox.mark_sent([first], tomorrow)
+    outbox.put_off(first, tomorrow, "cc-backend is away")
+    outbox.parked(second, "refused")
+    assert outbox.due("rest", time.time(), 9) == []
+    assert outbox.retry_all() == 1
+    assert [each.key for each in outbox.due("rest", time.time(), 9)] == [FIRST, OTHER]
+    assert all(each.first_sent <= time.time() for each in outbox.due("rest", time.time(), 9))
+
+
 def test_a_state_file_of_another_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "state.sqlite"
     database = sqlite3.connect(path)
@@ -255,7 +269,7 @@ def test_a_number_beyond_64_bits_is_an_error_of_the_state(outbox: Outbox) -> Non
 
 def test_waiting_for_parked_rows_costs_next_to_nothing(outbox: Outbox) -> None:
     """What is asked at every wake reads no row that cannot be sent: the plan says so."""
-    plan = outbox._read(
+    plan = outbox._state.read(
         "EXPLAIN QUERY PLAN SELECT MIN(next_try) FROM message"
         " WHERE sink = ? AND outcome IN ('owed', 'parked') AND next_try > ?",
         ("rest", 0),

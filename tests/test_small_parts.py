@@ -14,6 +14,7 @@ from cc_slurm_adapter.backoff import Backoff
 from cc_slurm_adapter.errors import AlreadyRunning, StateError
 from cc_slurm_adapter.hook_queue import AT_ONCE, MAX_WAITING, HookQueue
 from cc_slurm_adapter.job import HookEvent
+from cc_slurm_adapter.log import REMIND, Reminder
 from cc_slurm_adapter.open_runs import OpenRuns
 from cc_slurm_adapter.outbox import KnownRun, Stage
 from cc_slurm_adapter.progress import Progress
@@ -213,3 +214,16 @@ def test_open_runs_are_found_by_job_and_counted_by_node() -> None:
     assert runs.of_job(2) == []
     assert runs.stage(second.key) is Stage.LIVE
     assert runs.stage(first.key) is None
+
+
+def test_a_trouble_is_said_at_once_and_then_now_and_then() -> None:
+    moments = [5.0, 6.0, 5.0 + REMIND - 1, 5.0 + REMIND, 6.0 + REMIND]
+    reminder = Reminder(clock=iter(moments).__next__)
+    assert [reminder.is_due() for _ in moments] == [True, False, False, True, False]
+
+
+def test_a_trouble_that_comes_and_goes_is_said_at_most_once_a_minute() -> None:
+    moments = [0.0, 10.0, 59.0, 60.0, 61.0]
+    reminder = Reminder(clock=iter(moments).__next__)
+    said = [(reminder.is_due(), reminder.over()) for _ in moments]
+    assert said == [(True, True), (False, False), (False, False), (True, True), (False, False)]

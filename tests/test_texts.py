@@ -158,6 +158,18 @@ def test_a_long_script_takes_no_more_memory_than_the_limit_allows(
     assert peak < 4 * limit  # the bytes, the text, and the text with its note
 
 
+def test_a_script_that_the_disk_had_no_room_for_is_left_out(
+    commands: Commands, jobs: Path, tmp_path: Path, programs: FakePrograms, caplog: pytest.LogCaptureFixture
+) -> None:
+    (jobs / "1").write_text("JobId=1 JobName=a\n")
+    (jobs / "1.sh").write_bytes(b"#!/bin/sh\nsle")
+    no_room = f"mkdir {tmp_path}/scripts/room"  # the file that is tried cannot be written
+    programs.make("scontrol", f"{no_room}\n{SCONTROL}")
+    assert read_texts(commands, {1: "1"}, str(tmp_path), LIMIT) == {1: Texts("JobId=1 JobName=a", "")}
+    assert "job scripts are left out" in caplog.text
+    assert not (tmp_path / "scripts").exists()
+
+
 def test_a_component_of_a_heterogeneous_job_has_its_own_text_and_the_script_of_all(
     commands: Commands, jobs: Path, tmp_path: Path
 ) -> None:

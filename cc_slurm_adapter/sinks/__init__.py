@@ -30,7 +30,7 @@ class Verdict(enum.Enum):
     TOO_LARGE = enum.auto()
     """Cut the texts and send it again; parked when there is nothing left to cut."""
     ROW_TROUBLE = enum.auto()
-    """This row alone waits; after five tries it is parked."""
+    """This row alone waits; after some tries while others succeed it is parked."""
     LATER = enum.auto()
     """Nothing can be concluded yet: tried again after `retry_after`, however often."""
     SINK_TROUBLE = enum.auto()

@@ -48,8 +48,9 @@ def read_texts(
     try:
         answer = commands.run(["scontrol"], stdin=_questions(names, marker, scripts).encode())
         infos = split_infos(answer.output.decode("utf-8", errors="replace"), marker)
+        has_all = scripts is not None and _has_room(scripts)
         for job_id in names:
-            script = _read_script(scripts / str(job_id), max_script_bytes) if scripts else ""
+            script = _read_script(private / str(job_id), max_script_bytes) if has_all else ""
             yield Texts(infos.get(job_id, ""), script)
     finally:
         shutil.rmtree(private, ignore_errors=True)
@@ -60,6 +61,16 @@ def _make(folder: Path) -> bool:
         folder.mkdir(mode=0o700)
     except OSError as error:
         log.warning("job scripts are left out: %s cannot be made: %s", folder, error)
+        return False
+    return True
+
+
+def _has_room(folder: Path) -> bool:
+    """scontrol says nothing when a disk is too full for a script: only a part of it is there then."""
+    try:
+        (folder / "room").write_bytes(b"x")
+    except OSError as error:
+        log.warning("job scripts are left out, they may be cut: %s: %s", folder, error.strerror)
         return False
     return True
 

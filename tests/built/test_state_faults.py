@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import resource
 import shlex
+import signal
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
@@ -130,7 +131,8 @@ def limited(site: Site, what: int, limit: int) -> Iterator[None]:
     before = resource.prlimit(site.daemon.pid, what)
     resource.prlimit(site.daemon.pid, what, (limit, before[1]))
     yield
-    resource.prlimit(site.daemon.pid, what, before)
+    if site.daemon.running:
+        resource.prlimit(site.daemon.pid, what, before)
 
 
 def with_own_mounts(site: Site, mount: str) -> Path:
@@ -158,13 +160,55 @@ def go_through(site: Site, fault: Callable[[], AbstractContextManager[None]], co
     assert site.daemon.stop()[0] == 0
 
 
+def report_from_memory(site: Site) -> list[int]:
+    """While the state file cannot be written jobs end and begin: cc-backend is told nevertheless. Returns new jobs."""
+    (ended,) = (row.job_id for row in site.backend.rows)
+    cancel(site, ended)
+    jobs = site.cluster.submit_all([LONG, SHORT])
+    site.wait_for("what happens meanwhile", lambda: site.has_started(*jobs) and site.has_stopped(ended, jobs[1]))
+    assert "going on from memory" in site.daemon.log()
+    return jobs
+
+
+def start_with_a_job(site: Site) -> None:
+    site.daemon.start()
+    (job,) = site.cluster.submit_all([LONG])
+    site.wait_for("the start", lambda: site.has_started(job))
+
+
 def test_the_disk_is_full(site: Site) -> None:
     site.daemon.adapter = with_own_mounts(site, SMALL)
-    go_through(site, lambda: full_disk(site), "database or disk is full")
+    start_with_a_job(site)
+    with full_disk(site):
+        jobs = report_from_memory(site)
+        assert "disk is full" in site.daemon.log()
+    site.daemon.signal(signal.SIGHUP)
+    site.wait_for("the file to be written", lambda: "can be written again" in site.daemon.log())
+    cancel(site, jobs[0])
+    assert_all_is_right(site, 3)
+    assert site.daemon.stop()[0] == 0
 
 
-def test_files_may_not_grow(site: Site) -> None:
-    go_through(site, lambda: limited(site, resource.RLIMIT_FSIZE, MAX_FILE), "state.sqlite cannot be used")
+@pytest.mark.parametrize("end", ["kill", "stop"])
+def test_the_daemon_ends_while_its_file_cannot_be_written(site: Site, end: str) -> None:
+    """What was known in memory only is found out from Slurm again, since the time of the last run did not move."""
+    site.daemon.configure(slurmQueryMaxSpan=3600)
+    start_with_a_job(site)
+    last_run = site.daemon.state_folder / "lastrun"
+    site.wait_for("a complete pass", last_run.exists)
+    with limited(site, resource.RLIMIT_FSIZE, MAX_FILE):
+        jobs = report_from_memory(site)
+        before = last_run.stat().st_mtime_ns
+        jobs += site.cluster.submit_all([LONG])
+        site.wait_for("the start", lambda: site.has_started(*jobs))
+        assert last_run.stat().st_mtime_ns == before
+        if end == "kill":
+            site.daemon.kill()
+        else:
+            assert site.daemon.stop()[0] == 0
+    site.daemon.start()
+    cancel(site, jobs[0], jobs[2])
+    assert_all_is_right(site, 4)
 
 
 def test_no_file_descriptors_are_left(site: Site) -> None:

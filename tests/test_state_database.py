@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import os
+import resource
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from cc_slurm_adapter import state_database
+from cc_slurm_adapter.errors import StateError
+from cc_slurm_adapter.job import RunKey
+from cc_slurm_adapter.outbox import Changes, KnownRun, Outbox, Stage
+
+
+@contextmanager
+def no_space() -> Iterator[None]:
+    """No file of this process may grow: SQLite gets the error of a disk that takes nothing."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "state.sqlite")
+
+
+@pytest.fixture
+def outbox(path: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outbox]:
+    """With one run, and a file that is tried again at every write."""
+    monkeypatch.setattr(state_database, "RETRY_FILE", 0.0)
+    made = Outbox(path)
+    add(made, 1)
+    yield made
+    made.close()
+
+
+def add(outbox: Outbox, job_id: int) -> None:
+    key = RunKey("lab", job_id, 1000)
+    outbox.commit("lab", Changes(runs={key: KnownRun(key, Stage.LIVE, "node01", None)}, checkpoint=job_id))
+
+
+def jobs(outbox: Outbox) -> list[int]:
+    return sorted(run.key.job_id for run in outbox.open_runs("lab"))
+
+
+def jobs_in_file(path: str) -> list[int]:
+    """What a daemon would find that starts now."""
+    with closing(sqlite3.connect(path)) as database:
+        return [job_id for (job_id,) in database.execute("SELECT job_id FROM run ORDER BY job_id")]
+
+
+def test_a_disk_that_takes_nothing_fails_one_write_and_the_next_ones_go_to_memory(outbox: Outbox, path: str) -> None:
+    with no_space():
+        with pytest.raises(StateError, match="cannot be used"):
+            add(outbox, 2)
+        assert jobs(outbox) == [1]
+        add(outbox, 2)
+        add(outbox, 3)
+        assert jobs(outbox) == [1, 2, 3]
+        assert not outbox.is_durable
+    assert jobs_in_file(path) == [1]
+
+
+def test_the_file_gets_everything_once_it_can_be_written_again(
+    outbox: Outbox, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with no_space():
+        for job_id in (2, 2, 3):
+            with suppress(StateError):
+                add(outbox, job_id)
+    add(outbox, 4)
+    assert outbox.is_durable
+    assert jobs_in_file(path) == [1, 2, 3, 4]
+    assert outbox.checkpoint("lab") == 4
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2
+    assert "going on from memory" in said[0]
+    assert "can be written again" in said[1]
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert database.execute("PRAGMA quick_check").fetchone() == ("ok",)
+
+
+def test_what_is_in_memory_is_saved_at_the_end(path: str) -> None:
+    outbox = Outbox(path)
+    with no_space():
+        for _ in range(2):
+            with suppress(StateError):
+                add(outbox, 1)
+    outbox.close()
+    assert jobs_in_file(path) == [1]
+
+
+def test_a_file_that_is_gone_meanwhile_is_made_again(outbox: Outbox, path: str) -> None:
+    with no_space():
+        for _ in range(2):
+            with suppress(StateError):
+                add(outbox, 2)
+        for suffix in ("", "-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                os.unlink(path + suffix)
+    add(outbox, 3)
+    assert jobs_in_file(path) == [1, 2, 3]
+
+
+def test_the_memory_for_it_is_limited(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state_database, "MAX_IN_MEMORY", 256 * 1024)
+    with no_space():
+        with suppress(StateError):
+            add(outbox, 2)
+        with pytest.raises(StateError, match="full"):
+            for first in range(2, 100_000, 1000):
+                keys = [RunKey("lab", job_id, 1000) for job_id in range(first, first + 1000)]
+                outbox.commit("lab", Changes(runs={key: KnownRun(key, Stage.LIVE, "node01", None) for key in keys}))
+        assert jobs(outbox)[0] == 1
+
+
+def test_a_lock_of_somebody_else_is_no_reason_to_leave_the_file(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox = Outbox(path)
+    outbox._state._database.execute("PRAGMA busy_timeout = 1")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StateError, match="locked"):
+            add(outbox, 1)
+        assert outbox.is_durable
+        other.execute("ROLLBACK")
+    add(outbox, 1)
+    outbox.close()
+    assert jobs_in_file(path) == [1]

@@ -25,6 +25,11 @@ class Activity:
         self.not_before = 0.0
         """time.monotonic() of the next try."""
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last attempt failed."""
+        return self._backoff.failures > 0
+
     def may_run(self) -> bool:
         """Whether it is not waiting after a failure."""
         return time.monotonic() >= self.not_before

@@ -91,7 +91,7 @@ class Daemon:
         self._state_lock.lock()
         outbox = Outbox(config.state_path)
         self._closers.append(outbox.close)
-        outbox.retry_all()  # whoever starts a daemon has mended something, or set the clock
+        _begin_with(outbox)
         setup = self._wait_for_slurm()
         if setup is None:
             return None
@@ -230,6 +230,15 @@ class Daemon:
         self._commands.close()
         if self._loop is not None and self._loop.polled:
             log.warning("stopped; since the start: %s", self._status)
+
+
+def _begin_with(outbox: Outbox) -> None:
+    """Nothing waits on: whoever starts a daemon has mended something, or set the clock."""
+    before = outbox.counts()
+    outbox.retry_all()
+    waiting = [f"{before[each]} {each}" for each in ("owed", "parked", "shadowed") if each in before]
+    if waiting:
+        log.warning("messages from before this start: %s; what is owed or parked is sent now", ", ".join(waiting))
 
 
 def _user_name() -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Union
 
-from cc_slurm_adapter.activity import Activity
+from cc_slurm_adapter.activity import FIRST_RETRY, Activity
 from cc_slurm_adapter.errors import AdapterError
 from cc_slurm_adapter.hook_queue import MAX_WAITING, HookQueue
 from cc_slurm_adapter.job import HookEvent
@@ -126,8 +126,8 @@ class MainLoop:
         """Until the stop."""
         while not self._stopping:
             self._take_items(self._seconds_to_wait())
-            if self._has_due_hooks():
-                self._serving.attempt(self._serve_hooks)
+            if self._has_due_hooks() and self._serving.attempt(self._serve_hooks) and self._polling.is_failing:
+                self._next_poll = min(self._next_poll, time.monotonic() + FIRST_RETRY)  # Slurm answers again
             if time.monotonic() >= self._next_poll:
                 self._next_poll = time.monotonic() + self._settings.poll_interval
                 if not self._polling.attempt(self._poll):

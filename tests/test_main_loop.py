@@ -96,6 +96,23 @@ def test_an_unwritable_state_and_a_hook_event_do_not_spin(
     assert caplog.text.count("serving hook events failed") == 1
 
 
+def test_a_hook_event_ends_the_long_wait_for_a_slurm_that_was_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cc_slurm_adapter.activity.FIRST_RETRY", 50.0)
+    site = Site(tmp_path)
+    assert site.comes(lambda: site.loop.polled)
+    site.slurm.failure = CommandFailed("slurmctld is down")
+    site.inbox.put(Reload())
+    assert site.comes(lambda: site.loop._polling.is_failing)
+    site.slurm.failure = None
+    site.slurm.put(make_run(6))
+    site.slurm.put(make_run(5))
+    site.inbox.put(HookEvent(5, "prolog_slurmctld", 0))
+    assert site.comes(lambda: site.outbox.counts() == {"owed": 2})
+    site.close()
+
+
 def test_slurmdbd_down_does_not_make_it_ask_slurmctld_more_often(tmp_path: Path) -> None:
     site = Site(tmp_path)
 

@@ -15,6 +15,7 @@ class OpenRuns(Mapping[RunKey, KnownRun]):
     def __init__(self, runs: Iterable[KnownRun] = ()) -> None:
         self._runs: dict[RunKey, KnownRun] = {}
         self._by_job: dict[int, set[RunKey]] = {}
+        self._by_host: Counter[str] = Counter()
         for run in runs:
             self.put(run)
 
@@ -29,15 +30,17 @@ class OpenRuns(Mapping[RunKey, KnownRun]):
 
     def put(self, run: KnownRun) -> None:
         """Note where a run stands now."""
+        self.drop(run.key)
         if run.stage is not Stage.DONE:
             self._runs[run.key] = run
             self._by_job.setdefault(run.key.job_id, set()).add(run.key)
-        else:
-            self.drop(run.key)
+            self._by_host.update(run.hosts.split(","))
 
     def drop(self, key: RunKey) -> None:
         """Forget a run."""
-        if self._runs.pop(key, None) is not None:
+        run = self._runs.pop(key, None)
+        if run is not None:
+            self._by_host.subtract(run.hosts.split(","))
             keys = self._by_job[key.job_id]
             keys.discard(key)
             if not keys:
@@ -52,9 +55,6 @@ class OpenRuns(Mapping[RunKey, KnownRun]):
         known = self._runs.get(key)
         return known.stage if known else None
 
-    def jobs_by_host(self) -> Counter[str]:
-        """How many runs hold each node."""
-        jobs: Counter[str] = Counter()
-        for known in self._runs.values():
-            jobs.update(known.hosts.split(","))
-        return jobs
+    def jobs_on(self, hostname: str) -> int:
+        """How many runs hold a node."""
+        return self._by_host[hostname]

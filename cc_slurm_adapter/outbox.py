@@ -268,6 +268,13 @@ class Outbox:
             for column in ("next_try", "first_sent"):
                 database.execute(f"UPDATE message SET {column} = {column} + ? WHERE {column} > 0", (by,))  # noqa: S608
 
+    def retry_owed(self, sink: str) -> None:
+        """Make all rows due at once that wait for another try."""
+        with self._state.writing() as database:
+            database.execute(
+                "UPDATE message SET next_try = 0 WHERE sink = ? AND outcome = 'owed' AND next_try > 0", (sink,)
+            )
+
     def retry_all(self) -> int:
         """Make all rows due at once, parked ones and those that wait included; returns how many were parked.
 

@@ -31,6 +31,12 @@ LONGEST_PAUSE = 3600.0
 SHORTEST_WAIT = 0.01
 CLOCK_STEP = 5.0
 """Seconds by which the clock must differ to have been set; less is only corrected."""
+LONG_TROUBLE = 10.0
+"""Seconds without a success after which a destination was away: when it is back nothing waits on."""
+PROBE_EVERY = 10.0
+"""Seconds after which a request that hangs gets company, while nothing else is sent: the destination may be back."""
+HANGS = 3.0
+"""Seconds that a request may be older than the first answer of a destination that is back."""
 MAX_ROW_TRIES, MAX_TRIES_AMID_OTHERS = 5, 20
 """Refusals until a row is parked; the second while other rows are refused as often as taken."""
 
@@ -57,6 +63,13 @@ class NodeStates(NamedTuple):
 Task = Union[Delivery, NodeStates]
 
 
+class _Request(NamedTuple):
+    """What a connection is busy with, since a time.monotonic()."""
+
+    task: Task
+    began: float
+
+
 class Sender:
     """Threads that send. `wake()` when rows were added; `stop()` ends them, whatever they wait for."""
 
@@ -71,12 +84,13 @@ class Sender:
         self._changed = threading.Condition()
         self._stopping = False
         self._ready: deque[Delivery] = deque()
-        self._on_their_way: dict[int, Delivery] = {}
+        self._under_way: dict[Connection, _Request] = {}
         self._nodes: NodeStates | None = None
         self._backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
         self._paused_until = 0.0
         self._trouble_reminder = Reminder()
         self._troubles_in_a_row = 0
+        self._failing_since = 0.0
         self._successes = self._refusals = 0
         self._troubled: dict[int, _Trouble] = {}
         self._parked_said: set[int] = set()
@@ -124,17 +138,27 @@ class Sender:
     def _work(self, connection: Connection) -> None:
         while not self._stopping:
             try:
-                task = self._next_task()
-                if isinstance(task, NodeStates):
-                    self._settle_nodes(connection.post_nodes(*task))
-                elif task is not None:
+                task = self._next_task(connection)
+                if task is not None:
                     self._send(connection, task)
             except Exception:  # a thread that ends would be missed by nobody but the jobs
                 log.exception("%s: an error of this program", self._sink.label)
                 self._pause(LONGEST_WAIT)
         connection.close()
 
-    def _send(self, connection: Connection, delivery: Delivery) -> None:
+    def _send(self, connection: Connection, task: Task) -> None:
+        try:
+            if isinstance(task, NodeStates):
+                self._settle_nodes(connection.post_nodes(*task))
+            else:
+                self._deliver(connection, task)
+        finally:
+            with self._changed:
+                del self._under_way[connection]
+                self._changed.notify_all()
+
+    def _deliver(self, connection: Connection, delivery: Delivery) -> None:
+        began = time.monotonic()
         try:
             answer = connection.deliver(delivery)
         except Exception:  # the one place that isolates a delivery
@@ -142,26 +166,31 @@ class Sender:
             answer = Answer(Verdict.ROW_TROUBLE, "an error of this program, see the log")
         try:
             if not (self._stopping and answer.verdict is Verdict.SINK_TROUBLE):
-                self._settle(delivery, answer)
+                self._settle(delivery, answer, time.monotonic() - began)
         except AdapterError as error:
             log.error("%s", error)  # the row stays owed and is sent again
             self._pause(self._backoff.failed())
-        finally:
-            with self._changed:
-                del self._on_their_way[delivery.row_id]
-                self._changed.notify_all()
 
-    def _next_task(self) -> Task | None:
+    def _next_task(self, connection: Connection) -> Task | None:
         """The next thing to send; None when the sender stops. Waits without asking again and again."""
         with self._changed:
             while not self._stopping:
-                wait: float | None = max(self._paused_until - time.monotonic(), 0)
-                if not wait and not (self._backoff.failures and self._on_their_way):
+                wait: float | None = self._seconds_of_silence()
+                if not wait:
                     task, wait = self._find_task()
                     if task is not None:
+                        self._under_way[connection] = _Request(task, time.monotonic())
                         return task
                 self._changed.wait(min(wait, LONGEST_PAUSE) if wait else None)
             return None
+
+    def _seconds_of_silence(self) -> float:
+        """How long nothing is to be sent: a destination in trouble is asked by one request at a time."""
+        until = self._paused_until
+        if self._backoff.failures:
+            began = (request.began for request in self._under_way.values() if isinstance(request.task, Delivery))
+            until = max(until, max(began, default=-PROBE_EVERY) + PROBE_EVERY)
+        return max(until - time.monotonic(), 0)
 
     def _find_task(self) -> tuple[Task | None, float | None]:
         """Something to send now, or the seconds until there may be."""
@@ -173,9 +202,7 @@ class Sender:
             if not self._ready:
                 self._refill()
             if self._ready:
-                delivery = self._ready.popleft()
-                self._on_their_way[delivery.row_id] = delivery
-                return delivery, None
+                return self._ready.popleft(), None
             due = self._outbox.next_due(self._sink.name, time.time())
         except AdapterError as error:
             log.error("%s", error)
@@ -193,27 +220,27 @@ class Sender:
 
     def _refill(self) -> None:
         now = time.time()
-        found = self._outbox.due(self._sink.name, now, BATCH, self._on_their_way)
+        busy = {request.task.row_id for request in self._under_way.values() if isinstance(request.task, Delivery)}
+        found = self._outbox.due(self._sink.name, now, BATCH, busy)
         if found:
             self._outbox.mark_sent(found, now)
             self._ready.extend(found)
 
-    def _settle(self, delivery: Delivery, answer: Answer) -> None:
+    def _settle(self, delivery: Delivery, answer: Answer, seconds: float) -> None:
         settle = {
             Verdict.DELIVERED: self._settle_delivered,
             Verdict.PARKED: self._settle_parked,
             Verdict.SHADOWED: self._settle_shadowed,
             Verdict.START_FIRST: self._settle_start_first,
             Verdict.TOO_LARGE: self._settle_too_large,
-            Verdict.ROW_TROUBLE: self._settle_trouble,
             Verdict.LATER: self._settle_later,
-            Verdict.SINK_TROUBLE: self._settle_trouble,
-            Verdict.HELD: self._settle_trouble,
-        }[answer.verdict]
+        }
         self._follow_clock()  # before anything is put off
-        if answer.verdict not in TROUBLES:
-            self._sink_answers(delivery)
-        settle(delivery, answer)
+        if answer.verdict in TROUBLES:
+            self._settle_trouble(delivery, answer, seconds)
+        else:
+            self._sink_answers(delivery, seconds)
+            settle[answer.verdict](delivery, answer)
         self._status.count(f"{delivery.kind.value}_{answer.verdict.name.lower()}")
 
     def _settle_delivered(self, delivery: Delivery, answer: Answer) -> None:
@@ -255,7 +282,7 @@ class Sender:
             self._outbox.replace_payload(delivery, smaller)
             log.warning("%s: too large for the destination, sending it with less text", delivery.key)
 
-    def _settle_trouble(self, delivery: Delivery, answer: Answer) -> None:
+    def _settle_trouble(self, delivery: Delivery, answer: Answer, seconds: float) -> None:
         """Only a row that is refused while others succeed is itself the trouble: it is parked after some tries.
 
         An answer that did not come says nothing of the row, however often. The outbox takes rows that
@@ -271,7 +298,7 @@ class Sender:
             return
         pause = 0.0
         if answer.retry_after or (not others_succeed and self._is_whole_sink(answer)):
-            pause = self._pause_sink(answer)
+            pause = self._pause_sink(answer, seconds)
         wait = max(pause + SHORTEST_WAIT, min(FIRST_WAIT * 2 ** min(trouble.times, 10), LONGEST_WAIT))
         trouble.times += 1
         self._outbox.put_off(delivery, time.time() + wait, answer.reason, refused=is_refusal)
@@ -290,13 +317,15 @@ class Sender:
     def _settle_later(self, delivery: Delivery, answer: Answer) -> None:
         self._outbox.put_off(delivery, time.time() + (answer.retry_after or LONGEST_WAIT), answer.reason)
 
-    def _pause_sink(self, answer: Answer) -> float:
-        """Everything waits; returns for how many seconds."""
+    def _pause_sink(self, answer: Answer, seconds: float) -> float:
+        """Everything waits; returns for how many seconds. Those that the answer took count as waiting, too."""
+        if not self._backoff.failures:
+            self._failing_since = time.monotonic() - seconds
         if answer.verdict is Verdict.HELD:
             self._say_trouble(logging.ERROR, "refuses everything, nothing is lost but somebody must act", answer.reason)
         else:
             self._say_trouble(logging.WARNING, "cannot be reached, everything waits", answer.reason)
-        pause = min(max(self._backoff.failed(), answer.retry_after or 0), LONGEST_PAUSE)
+        pause = min(max(self._backoff.failed() - seconds, answer.retry_after or 0), LONGEST_PAUSE)
         self._pause(pause)
         return pause
 
@@ -307,14 +336,26 @@ class Sender:
             self._ready.clear()
             self._paused_until = max(self._paused_until, time.monotonic() + seconds)
 
-    def _sink_answers(self, delivery: Delivery) -> None:
+    def _sink_answers(self, delivery: Delivery, seconds: float) -> None:
         self._successes += 1
         self._troubled.pop(delivery.row_id, None)
         if self._trouble_reminder.over():
             log.warning("%s answers again", self._sink.label)
         with self._changed:
+            was_away = self._backoff.failures and time.monotonic() - self._failing_since > LONG_TROUBLE
             self._backoff.succeeded()
         self._troubles_in_a_row = 0
+        if was_away:
+            self._go_on(seconds)
+
+    def _go_on(self, seconds: float) -> None:
+        """The destination is back, with an answer after some seconds: nothing waits for it as long as it did before."""
+        self._troubled.clear()
+        self._outbox.retry_owed(self._sink.name)
+        with self._changed:
+            for connection, request in self._under_way.items():
+                if time.monotonic() - request.began > seconds + HANGS:
+                    connection.break_off()
 
     def _say_trouble(self, level: int, what: str, reason: str) -> None:
         if self._trouble_reminder.is_due():

@@ -19,7 +19,7 @@ from cc_slurm_adapter import sender as sender_module
 from cc_slurm_adapter.job import End, EndState
 from cc_slurm_adapter.sender import LONGEST_PAUSE, Sender
 from cc_slurm_adapter.sinks import Answer, Delivery, Kind, Verdict
-from cc_slurm_adapter.sinks import http_client as http_module
+from cc_slurm_adapter.sinks import pace as pace_module
 from cc_slurm_adapter.sinks.cc_messages import StartMessages
 from cc_slurm_adapter.sinks.cc_rest import CcRest, judge
 from cc_slurm_adapter.sinks.http_client import HttpAnswer
@@ -143,9 +143,9 @@ def comes(condition: Callable[[], bool]) -> bool:
 
 
 def limit_times(monkeypatch: pytest.MonkeyPatch, first: float, longest: float) -> None:
-    monkeypatch.setattr(http_module, "TIME_LIMIT", first)
-    monkeypatch.setattr(http_module, "SLOW_TIME_LIMIT", longest)
-    monkeypatch.setattr(http_module, "SLOW", first / 2)
+    monkeypatch.setattr(pace_module, "TIME_LIMIT", first)
+    monkeypatch.setattr(pace_module, "SLOW_TIME_LIMIT", longest)
+    monkeypatch.setattr(pace_module, "SLOW", first / 2)
 
 
 def test_answers_that_take_longer_than_the_first_limit_are_waited_for(
@@ -174,6 +174,25 @@ def test_requests_that_are_never_answered_end_and_all_arrives_later(
     site.backend.remove_fault(fault)
     assert site.settled()
     assert [row.state for row in site.backend.rows] == ["completed"] * 8
+
+
+def test_requests_that_hung_hold_nothing_up_once_others_are_answered(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are never answered, and one of them would be waited for until long after this test."""
+    limit_times(monkeypatch, 0.05, 60)
+    for name in ("PROBE_EVERY", "LONG_TROUBLE", "HANGS"):
+        monkeypatch.setattr(sender_module, name, 0.05)
+    site.sink._pace._time_outs = 10  # 51 s
+    fault = site.backend.add_fault(NoAnswer())
+    site.owe(*runs(*range(1, 9)))
+    site.sender.start()
+    assert comes(lambda: site.status.counts().get("start_sink_trouble", 0) > 5)
+    (oldest,) = [each for each in site.sender._under_way.values() if time.monotonic() - each.began > 0.2]
+    fault.count = 0
+    assert site.settled()
+    assert [row.state for row in site.backend.rows] == ["completed"] * 8
+    assert oldest not in site.sender._under_way.values()
 
 
 @contextlib.contextmanager

@@ -279,7 +279,7 @@ def test_a_stop_ends_a_request_that_hangs(site: Site) -> None:
     fault = site.backend.add_fault(NoAnswer())
     site.owe(*runs(1, 2, 3, 4, 5))
     site.sender.start()
-    while len(site.sender._on_their_way) < 4:
+    while len(site.sender._under_way) < 4:
         time.sleep(0.005)
     began = time.monotonic()
     site.sender.stop(2)

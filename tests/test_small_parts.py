@@ -206,11 +206,14 @@ def test_open_runs_are_found_by_job_and_counted_by_node() -> None:
     first, second, other = make_run(1, start=10), make_run(1, start=20), make_run(2, start=10)
     runs = OpenRuns([KnownRun(run.key, Stage.LIVE, "a,b", None) for run in (first, second, other)])
     assert {known.key for known in runs.of_job(1)} == {first.key, second.key}
-    assert runs.jobs_by_host() == {"a": 3, "b": 3}
+    assert (runs.jobs_on("a"), runs.jobs_on("b"), runs.jobs_on("c")) == (3, 3, 0)
+    runs.put(KnownRun(second.key, Stage.LIVE, "a", None))
+    assert (runs.jobs_on("a"), runs.jobs_on("b")) == (3, 2)
     runs.put(KnownRun(first.key, Stage.DONE, "", None))
     runs.drop(other.key)
     runs.drop(other.key)
     assert list(runs) == [second.key]
+    assert (runs.jobs_on("a"), runs.jobs_on("b")) == (1, 0)
     assert runs.of_job(2) == []
     assert runs.stage(second.key) is Stage.LIVE
     assert runs.stage(first.key) is None

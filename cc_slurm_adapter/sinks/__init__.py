@@ -100,6 +100,10 @@ class Connection(Protocol):
         """End whatever is under way; called from another thread when the daemon stops."""
         ...
 
+    def break_off(self) -> None:
+        """End a request that hangs, for another try; called from another thread."""
+        ...
+
     def close(self) -> None:
         """Close it; called by the thread that used it."""
         ...

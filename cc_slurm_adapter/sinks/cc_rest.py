@@ -13,6 +13,7 @@ from cc_slurm_adapter.job import End, NodeState, Run, RunKey
 from cc_slurm_adapter.sinks import Answer, Connection, Delivery, Kind, RunningRow, Verdict
 from cc_slurm_adapter.sinks.cc_messages import StartMessages, cut_start, encode_nodes, encode_stop
 from cc_slurm_adapter.sinks.http_client import HttpAnswer, HttpClient
+from cc_slurm_adapter.sinks.pace import Pace
 
 PATHS = {Kind.START: "/api/jobs/start_job/", Kind.STOP: "/api/jobs/stop_job/"}
 NODES_PATH = "/api/nodestate/"
@@ -36,6 +37,7 @@ class CcRest:
         self._read_token = read_token
         self._start_messages = start_messages
         self._ca_file = ca_file
+        self._pace = Pace()
 
     def encode_start(self, run: Run) -> bytes:
         """The body of start_job."""
@@ -51,7 +53,7 @@ class CcRest:
 
     def connect(self) -> Connection:
         """A connection with a keep-alive of its own."""
-        return CcRestConnection(HttpClient(self._url, self._read_token, self._ca_file))
+        return CcRestConnection(HttpClient(self._url, self._read_token, self._pace, self._ca_file))
 
 
 class CcRestConnection:
@@ -95,6 +97,10 @@ class CcRestConnection:
     def abort(self) -> None:
         """Break off whatever is under way."""
         self._client.abort()
+
+    def break_off(self) -> None:
+        """End a request that is under way, for another try."""
+        self._client.break_off()
 
     def close(self) -> None:
         """Close the connection."""

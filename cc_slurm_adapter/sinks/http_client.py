@@ -15,14 +15,10 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from cc_slurm_adapter.errors import ConfigError, SinkError
+from cc_slurm_adapter.sinks.pace import TIME_LIMIT, Pace
 
 log = logging.getLogger(__name__)
 
-TIME_LIMIT = 10.0
-"""Seconds for a whole answer. One that did not come in time gets twice as long at the next try."""
-SLOW_TIME_LIMIT = 60.0
-"""The longest, and what a destination gets that has just answered slowly."""
-SLOW = 3.0
 ANSWER_LIMIT = 64 * 1024 * 1024
 PIECE = 64 * 1024
 
@@ -63,7 +59,7 @@ def _summary(body: bytes) -> str:
 class HttpClient:
     """One keep-alive connection. Raises SinkError for everything that keeps an answer from coming."""
 
-    def __init__(self, url: str, read_token: Callable[[], str], ca_file: str = "") -> None:
+    def __init__(self, url: str, read_token: Callable[[], str], pace: Pace, ca_file: str = "") -> None:
         parts = urlsplit(url)
         self._base = parts.path
         self._where = parts.netloc
@@ -71,13 +67,17 @@ class HttpClient:
         self._host, self._port = parts.hostname or "", parts.port
         self._read_token = read_token
         self._token = ""
-        self._time_limit = TIME_LIMIT
+        self._pace = pace
         self._connection: http.client.HTTPConnection | None = None
         self._stopped = False
 
     def abort(self) -> None:
-        """Break off a request that another thread waits for."""
+        """Break off a request that another thread waits for, and refuse all later ones."""
         self._stopped = True
+        self.break_off()
+
+    def break_off(self) -> None:
+        """End a request that another thread waits for; it may be sent again."""
         sock = self._connection.sock if self._connection else None
         if sock is not None:
             try:
@@ -128,16 +128,21 @@ class HttpClient:
         self, connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None
     ) -> HttpAnswer:
         began = time.monotonic()
+        patience = self._pace.begin()
+        timed_out = False
         try:
+            connection.sock.settimeout(patience.seconds)
             connection.request(method, self._base + path, body, self._headers(body))
             response = connection.getresponse()
             content = _read_bounded(response)
+            self._pace.answered(time.monotonic() - began)
         except socket.timeout:
-            self._time_limit = min(2 * self._time_limit, SLOW_TIME_LIMIT)
+            timed_out = True
             raise
+        finally:
+            self._pace.end(patience, timed_out=timed_out)
         if response.will_close:
             self.close()
-        self._time_limit = SLOW_TIME_LIMIT if time.monotonic() - began > SLOW else TIME_LIMIT
         retry_after, location = (response.headers.get(name, "") for name in ("Retry-After", "Location"))
         return HttpAnswer(response.status, content, retry_after, location)
 
@@ -149,7 +154,6 @@ class HttpClient:
             self._connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._stopped:  # looked at after the socket is there: abort() sees one of the two
             raise OSError("the daemon stops")
-        self._connection.sock.settimeout(self._time_limit)
         return self._connection
 
     def _new_connection(self) -> http.client.HTTPConnection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,7 @@ from .killed import Killed, run_killed
 from .namespaces import LabError
 from .slurm_jobs import clear_queue
 from .slurm_lab import SlurmLab
+from .troubles import NAMES, Troubles, run_troubles
 from .without_slurmdbd import SmallCampaign, run_without_slurmdbd
 
 ROOT = Path(__file__).parents[2]
@@ -173,3 +175,33 @@ def small_campaign(release: str, lab: SlurmLab, small_campaigns: dict[str, Futur
     """Some jobs on a cluster of the same release without slurmdbd."""
     assert lab.suite.slurm == release
     return small_campaigns[release].result()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def troubles_begun(request: pytest.FixtureRequest) -> Iterator[Future[Troubles] | None]:
+    """Begun before all tests, because it takes the longest, if one of the chosen tests uses it."""
+    items = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    if not any("troubles" in item.fixturenames for item in items):
+        yield None
+        return
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        yield thread.submit(run_troubles_on_own_cluster)
+
+
+def run_troubles_on_own_cluster() -> Troubles:
+    release = "24.11"
+    with contextlib.ExitStack() as until_the_end:
+        cluster = until_the_end.enter_context(SlurmLab(SUITES[release], make_chroot(SUITES[release], FOLDER)))
+        cluster.start(BUILT_FILE)
+        installed = {}
+        for name in NAMES:
+            log = log_of(f"{release}-troubles-{name or 'hooked'}")
+            log.write_bytes(b"")
+            installed[name] = until_the_end.enter_context(Installation(cluster, log, name))
+        return run_troubles(cluster, installed)
+
+
+@pytest.fixture(scope="session")
+def troubles(troubles_begun: Future[Troubles]) -> Troubles:
+    """Several daemons on one cluster, whose cc-backends and Slurm had troubles while the same jobs ran."""
+    return troubles_begun.result()

@@ -30,23 +30,31 @@ CONFIG = Path("/etc/cc-slurm-adapter/config.json")
 STATE_FOLDER = Path("/var/lib/cc-slurm-adapter")
 RUN_FOLDER = Path("/run/cc-slurm-adapter")
 NUMBERING = {"^node0[12567]$": "block", "^node03$": "interleaved", "^node04$": "cores"}
+POLL_SECONDS = 5
 COMMAND = [str(SHIPPED_FILE), "-daemon", "-config", str(CONFIG), "-debug", "4"]
 
 
 class Installation:
     """A configured daemon, not yet started, with an empty state folder and an empty cc-backend.
 
-    Use it in a `with` block: at its end daemon and cc-backend are gone.
+    Use it in a `with` block: at its end daemon and cc-backend are gone. Several may be on one cluster at the same
+    time: all but one have a `name`, and folders of that name below those of the one without, which is made first.
+    Slurm's hooks tell only that one.
     """
 
-    def __init__(self, lab: SlurmLab, log: Path) -> None:
+    def __init__(self, lab: SlurmLab, log: Path, name: str = "") -> None:
         self.lab = lab
         self.log = log
+        self._config = CONFIG.parent / name / CONFIG.name
+        self._state_folder, self._run_folder = STATE_FOLDER / name, RUN_FOLDER / name
+        self._paths: dict[str, str] = {}
+        if name:
+            self._make_own_folders()
         self.backend = CcBackend()
         self.server = CcBackendServer(self.backend)
         self.server.start()
         self._process: subprocess.Popen[bytes] | None = None
-        for folder in (STATE_FOLDER, RUN_FOLDER):
+        for folder in (self._state_folder, self._run_folder):
             empty(lab.path(folder))
         self.configure()
 
@@ -57,6 +65,15 @@ class Installation:
         self.kill()
         self.server.close()
 
+    def _make_own_folders(self) -> None:
+        folders = map(str, (self._config.parent, self._state_folder, self._run_folder))
+        self.lab.output("install", "-d", "-o", "cc-slurm-adapter", "-g", "slurm", "-m", "750", *folders)
+        self._paths = {
+            "pidFilePath": str(self._run_folder / "daemon.pid"),
+            "prepSockListenPath": str(self._run_folder / "daemon.sock"),
+            "lastRunPath": str(self._state_folder / "lastrun"),
+        }
+
     def configure(self, **settings: Any) -> None:
         """Writes config.json; `settings` are added to what every test here has."""
         config = {
@@ -64,11 +81,12 @@ class Installation:
             "ccRestJwt": DEFAULT_TOKEN,
             "gpuPciAddrs": {"^node": PCI_ADDRESSES},
             "hwthreadNumbering": NUMBERING,
-            "slurmPollInterval": 5,
+            "slurmPollInterval": POLL_SECONDS,
         }
-        self.lab.path(CONFIG).write_text(json.dumps({**config, **settings}), encoding="ascii")
-        self.lab.output("chown", "cc-slurm-adapter", str(CONFIG))
-        self.lab.output("chmod", "600", str(CONFIG))
+        text = json.dumps({**config, **self._paths, **settings})
+        self.lab.path(self._config).write_text(text, encoding="ascii")
+        self.lab.output("chown", "cc-slurm-adapter", str(self._config))
+        self.lab.output("chmod", "600", str(self._config))
 
     @property
     def pid(self) -> int:
@@ -83,8 +101,9 @@ class Installation:
 
     def start(self) -> None:
         """Starts the daemon and waits until its socket is there."""
-        self._process = self.lab.popen(COMMAND, user=USER, log=self.log)
-        listening = self.lab.path(RUN_FOLDER / "daemon.sock")
+        command = [str(self._config) if word == str(CONFIG) else word for word in COMMAND]
+        self._process = self.lab.popen(command, user=USER, log=self.log)
+        listening = self.lab.path(self._run_folder / "daemon.sock")
         listening.unlink(missing_ok=True)
         try:
             wait_for("the daemon's socket", lambda: listening.exists() or not self.running, seconds=15)
@@ -109,7 +128,7 @@ class Installation:
 
     def touch_last_run(self) -> None:
         """As if a daemon had polled just now and left, the existing adapter for example."""
-        path = STATE_FOLDER / "lastrun"
+        path = self._state_folder / "lastrun"
         self.lab.output("touch", str(path), user=USER)
 
     def wait_for_stops(self, job_ids: Iterable[int], seconds: float) -> None:

@@ -6,8 +6,11 @@ namespaces, so each run begins with an empty cluster and nothing is left behind.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -15,11 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .debian import CHANGING_FOLDERS, DEVICES, Suite, describe, tail
-from .namespaces import LabError, Namespaces, wait_for
+from .namespaces import LabError, Namespaces, child_of, wait_for
 from .slurm_conf import CLUSTER, NODES, SHIPPED_FILE, files
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
 FOLDERS = r"""
@@ -127,9 +130,35 @@ class SlurmLab:
         self._start_munge()
         if self._slurmdbd:
             self._start_database()
-            self._start_accounting()
+            self.start_slurmdbd()
+            for line in ACCOUNTING.format(cluster=CLUSTER).strip().splitlines():
+                self.output(*line.split())
         self._start_controller()
         self._start_nodes()
+
+    def start_slurmdbd(self) -> None:
+        """Starts it, also again, and waits until it answers."""
+        self._service("slurmdbd", "slurm", ["slurmdbd", "-D"])
+        self._wait("slurmdbd", "slurmdbd", ["sacctmgr", "-n", "show", "cluster"])
+
+    def stop_slurmdbd(self) -> None:
+        """As `systemctl stop` does it."""
+        service = self._services["slurmdbd"]
+        os.kill(child_of(service.pid), signal.SIGTERM)
+        service.wait(timeout=60)
+
+    @contextlib.contextmanager
+    def frozen_slurmctld(self) -> Iterator[None]:
+        """For the length of a block slurmctld does nothing: the kernel accepts connections, nobody answers."""
+        service = self._services["slurmctld"]
+        slurmctld = child_of(service.pid)
+        os.kill(slurmctld, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            # nsenter, its parent, has stopped itself along with it.
+            for pid in (slurmctld, service.pid):
+                os.kill(pid, signal.SIGCONT)
 
     def _write_configuration(self) -> None:
         for name, text in files(self.suite.slurm, free_ports(), slurmdbd=self._slurmdbd).items():
@@ -150,12 +179,6 @@ class SlurmLab:
         client = ["mariadb", "--socket=/run/mysqld/mysqld.sock", "--execute"]
         self._wait("MariaDB", "mariadbd", [*client, "select 1"])
         self.output(*client, DATABASE)
-
-    def _start_accounting(self) -> None:
-        self._service("slurmdbd", "slurm", ["slurmdbd", "-D"])
-        self._wait("slurmdbd", "slurmdbd", ["sacctmgr", "-n", "show", "cluster"])
-        for line in ACCOUNTING.format(cluster=CLUSTER).strip().splitlines():
-            self.output(*line.split())
 
     def _start_controller(self) -> None:
         self._service("slurmctld", "slurm", ["slurmctld", "-D", "-c"])

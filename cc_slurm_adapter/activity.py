@@ -44,19 +44,25 @@ class Activity:
         except AdapterError as error:
             self._failed(str(error))
             return False
-        except Exception as error:  # an error of this program must not end the daemon
-            log.exception("%s", self._name)
-            self._failed(f"an error of this program, {type(error).__name__}")
+        except MemoryError:
+            self._failed("this host has too little memory for it, or the daemon's limit is too low")
+            return False
+        except Exception as error:  # noqa: BLE001 - an error of this program must not end the daemon
+            self._failed(f"an error of this program, {type(error).__name__}", error)
             return False
         if self._reminder.over():
             log.warning("%s works again", self._name)
         self._backoff.succeeded()
         return True
 
-    def _failed(self, reason: str) -> None:
+    def _failed(self, reason: str, error: Exception | None = None) -> None:
         wait = self._backoff.failed()
         self.not_before = time.monotonic() + wait
         if self._reminder.is_due():
             log.error(
-                "%s failed, nothing is concluded from that, trying again (in %.0f s): %s", self._name, wait, reason
+                "%s failed, nothing is concluded from that, trying again (in %.0f s): %s",
+                self._name,
+                wait,
+                reason,
+                exc_info=error,
             )

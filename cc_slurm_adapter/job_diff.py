@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from cc_slurm_adapter.job import End, Phase, Run, RunKey, Sighting
+from cc_slurm_adapter.job import End, EndState, Phase, Run, RunKey, Sighting
 from cc_slurm_adapter.outbox import KnownRun, Stage
 from cc_slurm_adapter.slurm.accounting import AccountedEnd
 
@@ -126,6 +126,18 @@ def with_ends(runs: Iterable[Run], ends: Mapping[RunKey, End]) -> list[Run]:
         if run.key in ends:
             found.setdefault(run.key, replace(run, phase=Phase.ENDED, end=ends[run.key]))
     return list(found.values())
+
+
+def forgotten_end(now: int) -> End:
+    """Of a run of which slurmctld says only that it knows no such job, at a site without slurmdbd."""
+    return End(EndState.FAILED, now, "forgotten by slurmctld")
+
+
+def rests_of_resized(doubtful: Iterable[AccountedEnd], whole: Iterable[AccountedEnd]) -> set[RunKey]:
+    """Those of the doubtful ends that are no runs: a run of the same job began before and has the same end."""
+    starts = {(each.key.job_id, each.end.end_time): each.key.start_time for each in whole}
+    first = {each.key: starts.get((each.key.job_id, each.end.end_time)) for each in doubtful}
+    return {key for key, start in first.items() if start is not None and start < key.start_time}
 
 
 def nearest_end(key: RunKey, ends: Iterable[AccountedEnd], still_open: Iterable[KnownRun]) -> End | None:

@@ -9,21 +9,31 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from cc_slurm_adapter.accounting_windows import AccountingWindows
 from cc_slurm_adapter.errors import CommandCancelled, SlurmError
 from cc_slurm_adapter.ignore_rules import IgnoreRules
-from cc_slurm_adapter.job import End, EndState, NodeState, Run, RunKey, Sighting
-from cc_slurm_adapter.job_diff import NEAR, Comparison, Decision, compare, decide, nearest_end, with_ends
+from cc_slurm_adapter.job import End, EndState, NodeState, Run, RunKey
+from cc_slurm_adapter.job_diff import (
+    NEAR,
+    Comparison,
+    Decision,
+    compare,
+    decide,
+    forgotten_end,
+    nearest_end,
+    rests_of_resized,
+    with_ends,
+)
 from cc_slurm_adapter.ledger import Ledger
 from cc_slurm_adapter.outbox import Changes, KnownRun, Outbox, Stage
 from cc_slurm_adapter.progress import Progress
 from cc_slurm_adapter.sinks import RunningRows, Sink
 from cc_slurm_adapter.slurm.accounting import AccountedEnd
 from cc_slurm_adapter.slurm.client import Details
+from cc_slurm_adapter.slurm.questions import Slurm
 from cc_slurm_adapter.status import Status
 
 log = logging.getLogger(__name__)
@@ -32,21 +42,11 @@ SLICE = 25
 """Runs whose texts are asked for at once."""
 COMMIT_BYTES = 2 * 1024 * 1024
 """So many bytes of messages are written before more texts are read: each may have a script of a megabyte."""
+STALE_AT_ONCE = 200
+"""Rows of cc-backend that accounting is asked for at once."""
+MAX_UNRESOLVED = 10_000
 YOUNG = 300
 """Seconds in which cc-backend may not list a run yet: two intervals of its commit worker, and a bit."""
-
-
-class Slurm(Protocol):
-    """The questions a pass asks; each may raise SlurmError."""
-
-    def list_jobs(self) -> list[Sighting]: ...
-    def read_details(self, job_ids: Iterable[int]) -> Iterator[Details]: ...
-    def add_texts(self, runs: list[Run]) -> Generator[Run, None, None]: ...
-    def ended_between(self, since: int, until: int) -> list[AccountedEnd]: ...
-    def ends_of(self, job_ids: Iterable[int], since: int, until: int) -> list[AccountedEnd]: ...
-    def read_accounted(self, job_ids: Iterable[int], since: int, until: int) -> Iterator[Details]: ...
-    def is_forgotten(self, job_id: int) -> bool: ...
-    def node_states(self) -> list[NodeState]: ...
 
 
 @dataclass(frozen=True)
@@ -118,9 +118,8 @@ class JobWatch:
 
     def node_states(self) -> list[NodeState]:
         """All nodes that are not ignored, as the last poll saw them, each with the number of runs on it."""
-        jobs = self._open.jobs_by_host()
         nodes = [node for node in self._nodes if not self._settings.ignore.ignores_host(node.hostname)]
-        return [replace(node, jobs_running=jobs[node.hostname]) for node in nodes]
+        return [replace(node, jobs_running=self._open.jobs_on(node.hostname)) for node in nodes]
 
     def look_at(self, job_ids: Iterable[int]) -> set[int]:
         """Ask for some jobs only, as hook events tell to; returns those that slurmctld knows. Raises SlurmError."""
@@ -131,7 +130,7 @@ class JobWatch:
         known_jobs = {key.job_id for key in known}
         replaced = [run.key for job_id in known_jobs for run in self._open.of_job(job_id) if run.key not in known]
         if replaced and self._settings.has_accounting:
-            self._ask_accounting_for(replaced)  # the job was requeued: slurmctld knows its next run only
+            list(self._ask_accounting_for(replaced))  # the job was requeued: slurmctld knows its next run only
         return known_jobs
 
     def is_settled(self, job_id: int, *, over: bool) -> bool:
@@ -144,19 +143,26 @@ class JobWatch:
     def catch_up(self, since: int) -> Iterator[int]:
         """Read accounting from `since` until now, an hour at a time, and move the checkpoint. Raises SlurmError.
 
-        All in Unix seconds; yields how far it has come.
+        All in Unix seconds; yields how far it has come, also when some runs of an hour were taken.
         """
         now = int(self._settings.clock())
         if not self._settings.has_accounting:
             self._ledger.commit(Changes(checkpoint=now))
             return
-        self._ask_accounting_for([key for key in self._vanished if key in self._open])
+        for _ in self._ask_accounting_for([key for key in self._vanished if key in self._open]):
+            yield since
         windows = self._windows.next(since, now)
         progress = Progress("catching up with accounting, hours", len(windows))
+        reached = since
         for number, (start, until) in enumerate(windows):
             progress.say(number)
-            self._take_ended(self._slurm.ended_between(start, until), until)
-            yield until
+            with contextlib.closing(self._slurm.ended_between(start, until)) as pieces:
+                for ended in pieces:
+                    self._take_ended(ended)
+                    yield reached
+            self._ledger.commit(Changes(checkpoint=until))
+            reached = until
+            yield reached
         if self._ledger.late:
             log.warning(
                 "%d runs were seen too late and are reported incomplete, unless cc-backend has them", self._ledger.late
@@ -183,9 +189,11 @@ class JobWatch:
 
     def _stop_stale(self, keys: Iterable[RunKey]) -> None:
         now = int(self._settings.clock())
-        stale = [key for key in keys if self._is_stale(key, now)]
-        if not stale:
-            return
+        stale = sorted(key for key in keys if self._is_stale(key, now))
+        for at in range(0, len(stale), STALE_AT_ONCE):
+            self._stop_some(stale[at : at + STALE_AT_ONCE], now)
+
+    def _stop_some(self, stale: list[RunKey], now: int) -> None:
         ends = self._ends_of_stale(stale, now)
         changes = Changes()
         for key in stale:
@@ -204,10 +212,11 @@ class JobWatch:
     def _ends_of_stale(self, stale: list[RunKey], now: int) -> list[AccountedEnd]:
         jobs = {key.job_id for key in stale}
         if self._settings.has_accounting:
-            return self._slurm.ends_of(jobs, min(key.start_time for key in stale) - NEAR, now)
+            since = min(key.start_time for key in stale) - NEAR
+            return [each for ended in self._slurm.ends_of(jobs, since, now) for each in ended]
         runs, forgotten = self._ask_slurmctld(jobs)
         ends = [AccountedEnd(run.key, run.end) for run in runs.values() if run.end]
-        return ends + [AccountedEnd(key, _forgotten(now)) for key in stale if key.job_id in forgotten]
+        return ends + [AccountedEnd(key, forgotten_end(now)) for key in stale if key.job_id in forgotten]
 
     def _ask_slurmctld(self, jobs: set[int]) -> tuple[dict[int, Run], set[int]]:
         """For a site without slurmdbd: the runs of these jobs by job id, and those jobs that slurmctld has forgotten.
@@ -259,6 +268,8 @@ class JobWatch:
                 decision = replace(each, run=next(whole)) if each.start_owed else each
                 try:
                     self._note(changes, decision)
+                except MemoryError:
+                    raise
                 except Exception:  # the one place that isolates a job
                     log.exception("%s", decision.run.key)
                     self._set_aside(decision.run.key.job_id, "an error of this program, see the log")
@@ -293,8 +304,8 @@ class JobWatch:
         if decision.stage is not None:
             self._ledger.stands(changes, run, decision.stage)
 
-    def _end(self, ends: Mapping[RunKey, End], checkpoint: int | None = None) -> None:
-        changes = Changes(checkpoint=checkpoint)
+    def _end(self, ends: Mapping[RunKey, End]) -> None:
+        changes = Changes()
         for key, end in ends.items():
             if self._open.stage(key) is Stage.LIVE:
                 self._ledger.owe_stop(changes, key, end)
@@ -315,42 +326,53 @@ class JobWatch:
                 ends[key] = End(EndState.CANCELLED, run.submit_time, "REQUEUED")
             elif key.job_id in forgotten:
                 log.warning("%s is over, but nobody knows since when and how: taken as failed now", key)
-                ends[key] = _forgotten(int(self._settings.clock()))
+                ends[key] = forgotten_end(int(self._settings.clock()))
         self._end(ends)
 
-    def _ask_accounting_for(self, vanished: list[RunKey]) -> None:
-        """Open runs that slurmctld has forgotten, or whose job has another run now."""
+    def _ask_accounting_for(self, vanished: list[RunKey]) -> Iterator[None]:
+        """Open runs that slurmctld has forgotten, or whose job has another run now; yields between its questions."""
         if vanished:
             oldest = min(key.start_time for key in vanished)
-            ends = self._slurm.ends_of({key.job_id for key in vanished}, oldest, int(self._settings.clock()))
-            self._take_ended([each for each in ends if each.key in self._open], None)
+            jobs = {key.job_id for key in vanished}
+            for ended in self._slurm.ends_of(jobs, oldest, int(self._settings.clock())):
+                self._take_ended([each for each in ended if each.key in self._open])
+                yield
 
-    def _take_ended(self, ended: list[AccountedEnd], checkpoint: int | None) -> None:
-        """Runs that accounting has closed: live ones get their stop, the others start and stop together."""
-        ends = {each.key: each.end for each in self._whole(ended)}
-        strangers = set(self._outbox.unknown(key for key in ends if key not in self._open))
+    def _take_ended(self, ended: list[AccountedEnd]) -> None:
+        """Runs that accounting has closed: live ones get their stop, the others start and stop together.
+
+        Nearly all are done already: for those a look into the outbox is all.
+        """
+        strangers = self._strangers(each.key for each in ended)
+        news = [each for each in ended if each.key in self._open or each.key in strangers]
+        ends = {each.key: each.end for each in self._whole(news, strangers)}
+        strangers = self._strangers(ends)
         self._take_late({key: end for key, end in ends.items() if key in strangers or self._is_seen(key)})
-        self._end({key: end for key, end in ends.items() if key in self._open and not self._is_seen(key)}, checkpoint)
+        self._end({key: end for key, end in ends.items() if key in self._open and not self._is_seen(key)})
 
-    def _whole(self, ended: list[AccountedEnd]) -> list[AccountedEnd]:
+    def _strangers(self, keys: Iterable[RunKey]) -> set[RunKey]:
+        return set(self._outbox.unknown(key for key in keys if key not in self._open))
+
+    def _whole(self, ended: list[AccountedEnd], strangers: set[RunKey]) -> list[AccountedEnd]:
         """The same ends, where what may be the rest of a resized run is known for what it is.
 
         Accounting closes the record of a resized run and goes on with another one, often out of this window.
         """
-        strangers = (each.key for each in ended if each.may_be_rest and each.key not in self._open)
-        doubtful = set(self._outbox.unknown(strangers))
+        doubtful = [each for each in ended if each.may_be_rest and each.key in strangers]
         if not doubtful:
             return ended
         now = int(self._settings.clock())
-        jobs = {key.job_id for key in doubtful}
+        jobs = {each.key.job_id for each in doubtful}
         begun = [run.key.start_time for job_id in jobs for run in self._open.of_job(job_id)]
-        whole = self._slurm.ends_of(jobs, min([now - self._settings.max_span, *begun]), now)
-        rests = doubtful - {each.key for each in whole}
+        oldest = min(now - self._settings.max_span, *begun, *(each.key.start_time for each in doubtful))
+        whole = [each for some in self._slurm.ends_of(jobs, oldest, now) for each in some]
+        rests = rests_of_resized(doubtful, whole)
         self._ledger.commit(Changes(runs={key: KnownRun(key, Stage.DONE, "", None) for key in rests}))
-        resized = {key.job_id for key in rests}
-        return [each for each in ended if each.key not in rests] + [
-            each for each in whole if each.key.job_id in resized
-        ]
+        left_out = {each.key for each in doubtful} - {each.key for each in whole}
+        if left_out != rests:
+            log.warning("accounting tells %d runs only once: they are left for later", len(left_out - rests))
+        resized = [each for each in whole if each.key.job_id in {key.job_id for key in rests}]
+        return [each for each in ended if each.key not in left_out] + resized
 
     def _is_seen(self, key: RunKey) -> bool:
         return self._open.stage(key) is Stage.SEEN
@@ -365,17 +387,14 @@ class JobWatch:
             late = self._slurm.read_accounted({key.job_id for key in left}, since, int(self._settings.clock()))
             for details in late:
                 self._take_details(details, with_ends(details.runs, {key: ends[key] for key in left}))
-            for key in self._unreported(left) - self._unresolved:
+            unresolved = self._unreported(left)
+            for key in unresolved - self._unresolved:
                 log.error("%s is over, but neither slurmctld nor accounting tells more: they are asked again", key)
-            self._unresolved = self._unreported(left)
+            kept = self._unresolved if len(self._unresolved) < MAX_UNRESOLVED else set()
+            self._unresolved = kept - left | unresolved
 
     def _unreported(self, keys: Iterable[RunKey]) -> set[RunKey]:
         return {key for key in keys if key in self._open or self._outbox.unknown([key])}
 
     def _is_stale(self, key: RunKey, now: int) -> bool:
         return key.start_time < now - YOUNG and key not in self._open and not self._ledger.owes_stop(key)
-
-
-def _forgotten(now: int) -> End:
-    """The end of a run of which slurmctld says only that it knows no such job, at a site without slurmdbd."""
-    return End(EndState.FAILED, now, "forgotten by slurmctld")

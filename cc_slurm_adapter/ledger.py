@@ -39,7 +39,7 @@ class Ledger:
 
     def owe_stop(self, changes: Changes, key: RunKey, end: End) -> None:
         """Every sink is to be told that the run is over."""
-        log.info("%s is over: %s", key, end.raw_state)
+        changes.over.append((key, end))
         for sink in self._sinks:
             changes.messages.append(Message(sink.name, key, Kind.STOP, sink.encode_stop(key, end)))
 
@@ -64,6 +64,8 @@ class Ledger:
         if not changes:
             return
         self._outbox.commit(self._cluster, changes)
+        for key, end in changes.over:
+            log.info("%s is over: %s", key, end.raw_state)
         for key in changes.dropped:
             self.open.drop(key)
         for run in changes.runs.values():

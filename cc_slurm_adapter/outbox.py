@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from cc_slurm_adapter.job import Run, RunKey
+from cc_slurm_adapter.job import End, Run, RunKey
 from cc_slurm_adapter.outbox_schema import (
     DELETE_ITS_START,
     DELIVERED_BEFORE,
@@ -80,6 +80,8 @@ class Changes:
     runs: dict[RunKey, KnownRun] = field(default_factory=dict)
     dropped: list[RunKey] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
+    over: list[tuple[RunKey, End]] = field(default_factory=list)
+    """Runs whose stop is among the messages, for the log."""
     checkpoint: int | None = None
     """Unix seconds up to which accounting has been read."""
 

@@ -1,7 +1,7 @@
 """The tables of the state file, and the longer questions to them."""
 
-SCHEMA_VERSION = 2
-SCHEMA = """
+SCHEMA_VERSION = 3
+TABLES = """
 CREATE TABLE checkpoint (cluster TEXT PRIMARY KEY, seen_until INTEGER NOT NULL);
 CREATE TABLE run (
     cluster TEXT NOT NULL, job_id INTEGER NOT NULL, start_time INTEGER NOT NULL,
@@ -18,10 +18,10 @@ CREATE TABLE message (
     UNIQUE (sink, cluster, job_id, start_time, kind)
 );
 CREATE INDEX message_by_job ON message (sink, cluster, job_id, id);
-CREATE INDEX message_next ON message (sink, next_try) WHERE outcome IN ('owed', 'parked');
 CREATE INDEX message_shadowed ON message (sink, cluster, job_id, start_time) WHERE outcome = 'shadowed';
 """
-SENDABLE = """
+WAYS_IN = """
+CREATE INDEX message_next ON message (sink, next_try) WHERE outcome IN ('owed', 'parked');
 -- A row waits for its own run's start. A start waits for what is owed of earlier runs of its job too, but for what is
 -- parked there.
 CREATE VIEW sendable AS
@@ -37,13 +37,18 @@ SELECT * FROM message AS m WHERE outcome IN ('owed', 'parked') AND NOT EXISTS (
             AND s.start_time = e.start_time AND s.kind = 'start' AND s.outcome = 'parked')
         END);
 """
+SCHEMA = TABLES + WAYS_IN
+_NO_WAYS_IN = """
+DROP VIEW IF EXISTS sendable;
+DROP INDEX IF EXISTS message_waiting;
+DROP INDEX IF EXISTS message_next;
+"""
 # A run that never held nodes is done; one whose nodes are made ready is read from Slurm again, with its threads.
 _FROM_1 = """
 UPDATE run SET stage = 'done' WHERE stage = 'ignored';
 DELETE FROM run WHERE stage = 'seen';
-DROP VIEW sendable;
 """
-MIGRATIONS = {1: _FROM_1 + SENDABLE}
+MIGRATIONS = {1: _FROM_1 + _NO_WAYS_IN + WAYS_IN, 2: _NO_WAYS_IN + WAYS_IN}
 """From an older format to the present one; what they change is found out again from Slurm."""
 DELETE_ITS_START = """
 DELETE FROM message WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = 'start' AND outcome = 'delivered'

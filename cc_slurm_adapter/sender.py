@@ -161,6 +161,8 @@ class Sender:
         began = time.monotonic()
         try:
             answer = connection.deliver(delivery)
+        except MemoryError:
+            answer = Answer(Verdict.SINK_TROUBLE, "this host has too little memory, or the daemon's limit is too low")
         except Exception:  # the one place that isolates a delivery
             log.exception("%s %s could not be sent", delivery.kind.value, delivery.key)
             answer = Answer(Verdict.ROW_TROUBLE, "an error of this program, see the log")

@@ -17,7 +17,7 @@ from typing import Any
 
 from cc_slurm_adapter.errors import StateError
 from cc_slurm_adapter.log import Reminder
-from cc_slurm_adapter.outbox_schema import MIGRATIONS, SCHEMA, SCHEMA_VERSION, SENDABLE
+from cc_slurm_adapter.outbox_schema import MIGRATIONS, SCHEMA, SCHEMA_VERSION
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +182,7 @@ class StateDatabase:
         _tune(database)
         version = database.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
-            database.executescript(f"BEGIN; {SCHEMA} {SENDABLE} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            database.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
         elif version in MIGRATIONS:
             database.executescript(f"BEGIN; {MIGRATIONS[version]} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
         elif version != SCHEMA_VERSION:

@@ -59,6 +59,8 @@ class FakeSlurm:
         self.forgotten: set[int] = set()
         """Jobs of which slurmctld says that it knows no such job."""
         self.failure: Exception | None = None
+        self.late_failure: Exception | None = None
+        """What `ended_between` raises when it has told all that it knows."""
         self.broken: dict[int, str] = {}
 
     def put(self, run: Run) -> Run:
@@ -89,17 +91,20 @@ class FakeSlurm:
         for run in runs:
             yield replace(run, slurm_info=f"JobId={run.key.job_id}", job_script="#!/bin/sh")
 
-    def ended_between(self, since: int, until: int) -> list[AccountedEnd]:
+    def ended_between(self, since: int, until: int) -> Generator[list[AccountedEnd], None, None]:
         self._ask("ended_between")
-        ended = [run for run in self.accounted if run.end and since <= run.end.end_time <= until]
-        return [
-            AccountedEnd(self.rests.get(run.key, run.key), run.end, run.key in self.rests) for run in ended if run.end
-        ]
+        for run in self.accounted:
+            if run.end and since <= run.end.end_time <= until:
+                yield [AccountedEnd(self.rests.get(run.key, run.key), run.end, run.key in self.rests)]
+        if self.late_failure is not None:
+            raise self.late_failure
 
-    def ends_of(self, job_ids: Iterable[int], since: int, until: int) -> list[AccountedEnd]:
+    def ends_of(self, job_ids: Iterable[int], since: int, until: int) -> Iterator[list[AccountedEnd]]:
         self._ask("ends_of")
         ids = set(job_ids)
-        return [AccountedEnd(run.key, run.end) for run in self.accounted if run.key.job_id in ids and run.end]
+        for run in self.accounted:
+            if run.key.job_id in ids and run.end:
+                yield [AccountedEnd(run.key, run.end)]
 
     def read_accounted(self, job_ids: Iterable[int], since: int, until: int) -> Iterator[Details]:
         self._ask("read_accounted")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cc_slurm_adapter.errors import UnexpectedOutput
 from cc_slurm_adapter.job import Run
-from cc_slurm_adapter.slurm.accounting import parse_accounted_run, parse_ended
+from cc_slurm_adapter.slurm.accounting import EndedParser, parse_accounted_run
 from cc_slurm_adapter.slurm.client import parse_listing, parse_setup
 from cc_slurm_adapter.slurm.documents import JobSplitter
 from cc_slurm_adapter.slurm.gres import gpu_count, gpu_indices, gpus_of_tres
@@ -202,7 +202,7 @@ SMALL: list[Callable[[str], object]] = [
     parse_sharing,
     parse_sinfo,
     read_digits,
-    lambda line: parse_ended(line, "lab"),
+    lambda line: EndedParser("lab").parse([line]),
     lambda line: read_states(line.split("+")),
     lambda line: split_document(line.encode("utf-8", "replace"), "squeue", 7),
 ]

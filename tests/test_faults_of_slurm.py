@@ -24,7 +24,7 @@ from cc_slurm_adapter.sinks import Kind
 from cc_slurm_adapter.sinks.cc_messages import StartMessages
 from cc_slurm_adapter.sinks.cc_rest import CcRest
 from cc_slurm_adapter.slurm import commands as commands_module
-from cc_slurm_adapter.slurm.accounting import parse_ended
+from cc_slurm_adapter.slurm.accounting import EndedParser
 from cc_slurm_adapter.slurm.client import SlurmClient, parse_listing
 from cc_slurm_adapter.slurm.commands import Commands
 from cc_slurm_adapter.state_files import LastRun
@@ -113,11 +113,17 @@ class Site:
 
     def owed(self) -> list[tuple[str, int]]:
         """Kind and job of all that was ever owed: nothing is delivered here."""
-        return sorted(self.outbox._read("SELECT kind, job_id FROM message", ()))
+        return sorted(self.outbox._state.read("SELECT kind, job_id FROM message", ()))
+
+    def payloads(self, kind: str) -> list[bytes]:
+        """The messages of a kind."""
+        return [
+            payload for (payload,) in self.outbox._state.read("SELECT payload FROM message WHERE kind = ?", (kind,))
+        ]
 
     def starts(self) -> list[bytes]:
         """The start messages."""
-        return [payload for (payload,) in self.outbox._read("SELECT payload FROM message WHERE kind = 'start'", ())]
+        return self.payloads("start")
 
 
 @pytest.fixture
@@ -364,13 +370,13 @@ def test_a_listing_that_was_cut_gives_no_run_a_wrong_end(site: Site) -> None:
     assert site.owed() == [("start", FIRST)]
     (site.cluster.folder / "listing").write_text(f"{FIRST}|COMPLETED|{START}|{START + 7}\n")
     site.poll()
-    (stop,) = site.outbox._read("SELECT payload FROM message WHERE kind = 'stop'", ())
-    assert json.loads(stop[0])["stopTime"] == START + 7
+    (stop,) = site.payloads("stop")
+    assert json.loads(stop)["stopTime"] == START + 7
 
 
 @pytest.mark.parametrize("job_id", ["0", "-1", "4294967296", str(2**63), "9" * 5000])
 def test_an_id_that_is_none_costs_only_its_line(job_id: str) -> None:
-    good = "5|COMPLETED|10|20|30|1\n"
-    assert [each.key.job_id for each in parse_ended(good + good.replace("5", job_id, 1), "lab")] == [5]
+    good = "5|COMPLETED|10|20|30|1"
+    assert [each.key.job_id for each in EndedParser("lab").parse([good, good.replace("5", job_id, 1)])] == [5]
     line = "5|RUNNING|10|20\n"
     assert [each.job_id for each in parse_listing(line.replace("5", job_id, 1) + line)] == [5]

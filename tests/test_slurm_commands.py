@@ -77,6 +77,16 @@ def is_gone(pid: int) -> bool:
     return False
 
 
+def test_a_command_that_closes_its_output_and_goes_on_is_ended(
+    commands: Commands, programs: FakePrograms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands_module, "EXIT_LIMIT", 0.05)
+    programs.make("squeue", f"echo $$ > {tmp_path}/pid; exec > /dev/null 2>&1; exec sleep 60")
+    with pytest.raises(CommandFailed, match="does not end"):
+        commands.run(["squeue"])
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
+
+
 def test_a_stop_ends_the_command_that_runs_and_refuses_the_next(commands: Commands, programs: FakePrograms) -> None:
     programs.make("squeue", "exec sleep 60")
     timer = threading.Timer(0.1, commands.cancel)
@@ -149,7 +159,7 @@ def test_slurmdbd_down_is_an_error_and_not_an_empty_answer(
         programs.replay("sacctmgr", errors, "slurmdbd-down.sacctmgr")
         client = SlurmClient(commands, "lab", str(tmp_path), 1 << 20)
         with pytest.raises(CommandFailed, match="Connection refused"):
-            client.ended_between(1, 2)
+            list(client.ended_between(1, 2))
         with pytest.raises(CommandFailed, match="Persist"):
             client.admin_level("root")
 

@@ -8,7 +8,7 @@ import pytest
 
 from cc_slurm_adapter.errors import UnexpectedOutput
 from cc_slurm_adapter.job import EndState, Missing, Phase, Run, RunKey, Sharing
-from cc_slurm_adapter.slurm.accounting import ended_command, parse_accounted_run, parse_ended
+from cc_slurm_adapter.slurm.accounting import EndedParser, ended_command, parse_accounted_run
 from cc_slurm_adapter.slurm.client import parse_listing, parse_setup
 from cc_slurm_adapter.slurm.hostlist import expand
 from cc_slurm_adapter.slurm.states import read_states
@@ -125,7 +125,7 @@ def test_ended_runs_of_accounting() -> None:
         "5|RUNNING|1795351690|1795351693|Unknown|1\n"
         "6|REQUEUED|1795351690|1795351693|1795351699|1\n"
     )
-    ended = {each.key.job_id: each for each in parse_ended(text, "lab")}
+    ended = {each.key.job_id: each for each in EndedParser("lab").parse(text.splitlines())}
     assert sorted(ended) == [2, 3, 6]
     assert ended[3].key == RunKey("lab", 3, 1795351693)
     assert ended[3].end.end_state is EndState.CANCELLED

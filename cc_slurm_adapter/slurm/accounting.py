@@ -78,23 +78,33 @@ def parse_users(text: str) -> dict[int, str]:
     return {job_id: user for job_id, user in found.items() if job_id is not None}
 
 
-def parse_ended(text: str, cluster: str) -> list[AccountedEnd]:
-    """Runs from the output of `ended_command` under SLURM_TIME_FORMAT=%s. Jobs that never ran are left out.
+class EndedParser:
+    """Reads the output of `ended_command` under SLURM_TIME_FORMAT=%s, in one piece or in several.
 
-    A run that was resized has several records: it is one run from the start of the first of them.
+    A run that was resized has several records: it is one run from the start of the first of them. sacct prints them
+    in the order of their submit times, which for all but the first is when they were made.
     """
-    records = list(_ended_records(text))
-    resized = {(each.job_id, each.end): each.start for each in records if each.state == RESIZING}
-    ended = []
-    for record in records:
+
+    def __init__(self, cluster: str) -> None:
+        self._cluster = cluster
+        self._resized: dict[tuple[int, int], int] = {}
+        """Starts of the records of resized runs that were closed, by job and end."""
+
+    def parse(self, lines: Iterable[str]) -> list[AccountedEnd]:
+        """The runs in these lines. Jobs that never ran are left out."""
+        records = list(_ended_records(lines))
+        self._resized.update({(each.job_id, each.end): each.start for each in records if each.state == RESIZING})
+        return [ended for ended in map(self._ended, records) if ended is not None]
+
+    def _ended(self, record: _Record) -> AccountedEnd | None:
         _, end_state = read_states([record.state.split(" ")[0]])
         if record.state == RESIZING or end_state is None:
-            continue
-        start = _first_start(record, resized)
+            return None
+        start = _first_start(record, self._resized)
         may_be_rest = start == record.start == record.submit
-        key = RunKey(cluster, record.job_id, start)
-        ended.append(AccountedEnd(key, End(end_state, record.end, record.state), may_be_rest))
-    return ended
+        return AccountedEnd(
+            RunKey(self._cluster, record.job_id, start), End(end_state, record.end, record.state), may_be_rest
+        )
 
 
 class _Record(NamedTuple):
@@ -107,8 +117,8 @@ class _Record(NamedTuple):
     end: int
 
 
-def _ended_records(text: str) -> Iterator[_Record]:
-    for line in text.splitlines():
+def _ended_records(lines: Iterable[str]) -> Iterator[_Record]:
+    for line in lines:
         columns = line.split("|")
         job_id = read_job_id(columns[0])
         if len(columns) != len(ENDED_COLUMNS.split(",")) or job_id is None:

@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from cc_slurm_adapter.errors import CommandFailed, SlurmError, UnexpectedOutput
+from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, SlurmError, UnexpectedOutput
 from cc_slurm_adapter.job import NodeState, Phase, Run, Sighting
 from cc_slurm_adapter.slurm.accounting import (
     AccountedEnd,
+    EndedParser,
     ended_command,
     parse_accounted_run,
-    parse_ended,
     parse_users,
     runs_command,
     users_command,
@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 
 CHUNK = 200
 """Jobs in one detailed question: squeue then takes 40 to 98 MB; for all jobs at once it would take gigabytes."""
+BATCH = 500
+"""Lines of accounting that are handed on at once."""
+MAX_LINE = 64 * 1024
 MAX_ARRAYS = 10_000
 """So many arrays are remembered."""
 FORMAT_SECONDS = 600.0
@@ -113,16 +116,23 @@ class SlurmClient:
                 to_come[job_id] -= 1
                 yield replace(run, **(kept[job_id] if to_come[job_id] else kept.pop(job_id))._asdict())
 
-    def ended_between(self, since: int, until: int) -> list[AccountedEnd]:
-        """Runs that accounting closed in a window of Unix seconds."""
-        return parse_ended(self._text(ended_command(since, until), EPOCH_TIMES), self._cluster)
+    def ended_between(self, since: int, until: int) -> Generator[list[AccountedEnd], None, None]:
+        """Runs that accounting closed in a window of Unix seconds, some at a time.
 
-    def ends_of(self, job_ids: Iterable[int], since: int, until: int) -> list[AccountedEnd]:
-        """All runs of these jobs that accounting has closed in a window of Unix seconds."""
-        ends: list[AccountedEnd] = []
+        sacct runs until the last of them is taken, or the generator is closed. When it fails, what it had said before
+        is handed on first.
+        """
+        argv = ended_command(since, until)
+        parser = EndedParser(self._cluster)
+        with contextlib.closing(_read_lines(self._commands, argv, EPOCH_TIMES)) as lines:
+            for batch in _batches(lines):
+                yield parser.parse(batch)
+
+    def ends_of(self, job_ids: Iterable[int], since: int, until: int) -> Iterator[list[AccountedEnd]]:
+        """All runs of these jobs that accounting closed in a window of Unix seconds, those of some jobs at a time."""
         for chunk in _chunks(job_ids, CHUNK):
-            ends += parse_ended(self._text(ended_command(since, until, chunk), EPOCH_TIMES), self._cluster)
-        return ends
+            text = self._text(ended_command(since, until, chunk), EPOCH_TIMES)
+            yield EndedParser(self._cluster).parse(text.splitlines())
 
     def read_accounted(self, job_ids: Iterable[int], since: int, until: int) -> Iterator[Details]:
         """All runs of these jobs that accounting knows in a window of Unix seconds: no cores, no GPU indices."""
@@ -237,6 +247,8 @@ class SlurmClient:
                     details.runs.append(parse(job))
             except UnexpectedOutput as error:
                 details.broken[_id_or_zero(job)] = str(error)
+            except MemoryError:
+                raise
             except Exception as error:  # a job of a shape that nobody foresaw costs only itself
                 log.exception("job %s", _id_or_zero(job))
                 details.broken[_id_or_zero(job)] = f"an error of this program, {type(error).__name__}"
@@ -298,8 +310,48 @@ def _read_text(commands: Commands, argv: list[str], environment: Mapping[str, st
     if answer.exit_code != 0:
         raise _failure(argv, answer)
     if answer.output and not answer.output.endswith(b"\n"):
-        raise UnexpectedOutput(" ".join(argv[:3]), "the output is cut")  # a number at its end may be half of one
+        raise _cut(argv)
     return answer.output.decode("utf-8", errors="replace")
+
+
+def _read_lines(commands: Commands, argv: list[str], environment: Mapping[str, str]) -> Generator[str, None, None]:
+    """The lines of a command's output as they come; raises SlurmError after the last whole one when it fails."""
+    rest = b""
+    answer: Finished | None = None
+    with contextlib.closing(commands.pieces(argv, environment=environment)) as pieces:
+        while answer is None:
+            try:
+                *lines, rest = (rest + next(pieces)).split(b"\n")
+            except StopIteration as end:
+                answer, lines = end.value, []
+            yield from (line.decode("utf-8", errors="replace") for line in lines)
+            if len(rest) > MAX_LINE:
+                raise UnexpectedOutput(" ".join(argv[:3]), f"a line has more than {MAX_LINE} bytes")
+    if answer.exit_code != 0:
+        raise _failure(argv, answer)
+    if rest:
+        raise _cut(argv)
+
+
+def _batches(lines: Iterator[str]) -> Iterator[list[str]]:
+    """Lines in lists of BATCH; what was read before a failure comes before it, but not when the daemon stops."""
+    batch: list[str] = []
+    try:
+        for line in lines:
+            batch.append(line)
+            if len(batch) == BATCH:
+                yield batch
+                batch = []
+    except CommandCancelled:
+        raise
+    except SlurmError:
+        yield batch
+        raise
+    yield batch
+
+
+def _cut(argv: list[str]) -> UnexpectedOutput:
+    return UnexpectedOutput(" ".join(argv[:3]), "the output is cut")  # a number at its end may be half of one
 
 
 def _failure(argv: list[str], answer: Finished) -> CommandFailed:

@@ -15,13 +15,15 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, replace
 
 from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, CommandMissing
 
 TIME_LIMIT = 90.0
 """Seconds. slurmctld may take a minute under load; its own clients give up by themselves before long."""
+EXIT_LIMIT = 1.5
+"""Seconds from the end of the output to that of the command: nothing interrupts this wait."""
 OUTPUT_LIMIT = 64 * 1024 * 1024
 """Bytes that are kept in memory. What is handed on in pieces is not kept and not limited by this."""
 ERROR_LIMIT = 64 * 1024
@@ -82,27 +84,28 @@ class Commands:
                 raise CommandFailed(f"{argv[0]} printed more than {OUTPUT_LIMIT} bytes")
             kept.append(piece)
 
-        exit_code, errors = self._pump(argv, stdin, environment, keep)
-        return Finished(exit_code, b"".join(kept), errors)
+        finished = _hand_on(self.pieces(argv, stdin=stdin, environment=environment), keep)
+        return replace(finished, output=b"".join(kept))
 
     def stream(self, argv: list[str], on_piece: Callable[[bytes], None]) -> Finished:
         """Run a command and hand its output on in pieces, so that a large one needs no memory."""
-        exit_code, errors = self._pump(argv, b"", None, on_piece)
-        return Finished(exit_code, b"", errors)
+        return _hand_on(self.pieces(argv), on_piece)
 
-    def _pump(
-        self,
-        argv: list[str],
-        stdin: bytes,
-        environment: Mapping[str, str] | None,
-        on_piece: Callable[[bytes], None],
-    ) -> tuple[int, str]:
+    def pieces(
+        self, argv: list[str], *, stdin: bytes = b"", environment: Mapping[str, str] | None = None
+    ) -> Generator[bytes, None, Finished]:
+        """Run a command and yield its output as it comes; closing the generator ends it. Raises SlurmError.
+
+        Other commands may be run between two pieces: what the caller does there is not held against the time limit.
+        """
         if self._cancelled.is_set():
             raise CommandCancelled(f"{argv[0]} was not started: the daemon stops")
         process = self._start(argv, bool(stdin), environment)
         try:
-            errors = self._exchange(process, argv[0], stdin, on_piece)
-            return process.wait(), errors
+            errors = yield from self._exchange(process, argv[0], stdin)
+            return Finished(process.wait(EXIT_LIMIT), b"", errors)
+        except subprocess.TimeoutExpired as error:
+            raise CommandFailed(f"{argv[0]} has closed its output and does not end") from error
         finally:
             _end(process)
 
@@ -127,9 +130,7 @@ class Commands:
         except OSError as error:
             raise CommandFailed(f"{program} cannot be started: {error}") from error
 
-    def _exchange(
-        self, process: subprocess.Popen[bytes], name: str, stdin: bytes, on_piece: Callable[[bytes], None]
-    ) -> str:
+    def _exchange(self, process: subprocess.Popen[bytes], name: str, stdin: bytes) -> Generator[bytes, None, str]:
         assert process.stdout is not None  # noqa: S101 - both are pipes by construction
         assert process.stderr is not None  # noqa: S101
         errors = bytearray()
@@ -155,10 +156,23 @@ class Commands:
                     if not piece:
                         selector.unregister(key.fileobj)
                     elif key.data == "output":
-                        on_piece(piece)
+                        paused = time.monotonic()
+                        yield piece
+                        deadline += time.monotonic() - paused
                     else:
                         errors += piece[: ERROR_LIMIT - len(errors)]
         return errors.decode("utf-8", errors="replace")
+
+
+def _hand_on(pieces: Generator[bytes, None, Finished], on_piece: Callable[[bytes], None]) -> Finished:
+    with contextlib.closing(pieces):
+        while True:
+            try:
+                piece = next(pieces)
+            except StopIteration as end:
+                finished: Finished = end.value
+                return finished
+            on_piece(piece)
 
 
 def _feed(process: subprocess.Popen[bytes], stdin: bytes, selector: selectors.BaseSelector) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import resource
 import shlex
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -31,6 +32,8 @@ OWN_MOUNTS = """\
 exec unshare --mount sh -c 'mount {mount} && exec "$@"' sh {adapter} "$@"
 """
 SMALL = "-t tmpfs -o size=1m none {folder}"
+IMAGE = "-t ext4 -o loop,errors=remount-ro {image} {{folder}}"
+IMAGE_SIZE = 16 * 1024 * 1024
 READ_ONLY = "--bind {folder} {folder} && mount -o remount,bind,ro {folder}"
 MAX_FILE = 16384
 """Bytes: less than the write-ahead log of the state file has, more than the daemon's log."""
@@ -209,6 +212,89 @@ def test_the_daemon_ends_while_its_file_cannot_be_written(site: Site, end: str) 
     site.daemon.start()
     cancel(site, jobs[0], jobs[2])
     assert_all_is_right(site, 4)
+
+
+@contextmanager
+def immutable(site: Site) -> Iterator[None]:
+    """No file of the state folder can be changed any more, also by whoever has it open, and none can be made.
+
+    Without the state file's `-shm`, which SQLite maps: Linux ends who writes to a mapped file that was made immutable.
+    A file system that turns read-only does not do so.
+    """
+    files = [path for path in site.daemon.state_folder.rglob("*") if not path.name.endswith("-shm")]
+    words = [str(path) for path in [*files, site.daemon.state_folder]]
+    if subprocess.run(["chattr", "+i", *words], capture_output=True, check=False).returncode != 0:
+        subprocess.run(["chattr", "-i", *words], capture_output=True, check=False)
+        pytest.skip("no immutable files here")
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-i", *words], check=True)
+
+
+def test_no_file_can_be_written_while_the_daemon_runs(site: Site) -> None:
+    """What was reported from memory is in the file as soon as that can be written: a kill then loses nothing."""
+    start_with_a_job(site)
+    last_run = site.daemon.state_folder / "lastrun"
+    site.wait_for("a complete pass", last_run.exists)
+    with immutable(site):
+        before = last_run.stat().st_mtime_ns
+        jobs = report_from_memory(site)
+        assert last_run.stat().st_mtime_ns == before
+    site.daemon.signal(signal.SIGHUP)
+    site.wait_for("the file to be written", lambda: "can be written again" in site.daemon.log())
+    site.wait_for("a complete pass", lambda: last_run.stat().st_mtime_ns > before)
+    site.daemon.kill()
+    assert known_runs(site) == sorted(run.job_id for run in site.cluster.truth())
+    site.daemon.start()
+    cancel(site, jobs[0])
+    assert_all_is_right(site, 3)
+
+
+def known_runs(site: Site) -> list[int]:
+    """The jobs of all runs that the state file has; nobody may use it."""
+    with closing(sqlite3.connect(site.daemon.state_folder / "state.sqlite")) as state:
+        return [job_id for (job_id,) in state.execute("SELECT job_id FROM run ORDER BY job_id")]
+
+
+def with_own_disk(site: Site) -> Path:
+    """The built file with a disk of its own for the state folder, which turns read-only at its first error."""
+    image = site.folder / "disk"
+    with image.open("wb") as file:
+        file.truncate(IMAGE_SIZE)
+    if shutil.which("mkfs.ext4") is None or subprocess.run(["mkfs.ext4", "-q", image], check=False).returncode != 0:
+        pytest.skip("no file system can be made here")
+    program = with_own_mounts(site, IMAGE.format(image=shlex.quote(str(image))))
+    if subprocess.run([program, "-version"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no loop devices here")
+    return program
+
+
+def test_the_disk_turns_read_only(site: Site) -> None:
+    """As at an error of its hardware. It cannot be written again before it was repaired, so the next daemon has none
+    of what it held.
+    """
+    adapter = site.daemon.adapter
+    site.daemon.adapter = with_own_disk(site)
+    start_with_a_job(site)
+    break_disk(site)
+    jobs = report_from_memory(site)
+    assert site.daemon.stop()[0] == 0
+    site.daemon.adapter = adapter
+    site.backend.commit()
+    site.daemon.start()
+    cancel(site, jobs[0])
+    assert_all_is_right(site, 3)
+
+
+def break_disk(site: Site) -> None:
+    """Let the kernel believe that it has met an error; skips where that cannot be had."""
+    mounts = Path(f"/proc/{site.daemon.pid}/mounts").read_text().splitlines()
+    (device,) = (line.split()[0] for line in mounts if line.split()[1] == str(site.daemon.state_folder))
+    switch = Path(f"/sys/fs/ext4/{Path(device).name}/trigger_fs_error")
+    if not switch.exists():
+        pytest.skip("no errors of the disk can be played here")
+    switch.write_text("practice")
 
 
 def test_no_file_descriptors_are_left(site: Site) -> None:

@@ -147,7 +147,8 @@ def print_json(
 ) -> None:
     """Print a document, with what all of Slurm's documents have in common.
 
-    It stands on one line: that is twenty times faster than indenting, and a parser does not care.
+    As Slurm does it each value of a job has its own line, for whoever reads a large document piece by piece. Below that
+    nothing is indented, which is twenty times faster.
     """
     document = {
         **document,
@@ -155,7 +156,24 @@ def print_json(
         "errors": [],
         "warnings": [{"description": warning, "source": ""} for warning in warnings],
     }
-    call.out.write(json.dumps(document, ensure_ascii=False).replace("/", "\\/") + "\n")
+    parts = ",\n".join(f'  "{key}": {_lay_out(value)}' for key, value in document.items())
+    call.out.write(f"{{\n{parts}\n}}\n")
+
+
+def _lay_out(value: object) -> str:
+    """A value of the document; objects in a list stand at the depth at which Slurm writes them."""
+    if not isinstance(value, list) or not value:
+        return _in_json(value)
+    return "[\n" + ",\n".join(_lay_out_object(each) for each in value) + "\n  ]"
+
+
+def _lay_out_object(value: Mapping[str, object]) -> str:
+    lines = ",\n".join(f'      "{key}": {_in_json(each)}' for key, each in value.items())
+    return f"    {{\n{lines}\n    }}"
+
+
+def _in_json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False).replace("/", "\\/")
 
 
 def _meta(call: Call, version: str, command: Sequence[str]) -> dict[str, Any]:

@@ -1,0 +1,108 @@
+"""State files as older versions of this program wrote them."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+TABLES = """
+CREATE TABLE checkpoint (cluster TEXT PRIMARY KEY, seen_until INTEGER NOT NULL);
+CREATE TABLE run (
+    cluster TEXT NOT NULL, job_id INTEGER NOT NULL, start_time INTEGER NOT NULL,
+    stage TEXT NOT NULL, hosts TEXT NOT NULL, details TEXT, changed INTEGER NOT NULL,
+    PRIMARY KEY (cluster, job_id, start_time)
+) WITHOUT ROWID;
+CREATE INDEX run_by_stage ON run (stage, changed);
+CREATE TABLE message (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, sink TEXT NOT NULL,
+    cluster TEXT NOT NULL, job_id INTEGER NOT NULL, start_time INTEGER NOT NULL,
+    kind TEXT NOT NULL, payload BLOB NOT NULL, created INTEGER NOT NULL,
+    refusals INTEGER NOT NULL DEFAULT 0, first_sent REAL NOT NULL DEFAULT 0, next_try REAL NOT NULL DEFAULT 0,
+    outcome TEXT NOT NULL DEFAULT 'owed', reason TEXT NOT NULL DEFAULT '',
+    UNIQUE (sink, cluster, job_id, start_time, kind)
+);
+CREATE INDEX message_by_job ON message (sink, cluster, job_id, id);
+CREATE INDEX message_shadowed ON message (sink, cluster, job_id, start_time) WHERE outcome = 'shadowed';
+"""
+"""They have been so from the beginning."""
+WAITING_INDEX = "CREATE INDEX message_waiting ON message (sink, id, next_try) WHERE outcome IN ('owed', 'parked');"
+NEXT_INDEX = "CREATE INDEX message_next ON message (sink, next_try) WHERE outcome IN ('owed', 'parked');"
+VIEW = """
+-- A row waits for its own run's start, and for what is owed of earlier runs of its job but for what is parked there.
+CREATE VIEW sendable AS
+SELECT * FROM message AS m WHERE outcome IN ('owed', 'parked') AND NOT EXISTS (
+    SELECT 1 FROM message AS e
+    WHERE e.sink = m.sink AND e.cluster = m.cluster AND e.job_id = m.job_id AND e.id < m.id AND CASE
+        WHEN e.start_time = m.start_time THEN e.outcome != 'delivered'
+        WHEN e.outcome != 'owed' THEN 0
+        WHEN e.kind = 'start' THEN 1
+        ELSE NOT EXISTS (
+            SELECT 1 FROM message AS s WHERE s.sink = e.sink AND s.cluster = e.cluster AND s.job_id = e.job_id
+            AND s.start_time = e.start_time AND s.kind = 'start' AND s.outcome = 'parked')
+        END);
+"""
+COLUMNS = {
+    "checkpoint": "cluster, seen_until",
+    "run": "cluster, job_id, start_time, stage, hosts, details, changed",
+    "message": (
+        "id, sink, cluster, job_id, start_time, kind, payload, created, refusals, first_sent, next_try, outcome, reason"
+    ),
+}
+
+
+class Format(NamedTuple):
+    """One that some version wrote."""
+
+    number: int
+    """Its user_version."""
+    schema: str
+
+
+FORMATS = {
+    "1, before it had a view": Format(1, TABLES + WAITING_INDEX),
+    "1, with another index": Format(1, TABLES + WAITING_INDEX + VIEW),
+    "1": Format(1, TABLES + NEXT_INDEX + VIEW),
+    "2, with the view of 1": Format(2, TABLES + NEXT_INDEX + VIEW),
+}
+
+
+def make(path: Path, old: Format) -> None:
+    """A new file without rows."""
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.executescript(f"BEGIN; {old.schema} PRAGMA user_version = {old.number}; COMMIT;")
+
+
+def turn_into(path: Path, old: Format) -> None:
+    """The same rows in a file of an older format. Nobody may use it meanwhile."""
+    new = path.with_name("older.sqlite")
+    make(new, old)
+    with closing(sqlite3.connect(new)) as database:
+        database.execute("ATTACH ? AS present", (str(path),))
+        with database:
+            for table, columns in COLUMNS.items():
+                database.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM present.{table}")  # noqa: S608
+    for left in path.parent.glob(f"{path.name}*"):
+        left.unlink()
+    new.rename(path)
+
+
+def change(path: Path, statement: str, *values: object) -> None:
+    """Change rows of a file that nobody uses."""
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(statement, values)
+
+
+def number_of(path: Path) -> int:
+    """The format that a file has now."""
+    with closing(sqlite3.connect(path)) as database:
+        found: int = database.execute("PRAGMA user_version").fetchone()[0]
+        return found
+
+
+def schema_of(path: Path) -> set[tuple[str, str, str]]:
+    """Kind, name and text of all tables, indices and views."""
+    with closing(sqlite3.connect(path)) as database:
+        return set(database.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL"))

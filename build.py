@@ -458,7 +458,7 @@ def test(options: argparse.Namespace, pytest_arguments: list[str]) -> int:
     if options.soak:
         test_endurance(tools, report, options.soak)
     else:
-        report.not_run.append("the soak test (add --soak MINUTES)")
+        report.not_run.append("the soak test for longer than a minute (add --soak MINUTES)")
     return report.close()
 
 

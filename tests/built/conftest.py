@@ -15,8 +15,6 @@ import build
 from tests.built.installed import NOBODY, StandIn, newest_source
 
 HERE = Path(__file__).parent
-# It takes as long as it is told to: `build.py test --soak MINUTES`.
-collect_ignore = [] if os.environ.get("CC_SLURM_ADAPTER_SOAK_MINUTES") else ["test_soak.py"]
 FIXED_PLACES = [b"/usr/bin/python3", b"/usr/libexec/platform-python", b"/usr/bin/logger"]
 
 

@@ -15,14 +15,13 @@ from examples.practice.adapter_daemon import AdapterDaemon
 from examples.practice.demo_jobs import KINDS, PEOPLE
 from examples.practice.site import Site
 from examples.practice.slurm.model import JobRequest
-from tests.built.soak_faults import Faults
+from tests.built.soak_faults import Faults, Span
 from tests.built.soak_model import key_of, stored_runs
 
-OPEN_JOBS = 100
-"""So many jobs wait or hold nodes at the same time."""
-LONGEST_JOB = 16.0
+LONGEST_JOB = 10.0
 TURN = 0.05
 LOOK_EVERY = 0.25
+SHORTEST_PASS = 0.02
 REQUEUE_EVERY = 2.0
 PHASES = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING")
 NEVER_RUNS = JobRequest("never runs", tasks=2, cancel_pending=True, duration=0.5)
@@ -31,13 +30,17 @@ OF_EVERY_KIND = (*KINDS, NEVER_RUNS, NODE_FAILS)
 
 
 class Load:
-    """Submits jobs, cancels some of them and requeues others. `turn` is called often."""
+    """Submits jobs, cancels some of them and requeues others. `turn` is called often.
 
-    def __init__(self, site: Site, chance: random.Random) -> None:
+    `open_jobs` wait or hold nodes at the same time.
+    """
+
+    def __init__(self, site: Site, chance: random.Random, open_jobs: int) -> None:
         self.submitted = 0
         """Tasks of arrays counted one by one."""
         self._site = site
         self._chance = chance
+        self._open_jobs = open_jobs
         self._cancels: list[tuple[float, int]] = []
         self._to_requeue: set[int] = set()
         self._next_look = self._next_requeue = 0.0
@@ -50,7 +53,7 @@ class Load:
         if now >= self._next_look:
             self._next_look = now + LOOK_EVERY
             with self._site.cluster.store() as store:
-                missing = OPEN_JOBS - len(store.in_phases(PHASES))
+                missing = self._open_jobs - len(store.in_phases(PHASES))
             if missing > 0:
                 self._submit([self._draw() for _ in range(missing)], now)
         if now >= self._next_requeue:
@@ -171,7 +174,23 @@ class Memory:
         return self.peaks.get(pid, 0)
 
 
-def run_load(load: Load, faults: Faults, memory: Memory, seconds: float, jobs: int) -> int:
+class Looks:
+    """The whole passes of the daemon: from the moment that lastRunPath tells until that was seen."""
+
+    def __init__(self, daemon: AdapterDaemon) -> None:
+        self.spans: list[Span] = []
+        self._last_run = daemon.state_folder / "lastrun"
+
+    def look(self) -> None:
+        """To be called often."""
+        now, began = time.time(), self._last_run.stat().st_mtime
+        # The daemon touches the file before it sets its time.
+        is_new = not self.spans or began != self.spans[-1].begin
+        if is_new and began < now - SHORTEST_PASS:
+            self.spans.append(Span("a pass", began, now))
+
+
+def run_load(load: Load, faults: Faults, memory: Memory, looks: Looks, seconds: float, jobs: int) -> int:
     """Until the time is over and so many jobs were submitted; the memory of the last process at two thirds of it."""
     began = time.monotonic()
     middle = 0
@@ -180,6 +199,7 @@ def run_load(load: Load, faults: Faults, memory: Memory, seconds: float, jobs: i
         if now >= seconds and load.submitted >= jobs:
             return middle
         memory.look()
+        looks.look()
         faults.turn(now)
         load.turn(now)
         if not middle and now >= seconds * 2 / 3:

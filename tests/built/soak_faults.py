@@ -171,7 +171,7 @@ HIDING: dict[str, Trouble] = {
         lambda command, chance: SLOW.format(command=command, seconds=chance.choice((0.5, 1, 3))),
     ),
 }
-"""A run that comes and goes meanwhile may be seen too late for its GPUs."""
+"""A pass of the daemon meanwhile may not see a run."""
 OTHERS: dict[str, Trouble] = {
     "slurmdbd is away": lambda site, _: _played_dead(site, "slurmdbd"),
     "sacct and sinfo fail": _in_place_of(("sacct", "sinfo"), lambda *_: FAILING),

@@ -12,10 +12,6 @@ from tests.built.soak_faults import HIDING, Span
 
 Key = tuple[int, int]
 DAY = 86400
-RECOVERY = 6.0
-"""Seconds after a fault until the daemon asks Slurm again at the latest."""
-NEEDED = 8.0
-"""Seconds without such a fault in which the daemon must have seen a run, however busy the machine is."""
 
 
 def key_of(run: TrueRun) -> Key:
@@ -48,7 +44,7 @@ def expected_runs(rows: Iterable[JobRow], truth: Sequence[TrueRun], *, commits_a
 
 
 def all_differences(
-    rows: Sequence[JobRow], expected: Mapping[Key, TrueRun], settings: Settings, spans: Sequence[Span]
+    rows: Sequence[JobRow], expected: Mapping[Key, TrueRun], settings: Settings, looks: Sequence[Span]
 ) -> list[str]:
     """One line for each thing that cc-backend has and should not have, or the other way round."""
     late = {row.key[1:] for row in rows if told_of(row)["incomplete"]} & expected.keys()
@@ -56,7 +52,7 @@ def all_differences(
     whole_runs = [run for key, run in expected.items() if key not in late]
     found = differences(whole_rows, whole_runs, settings, GPU_PCI_ADDRESSES)
     for key in sorted(late):
-        found += _differences_of_late([row for row in rows if row.key[1:] == key], expected[key], settings, spans)
+        found += _differences_of_late([row for row in rows if row.key[1:] == key], expected[key], settings, looks)
     return found
 
 
@@ -65,13 +61,13 @@ def incomplete(rows: Iterable[JobRow]) -> int:
     return sum(bool(told_of(row)["incomplete"]) for row in rows)
 
 
-def _differences_of_late(rows: Sequence[JobRow], run: TrueRun, settings: Settings, spans: Iterable[Span]) -> list[str]:
-    """A run that says so may lack cores and GPUs, if a fault hid it; all else must be right."""
+def _differences_of_late(rows: Sequence[JobRow], run: TrueRun, settings: Settings, looks: Iterable[Span]) -> list[str]:
+    """A run that says so may lack cores and GPUs, if the daemon did not see it in time; all else must be right."""
     name = f"job {run.job_id} of {run.user}, {run.start} to {run.end}"
     if len(rows) != 1:
         return [f"{name}: has {len(rows)} rows"]
     told, true = told_of(rows[0]), true_of(run, settings, GPU_PCI_ADDRESSES)
-    found = [f"{name}: is incomplete and could be seen"] if could_be_seen(run, spans) else []
+    found = [f"{name}: is incomplete and was to be seen"] if was_looked_at(run, looks) else []
     wrong = [key for key in true if told[key] != true[key] and not _is_only_left_out(key, told[key], true[key])]
     return found + [f"{name}: {key} was reported as {told[key]!r} and is {true[key]!r}" for key in wrong]
 
@@ -85,14 +81,16 @@ def _is_only_left_out(key: str, told: object, true: object) -> bool:
     return told.keys() == true.keys() and all(told[host] in ([], true[host]) for host in true)
 
 
-def could_be_seen(run: TrueRun, spans: Iterable[Span]) -> bool:
-    """Whether a run held its nodes for long enough at a time when no fault hid it."""
-    if run.end is None:
-        return True
-    clear_from = run.start + 1.0  # its start is cut to whole seconds
-    for span in sorted(spans, key=lambda each: each.begin):
-        if span.name in HIDING and span.end + RECOVERY > clear_from:
-            if span.begin - clear_from >= NEEDED:
-                break
-            clear_from = span.end + RECOVERY
-    return run.end - clear_from >= NEEDED
+def clear_looks(looks: Iterable[Span], faults: Iterable[Span]) -> list[Span]:
+    """Those whole passes of the daemon in which no fault hid anything from it."""
+    hiding = [fault for fault in faults if fault.name in HIDING]
+    return [look for look in looks if all(fault.end < look.begin or look.end < fault.begin for fault in hiding)]
+
+
+def was_looked_at(run: TrueRun, looks: Iterable[Span]) -> bool:
+    """Whether a whole pass of the daemon began and ended while the run held its nodes.
+
+    That is so for any run of some seconds, unless the machine is too slow for the load.
+    """
+    end = run.end or float("inf")
+    return any(run.start + 1 <= look.begin and look.end <= end for look in looks)  # its times are cut to whole seconds

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import ItemsView, Iterable, Iterator, Mapping
+from typing import Any
 
 from cc_slurm_adapter.job import RunKey
 from cc_slurm_adapter.outbox import KnownRun, Stage
@@ -24,6 +25,14 @@ class OpenRuns(Mapping[RunKey, KnownRun]):
 
     def __iter__(self) -> Iterator[RunKey]:
         return iter(self._runs)
+
+    def get(self, key: RunKey, default: Any = None) -> Any:
+        """As every mapping has it, but quick: a poll asks for each running job."""
+        return self._runs.get(key, default)
+
+    def items(self) -> ItemsView[RunKey, KnownRun]:
+        """As every mapping has it, but quick."""
+        return self._runs.items()
 
     def __len__(self) -> int:
         return len(self._runs)

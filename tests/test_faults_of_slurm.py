@@ -25,8 +25,9 @@ from cc_slurm_adapter.sinks.cc_messages import StartMessages
 from cc_slurm_adapter.sinks.cc_rest import CcRest
 from cc_slurm_adapter.slurm import commands as commands_module
 from cc_slurm_adapter.slurm.accounting import EndedParser
-from cc_slurm_adapter.slurm.client import SlurmClient, parse_listing
+from cc_slurm_adapter.slurm.client import SlurmClient
 from cc_slurm_adapter.slurm.commands import Commands
+from cc_slurm_adapter.slurm.listing import parse_listing
 from cc_slurm_adapter.state_files import LastRun
 from cc_slurm_adapter.status import Status
 from tests.fake_programs import FakePrograms

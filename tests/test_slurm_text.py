@@ -9,8 +9,9 @@ import pytest
 from cc_slurm_adapter.errors import UnexpectedOutput
 from cc_slurm_adapter.job import EndState, Missing, Phase, Run, RunKey, Sharing
 from cc_slurm_adapter.slurm.accounting import EndedParser, ended_command, parse_accounted_run
-from cc_slurm_adapter.slurm.client import parse_listing, parse_setup
+from cc_slurm_adapter.slurm.client import parse_setup
 from cc_slurm_adapter.slurm.hostlist import expand
+from cc_slurm_adapter.slurm.listing import parse_listing
 from cc_slurm_adapter.slurm.states import read_states
 from tests.fixture_files import FIXTURES, VERSIONS, Recording, recordings, split_document
 
@@ -99,7 +100,7 @@ def test_a_listing_tells_phases_and_times() -> None:
 
 
 def test_a_damaged_line_of_a_listing_costs_no_other_line_anything(caplog: pytest.LogCaptureFixture) -> None:
-    assert len(parse_listing("7|RUNNING|1|2\nslurm says hello\n8|RUNNING|1|2\n")) == 2
+    assert len(list(parse_listing("7|RUNNING|1|2\nslurm says hello\n8|RUNNING|1|2\n"))) == 2
     assert "slurm says hello" in caplog.text
 
 

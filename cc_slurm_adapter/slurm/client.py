@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, SlurmError, UnexpectedOutput
-from cc_slurm_adapter.job import NodeState, Phase, Run, Sighting
+from cc_slurm_adapter.job import NodeState, Run, Sighting
 from cc_slurm_adapter.slurm.accounting import (
     AccountedEnd,
     EndedParser,
@@ -24,9 +24,9 @@ from cc_slurm_adapter.slurm.accounting import (
 from cc_slurm_adapter.slurm.commands import Commands, Finished
 from cc_slurm_adapter.slurm.documents import JobSplitter
 from cc_slurm_adapter.slurm.jobs import job_id_of, parse_job, parse_sharing, sharing_command
-from cc_slurm_adapter.slurm.json_values import Json, read_digits, read_job_id
+from cc_slurm_adapter.slurm.json_values import Json
+from cc_slurm_adapter.slurm.listing import LISTING, parse_listing
 from cc_slurm_adapter.slurm.nodes import SINFO, NodeLayout, parse_sinfo
-from cc_slurm_adapter.slurm.states import LISTED, is_known, read_states
 from cc_slurm_adapter.slurm.texts import Texts, read_texts
 from cc_slurm_adapter.slurm.versions import JsonFormat, find_format
 
@@ -81,10 +81,9 @@ class SlurmClient:
         self._arrays: dict[int, None] = {}
         """Ids of arrays of which a task was read, the newest last."""
 
-    def list_jobs(self) -> list[Sighting]:
+    def list_jobs(self) -> Iterable[Sighting]:
         """Every job that slurmctld remembers and that does not wait: running ones, and ended ones for MinJobAge."""
-        argv = ["squeue", "-h", "-a", "-t", LISTED, "-o", "%A|%T|%S|%e"]
-        return parse_listing(self._text(argv, EPOCH_TIMES))
+        return parse_listing(self._text(LISTING, EPOCH_TIMES))
 
     def read_details(self, job_ids: Iterable[int]) -> Iterator[Details]:
         """The runs of these jobs with cores and GPUs, as slurmctld knows them now, in chunks; without texts.
@@ -286,23 +285,6 @@ def parse_setup(text: str) -> Setup:
         private_data=values.get("PrivateData", "none"),
         has_accounting="slurmdbd" in values.get("AccountingStorageType", ""),
     )
-
-
-def parse_listing(text: str) -> list[Sighting]:
-    """Sightings from squeue's `%A|%T|%S|%e` under SLURM_TIME_FORMAT=%s. A line that does not fit is logged."""
-    sightings = []
-    for line in text.splitlines():
-        columns = line.split("|")
-        job_id = read_job_id(columns[0])
-        if len(columns) != 4 or job_id is None:
-            log.error("a line of squeue cannot be understood and is left out: %r", line[:100])
-            continue
-        # A word that is new here may stand for a job that runs: its details tell.
-        phase, end_state = read_states([columns[1]]) if is_known(columns[1]) else (Phase.ENDED, None)
-        start, end = map(read_digits, columns[2:])
-        ended = phase is Phase.ENDED
-        sightings.append(Sighting(job_id, phase, start, end if ended else None, end_state, columns[1]))
-    return sightings
 
 
 def _read_text(commands: Commands, argv: list[str], environment: Mapping[str, str] | None = None) -> str:

@@ -23,7 +23,7 @@ MAX_JOB_ID = 2**31 - 1
 _NO_VALUES = frozenset({0xFFFF_FFFE, 0xFFFF_FFFF, (1 << 64) - 2, (1 << 64) - 1, -2, -1})
 """Slurm's NO_VAL and INFINITE with 32 and 64 bits; where they have no form of their own they come as they are."""
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_DIGITS = re.compile(r"[0-9]{1,18}\Z")
+MAX_DIGITS = 18
 
 
 def in_job(error: UnexpectedOutput, job_id: int) -> UnexpectedOutput:
@@ -115,7 +115,7 @@ def need_number(value: Json, key: str, path: str) -> int:
 
 def read_digits(text: str) -> int | None:
     """The number that a text of ASCII digits stands for; None for any other text, and for more than 18 digits."""
-    return int(text) if _DIGITS.match(text) else None
+    return int(text) if text.isdigit() and text.isascii() and len(text) <= MAX_DIGITS else None
 
 
 def read_job_id(text: str) -> int | None:

@@ -1,38 +1,75 @@
-"""Which windows of accounting a catch-up reads: slurmdbd may get its records late, so some are read again."""
+"""Which windows of accounting a catch-up reads: slurmdbd may get its records late, so some are read again.
+
+Each catch-up reads what is new and a little before that. Audits read further back, once an hour and once a day, some
+windows with each catch-up, so that slurmdbd notices little of it.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 WINDOW = 3600
 """Seconds of accounting in one question."""
 OVERLAP = 600
 """Seconds that every catch-up reads again."""
-AUDIT_EVERY, AUDIT_OVERLAP = 3600, 6 * 3600
-"""Once an hour a catch-up reads six hours again."""
+AUDIT_EVERY, AUDIT_SPAN = 3600, 6 * 3600
+"""Once an hour six hours are read again."""
 WIDE_AUDIT_EVERY = 86400
-"""Once a day a catch-up reads everything again that it may read at all."""
+"""Once a day everything is read again that may be read at all."""
+AUDITED_AT_ONCE = 4
+"""Windows of audits in one catch-up."""
+
+
+class Window(NamedTuple):
+    """From one moment to another, in Unix seconds."""
+
+    start: int
+    until: int
+    is_audit: bool
+    """It was read before: how far accounting is read does not depend on it."""
 
 
 class AccountingWindows:
-    """Remembers what was read again when. `max_span` is the seconds that accounting is read back at most."""
+    """Remembers what is to be read again. `max_span` is the seconds that accounting is read back at most."""
 
     def __init__(self, max_span: int, now: int) -> None:
         self._max_span = max_span
-        self._next_audit = 0
+        self._next_audit = now
         self._next_wide_audit = now + WIDE_AUDIT_EVERY
+        self._audit: list[Window] = []
 
-    def next(self, since: int, now: int) -> list[tuple[int, int]]:
-        """What is to be read at `now` if all until `since` has been read: windows from the oldest on. Unix seconds."""
+    def next(self, since: int, now: int) -> list[Window]:
+        """What is to be read at `now` if all until `since` has been: what is new from the oldest on, then audits."""
+        longest_ago = now - self._max_span
+        self._plan_audits(since, now, longest_ago)
+        begin = max(since - OVERLAP, longest_ago)
+        self._audit = [window for window in self._audit if window.until > longest_ago and window.start < begin]
+        return [*_windows(begin, now, is_audit=False), *self._audit[:AUDITED_AT_ONCE]]
+
+    def was_read(self, window: Window) -> None:
+        """All of it; a window of an audit that failed is read with the next catch-up."""
+        if window in self._audit:
+            self._audit.remove(window)
+
+    def _plan_audits(self, since: int, now: int, longest_ago: int) -> None:
         if now - since > AUDIT_EVERY:
             # After an outage sacct answers before slurmctld has sent slurmdbd all that it kept.
             self._next_wide_audit = now + AUDIT_EVERY
-        begin = max(since - self._overlap(now), now - self._max_span)
-        return [(start, min(start + WINDOW, now)) for start in range(begin, now, WINDOW)]
-
-    def _overlap(self, now: int) -> int:
+        # A clock that was set back must not put them off.
+        self._next_audit = min(self._next_audit, now + AUDIT_EVERY)
+        self._next_wide_audit = min(self._next_wide_audit, now + WIDE_AUDIT_EVERY)
         if now >= self._next_wide_audit:
             self._next_wide_audit = now + WIDE_AUDIT_EVERY
-            return self._max_span
+            self._begin_audit(longest_ago, now)
         if now >= self._next_audit:
             self._next_audit = now + AUDIT_EVERY
-            return AUDIT_OVERLAP
-        return OVERLAP
+            self._begin_audit(max(now - AUDIT_SPAN, longest_ago), now)
+
+    def _begin_audit(self, since: int, now: int) -> None:
+        """The newest windows first: most late records are not very late. What another audit still has there is read."""
+        new = _windows(since, now, is_audit=True)[::-1]
+        self._audit = new + [window for window in self._audit if window.start < since]
+
+
+def _windows(since: int, now: int, *, is_audit: bool) -> list[Window]:
+    return [Window(start, min(start + WINDOW, now), is_audit) for start in range(since, now, WINDOW)]

@@ -34,10 +34,11 @@ class Activity:
         """Whether it is not waiting after a failure."""
         return time.monotonic() >= self.not_before
 
-    def attempt(self, action: Callable[[], None]) -> bool:
-        """Do it. False when it failed."""
+    def attempt(self, action: Callable[[], bool | None]) -> bool:
+        """Do it, or a part of it: then the action returns False, and that counts neither way. False when it failed."""
         try:
-            action()
+            if action() is False:
+                return True
         except CommandCancelled:
             log.debug("%s broken off: the daemon stops", self._name)
             return False

@@ -235,7 +235,12 @@ class Daemon:
 def _begin_with(outbox: Outbox) -> None:
     """Nothing waits on: whoever starts a daemon has mended something, or set the clock."""
     before = outbox.counts()
-    outbox.retry_all()
+    try:
+        outbox.retry_all()
+    except StateError:
+        if outbox.is_durable:
+            raise
+        outbox.retry_all()  # the disk takes nothing, so it goes on from memory
     waiting = [f"{before[each]} {each}" for each in ("owed", "parked", "shadowed") if each in before]
     if waiting:
         log.warning("messages from before this start: %s; what is owed or parked is sent now", ", ".join(waiting))

@@ -154,20 +154,18 @@ class JobWatch:
         windows = self._windows.next(since, now)
         progress = Progress("catching up with accounting, hours", len(windows))
         reached = since
-        for number, (start, until) in enumerate(windows):
+        for number, window in enumerate(windows):
             progress.say(number)
-            with contextlib.closing(self._slurm.ended_between(start, until)) as pieces:
+            with contextlib.closing(self._slurm.ended_between(window.start, window.until)) as pieces:
                 for ended in pieces:
                     self._take_ended(ended)
                     yield reached
-            self._ledger.commit(Changes(checkpoint=until))
-            reached = until
+            self._windows.was_read(window)
+            if not window.is_audit:
+                reached = window.until
+                self._ledger.commit(Changes(checkpoint=reached))
             yield reached
-        if self._ledger.late:
-            log.warning(
-                "%d runs were seen too late and are reported incomplete, unless cc-backend has them", self._ledger.late
-            )
-            self._ledger.late = 0
+        self._ledger.say_how_many_were_late()
 
     def reconcile(self, running: RunningRows) -> None:
         """Hold what a destination believes to be running against Slurm. Raises SlurmError.

@@ -21,8 +21,8 @@ class Ledger:
         self, cluster: str, outbox: Outbox, sinks: Sequence[Sink], status: Status, on_owed: Callable[[], None]
     ) -> None:
         self.open = OpenRuns(outbox.open_runs(cluster))
-        self.late = 0
-        """Starts of runs that were seen too late, ever since somebody set it to 0."""
+        self._late = 0
+        """Starts of runs that were seen too late, since it was said how many."""
         self._cluster = cluster
         self._outbox = outbox
         self._sinks = sinks
@@ -73,9 +73,17 @@ class Ledger:
         if changes.messages:
             self._on_owed()
 
+    def say_how_many_were_late(self) -> None:
+        """A line for those since the last time, if any."""
+        if self._late:
+            log.warning(
+                "%d runs were seen too late and are reported incomplete, unless cc-backend has them", self._late
+            )
+        self._late = 0
+
     def _tell_incomplete(self, run: Run) -> None:
         if run.end:
-            self.late += 1
+            self._late += 1
             log.info("%s was seen too late: its %s cannot be had any more", run.key, _words(run.missing))
         else:
             log.info("%s is reported without its %s: Slurm does not say which", run.key, _words(run.missing))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Union
 
-from cc_slurm_adapter.activity import FIRST_RETRY, Activity
+from cc_slurm_adapter.activity import Activity
 from cc_slurm_adapter.errors import AdapterError
 from cc_slurm_adapter.hook_queue import MAX_WAITING, HookQueue
 from cc_slurm_adapter.job import HookEvent
@@ -23,6 +23,8 @@ from cc_slurm_adapter.status import Status
 log = logging.getLogger(__name__)
 
 TIDY_EVERY = 600.0
+SOONEST_POLL = 5.0
+"""Seconds from a poll that failed to the next, when a hook event tells that Slurm is there."""
 LONGEST_HOOK_RETRY = 5.0
 """Seconds: a hook event shortens the wait for a Slurm that does not answer."""
 
@@ -108,6 +110,7 @@ class MainLoop:
         self._comparing = Activity("comparing with cc-backend")
         self._reloading = Activity("reloading")
         self._stopping = False
+        self._poll_began = 0.0
         self._next_poll = 0.0
         self._catch_up_from = settings.catch_up_from
         self._catching_up: Iterator[int] | None = None
@@ -127,9 +130,10 @@ class MainLoop:
         while not self._stopping:
             self._take_items(self._seconds_to_wait())
             if self._has_due_hooks() and self._serving.attempt(self._serve_hooks) and self._polling.is_failing:
-                self._next_poll = min(self._next_poll, time.monotonic() + FIRST_RETRY)  # Slurm answers again
+                self._next_poll = min(self._next_poll, self._poll_began + SOONEST_POLL)  # Slurm may answer again
             if time.monotonic() >= self._next_poll:
-                self._next_poll = time.monotonic() + self._settings.poll_interval
+                self._poll_began = time.monotonic()
+                self._next_poll = self._poll_began + self._settings.poll_interval
                 if not self._polling.attempt(self._poll):
                     self._next_poll = min(self._next_poll, self._polling.not_before)
             if self._catching_up is not None:
@@ -209,16 +213,17 @@ class MainLoop:
             self._outbox.tidy(self._settings.max_span)
             self._watch.forget_never_started(self._settings.max_span)
 
-    def _catch_up_a_step(self) -> None:
-        """Read the next hour of accounting; at the end of it the pass is complete."""
+    def _catch_up_a_step(self) -> bool:
+        """Read some more of accounting. At the end of it the pass is complete, and True is returned."""
         steps, self._catching_up = self._catching_up, None
         for until in steps or ():
             self._catch_up_from = until
             self._catching_up = steps
-            return
+            return False
         self._catch_up_from = int(self._pass_began)
         if self._outbox.is_durable:
             self._last_run.write(self._pass_began)
+        return True
 
     def _reconcile(self) -> None:
         if self._running_rows is not None:

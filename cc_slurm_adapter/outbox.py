@@ -272,9 +272,10 @@ class Outbox:
 
     def retry_owed(self, sink: str) -> None:
         """Make all rows due at once that wait for another try."""
+        now = time.time()  # not 0: what was never tried goes first
         with self._state.writing() as database:
             database.execute(
-                "UPDATE message SET next_try = 0 WHERE sink = ? AND outcome = 'owed' AND next_try > 0", (sink,)
+                "UPDATE message SET next_try = ? WHERE sink = ? AND outcome = 'owed' AND next_try > ?", (now, sink, now)
             )
 
     def retry_all(self) -> int:

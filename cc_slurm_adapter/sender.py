@@ -49,8 +49,10 @@ class _Trouble:
     """A row that failed: how many successes and refusals of any row there had been before, and how often it failed."""
 
     successes_before: int
+    """When it was sent the first time."""
     refusals_before: int
     times: int = 0
+    refusals: int = 0
 
 
 class NodeStates(NamedTuple):
@@ -68,6 +70,8 @@ class _Request(NamedTuple):
 
     task: Task
     began: float
+    successes: int
+    """How many answers had been good by then."""
 
 
 class Sender:
@@ -95,7 +99,7 @@ class Sender:
         self._troubled: dict[int, _Trouble] = {}
         self._parked_said: set[int] = set()
         self._nodes_reminder = Reminder()
-        self._clock_offset = time.time() - time.monotonic()
+        self._clock_offset = _clock_offset()
         self._connections = [sink.connect() for _ in range(CONNECTIONS)]
         self._threads = [
             threading.Thread(target=self._work, args=(connection,), name=f"{sink.name}-{number}", daemon=True)
@@ -158,7 +162,7 @@ class Sender:
                 self._changed.notify_all()
 
     def _deliver(self, connection: Connection, delivery: Delivery) -> None:
-        began = time.monotonic()
+        request = self._under_way[connection]
         try:
             answer = connection.deliver(delivery)
         except MemoryError:
@@ -168,10 +172,10 @@ class Sender:
             answer = Answer(Verdict.ROW_TROUBLE, "an error of this program, see the log")
         try:
             if not (self._stopping and answer.verdict is Verdict.SINK_TROUBLE):
-                self._settle(delivery, answer, time.monotonic() - began)
+                self._settle(delivery, answer, request)
         except AdapterError as error:
             log.error("%s", error)  # the row stays owed and is sent again
-            self._pause(self._backoff.failed())
+            self._pause(self._failed(request))
 
     def _next_task(self, connection: Connection) -> Task | None:
         """The next thing to send; None when the sender stops. Waits without asking again and again."""
@@ -181,7 +185,7 @@ class Sender:
                 if not wait:
                     task, wait = self._find_task()
                     if task is not None:
-                        self._under_way[connection] = _Request(task, time.monotonic())
+                        self._under_way[connection] = _Request(task, time.monotonic(), self._successes)
                         return task
                 self._changed.wait(min(wait, LONGEST_PAUSE) if wait else None)
             return None
@@ -214,7 +218,7 @@ class Sender:
     def _follow_clock(self) -> None:
         """The outbox knows Unix times, as they outlive this process: a clock that was set must not make rows wait."""
         with self._changed:
-            step = time.time() - time.monotonic() - self._clock_offset
+            step = _clock_offset() - self._clock_offset
             if abs(step) > CLOCK_STEP:
                 log.warning("the clock was set by %+.0f s", step)
                 self._outbox.clock_was_set(step)
@@ -228,7 +232,7 @@ class Sender:
             self._outbox.mark_sent(found, now)
             self._ready.extend(found)
 
-    def _settle(self, delivery: Delivery, answer: Answer, seconds: float) -> None:
+    def _settle(self, delivery: Delivery, answer: Answer, request: _Request) -> None:
         settle = {
             Verdict.DELIVERED: self._settle_delivered,
             Verdict.PARKED: self._settle_parked,
@@ -239,9 +243,9 @@ class Sender:
         }
         self._follow_clock()  # before anything is put off
         if answer.verdict in TROUBLES:
-            self._settle_trouble(delivery, answer, seconds)
+            self._settle_trouble(delivery, answer, request)
         else:
-            self._sink_answers(delivery, seconds)
+            self._sink_answers(delivery, request)
             settle[answer.verdict](delivery, answer)
         self._status.count(f"{delivery.kind.value}_{answer.verdict.name.lower()}")
 
@@ -284,23 +288,24 @@ class Sender:
             self._outbox.replace_payload(delivery, smaller)
             log.warning("%s: too large for the destination, sending it with less text", delivery.key)
 
-    def _settle_trouble(self, delivery: Delivery, answer: Answer, seconds: float) -> None:
+    def _settle_trouble(self, delivery: Delivery, answer: Answer, request: _Request) -> None:
         """Only a row that is refused while others succeed is itself the trouble: it is parked after some tries.
 
         An answer that did not come says nothing of the row, however often. The outbox takes rows that
         failed last, so all get their turn whichever it is.
         """
-        trouble = self._troubled.setdefault(delivery.row_id, _Trouble(self._successes, self._refusals))
+        trouble = self._troubled.setdefault(delivery.row_id, _Trouble(request.successes, self._refusals))
         self._troubles_in_a_row += 1
         others_succeed = self._successes > trouble.successes_before
         is_refusal = answer.verdict is Verdict.ROW_TROUBLE or (answer.verdict is Verdict.HELD and others_succeed)
         self._refusals += is_refusal
+        trouble.refusals += is_refusal
         if is_refusal and others_succeed and delivery.refusals + 1 >= self._tries_of(trouble):
             self._settle_parked(delivery, answer)
             return
         pause = 0.0
         if answer.retry_after or (not others_succeed and self._is_whole_sink(answer)):
-            pause = self._pause_sink(answer, seconds)
+            pause = self._pause_sink(answer, request)
         wait = max(pause + SHORTEST_WAIT, min(FIRST_WAIT * 2 ** min(trouble.times, 10), LONGEST_WAIT))
         trouble.times += 1
         self._outbox.put_off(delivery, time.time() + wait, answer.reason, refused=is_refusal)
@@ -309,7 +314,7 @@ class Sender:
     def _tries_of(self, trouble: _Trouble) -> int:
         """Where many rows are refused now and taken later, a few refusals say nothing of one of them."""
         successes = self._successes - trouble.successes_before
-        refusals_of_others = self._refusals - trouble.refusals_before - trouble.times - 1
+        refusals_of_others = self._refusals - trouble.refusals_before - trouble.refusals
         return MAX_TRIES_AMID_OTHERS if 4 * refusals_of_others > successes else MAX_ROW_TRIES
 
     def _is_whole_sink(self, answer: Answer) -> bool:
@@ -319,17 +324,21 @@ class Sender:
     def _settle_later(self, delivery: Delivery, answer: Answer) -> None:
         self._outbox.put_off(delivery, time.time() + (answer.retry_after or LONGEST_WAIT), answer.reason)
 
-    def _pause_sink(self, answer: Answer, seconds: float) -> float:
-        """Everything waits; returns for how many seconds. Those that the answer took count as waiting, too."""
-        if not self._backoff.failures:
-            self._failing_since = time.monotonic() - seconds
+    def _pause_sink(self, answer: Answer, request: _Request) -> float:
+        """Everything waits; returns for how many seconds."""
         if answer.verdict is Verdict.HELD:
             self._say_trouble(logging.ERROR, "refuses everything, nothing is lost but somebody must act", answer.reason)
         else:
             self._say_trouble(logging.WARNING, "cannot be reached, everything waits", answer.reason)
-        pause = min(max(self._backoff.failed() - seconds, answer.retry_after or 0), LONGEST_PAUSE)
+        pause = min(max(self._failed(request), answer.retry_after or 0), LONGEST_PAUSE)
         self._pause(pause)
         return pause
+
+    def _failed(self, request: _Request) -> float:
+        """For how many seconds to wait now. Those that the request took count as waiting, too."""
+        if not self._backoff.failures:
+            self._failing_since = request.began
+        return max(self._backoff.failed() - (time.monotonic() - request.began), 0)
 
     def _pause(self, seconds: float) -> None:
         with self._changed:
@@ -338,7 +347,7 @@ class Sender:
             self._ready.clear()
             self._paused_until = max(self._paused_until, time.monotonic() + seconds)
 
-    def _sink_answers(self, delivery: Delivery, seconds: float) -> None:
+    def _sink_answers(self, delivery: Delivery, request: _Request) -> None:
         self._successes += 1
         self._troubled.pop(delivery.row_id, None)
         if self._trouble_reminder.over():
@@ -348,15 +357,15 @@ class Sender:
             self._backoff.succeeded()
         self._troubles_in_a_row = 0
         if was_away:
-            self._go_on(seconds)
+            self._go_on(request)
 
-    def _go_on(self, seconds: float) -> None:
-        """The destination is back, with an answer after some seconds: nothing waits for it as long as it did before."""
+    def _go_on(self, answered: _Request) -> None:
+        """The destination is back: nothing waits for it any longer, and what was sent well before this is sent anew."""
         self._troubled.clear()
         self._outbox.retry_owed(self._sink.name)
         with self._changed:
             for connection, request in self._under_way.items():
-                if time.monotonic() - request.began > seconds + HANGS:
+                if request.began < answered.began - HANGS:
                     connection.break_off()
 
     def _say_trouble(self, level: int, what: str, reason: str) -> None:
@@ -368,3 +377,8 @@ class Sender:
             self._nodes_reminder.over()
         elif self._nodes_reminder.is_due():
             log.warning("%s does not take the node states: %s", self._sink.label, answer.reason)
+
+
+def _clock_offset() -> float:
+    """Changes when the clock is set, but not by a suspend."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -24,8 +24,12 @@ log = logging.getLogger(__name__)
 IN_MEMORY = ":memory:"
 MAX_IN_MEMORY = 32 * 1024 * 1024
 """Bytes of state that are held in memory at most."""
+BUSY_OR_LOCKED = (5, 6)
+"""SQLITE_BUSY and SQLITE_LOCKED; the names come with Python 3.11 only."""
 RETRY_FILE = 30.0
 """Seconds until a file that could not be written is tried again."""
+BUSY, BUSY_BRIEFLY = 5.0, 0.3
+"""Seconds that somebody else's lock on the file is waited for; the second while all others wait for us."""
 UNWRITABLE = ("full", "readonly", "disk I/O", "unable to open")
 """Words of SQLite's errors that speak of the disk, not of the data. (Error codes come with Python 3.11 only.)"""
 
@@ -92,7 +96,7 @@ class StateDatabase:
                 with self._transaction(durable) as database:
                     yield database
             except sqlite3.OperationalError as error:
-                if not self._in_memory and any(word in str(error) for word in UNWRITABLE):
+                if not self._in_memory and _is_of_disk(error):
                     self._move_to_memory(error)
                 raise
 
@@ -111,10 +115,12 @@ class StateDatabase:
 
     def _move_to_memory(self, error: sqlite3.Error) -> None:
         """Reading still works on a full or read-only disk. Raises sqlite3.Error where it does not."""
+        (pages,), (page_size,) = (self._database.execute(f"PRAGMA {n}").fetchone() for n in ("page_count", "page_size"))
+        if pages * page_size > MAX_IN_MEMORY:
+            return  # everything waits until there is room
         memory = self._connect(IN_MEMORY)
-        page_size = self._database.execute("PRAGMA page_size").fetchone()[0]
         try:
-            self._database.backup(memory)
+            _copy(self._database, memory)
             memory.execute(f"PRAGMA max_page_count = {MAX_IN_MEMORY // page_size}")
         except BaseException:
             memory.close()
@@ -131,10 +137,11 @@ class StateDatabase:
 
     def _return_to_file(self) -> None:
         """All that is in memory replaces what is in the file, as a whole."""
-        file = self._connect(self._path)
+        file = self._connect(self._path, BUSY_BRIEFLY)
         try:
-            self._database.backup(file)
+            _copy(self._database, file)
             _tune(file)
+            file.execute(f"PRAGMA busy_timeout = {BUSY * 1000:.0f}")
         except BaseException:
             file.close()
             raise
@@ -163,8 +170,8 @@ class StateDatabase:
             raise
         return database
 
-    def _connect(self, path: str) -> sqlite3.Connection:
-        return sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
+    def _connect(self, path: str, busy: float = BUSY) -> sqlite3.Connection:
+        return sqlite3.connect(path, timeout=busy, isolation_level=None, check_same_thread=False)
 
     def _set_aside(self, error: sqlite3.Error) -> None:
         aside = f"{self._path}.damaged-{int(time.time())}"
@@ -199,7 +206,22 @@ class StateDatabase:
         try:
             yield
         except (sqlite3.Error, OverflowError) as error:  # OverflowError: a number beyond 64 bits
-            raise StateError(f"the state file {self._path} cannot be used: {error}") from error
+            why = f"{error}: is the disk full or read-only?" if _is_of_disk(error) else str(error)
+            raise StateError(f"the state file {self._path} cannot be used: {why}") from error
+
+
+def _is_of_disk(error: Exception) -> bool:
+    return any(word in str(error) for word in UNWRITABLE)
+
+
+def _copy(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
+    """All of it. By itself `backup` would try for ever while somebody else has a lock."""
+
+    def fail(status: int, _remaining: int, _total: int) -> None:
+        if status in BUSY_OR_LOCKED:
+            raise sqlite3.OperationalError("database is locked")
+
+    source.backup(target, progress=fail, sleep=0.01)
 
 
 def _tune(database: sqlite3.Connection) -> None:

@@ -78,14 +78,21 @@ def test_many_known_runs_take_no_more_memory_than_few(
     few, many = peak(2_000), peak(20_000)
     assert many < few + 1_000 * KILOBYTE  # 0.8 KB each would be 14 MB; how much a pipe gives at once varies
     assert outbox.waiting() == 0
-    assert commands.started == 3
+    assert commands.started == 3 + 1  # with an audit
     outbox.close()
+
+
+def audited(lab: Lab) -> None:
+    """The first audit is over, the next one is an hour away."""
+    while len(lab.slurm.asked) != 1:
+        lab.slurm.asked.clear()
+        lab.catch_up(NOW - 60)
 
 
 def test_what_is_known_and_done_costs_no_question_to_slurm(lab: Lab) -> None:
     for job_id in range(1, 10):
         lab.slurm.close(make_run(job_id, start=NOW - 100, phase=Phase.ENDED))
-    lab.catch_up(NOW - 60)
+    audited(lab)
     lab.slurm.asked.clear()
     lab.catch_up(NOW - 60)
     assert lab.slurm.asked == ["ended_between"]
@@ -117,6 +124,21 @@ def test_a_run_that_was_resized_twice_is_one_run_however_its_records_are_handed_
     pieces = list(client.ended_between(0, 1000))
     assert ended(iter(pieces)) == [(8, 100, 200), (9, 260, 270), (7, 100, 400)]
     assert not any(each.may_be_rest for piece in pieces for each in piece)
+
+
+def test_the_rest_of_a_run_that_was_resized_before_this_window_is_known_as_such(
+    client: SlurmClient, programs: FakePrograms
+) -> None:
+    """However often: its first record here began when it was made."""
+    later = [
+        row(7, "RESIZING", submit=200, start=200, end=300),
+        row(7, "RESIZING", submit=300, start=300, end=350),
+        row(7, "COMPLETED", submit=350, start=350, end=400),
+    ]
+    for number in range(3):
+        answers(programs, later[number:])
+        ((found,),) = client.ended_between(0, 1000)
+        assert (found.key.start_time, found.may_be_rest) == ((200, 300, 350)[number], True)
 
 
 def test_what_was_said_before_a_failure_is_handed_on_before_it(client: SlurmClient, programs: FakePrograms) -> None:
@@ -195,6 +217,7 @@ def test_an_end_that_was_told_before_a_failure_counts_and_the_checkpoint_stays(l
 
 def test_between_two_pieces_it_has_come_no_further(lab: Lab) -> None:
     """What a daemon that is stopped there has not read is read by the next one."""
+    audited(lab)
     for job_id in (1, 2, 3):
         lab.slurm.close(make_run(job_id, start=NOW - 100, phase=Phase.ENDED))
     steps = lab.watch.catch_up(NOW - 5000)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from cc_slurm_adapter import sender as sender_module
+from cc_slurm_adapter.errors import SinkError
 from cc_slurm_adapter.job import End, EndState
 from cc_slurm_adapter.sender import LONGEST_PAUSE, Sender
 from cc_slurm_adapter.sinks import Answer, Delivery, Kind, Verdict
@@ -174,6 +175,33 @@ def test_requests_that_are_never_answered_end_and_all_arrives_later(
     site.backend.remove_fault(fault)
     assert site.settled()
     assert [row.state for row in site.backend.rows] == ["completed"] * 8
+
+
+def test_rows_that_are_never_answered_do_not_stop_the_others(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as there are connections."""
+    limit_times(monkeypatch, 0.1, 0.6)
+    for name in ("PROBE_EVERY", "LONG_TROUBLE"):
+        monkeypatch.setattr(sender_module, name, 0.1)
+    site.backend.add_fault(NoAnswer(job_ids=frozenset(range(1, 5))))
+    site.owe(*runs(*range(1, 405)))
+    site.sender.start()
+    assert site.settled(owed=8)
+    assert len(site.states()) == 400
+
+
+def test_a_question_that_takes_long_gets_its_time_whatever_else_is_quick(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_times(monkeypatch, 0.1, 0.6)
+    site.backend.add_fault(Delay(path="/api/clusters/", seconds=0.15))
+    site.sender.start()
+    asking, sending = site.sink.connect(), site.sink.connect()
+    with pytest.raises(SinkError, match="no answer in time"):
+        asking.cluster_names()
+    assert sending.post_nodes("lab", []).verdict is Verdict.DELIVERED
+    assert "lab" in asking.cluster_names()
+    for connection in (asking, sending):
+        connection.close()
 
 
 def test_requests_that_hung_hold_nothing_up_once_others_are_answered(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cc_slurm_adapter import activity as activity_module
-from cc_slurm_adapter.accounting_windows import AUDIT_EVERY, AUDIT_OVERLAP, OVERLAP, WIDE_AUDIT_EVERY
+from cc_slurm_adapter.accounting_windows import AUDIT_EVERY, AUDIT_SPAN, OVERLAP, WIDE_AUDIT_EVERY
 from cc_slurm_adapter.errors import SlurmError
 from cc_slurm_adapter.ignore_rules import IgnoreRules
 from cc_slurm_adapter.job import HookEvent, Phase
@@ -300,7 +300,7 @@ def test_a_run_that_was_seen_gets_its_stop_however_late_its_record_comes(lab: La
     assert lab.owed() == [(Kind.STOP, run.key)]
 
 
-@pytest.mark.parametrize("age", [OVERLAP - 10, OVERLAP + 600, AUDIT_OVERLAP - AUDIT_EVERY - 60])
+@pytest.mark.parametrize("age", [OVERLAP - 10, OVERLAP + 600, AUDIT_SPAN - AUDIT_EVERY - 60])
 def test_records_that_come_late_are_found_within_an_hour(lab: Lab, age: int) -> None:
     """Of a run that nobody saw while it ran, and that accounting does not know when it is asked the first time."""
     lab.catch_up(NOW - 3600)
@@ -321,7 +321,7 @@ def catch_up_for(lab: Lab, seconds: int) -> None:
 def test_records_that_come_later_than_all_others_are_found_within_a_day(lab: Lab) -> None:
     lab.catch_up(NOW - 3600)
     lab.now += 60
-    end = lab.now - AUDIT_OVERLAP - 60
+    end = lab.now - AUDIT_SPAN - 60
     run = lab.slurm.close(make_run(start=end - 50, phase=Phase.ENDED))
     catch_up_for(lab, WIDE_AUDIT_EVERY)
     assert lab.owed() == [(Kind.START, run.key), (Kind.STOP, run.key)]
@@ -336,7 +336,7 @@ def test_records_of_a_long_outage_that_come_after_the_first_answer_are_found_wit
     lab.catch_up(NOW - 86400)
     lab.now += 60
     run = lab.slurm.close(make_run(start=NOW - 50000, phase=Phase.ENDED))
-    catch_up_for(lab, AUDIT_EVERY)
+    catch_up_for(lab, AUDIT_EVERY + 600)
     assert lab.owed() == [(Kind.START, run.key), (Kind.STOP, run.key)]
 
 

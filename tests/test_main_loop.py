@@ -100,6 +100,7 @@ def test_a_hook_event_ends_the_long_wait_for_a_slurm_that_was_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cc_slurm_adapter.activity.FIRST_RETRY", 50.0)
+    monkeypatch.setattr("cc_slurm_adapter.main_loop.SOONEST_POLL", 0.1)
     site = Site(tmp_path)
     assert site.comes(lambda: site.loop.polled)
     site.slurm.failure = CommandFailed("slurmctld is down")
@@ -181,6 +182,21 @@ def test_a_failing_activity_waits_longer_each_time_and_says_so_once(caplog: pyte
     assert not activity.may_run()
     assert len(caplog.messages) == 1
     assert activity.attempt(lambda: None)
+    assert "works again" in caplog.text
+
+
+def test_a_part_that_is_done_is_no_success_yet(caplog: pytest.LogCaptureFixture) -> None:
+    activity = Activity("reading")
+
+    def fail() -> None:
+        raise CommandFailed("no")
+
+    for _ in range(3):
+        assert activity.attempt(lambda: False)
+        assert not activity.attempt(fail)
+    assert round(activity.not_before - time.monotonic()) == 4
+    assert len(caplog.messages) == 1
+    assert activity.attempt(lambda: True)
     assert "works again" in caplog.text
 
 

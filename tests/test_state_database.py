@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import resource
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from cc_slurm_adapter import state_database
+from cc_slurm_adapter.daemon import _begin_with
 from cc_slurm_adapter.errors import StateError
 from cc_slurm_adapter.job import RunKey
-from cc_slurm_adapter.outbox import Changes, KnownRun, Outbox, Stage
+from cc_slurm_adapter.outbox import Changes, KnownRun, Message, Outbox, Stage
+from cc_slurm_adapter.sinks import Kind
 
 
 @contextmanager
@@ -120,6 +123,49 @@ def test_the_memory_for_it_is_limited(outbox: Outbox, monkeypatch: pytest.Monkey
                 keys = [RunKey("lab", job_id, 1000) for job_id in range(first, first + 1000)]
                 outbox.commit("lab", Changes(runs={key: KnownRun(key, Stage.LIVE, "node01", None) for key in keys}))
         assert jobs(outbox)[0] == 1
+
+
+def test_a_lock_of_somebody_else_does_not_stop_the_way_back(
+    outbox: Outbox, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_database, "BUSY_BRIEFLY", 0.01)
+    with no_space():
+        for _ in range(2):
+            with suppress(StateError):
+                add(outbox, 2)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        add(outbox, 3)
+        assert not outbox.is_durable
+        other.execute("ROLLBACK")
+    add(outbox, 4)
+    assert outbox.is_durable
+    assert jobs_in_file(path) == [1, 2, 3, 4]
+
+
+def test_a_file_that_is_too_large_for_memory_stays_a_file(
+    outbox: Outbox, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_database, "MAX_IN_MEMORY", 8192)
+    with no_space():
+        for _ in range(2):
+            with pytest.raises(StateError, match="is the disk full or read-only"):
+                add(outbox, 2)
+        assert outbox.is_durable
+        assert jobs(outbox) == [1]
+    add(outbox, 2)
+    assert jobs_in_file(path) == [1, 2]
+
+
+def test_a_start_on_a_full_disk_with_messages_that_wait_goes_on_from_memory(outbox: Outbox) -> None:
+    key = RunKey("lab", 1, 1000)
+    outbox.commit("lab", Changes(messages=[Message("rest", key, Kind.START, b"{}")]))
+    (owed,) = outbox.due("rest", time.time(), 1)
+    outbox.put_off(owed, time.time() + 100, "cc-backend is away")
+    with no_space():
+        _begin_with(outbox)
+        assert not outbox.is_durable
+        assert [each.key for each in outbox.due("rest", time.time(), 1)] == [key]
 
 
 def test_a_lock_of_somebody_else_is_no_reason_to_leave_the_file(path: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,8 @@ class HttpClient:
         self._read_token = read_token
         self._token = ""
         self._pace = pace
+        self._own_pace = Pace()
+        """For what is asked: long lists take longer than what is sent."""
         self._connection: http.client.HTTPConnection | None = None
         self._stopped = False
 
@@ -78,7 +80,8 @@ class HttpClient:
 
     def break_off(self) -> None:
         """End a request that another thread waits for; it may be sent again."""
-        sock = self._connection.sock if self._connection else None
+        connection = self._connection  # read once: the other thread may close it now
+        sock = connection.sock if connection else None
         if sock is not None:
             try:
                 sock.shutdown(socket.SHUT_RDWR)
@@ -128,19 +131,20 @@ class HttpClient:
         self, connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None
     ) -> HttpAnswer:
         began = time.monotonic()
-        patience = self._pace.begin()
+        pace = self._own_pace if body is None else self._pace
+        patience = pace.begin()
         timed_out = False
         try:
             connection.sock.settimeout(patience.seconds)
             connection.request(method, self._base + path, body, self._headers(body))
             response = connection.getresponse()
             content = _read_bounded(response)
-            self._pace.answered(time.monotonic() - began)
+            pace.answered(time.monotonic() - began)
         except socket.timeout:
             timed_out = True
             raise
         finally:
-            self._pace.end(patience, timed_out=timed_out)
+            pace.end(patience, timed_out=timed_out)
         if response.will_close:
             self.close()
         retry_after, location = (response.headers.get(name, "") for name in ("Retry-After", "Location"))

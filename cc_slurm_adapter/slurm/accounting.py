@@ -87,24 +87,22 @@ class EndedParser:
 
     def __init__(self, cluster: str) -> None:
         self._cluster = cluster
-        self._resized: dict[tuple[int, int], int] = {}
-        """Starts of the records of resized runs that were closed, by job and end."""
+        self._resized: dict[tuple[int, int], _Record] = {}
+        """Records of resized runs that were closed, by job and end."""
 
     def parse(self, lines: Iterable[str]) -> list[AccountedEnd]:
         """The runs in these lines. Jobs that never ran are left out."""
         records = list(_ended_records(lines))
-        self._resized.update({(each.job_id, each.end): each.start for each in records if each.state == RESIZING})
+        self._resized.update({(each.job_id, each.end): each for each in records if each.state == RESIZING})
         return [ended for ended in map(self._ended, records) if ended is not None]
 
     def _ended(self, record: _Record) -> AccountedEnd | None:
         _, end_state = read_states([record.state.split(" ")[0]])
         if record.state == RESIZING or end_state is None:
             return None
-        start = _first_start(record, self._resized)
-        may_be_rest = start == record.start == record.submit
-        return AccountedEnd(
-            RunKey(self._cluster, record.job_id, start), End(end_state, record.end, record.state), may_be_rest
-        )
+        first = _first_record(record, self._resized)
+        key = RunKey(self._cluster, record.job_id, first.start)
+        return AccountedEnd(key, End(end_state, record.end, record.state), may_be_rest=first.start == first.submit)
 
 
 class _Record(NamedTuple):
@@ -132,12 +130,13 @@ def _ended_records(lines: Iterable[str]) -> Iterator[_Record]:
             yield _Record(job_id, state, submit or 0, start, end)
 
 
-def _first_start(record: _Record, resized: Mapping[tuple[int, int], int]) -> int:
-    """Where the run of a record began. Newer versions start a new record when it is resized, 22.05 keeps the start."""
-    start = record.start
-    while resized.get((record.job_id, start), start) < start:
-        start = resized[record.job_id, start]
-    return start
+def _first_record(record: _Record, resized: Mapping[tuple[int, int], _Record]) -> _Record:
+    """With which the run of a record began. Newer versions make a new record at a resize, 22.05 keeps the start."""
+    while True:
+        before = resized.get((record.job_id, record.start))
+        if before is None or before.start >= record.start:
+            return record
+        record = before
 
 
 def parse_accounted_run(job: Json, cluster: str) -> Run:

@@ -327,9 +327,11 @@ def _batches(lines: Iterator[str]) -> Iterator[list[str]]:
     except CommandCancelled:
         raise
     except SlurmError:
-        yield batch
+        if batch:
+            yield batch
         raise
-    yield batch
+    if batch:
+        yield batch
 
 
 def _cut(argv: list[str]) -> UnexpectedOutput:

@@ -1,4 +1,4 @@
-"""The project's commands: `build.py build`, `build.py test` and `build.py demo`.
+"""The project's commands: `build.py build`, `build.py test`, `build.py demo` and `build.py bench`.
 
 They need Python 3.9 or newer with venv and, the first time, a package index that pip can reach.
 All that they make lies in .build/ (environments, caches, logs) and dist/ (the file that sites install).
@@ -520,16 +520,28 @@ def test_endurance(tools: Environment, report: Report, minutes: float) -> None:
 def demo(arguments: list[str]) -> int:
     """Builds the file and shows it at work; Ctrl-C ends it. The exit code."""
     build()
-    tools = environment(running(), ["build"])
-    command = [tools.python, "-m", "examples.practice.demo", "--adapter", str(ADAPTER), *arguments]
     limit = None if "--slurm" in arguments else 600
+    return run_module("examples.practice.demo", ["--adapter", str(ADAPTER), *arguments], limit)
+
+
+def bench(arguments: list[str]) -> int:
+    """Builds the file and measures what it costs; Ctrl-C ends it. The exit code."""
+    if not {"-h", "--help"} & set(arguments):
+        build()
+    return run_module("tests.bench", ["--adapter", str(ADAPTER), *arguments], 7200)
+
+
+def run_module(module: str, arguments: list[str], limit: float | None) -> int:
+    """A program of ours that speaks to the terminal; it ends by itself, after `limit` seconds or with Ctrl-C."""
+    tools = environment(running(), ["build"])
+    command = [tools.python, "-m", module, *arguments]
     with subprocess.Popen(command, cwd=ROOT, env=surroundings()) as process:
         try:
             return process.wait(limit)
         except subprocess.TimeoutExpired:
             process.terminate()
             return process.wait(60)
-        except KeyboardInterrupt:  # the demo got it as well and tidies up
+        except KeyboardInterrupt:  # it got that as well and tidies up
             return process.wait(60)
 
 
@@ -557,6 +569,9 @@ def command_line() -> argparse.ArgumentParser:
     commands.add_parser(
         "demo", add_help=False, help="build, then show it at work; --slurm and other options are the demo's"
     )
+    commands.add_parser(
+        "bench", add_help=False, help="build, then measure what it costs; --slurm, --against and others are its own"
+    )
     return parser
 
 
@@ -564,12 +579,14 @@ def main(arguments: list[str]) -> int:
     split = arguments.index("--") if "--" in arguments else len(arguments)
     parser = command_line()
     options, others = parser.parse_known_args(arguments[:split])
-    if others and options.command != "demo":
+    if others and options.command not in ("demo", "bench"):
         parser.error(f"unknown: {' '.join(others)}")
     if arguments[split:] and options.command != "test":
         parser.error("only test takes arguments after --")
     if options.command == "demo":
         return demo(others)
+    if options.command == "bench":
+        return bench(others)
     if options.command == "test":
         return test(options, arguments[split + 1 :])
     build()

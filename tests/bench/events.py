@@ -1,0 +1,130 @@
+"""Hook events beside many running jobs: how soon they are reported, and what one costs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import NamedTuple
+
+from tests.bench.backend import START, STOP
+from tests.bench.processes import Cpu
+from tests.bench.report import Budget, Other, median, percentile
+from tests.bench.site import Bench, Event, Site
+
+JOBS = 10_000
+RATE, SECONDS = 10, 20
+"""Events in a second, and for how long."""
+SINGLES, BURST = 20, 100
+FLOOD, REAL_FLOOD = 1000, 500
+"""The second is what a real Slurm can start within 10 s."""
+MEDIAN, MOST = 0.3, 1.0
+START_CPU, STOP_CPU, BURST_CPU = 0.06, 0.03, 0.01
+LIMIT = 120.0
+SETTLED = 0.3
+"""Seconds after which the daemon has done all that belongs to an event that it has reported."""
+
+
+class Costs(NamedTuple):
+    """Seconds of CPU for one event, what its commands cost alone, and which jobs these were."""
+
+    cpu: Cpu
+    alone: float
+    job_ids: list[int]
+
+
+def measure_events(bench: Bench) -> None:
+    """Hook events beside 10,000 running jobs: a steady stream, single ones, bursts, and a flood."""
+    with bench.big_site(bench, jobs=bench.some(JOBS)) as site:
+        site.start()
+        older = site.start_jobs(max(bench.some(RATE * SECONDS) // 2, 5))
+        _latencies(site, older)
+        _tell_latencies(bench, f"{RATE} a second", _steady(site, _ids(older, START)))
+        _measure_costs(bench, site)
+        _tell_flood(bench, site)
+
+
+def _measure_costs(bench: Bench, site: Site) -> None:
+    many = max(bench.some(SINGLES), 3)
+    singles = [_costs(site, partial(_start_one, site)) for _ in range(many)]
+    _tell_costs(bench, "a single start", singles, START_CPU)
+    ids = [job_id for each in singles for job_id in each.job_ids]
+    stops = [_costs(site, partial(site.stop_jobs, [job_id])) for job_id in ids]
+    _tell_costs(bench, "a single stop", stops, STOP_CPU)
+    burst = _costs(site, partial(site.start_jobs, BURST))
+    _tell_costs(bench, f"a start among {BURST}", [burst], BURST_CPU)
+    ends = _costs(site, partial(site.stop_jobs, burst.job_ids))
+    _tell_costs(bench, f"a stop among {BURST}", [ends], BURST_CPU)
+
+
+def _start_one(site: Site) -> list[Event]:
+    return [site.start_job()]
+
+
+def _steady(site: Site, to_end: list[int]) -> list[float]:
+    """Starts and stops in turn at the RATE; how long each took until cc-backend had accepted it."""
+    began = time.monotonic()
+    with ThreadPoolExecutor(site.at_once) as threads:
+        acts = []
+        for number in range(2 * len(to_end)):
+            time.sleep(max(began + number / RATE - time.monotonic(), 0))
+            stopped = to_end[number // 2]
+            act = partial(site.stop_jobs, [stopped]) if number % 2 else partial(_start_one, site)
+            acts.append(threads.submit(act))
+    return _latencies(site, [event for act in acts for event in act.result()])
+
+
+def _latencies(site: Site, events: Iterable[Event]) -> list[float]:
+    """Waits until all are accepted."""
+    listed = list(events)
+    told = {kind: site.backend.wait_for(kind, _ids(listed, kind), LIMIT) for kind in (START, STOP)}
+    return [told[event.kind][event.job_id] - event.called for event in listed]
+
+
+def _ids(events: Iterable[Event], kind: str) -> list[int]:
+    return [event.job_id for event in events if event.kind == kind]
+
+
+def _costs(site: Site, act: Callable[[], list[Event]]) -> Costs:
+    """What the daemon spends on the events of an act."""
+    site.calls()
+    before = site.cpu
+    events = act()
+    _latencies(site, events)
+    time.sleep(SETTLED)
+    used, count = site.cpu.since(before), len(events)
+    alone = site.alone(site.calls()).cpu / count
+    return Costs(Cpu(used.own / count, used.children / count), alone, [event.job_id for event in events])
+
+
+def _tell_latencies(bench: Bench, how: str, latencies: list[float]) -> None:
+    what = f"event to accepted request, {how}:"
+    bench.report.add("events", f"{what} median", median(latencies), "s", budget=Budget(MEDIAN))
+    bench.report.add("events", f"{what} 95 %", percentile(latencies, 0.95), "s", budget=Budget(MOST))
+    bench.report.add("events", f"{what} slowest", max(latencies), "s")
+
+
+def _tell_costs(bench: Bench, what: str, costs: list[Costs], limit: float) -> None:
+    count = len(costs)
+    own, every = (sum(figures) / count for figures in ([c.cpu.own for c in costs], [c.cpu.total for c in costs]))
+    alone = Other("its commands alone", sum(each.alone for each in costs) / count)
+    bench.report.add("events", f"own CPU for {what}", own, "s")
+    bench.report.add("events", f"all CPU for {what}", every, "s", other=alone, budget=Budget(limit))
+
+
+def _tell_flood(bench: Bench, site: Site) -> None:
+    """All are served by events alone: there is no poll."""
+    count = bench.some(REAL_FLOOD if bench.slurm else FLOOD)
+    before = len(site.hook_times())
+    began = time.time()
+    events = site.flood(count)
+    spread = max(event.called for event in events) - began
+    latencies = _latencies(site, events)
+    what = f"{count:,} jobs that start within {spread:.1f} s:"
+    bench.report.add("events", f"{what} median latency", median(latencies), "s")
+    bench.report.add("events", f"{what} longest latency", max(latencies), "s")
+    hooks = site.hook_times()[before:]
+    if hooks:
+        bench.report.add("events", f"{what} median call of the hook", median(hooks), "s")
+        bench.report.add("events", f"{what} longest call of the hook", max(hooks), "s")

@@ -1,0 +1,75 @@
+"""What slurmctld waits for: a call of the hook, on each of its ways."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from tests.bench.practice import PracticeSite
+from tests.bench.processes import Command, in_turn
+from tests.bench.report import Budget, Other, median
+from tests.bench.site import PROLOG, Bench
+
+CALLS, PYTHON_CALLS = 300, 100
+BARE, WITH_PYTHON, OF_ANOTHER = 0.003, 0.04, 1 / 3
+SHELL = ["/bin/sh", "-c", ":"]
+NOTHING = ["-I", "-S", "-c", "pass"]
+FOREIGN = "another"
+"""Their cluster: the daemon takes these events and asks Slurm nothing about them."""
+
+
+def measure_hooks(bench: Bench) -> None:
+    """A call of the hook: bare, with -config, and over TCP."""
+    with PracticeSite(bench) as site:
+        site.start()
+        _tell_bare(bench, site)
+        _tell_with_python(bench, site, "with -config")
+    address = f"tcp:127.0.0.1:{_free_port()}"
+    settings: dict[str, Any] = {"prepSockListenPath": address, "prepSockConnectPath": address}
+    with PracticeSite(bench, prepAllow=["127.0.0.1"], **settings) as site:
+        site.start()
+        _tell_with_python(bench, site, "over TCP")
+
+
+def _environ(site: PracticeSite) -> dict[str, str]:
+    return {**site.hook_environ(1, PROLOG), "SLURM_CLUSTER_NAME": FOREIGN}
+
+
+def _configured(site: PracticeSite, adapter: object) -> list[str]:
+    return [str(adapter), "-config", str(site.daemon.config_path)]
+
+
+def _tell_bare(bench: Bench, site: PracticeSite) -> None:
+    """Into a folder that no daemon watches; another adapter needs a configuration to do anything."""
+    events = site.folder / "events"
+    events.mkdir()
+    environ = {**_environ(site), "CC_SLURM_ADAPTER_EVENTS": str(events)}
+    commands: list[Command] = [([str(bench.adapter)], environ), (SHELL, {})]
+    if bench.against:
+        commands.append((_configured(site, bench.against), _environ(site)))
+    ours, shell, *others = map(median, in_turn(commands, bench.some(CALLS)))
+    bench.report.add("hook", "bare call", ours, "s", other=Other("sh -c :", shell), budget=Budget(BARE))
+    left = len(list(events.iterdir()))
+    bench.report.add(
+        "hook", "bare calls that left an event", left, "events", budget=Budget(bench.some(CALLS), at_least=True)
+    )
+    for other in others:
+        than = Other("the other adapter", other)
+        bench.report.add("hook", "bare call", ours, "s", other=than, budget=Budget(OF_ANOTHER, of_ratio=True))
+
+
+def _tell_with_python(bench: Bench, site: PracticeSite, way: str) -> None:
+    commands: list[Command] = [(_configured(site, bench.adapter), _environ(site)), ([bench.python, *NOTHING], {})]
+    if bench.against:
+        commands.append((_configured(site, bench.against), _environ(site)))
+    ours, nothing, *others = map(median, in_turn(commands, bench.some(PYTHON_CALLS)))
+    than = Other("python -I -S -c pass", nothing)
+    bench.report.add("hook", f"call {way}", ours, "s", other=than, budget=Budget(WITH_PYTHON))
+    for other in others:
+        bench.report.add("hook", f"call {way}", ours, "s", other=Other("the other adapter", other))
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,78 @@
+"""What the outbox costs: starts and stops go in as a pass puts them, and out to a destination that takes all at once.
+
+    python3 outbox_cost.py FILE FOLDER JOBS
+
+FILE is the built file, whose modules are measured; prints the seconds of CPU for a job.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+sys.path.insert(0, f"{sys.argv[1]}/site-packages")
+
+from cc_slurm_adapter.job import NodeState, RunKey
+from cc_slurm_adapter.outbox import Changes, KnownRun, Message, Outbox, Stage
+from cc_slurm_adapter.sender import Sender
+from cc_slurm_adapter.sinks import Answer, Delivery, Kind, RunningRow, Sink, Verdict
+from cc_slurm_adapter.sinks.cc_messages import StartMessages
+from cc_slurm_adapter.sinks.cc_rest import CcRest
+from cc_slurm_adapter.status import Status
+
+SLICE = 25
+START, STOP = b"{" + b" " * 2400 + b"}", b"{" + b" " * 120 + b"}"
+
+
+class TakesAll:
+    """A connection whose other end accepts everything and costs nothing."""
+
+    def deliver(self, delivery: Delivery) -> Answer:
+        return Answer(Verdict.DELIVERED)
+
+    def post_nodes(self, cluster: str, nodes: list[NodeState]) -> Answer:
+        return Answer(Verdict.DELIVERED)
+
+    def running_rows(self, cluster: str) -> list[RunningRow]:
+        return []
+
+    def cluster_names(self) -> list[str]:
+        return []
+
+    def abort(self) -> None: ...
+    def break_off(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class EasySink(CcRest):
+    """Names its rows as cc-backend's."""
+
+    def connect(self) -> TakesAll:
+        return TakesAll()
+
+
+def put_in(outbox: Outbox, sink: Sink, keys: list[RunKey], kind: Kind, stage: Stage) -> None:
+    for at in range(0, len(keys), SLICE):
+        some = keys[at : at + SLICE]
+        payload = START if kind is Kind.START else STOP
+        runs = {key: KnownRun(key, stage, "n00001", None) for key in some}
+        outbox.commit("big", Changes(runs=runs, messages=[Message(sink.name, key, kind, payload) for key in some]))
+
+
+def main(folder: str, jobs: int) -> None:
+    outbox = Outbox(f"{folder}/outbox.sqlite")
+    sink = EasySink("http://127.0.0.1", lambda: "", StartMessages(()))
+    keys = [RunKey("big", job_id, 1_700_000_000) for job_id in range(1, jobs + 1)]
+    before = time.process_time()
+    put_in(outbox, sink, keys, Kind.START, Stage.LIVE)
+    put_in(outbox, sink, keys, Kind.STOP, Stage.DONE)
+    sender = Sender(sink, outbox, Status())
+    sender.start()
+    while outbox.waiting():
+        time.sleep(0.05)
+    sender.stop(5)
+    print((time.process_time() - before) / jobs)
+    outbox.close()
+
+
+main(sys.argv[2], int(sys.argv[3]))

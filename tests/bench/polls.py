@@ -1,0 +1,94 @@
+"""A poll in which nothing has changed, by the number of running jobs and of nodes; and the memory of the daemon."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tests.bench.others import polls_of_another
+from tests.bench.processes import Cpu, peak_memory
+from tests.bench.report import Budget, Other, median
+from tests.bench.site import Alone, Bench
+
+MAIN = (10_000, 100)
+"""Running jobs and nodes for which the budgets are."""
+SIZES = ((100, 100), (1_000, 100), MAIN, (50_000, 100), (10_000, 5_000))
+FEW, MANY = SIZES[1], SIZES[3]
+POLLS = 10
+"""One a second."""
+OWN_CPU, ALL_CPU, WALL, PER_JOB = 0.1, 0.4, 0.4, 5e-6
+TIMES_THE_FLOOR = 1.5
+COMMAND_MB = 100
+MEMORY_MB = {SIZES[0]: 35, MAIN: 50}
+
+
+class Polls(NamedTuple):
+    """What one of several polls cost: seconds of CPU, seconds, and the peak of the daemon's memory in MB."""
+
+    cpu: Cpu
+    wall: float
+    commands: Alone
+    """The same commands without the daemon."""
+    peak: float
+
+
+def measure_polls(bench: Bench) -> None:
+    """A poll in which nothing has changed, with up to 50,000 running jobs or 5,000 nodes, and the memory."""
+    found = {size: _polls(bench, *size) for size in ((MAIN,) if bench.slurm else SIZES)}
+    for size, polls in found.items():
+        _tell(bench, f"{bench.some(size[0]):,} jobs, {size[1]:,} nodes", polls, is_main=size == MAIN)
+        memory = Budget(MEMORY_MB[size]) if size in MEMORY_MB else None
+        what = f"peak memory, {bench.some(size[0]):,} jobs, {size[1]:,} nodes"
+        bench.report.add("poll", what, polls.peak, "MB", budget=memory)
+    if MANY in found:
+        per_job = (found[MANY].cpu.own - found[FEW].cpu.own) / bench.some(MANY[0] - FEW[0])
+        bench.report.add("poll", "own CPU for each further running job", per_job, "s", budget=Budget(PER_JOB))
+    if bench.slurm:
+        _tell_floor(bench, found[MAIN])
+    if bench.slurm and bench.against:
+        _compare(bench, found[MAIN])
+
+
+def _polls(bench: Bench, jobs: int, nodes: int) -> Polls:
+    times = max(bench.some(POLLS), 3)
+    with bench.big_site(bench, jobs=bench.some(jobs), nodes=nodes, slurmPollInterval=1) as site:
+        site.start()
+        site.next_pass()
+        site.next_pass()
+        site.calls()
+        site.next_pass()
+        calls = site.calls()
+        alone = [site.alone(calls)]
+        site.next_pass()
+        before = site.cpu
+        walls = [site.next_pass() for _ in range(times)]
+        used = site.cpu.since(before)
+        alone.append(site.alone(calls))
+        wall, cpu, peak = (sum(figures) / 2 for figures in zip(*alone))
+        each = Cpu(used.own / times, used.children / times)
+        return Polls(each, median(walls), Alone(wall, cpu, peak), peak_memory(site.daemon.pid))
+
+
+def _tell(bench: Bench, size: str, polls: Polls, *, is_main: bool) -> None:
+    add, name = bench.report.add, "its commands alone"
+    own, every, time = (Budget(limit) if is_main else None for limit in (OWN_CPU, ALL_CPU, WALL))
+    add("poll", f"own CPU, {size}", polls.cpu.own, "s", budget=own)
+    add("poll", f"all CPU, {size}", polls.cpu.total, "s", other=Other(name, polls.commands.cpu), budget=every)
+    add("poll", f"time, {size}", polls.wall, "s", other=Other(name, polls.commands.wall), budget=time)
+
+
+def _tell_floor(bench: Bench, polls: Polls) -> None:
+    """How close it is to the commands of a real Slurm; those of the stand-in cost too little to say so."""
+    floor = Other("its commands alone", polls.commands.wall)
+    bench.report.add("poll", "time", polls.wall, "s", other=floor, budget=Budget(TIMES_THE_FLOOR, of_ratio=True))
+    bench.report.add("poll", "largest command", polls.commands.peak, "MB", budget=Budget(COMMAND_MB))
+
+
+def _compare(bench: Bench, polls: Polls) -> None:
+    """With another adapter's polls."""
+    another, name = polls_of_another(bench), "the other adapter"
+    bench.report.add("poll", "own CPU", polls.cpu.own, "s", other=Other(name, another.cpu.own))
+    bench.report.add("poll", "all CPU", polls.cpu.total, "s", other=Other(name, another.cpu.total))
+    bench.report.add("poll", "time", polls.wall, "s", other=Other(name, another.wall))
+    bench.report.add("poll", "peak memory", polls.peak, "MB", other=Other(name, another.peak))
+    bench.report.add("poll", "largest command", polls.commands.peak, "MB", other=Other(name, another.command_peak))
+    bench.report.add("sync", "time, for comparison", another.sync, "s")

@@ -1,0 +1,30 @@
+"""A state file as it is after the first sync: so that measurements with many running jobs need not wait for one."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+from cc_slurm_adapter.job import RunKey
+from cc_slurm_adapter.outbox import Changes, KnownRun, Message, Outbox, Stage
+from cc_slurm_adapter.sinks import Kind
+
+PAYLOAD = b"{" + b" " * 2400 + b"}"
+"""As large as a start with its slurmInfo."""
+AT_ONCE = 1000
+
+
+def prefill(path: Path, cluster: str, jobs: range, start: int, nodes: int) -> None:
+    """These jobs run since `start` (Unix seconds) on nodes that are called n00000 and so on, and are reported."""
+    outbox = Outbox(str(path))
+    for at in range(0, len(jobs), AT_ONCE):
+        keys = {job_id: RunKey(cluster, job_id, start) for job_id in jobs[at : at + AT_ONCE]}
+        runs = {key: KnownRun(key, Stage.LIVE, f"n{job_id % nodes:05}", None) for job_id, key in keys.items()}
+        messages = [Message("cc_rest", key, Kind.START, PAYLOAD) for key in keys.values()]
+        outbox.commit(cluster, Changes(runs=runs, messages=messages, checkpoint=int(time.time())))
+    outbox.close()
+    with closing(sqlite3.connect(path)) as state:
+        state.execute("UPDATE message SET outcome = 'delivered', first_sent = ?", (time.time(),))
+        state.commit()

@@ -1,0 +1,91 @@
+"""What processes cost: CPU and memory as the kernel counts them, and the time that commands take."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+TICK = 1 / os.sysconf("SC_CLK_TCK")
+"""Seconds: how finely the kernel tells CPU time."""
+CHECK_SECONDS = 0.02
+QUIET = (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)
+
+
+class BenchError(Exception):
+    """Something could not be measured; the text says what."""
+
+
+class Cpu(NamedTuple):
+    """Seconds of CPU: of a process, and of those of its children that have ended."""
+
+    own: float
+    children: float
+
+    def since(self, before: Cpu) -> Cpu:
+        """What was spent since then."""
+        return Cpu(self.own - before.own, self.children - before.children)
+
+    @property
+    def total(self) -> float:
+        """Both together."""
+        return self.own + self.children
+
+
+class Cost(NamedTuple):
+    """Seconds that something took, and seconds of CPU that it used."""
+
+    wall: float
+    cpu: float
+
+
+def cpu_of(pid: int) -> Cpu:
+    """What a process has used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    user, system, children_user, children_system = map(int, fields[11:15])
+    return Cpu((user + system) * TICK, (children_user + children_system) * TICK)
+
+
+def peak_memory(pid: int) -> float:
+    """The most memory that a process ever had, in MB (VmHWM)."""
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise BenchError(f"process {pid} has no VmHWM: it has ended")
+
+
+def spawn_time(argv: Sequence[str], environ: Mapping[str, str]) -> float:
+    """Seconds from the start of a process to its end, as slurmctld waits for a hook. Nobody reads what it prints."""
+    began = time.perf_counter()
+    pid = os.posix_spawn(argv[0], list(argv), environ, file_actions=[QUIET])
+    _, status = os.waitpid(pid, 0)
+    seconds = time.perf_counter() - began
+    if status != 0:
+        raise BenchError(f"{' '.join(argv)[:200]} ended with status {status}")
+    return seconds
+
+
+Command = tuple[list[str], dict[str, str]]
+"""Words and environment."""
+
+
+def in_turn(commands: Iterable[Command], times: int) -> list[list[float]]:
+    """Run commands in turn, so that whatever else the machine does hits all of them alike; the times of each."""
+    listed = list(commands)
+    taken: list[list[float]] = [[] for _ in listed]
+    for _ in range(times):
+        for seconds, (argv, environ) in zip(taken, listed):
+            seconds.append(spawn_time(argv, environ))
+    return taken
+
+
+def wait_until(what: str, condition: Callable[[], bool], seconds: float, every: float = CHECK_SECONDS) -> float:
+    """Wait until a condition holds; how many seconds it took. BenchError when it takes longer."""
+    began = time.monotonic()
+    while not condition():
+        if time.monotonic() - began > seconds:
+            raise BenchError(f"waited {seconds:g} s in vain for {what}")
+        time.sleep(every)
+    return time.monotonic() - began

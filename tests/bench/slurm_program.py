@@ -1,0 +1,80 @@
+"""The part of a big stand-in Slurm that has to think: details of jobs, and scontrol's commands on standard input.
+
+    python3 slurm_program.py FOLDER squeue|scontrol ARGUMENT ...
+
+Only what the interpreter has loaded anyhow is imported. The folder is laid out by `big_cluster`.
+"""
+
+import os
+import sys
+
+FOLDER = sys.argv[1]
+
+
+def read(name: str) -> str:
+    with open(os.path.join(FOLDER, name), encoding="utf-8") as file:
+        return file.read()
+
+
+FIRST, COUNT, NODES, CORES, START, SCRIPTS = map(int, read("base").split())
+
+
+def find(job_id: int) -> "tuple[str, int, int] | None":
+    """State, start and end; None when Slurm knows no such job."""
+    try:
+        state, start, end = read(f"jobs/{job_id}").split()
+        return state, int(start), int(end)
+    except OSError:
+        return ("RUNNING", START, START + 86400) if FIRST <= job_id < FIRST + COUNT else None
+
+
+def fill(template: str, job_id: int, state: str, start: int, end: int) -> str:
+    node, core = job_id % NODES, job_id // NODES % CORES
+    socket, core = divmod(core, CORES // 2)
+    words = '",\n        "'.join(state.split("+"))
+    text = template.replace("@id@", str(job_id)).replace("@state@", words).replace("@node@", f"n{node:05}")
+    text = text.replace("@start@", str(start)).replace("@end@", str(end))
+    return text.replace("@socket@", str(socket)).replace("@core@", str(core))
+
+
+def print_details(job_ids: "list[int]") -> None:
+    head, template, tail = read("job.json").split("@@@")
+    found = [(job_id, find(job_id)) for job_id in job_ids]
+    jobs = [fill(template, job_id, *job) for job_id, job in found if job is not None]
+    sys.stdout.write(head + ",\n".join(jobs) + tail)
+
+
+def obey_input() -> None:
+    template = read("job.txt")
+    for line in sys.stdin:
+        words = line.split()
+        if words[:2] == ["show", "hostnames"]:
+            print(words[2])
+        elif words[:2] == ["show", "job"]:
+            job = find(int(words[2]))
+            print(fill(template, int(words[2]), *job) if job else "")
+        elif words[:2] == ["write", "batch_script"]:
+            write_script(int(words[2]), words[3])
+        else:
+            sys.exit(f"the stand-in scontrol does not know: {line}")
+
+
+def write_script(job_id: int, path: str) -> None:
+    if FIRST <= job_id < FIRST + SCRIPTS:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(f"#!/bin/sh\n# job {job_id}\n" + "srun hostname\n" * 70)
+
+
+def main(argv: "list[str]") -> None:
+    words = [word for word in argv[1:] if word not in ("-a", "-t", "all", "--json=v0.0.40")]
+    if argv == ["scontrol"]:
+        obey_input()
+    elif len(words) == 2 and words[0] == "-j":
+        print_details([int(word) for word in words[1].split(",")])
+    elif len(words) == 3 and words[:2] == ["show", "job"]:
+        print_details([int(words[2])])
+    else:
+        sys.exit(f"the stand-in does not know: {' '.join(argv)}")
+
+
+main(sys.argv[2:])

@@ -21,7 +21,9 @@ from cc_slurm_adapter.outbox_schema import (
     DELETE_ITS_START,
     DELIVERED_BEFORE,
     OWE_ITS_START,
+    OWED,
     PUT_OFF_ITS_STOP,
+    WAITING,
 )
 from cc_slurm_adapter.run_json import run_from_json, run_to_json
 from cc_slurm_adapter.sinks import Delivery, Kind
@@ -187,7 +189,7 @@ class Outbox:
         A row whose time has come and that is not `due` waits for another row: it is sent after that one's answer.
         """
         rows = self._state.read(
-            "SELECT MIN(next_try) FROM message WHERE sink = ? AND outcome IN ('owed', 'parked') AND next_try > ?",
+            f"SELECT MIN(next_try) FROM message WHERE sink = ? AND {WAITING} AND next_try > ?",
             (sink, now),
         )
         found: float | None = rows[0][0]
@@ -268,14 +270,14 @@ class Outbox:
         """Waits go on as if the clock had always been so; `by` is in seconds, negative when it was set back."""
         with self._state.writing() as database:
             for column in ("next_try", "first_sent"):
-                database.execute(f"UPDATE message SET {column} = {column} + ? WHERE {column} > 0", (by,))  # noqa: S608
+                database.execute(f"UPDATE message SET {column} = {column} + ? WHERE {column} > 0", (by,))
 
     def retry_owed(self, sink: str) -> None:
         """Make all rows due at once that wait for another try."""
         now = time.time()  # not 0: what was never tried goes first
         with self._state.writing() as database:
             database.execute(
-                "UPDATE message SET next_try = ? WHERE sink = ? AND outcome = 'owed' AND next_try > ?", (now, sink, now)
+                f"UPDATE message SET next_try = ? WHERE sink = ? AND {OWED} AND next_try > ?", (now, sink, now)
             )
 
     def retry_all(self) -> int:
@@ -286,18 +288,21 @@ class Outbox:
         now = time.time()
         self._state.retry_file()
         with self._state.writing() as database:
-            database.execute("UPDATE message SET next_try = 0 WHERE outcome = 'owed' AND next_try > 0")
+            database.execute(f"UPDATE message INDEXED BY message_next SET next_try = 0 WHERE {OWED} AND next_try > 0")
             # A moment to come can only be from before the clock was set back.
             database.execute("UPDATE message SET first_sent = ? WHERE first_sent > ?", (now, now))
-            return database.execute("UPDATE message SET next_try = 0 WHERE outcome = 'parked'").rowcount
+            return database.execute(
+                f"UPDATE message INDEXED BY message_next SET next_try = 0 WHERE {WAITING} AND outcome = 'parked'"
+            ).rowcount
 
     def tidy(self, max_age: float) -> None:
         """Park rows that have been owed for longer than `max_age` seconds; forget what is long over."""
         now = time.time()
         with self._state.writing() as database:
             database.execute(
-                "UPDATE message SET outcome = 'parked', next_try = ?, reason = 'not delivered for too long'"
-                " WHERE outcome = 'owed' AND created < ?",
+                "UPDATE message INDEXED BY message_next"
+                " SET outcome = 'parked', next_try = ?, reason = 'not delivered for too long'"
+                f" WHERE {OWED} AND created < ?",
                 (now + PARKED_RETRY, now - max_age),
             )
             database.execute("DELETE FROM message WHERE outcome = 'shadowed' AND created < ?", (now - max_age,))
@@ -305,7 +310,7 @@ class Outbox:
 
     def waiting(self) -> int:
         """How many messages are still to be delivered, parked ones included."""
-        rows = self._state.read("SELECT COUNT(*) FROM message WHERE outcome IN ('owed', 'parked')", ())
+        rows = self._state.read(f"SELECT COUNT(*) FROM message WHERE {WAITING}", ())
         return int(rows[0][0])
 
     def counts(self) -> dict[str, int]:

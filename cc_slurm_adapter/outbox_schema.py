@@ -50,6 +50,9 @@ DELETE FROM run WHERE stage = 'seen';
 """
 MIGRATIONS = {1: _FROM_1 + _NO_WAYS_IN + WAYS_IN, 2: _NO_WAYS_IN + WAYS_IN}
 """From an older format to the present one; what they change is found out again from Slurm."""
+WAITING = "outcome IN ('owed', 'parked')"
+"""In these very words: so SQLite sees that the index message_next has all that is asked for."""
+OWED = f"{WAITING} AND outcome = 'owed'"
 DELETE_ITS_START = """
 DELETE FROM message WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = 'start' AND outcome = 'delivered'
 AND sink = (SELECT sink FROM message WHERE id = ?)

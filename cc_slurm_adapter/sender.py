@@ -38,7 +38,9 @@ PROBE_EVERY = 10.0
 HANGS = 3.0
 """Seconds that a request may be older than the first answer of a destination that is back."""
 MAX_ROW_TRIES, MAX_TRIES_AMID_OTHERS = 5, 20
-"""Refusals until a row is parked; the second while other rows are refused as often as taken."""
+"""Refusals until a row is parked; the second while more than a fifth of the answers to other rows are refusals."""
+RECENT = 100
+"""Answers that are looked at for that."""
 
 
 TROUBLES = (Verdict.ROW_TROUBLE, Verdict.SINK_TROUBLE, Verdict.HELD)
@@ -46,13 +48,10 @@ TROUBLES = (Verdict.ROW_TROUBLE, Verdict.SINK_TROUBLE, Verdict.HELD)
 
 @dataclass
 class _Trouble:
-    """A row that failed: how many successes and refusals of any row there had been before, and how often it failed."""
+    """A row that failed: how many successes there had been when it was sent first, and how often it failed."""
 
     successes_before: int
-    """When it was sent the first time."""
-    refusals_before: int
     times: int = 0
-    refusals: int = 0
 
 
 class NodeStates(NamedTuple):
@@ -95,7 +94,9 @@ class Sender:
         self._trouble_reminder = Reminder()
         self._troubles_in_a_row = 0
         self._failing_since = 0.0
-        self._successes = self._refusals = 0
+        self._successes = 0
+        self._recent: deque[tuple[int, bool]] = deque(maxlen=RECENT)
+        """Rows that were refused (True) or settled by the last answers."""
         self._troubled: dict[int, _Trouble] = {}
         self._parked_said: set[int] = set()
         self._nodes_reminder = Reminder()
@@ -294,13 +295,13 @@ class Sender:
         An answer that did not come says nothing of the row, however often. The outbox takes rows that
         failed last, so all get their turn whichever it is.
         """
-        trouble = self._troubled.setdefault(delivery.row_id, _Trouble(request.successes, self._refusals))
+        trouble = self._troubled.setdefault(delivery.row_id, _Trouble(request.successes))
         self._troubles_in_a_row += 1
         others_succeed = self._successes > trouble.successes_before
         is_refusal = answer.verdict is Verdict.ROW_TROUBLE or (answer.verdict is Verdict.HELD and others_succeed)
-        self._refusals += is_refusal
-        trouble.refusals += is_refusal
-        if is_refusal and others_succeed and delivery.refusals + 1 >= self._tries_of(trouble):
+        if is_refusal:
+            self._recent.append((delivery.row_id, True))
+        if is_refusal and others_succeed and delivery.refusals + 1 >= self._tries_of(delivery):
             self._settle_parked(delivery, answer)
             return
         pause = 0.0
@@ -311,11 +312,10 @@ class Sender:
         self._outbox.put_off(delivery, time.time() + wait, answer.reason, refused=is_refusal)
         log.info("%s: %s failed, again in %.0f s: %s", delivery.key, delivery.kind.value, wait, answer.reason)
 
-    def _tries_of(self, trouble: _Trouble) -> int:
+    def _tries_of(self, delivery: Delivery) -> int:
         """Where many rows are refused now and taken later, a few refusals say nothing of one of them."""
-        successes = self._successes - trouble.successes_before
-        refusals_of_others = self._refusals - trouble.refusals_before - trouble.refusals
-        return MAX_TRIES_AMID_OTHERS if 4 * refusals_of_others > successes else MAX_ROW_TRIES
+        others = [refused for row_id, refused in list(self._recent) if row_id != delivery.row_id]
+        return MAX_TRIES_AMID_OTHERS if 5 * sum(others) > len(others) else MAX_ROW_TRIES
 
     def _is_whole_sink(self, answer: Answer) -> bool:
         """Errors of one row after another, without a success between them, are no row's own."""
@@ -349,6 +349,7 @@ class Sender:
 
     def _sink_answers(self, delivery: Delivery, request: _Request) -> None:
         self._successes += 1
+        self._recent.append((delivery.row_id, False))
         self._troubled.pop(delivery.row_id, None)
         if self._trouble_reminder.over():
             log.warning("%s answers again", self._sink.label)

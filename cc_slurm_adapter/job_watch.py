@@ -38,7 +38,7 @@ from cc_slurm_adapter.status import Status
 
 log = logging.getLogger(__name__)
 
-SLICE = 25
+SLICE = 100
 """Runs whose texts are asked for at once."""
 COMMIT_BYTES = 2 * 1024 * 1024
 """So many bytes of messages are written before more texts are read: each may have a script of a megabyte."""

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 STOP_LIMIT = 1.0
 """Seconds that threads get to end; with what else a stop needs it takes less than two."""
-CLUSTERS_LIMIT = 15.0
+CLUSTERS_LIMIT = 3.0
 """Seconds that the start waits for cc-backend's list of clusters."""
 
 
@@ -159,6 +159,9 @@ class Daemon:
     ) -> MainLoop:
         config = self._config
         last_run = LastRun(config.last_run_path)
+        checkpoint = outbox.checkpoint(cluster)
+        if checkpoint is None and last_run.read() is not None:
+            log.warning("%s knows nothing yet, Slurm and cc-backend are asked what there is", config.state_path)
         reconciler = Reconciler(sink, cluster, config.cc_poll_interval, self._inbox.put)
         sender = Sender(sink, outbox, self._status, reconciler.ask_now)
         watch_settings = WatchSettings(
@@ -175,7 +178,7 @@ class Daemon:
             max_span=config.slurm_query_max_span,
             max_tries=config.slurm_max_retries,
             catch_up_from=catch_up_from(
-                None if outbox.is_rebuilt else last_run.read(), outbox.checkpoint(cluster), config.slurm_query_max_span
+                None if outbox.is_rebuilt else last_run.read(), checkpoint, config.slurm_query_max_span
             ),
         )
         loop = MainLoop(self._inbox, watch, sender, outbox, last_run, self._status, settings)
@@ -228,19 +231,14 @@ class Daemon:
         for close in reversed(self._closers):
             close()
         self._commands.close()
-        if self._loop is not None and self._loop.polled:
+        if self._loop is not None:
             log.warning("stopped; since the start: %s", self._status)
 
 
 def _begin_with(outbox: Outbox) -> None:
     """Nothing waits on: whoever starts a daemon has mended something, or set the clock."""
     before = outbox.counts()
-    try:
-        outbox.retry_all()
-    except StateError:
-        if outbox.is_durable:
-            raise
-        outbox.retry_all()  # the disk takes nothing, so it goes on from memory
+    outbox.retry_all()
     waiting = [f"{before[each]} {each}" for each in ("owed", "parked", "shadowed") if each in before]
     if waiting:
         log.warning("messages from before this start: %s; what is owed or parked is sent now", ", ".join(waiting))

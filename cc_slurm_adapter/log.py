@@ -12,8 +12,8 @@ LEVELS = (logging.CRITICAL, logging.ERROR, logging.WARNING, logging.INFO, loggin
 """By -debug 0 to 5. The start, the stop and all trouble are said at 2, the default; single jobs at 3."""
 
 _PRIORITIES = {logging.CRITICAL: "<2>", logging.ERROR: "<3>", logging.WARNING: "<4>", logging.INFO: "<6>"}
-REMIND, AT_MOST_EVERY = 600.0, 60.0
-"""Seconds until a trouble is said again: one that goes on, and one that comes and goes."""
+REMIND, AT_MOST_EVERY, SOMETHING_ELSE = 600.0, 60.0, 10.0
+"""Seconds until a trouble is said again: one that goes on, one that comes and goes, and one of another kind."""
 
 
 class Reminder:
@@ -22,16 +22,21 @@ class Reminder:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._said_at = -REMIND
+        self._about = ""
         self._is_open = False
 
-    def is_due(self) -> bool:
-        """Whether to speak of it now; if so, that is noted."""
+    def is_due(self, about: str = "") -> bool:
+        """Whether to speak of it now; if so, that is noted. Something else than the last time is said soon."""
         now = self._clock()
-        if now - self._said_at < (REMIND if self._is_open else AT_MOST_EVERY):
+        wait = REMIND if self._is_open else AT_MOST_EVERY
+        if now - self._said_at < (wait if about == self._about else min(wait, SOMETHING_ELSE)):
             return False
-        self._said_at = now
-        self._is_open = True
+        self._said_at, self._about, self._is_open = now, about, True
         return True
+
+    def forget(self) -> None:
+        """The next trouble is said at once, whatever was said before."""
+        self._said_at = -REMIND
 
     def over(self) -> bool:
         """The trouble has ended. Whether that is worth saying: whoever heard of the one is to hear of the other."""

@@ -152,23 +152,7 @@ class Outbox:
 
     def commit(self, cluster: str, changes: Changes) -> None:
         """Write what a pass found out. When this returns it survives a power cut."""
-        now = int(time.time())
-        with self._state.writing(durable=True) as database:
-            for key in changes.dropped:
-                database.execute("DELETE FROM run WHERE cluster = ? AND job_id = ? AND start_time = ?", key)
-            database.executemany(
-                "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [(*run.key, run.stage.value, run.hosts, _details(run), now) for run in changes.runs.values()],
-            )
-            database.executemany(
-                "INSERT OR IGNORE INTO message (sink, cluster, job_id, start_time, kind, payload, created)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [(each.sink, *each.key, each.kind.value, each.payload, now) for each in changes.messages],
-            )
-            if any(each.kind is Kind.STOP for each in changes.messages):
-                _shadow_stops(database)
-            if changes.checkpoint is not None:
-                database.execute("INSERT OR REPLACE INTO checkpoint VALUES (?, ?)", (cluster, changes.checkpoint))
+        self._state.write(lambda database: _write_changes(database, cluster, changes))
 
     def due(self, sink: str, now: float, limit: int, busy: Collection[int] = ()) -> list[Delivery]:
         """Rows that may be sent now, without those that are on their way (`busy`): oldest first, failed ones last.
@@ -285,15 +269,8 @@ class Outbox:
 
         A state file that could not be written is tried again, too.
         """
-        now = time.time()
         self._state.retry_file()
-        with self._state.writing() as database:
-            database.execute(f"UPDATE message INDEXED BY message_next SET next_try = 0 WHERE {OWED} AND next_try > 0")
-            # A moment to come can only be from before the clock was set back.
-            database.execute("UPDATE message SET first_sent = ? WHERE first_sent > ?", (now, now))
-            return database.execute(
-                f"UPDATE message INDEXED BY message_next SET next_try = 0 WHERE {WAITING} AND outcome = 'parked'"
-            ).rowcount
+        return self._state.write(_make_all_due)
 
     def tidy(self, max_age: float) -> None:
         """Park rows that have been owed for longer than `max_age` seconds; forget what is long over."""
@@ -316,6 +293,36 @@ class Outbox:
     def counts(self) -> dict[str, int]:
         """How many rows stand in each outcome."""
         return dict(self._state.read("SELECT outcome, COUNT(*) FROM message GROUP BY outcome", ()))
+
+
+def _write_changes(database: sqlite3.Connection, cluster: str, changes: Changes) -> None:
+    now = int(time.time())
+    for key in changes.dropped:
+        database.execute("DELETE FROM run WHERE cluster = ? AND job_id = ? AND start_time = ?", key)
+    database.executemany(
+        "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [(*run.key, run.stage.value, run.hosts, _details(run), now) for run in changes.runs.values()],
+    )
+    database.executemany(
+        "INSERT OR IGNORE INTO message (sink, cluster, job_id, start_time, kind, payload, created)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [(each.sink, *each.key, each.kind.value, each.payload, now) for each in changes.messages],
+    )
+    if any(each.kind is Kind.STOP for each in changes.messages):
+        _shadow_stops(database)
+    if changes.checkpoint is not None:
+        database.execute("INSERT OR REPLACE INTO checkpoint VALUES (?, ?)", (cluster, changes.checkpoint))
+
+
+def _make_all_due(database: sqlite3.Connection) -> int:
+    """Returns how many were parked."""
+    now = time.time()
+    database.execute(f"UPDATE message INDEXED BY message_next SET next_try = 0 WHERE {OWED} AND next_try > 0")
+    # A moment to come can only be from before the clock was set back.
+    database.execute("UPDATE message SET first_sent = ? WHERE first_sent > ?", (now, now))
+    return database.execute(
+        f"UPDATE message INDEXED BY message_next SET next_try = 0 WHERE {WAITING} AND outcome = 'parked'"
+    ).rowcount
 
 
 def _set_outcome(database: sqlite3.Connection, row_id: int, outcome: Outcome, next_try: float, reason: str) -> None:

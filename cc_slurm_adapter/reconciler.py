@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from cc_slurm_adapter.backoff import Backoff
 from cc_slurm_adapter.errors import SinkError
+from cc_slurm_adapter.log import Reminder
 from cc_slurm_adapter.sinks import RunningRows, Sink
 
 log = logging.getLogger(__name__)
@@ -57,16 +58,19 @@ class Reconciler:
 
     def _work(self) -> None:
         backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
+        reminder = Reminder()
         was_called = False
         while not self._stopping:
             asked = time.time()
             try:
                 rows = list(self._connection.running_rows(self._cluster))
             except SinkError as error:
-                log.info("the running jobs cannot be compared yet: %s", error)
+                if reminder.is_due():
+                    log.info("the running jobs cannot be compared yet: %s", error)
                 self._called.wait(backoff.failed())
                 continue
             backoff.succeeded()
+            reminder.over()
             self._deliver(RunningRows(self._sink, rows, asked))
             was_called = self._called.wait(min(AGAIN, self._interval) if was_called else self._interval)
             if not self._stopping:

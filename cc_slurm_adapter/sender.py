@@ -252,9 +252,10 @@ class Sender:
 
     def _settle_delivered(self, delivery: Delivery, answer: Answer) -> None:
         self._outbox.delivered(delivery)
-        log.info(
-            "%s: %s delivered%s", delivery.key, delivery.kind.value, f" ({answer.reason})" if answer.reason else ""
-        )
+        level = logging.WARNING if delivery.row_id in self._parked_said else logging.INFO
+        self._parked_said.discard(delivery.row_id)
+        said = f" ({answer.reason})" if answer.reason else ""
+        log.log(level, "%s: %s delivered%s", delivery.key, delivery.kind.value, said)
 
     def _settle_parked(self, delivery: Delivery, answer: Answer) -> None:
         self._outbox.parked(delivery, answer.reason)
@@ -370,7 +371,7 @@ class Sender:
                     connection.break_off()
 
     def _say_trouble(self, level: int, what: str, reason: str) -> None:
-        if self._trouble_reminder.is_due():
+        if self._trouble_reminder.is_due(reason):
             log.log(level, "%s %s: %s", self._sink.label, what, reason)
 
     def _settle_nodes(self, answer: Answer) -> None:

@@ -12,8 +12,8 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from cc_slurm_adapter.errors import StateError
 from cc_slurm_adapter.log import Reminder
@@ -21,6 +21,7 @@ from cc_slurm_adapter.outbox_schema import MIGRATIONS, SCHEMA, SCHEMA_VERSION
 
 log = logging.getLogger(__name__)
 
+Answer = TypeVar("Answer")
 IN_MEMORY = ":memory:"
 MAX_IN_MEMORY = 32 * 1024 * 1024
 """Bytes of state that are held in memory at most."""
@@ -28,6 +29,8 @@ BUSY_OR_LOCKED = (5, 6)
 """SQLITE_BUSY and SQLITE_LOCKED; the names come with Python 3.11 only."""
 RETRY_FILE = 30.0
 """Seconds until a file that could not be written is tried again."""
+WAL_PAGES, WAL_BYTES = 256, 1024 * 1024
+"""The write-ahead log stays small, since a state folder may be: SQLite's own default is 4 MB and more."""
 BUSY, BUSY_BRIEFLY = 5.0, 0.3
 """Seconds that somebody else's lock on the file is waited for; the second while all others wait for us."""
 UNWRITABLE = ("full", "readonly", "disk I/O", "unable to open")
@@ -60,8 +63,9 @@ class StateDatabase:
         return not self._in_memory
 
     def retry_file(self) -> None:
-        """Try a file that could not be written with the next write."""
+        """Try a file that could not be written with the next write, and say if it still cannot be."""
         self._retry_at = 0.0
+        self._reminder.forget()
 
     def close(self) -> None:
         """Close the file, with all in it if that can be."""
@@ -81,6 +85,18 @@ class StateDatabase:
         """For several questions."""
         with self._translated(), self._lock:
             yield self._database
+
+    def write(self, action: Callable[[sqlite3.Connection], Answer]) -> Answer:
+        """One durable transaction: in the file, or at once in memory where the disk does not take it."""
+        was_durable = self.is_durable
+        try:
+            with self.writing(durable=True) as database:
+                return action(database)
+        except StateError:
+            if self.is_durable or not was_durable:
+                raise
+        with self.writing() as database:
+            return action(database)
 
     @contextlib.contextmanager
     def writing(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
@@ -227,4 +243,5 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
 def _tune(database: sqlite3.Connection) -> None:
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA cache_size = -2048")
-    database.execute("PRAGMA journal_size_limit = 16777216")
+    database.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+    database.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from cc_slurm_adapter import sender as sender_module
+from cc_slurm_adapter.config import parse_config, read_token
 from cc_slurm_adapter.errors import SinkError
 from cc_slurm_adapter.job import End, EndState
 from cc_slurm_adapter.sender import LONGEST_PAUSE, Sender
@@ -316,6 +317,24 @@ def test_a_token_that_was_replaced_in_its_file_is_taken_without_another_refusal(
     assert site.settled()
     assert set(site.states().values()) == {"completed"}
     assert site.status.counts()["start_held"] <= held + 1  # one may have been under way
+
+
+def test_a_token_whose_file_is_gone_meanwhile_is_told_as_that(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("cc_slurm_adapter.log.SOMETHING_ELSE", 0.0)
+    file = tmp_path / "token"
+    file.write_text("expired")
+    config, _ = parse_config({"ccRestUrl": site.server.url, "ccRestJwtFile": str(file)})
+    site.sink = CcRest(site.server.url, lambda: read_token(config), StartMessages(()))
+    site.sender = Sender(site.sink, site.outbox, site.status)
+    site.owe(*runs(1))
+    site.sender.start()
+    assert comes(lambda: "refuses the token" in caplog.text)
+    file.unlink()
+    assert comes(lambda: f"ccRestJwtFile: cannot read {file}" in caplog.text)
+    file.write_text(site.backend.token)
+    assert site.settled()
 
 
 @pytest.fixture(scope="module")

@@ -63,6 +63,16 @@ def test_a_command_that_hangs_is_ended_with_all_that_it_started(
     assert is_gone(int((tmp_path / "pid").read_text()))
 
 
+def test_a_command_that_takes_long_is_told_before_it_is_ended(
+    commands: Commands, programs: FakePrograms, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(commands_module, "SLOW", 0.1)
+    programs.make("squeue", "sleep 0.4; echo 7")
+    assert commands.run(["squeue"]).output == b"7\n"
+    (line,) = caplog.messages
+    assert line.startswith("squeue has been running for")
+
+
 def is_gone(pid: int) -> bool:
     """Whether a process ends soon; killed and not yet reaped by init counts."""
     deadline = time.monotonic() + 5

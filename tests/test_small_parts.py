@@ -225,6 +225,13 @@ def test_a_trouble_is_said_at_once_and_then_now_and_then() -> None:
     assert [reminder.is_due() for _ in moments] == [True, False, False, True, False]
 
 
+def test_a_trouble_of_another_kind_is_said_soon() -> None:
+    said = [(0.0, "refused"), (5.0, "no token"), (11.0, "no token"), (30.0, "no token")]
+    reminder = Reminder(clock=iter([when for when, _ in said]).__next__)
+    assert [reminder.is_due(about) for _, about in said] == [True, False, True, False]
+    reminder.forget()
+
+
 def test_a_trouble_that_comes_and_goes_is_said_at_most_once_a_minute() -> None:
     moments = [0.0, 10.0, 59.0, 60.0, 61.0]
     reminder = Reminder(clock=iter(moments).__next__)

@@ -8,6 +8,7 @@ killed whole. Time and output are limited, and `cancel()` ends whatever runs at 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import selectors
 import shutil
@@ -20,10 +21,14 @@ from dataclasses import dataclass, replace
 
 from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, CommandMissing
 
+log = logging.getLogger(__name__)
+
 TIME_LIMIT = 90.0
 """Seconds. slurmctld may take a minute under load; its own clients give up by themselves before long."""
 EXIT_LIMIT = 1.5
 """Seconds from the end of the output to that of the command: nothing interrupts this wait."""
+SLOW = 10.0
+"""Seconds after which it is said that a command is slow."""
 OUTPUT_LIMIT = 64 * 1024 * 1024
 """Bytes that are kept in memory. What is handed on in pieces is not kept and not limited by this."""
 ERROR_LIMIT = 64 * 1024
@@ -134,6 +139,7 @@ class Commands:
         assert process.stdout is not None  # noqa: S101 - both are pipes by construction
         assert process.stderr is not None  # noqa: S101
         errors = bytearray()
+        say_at = time.monotonic() + SLOW
         deadline = time.monotonic() + TIME_LIMIT
         with selectors.DefaultSelector() as selector:
             selector.register(self._cancel_read, selectors.EVENT_READ, "cancel")
@@ -143,9 +149,12 @@ class Commands:
                 os.set_blocking(process.stdin.fileno(), False)
                 selector.register(process.stdin, selectors.EVENT_WRITE, "input")
             while len(selector.get_map()) > 1:
-                ready = selector.select(max(deadline - time.monotonic(), 0))
-                if not ready:
+                ready = selector.select(max(min(say_at, deadline) - time.monotonic(), 0))
+                if not ready and time.monotonic() >= deadline:
                     raise CommandFailed(f"{name} gave no answer within {TIME_LIMIT:.0f} s")
+                if not ready:
+                    log.warning("%s has been running for %.0f s, ended after %.0f s", name, SLOW, TIME_LIMIT)
+                    say_at = deadline
                 for key, _ in ready:
                     if key.data == "cancel":
                         raise CommandCancelled(f"{name} was ended: the daemon stops")

@@ -56,7 +56,7 @@ def find_format(commands: Commands) -> JsonFormat:
         return _best_of(sorted(set(offered), key=_age))
     if _TAKES_NO_NAME in answer.errors:
         return _unnamed(commands)
-    raise SlurmError(f"squeue --json=list names no format: {answer.complaint()}")
+    raise SlurmError(f"squeue --json=list does not say which JSON formats there are: {answer.complaint()}")
 
 
 def _best_of(offered: list[str]) -> JsonFormat:

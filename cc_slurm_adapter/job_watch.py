@@ -17,23 +17,22 @@ from cc_slurm_adapter.errors import CommandCancelled, SlurmError
 from cc_slurm_adapter.ignore_rules import IgnoreRules
 from cc_slurm_adapter.job import End, EndState, NodeState, Run, RunKey
 from cc_slurm_adapter.job_diff import (
-    NEAR,
     Comparison,
     Decision,
     compare,
     decide,
     forgotten_end,
-    nearest_end,
     rests_of_resized,
     with_ends,
 )
 from cc_slurm_adapter.ledger import Ledger
 from cc_slurm_adapter.outbox import Changes, KnownRun, Outbox, Stage
 from cc_slurm_adapter.progress import Progress
+from cc_slurm_adapter.reconciliation import Reconciliation
 from cc_slurm_adapter.sinks import RunningRows, Sink
 from cc_slurm_adapter.slurm.accounting import AccountedEnd
 from cc_slurm_adapter.slurm.client import Details
-from cc_slurm_adapter.slurm.questions import Slurm
+from cc_slurm_adapter.slurm.questions import Slurm, ask_slurmctld
 from cc_slurm_adapter.status import Status
 
 log = logging.getLogger(__name__)
@@ -42,11 +41,7 @@ SLICE = 100
 """Runs whose texts are asked for at once."""
 COMMIT_BYTES = 2 * 1024 * 1024
 """So many bytes of messages are written before more texts are read: each may have a script of a megabyte."""
-STALE_AT_ONCE = 200
-"""Rows of cc-backend that accounting is asked for at once."""
 MAX_UNRESOLVED = 10_000
-YOUNG = 300
-"""Seconds in which cc-backend may not list a run yet: two intervals of its commit worker, and a bit."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +71,9 @@ class JobWatch:
         self._cluster = settings.cluster
         self._ledger = Ledger(settings.cluster, outbox, sinks, status, settings.on_owed)
         self._open = self._ledger.open
+        self._reconciliation = Reconciliation(
+            slurm, self._ledger, status, settings.cluster, settings.clock, has_accounting=settings.has_accounting
+        )
         self._broken: set[int] = set()
         """Jobs of which some run could not be understood: said once."""
         self._skipped: set[RunKey] = set()
@@ -96,8 +94,12 @@ class JobWatch:
         nodes_trouble = self._ask_for_nodes()
         found = compare(self._slurm.list_jobs(), self._open, self._cluster)
         self._end(found.ended)
-        for details in self._details(self._worth_reading(found)):
+        worth_reading = self._worth_reading(found)
+        progress, read = Progress("reading new jobs", len(worth_reading)), 0
+        for details in self._details(worth_reading):
             self._take_details(details, details.runs)
+            read += len(details.runs) + len(details.broken)
+            progress.say(read)
             yield
         self._skipped |= {key for key in found.strangers if key.job_id in self._broken and key not in self._open}
         self._vanished = [key for key in found.vanished if key in self._open]
@@ -172,59 +174,7 @@ class JobWatch:
 
         What Slurm says is over gets its stop; what runs and the destination has lost gets its start again.
         """
-        starts: dict[int, list[int]] = {}
-        for row in running.rows:
-            starts.setdefault(row.job_id, []).append(row.start_time)
-
-        def is_lost(key: RunKey) -> bool:
-            return all(abs(start - key.start_time) > NEAR for start in starts.get(key.job_id, ()))
-
-        lost = self._ledger.resend_starts(running.sink, is_lost, running.asked - YOUNG)
-        if lost:
-            self._status.count("starts_sent_again", len(lost))
-            log.warning("cc-backend has lost %d jobs that run: their starts are sent again", len(lost))
-        self._stop_stale([RunKey(self._cluster, *row) for row in running.rows])
-
-    def _stop_stale(self, keys: Iterable[RunKey]) -> None:
-        now = int(self._settings.clock())
-        stale = sorted(key for key in keys if self._is_stale(key, now))
-        for at in range(0, len(stale), STALE_AT_ONCE):
-            self._stop_some(stale[at : at + STALE_AT_ONCE], now)
-
-    def _stop_some(self, stale: list[RunKey], now: int) -> None:
-        ends = self._ends_of_stale(stale, now)
-        changes = Changes()
-        for key in stale:
-            end = nearest_end(key, ends, self._open.of_job(key.job_id))
-            if end is not None:
-                self._ledger.owe_stop(changes, key, end)
-                changes.runs[key] = KnownRun(key, Stage.DONE, "", None)
-        log.warning(
-            "cc-backend has %d running jobs that are not known to run: Slurm says of %d of them that they are over",
-            len(stale),
-            len(changes.runs),
-        )
-        self._status.count("reconciled_stops", len(changes.runs))
-        self._ledger.commit(changes)
-
-    def _ends_of_stale(self, stale: list[RunKey], now: int) -> list[AccountedEnd]:
-        jobs = {key.job_id for key in stale}
-        if self._settings.has_accounting:
-            since = min(key.start_time for key in stale) - NEAR
-            return [each for ended in self._slurm.ends_of(jobs, since, now) for each in ended]
-        runs, forgotten = self._ask_slurmctld(jobs)
-        ends = [AccountedEnd(run.key, run.end) for run in runs.values() if run.end]
-        return ends + [AccountedEnd(key, forgotten_end(now)) for key in stale if key.job_id in forgotten]
-
-    def _ask_slurmctld(self, jobs: set[int]) -> tuple[dict[int, Run], set[int]]:
-        """For a site without slurmdbd: the runs of these jobs by job id, and those jobs that slurmctld has forgotten.
-
-        A job that cannot be understood is neither.
-        """
-        read = list(self._details(jobs))
-        runs = {run.key.job_id: run for details in read for run in details.runs}
-        unread = jobs - runs.keys() - {job_id for details in read for job_id in details.broken}
-        return runs, {job_id for job_id in unread if self._slurm.is_forgotten(job_id)}
+        self._reconciliation.compare(running)
 
     def forget_never_started(self, max_age: float) -> None:
         """Runs whose nodes were made ready for longer than this, without a start or an end, are given up."""
@@ -316,7 +266,7 @@ class JobWatch:
         A requeued job has a new submit time: that of the requeue.
         """
         vanished = [key for key in self._vanished if self._open.stage(key) is not Stage.SEEN]
-        current, forgotten = self._ask_slurmctld({key.job_id for key in vanished})
+        current, forgotten = ask_slurmctld(self._slurm, {key.job_id for key in vanished})
         ends = {}
         for key in vanished:
             run = current.get(key.job_id)
@@ -393,6 +343,3 @@ class JobWatch:
 
     def _unreported(self, keys: Iterable[RunKey]) -> set[RunKey]:
         return {key for key in keys if key in self._open or self._outbox.unknown([key])}
-
-    def _is_stale(self, key: RunKey, now: int) -> bool:
-        return key.start_time < now - YOUNG and key not in self._open and not self._ledger.owes_stop(key)

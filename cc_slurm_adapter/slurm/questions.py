@@ -21,3 +21,14 @@ class Slurm(Protocol):
     def read_accounted(self, job_ids: Iterable[int], since: int, until: int) -> Iterator[Details]: ...
     def is_forgotten(self, job_id: int) -> bool: ...
     def node_states(self) -> list[NodeState]: ...
+
+
+def ask_slurmctld(slurm: Slurm, jobs: set[int]) -> tuple[dict[int, Run], set[int]]:
+    """For a site without slurmdbd: the runs of these jobs by job id, and those jobs that slurmctld has forgotten.
+
+    A job that cannot be understood is neither.
+    """
+    read = list(slurm.read_details(jobs)) if jobs else []
+    runs = {run.key.job_id: run for details in read for run in details.runs}
+    unread = jobs - runs.keys() - {job_id for details in read for job_id in details.broken}
+    return runs, {job_id for job_id in unread if slurm.is_forgotten(job_id)}

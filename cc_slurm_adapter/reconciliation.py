@@ -1,0 +1,95 @@
+"""Holds what a destination believes to be running against what runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+from cc_slurm_adapter.job import RunKey
+from cc_slurm_adapter.job_diff import NEAR, forgotten_end, nearest_end
+from cc_slurm_adapter.ledger import Ledger
+from cc_slurm_adapter.outbox import Changes, KnownRun, Stage
+from cc_slurm_adapter.sinks import RunningRows
+from cc_slurm_adapter.slurm.accounting import AccountedEnd
+from cc_slurm_adapter.slurm.questions import Slurm, ask_slurmctld
+from cc_slurm_adapter.status import Status
+
+log = logging.getLogger(__name__)
+
+YOUNG = 300
+"""Seconds in which cc-backend may not list a run yet: two intervals of its commit worker, and a bit."""
+AT_ONCE = 200
+"""Rows that Slurm is asked for at once."""
+
+
+class Reconciliation:
+    """For one cluster. What Slurm says is over gets its stop; what runs and is lost there gets its start again."""
+
+    def __init__(  # noqa: PLR0913 - the parts it needs
+        self,
+        slurm: Slurm,
+        ledger: Ledger,
+        status: Status,
+        cluster: str,
+        clock: Callable[[], float],
+        *,
+        has_accounting: bool,
+    ) -> None:
+        self._slurm = slurm
+        self._ledger = ledger
+        self._status = status
+        self._cluster = cluster
+        self._clock = clock
+        self._has_accounting = has_accounting
+
+    def compare(self, running: RunningRows) -> None:
+        """Owe what is found. Raises SlurmError."""
+        self._resend_lost(running)
+        self._stop_stale([RunKey(self._cluster, *row) for row in running.rows])
+
+    def _resend_lost(self, running: RunningRows) -> None:
+        starts: dict[int, list[int]] = {}
+        for row in running.rows:
+            starts.setdefault(row.job_id, []).append(row.start_time)
+
+        def is_lost(key: RunKey) -> bool:
+            return all(abs(start - key.start_time) > NEAR for start in starts.get(key.job_id, ()))
+
+        lost = self._ledger.resend_starts(running.sink, is_lost, running.asked - YOUNG)
+        if lost:
+            self._status.count("starts_sent_again", len(lost))
+            log.warning("cc-backend has lost %d jobs that run: their starts are sent again", len(lost))
+
+    def _stop_stale(self, keys: Iterable[RunKey]) -> None:
+        now = int(self._clock())
+        stale = sorted(key for key in keys if self._is_stale(key, now))
+        for at in range(0, len(stale), AT_ONCE):
+            self._stop_some(stale[at : at + AT_ONCE], now)
+
+    def _is_stale(self, key: RunKey, now: int) -> bool:
+        return key.start_time < now - YOUNG and key not in self._ledger.open and not self._ledger.owes_stop(key)
+
+    def _stop_some(self, stale: list[RunKey], now: int) -> None:
+        ends = self._ends_of(stale, now)
+        changes = Changes()
+        for key in stale:
+            end = nearest_end(key, ends, self._ledger.open.of_job(key.job_id))
+            if end is not None:
+                self._ledger.owe_stop(changes, key, end)
+                changes.runs[key] = KnownRun(key, Stage.DONE, "", None)
+        log.warning(
+            "cc-backend has %d running jobs that are not known to run: Slurm says of %d of them that they are over",
+            len(stale),
+            len(changes.runs),
+        )
+        self._status.count("reconciled_stops", len(changes.runs))
+        self._ledger.commit(changes)
+
+    def _ends_of(self, stale: list[RunKey], now: int) -> list[AccountedEnd]:
+        jobs = {key.job_id for key in stale}
+        if self._has_accounting:
+            since = min(key.start_time for key in stale) - NEAR
+            return [each for ended in self._slurm.ends_of(jobs, since, now) for each in ended]
+        runs, forgotten = ask_slurmctld(self._slurm, jobs)
+        ends = [AccountedEnd(run.key, run.end) for run in runs.values() if run.end]
+        return ends + [AccountedEnd(key, forgotten_end(now)) for key in stale if key.job_id in forgotten]

@@ -201,7 +201,8 @@ class Outbox:
                 database.execute("DELETE FROM message WHERE id = ?", (delivery.row_id,))
             else:
                 _set_outcome(database, delivery.row_id, Outcome.DELIVERED, 0, "")
-                database.execute(PUT_OFF_ITS_STOP, (0, *delivery.key, delivery.row_id))
+                if delivery.first_sent:  # it may have been parked before, and its stop with it
+                    database.execute(PUT_OFF_ITS_STOP, (0, *delivery.key, delivery.row_id))
 
     def parked(self, delivery: Delivery, reason: str) -> None:
         """Refused for now: tried again in an hour, and with a start its stop."""

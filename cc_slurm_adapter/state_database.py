@@ -43,6 +43,8 @@ class StateDatabase:
     def __init__(self, path: str) -> None:
         self._path = path
         self._lock = threading.Lock()
+        self._is_synchronous: bool | None = None
+        """How the connection was told to commit; None: not yet."""
         self._in_memory = False
         self._retry_at = 0.0
         self._reminder = Reminder()
@@ -119,7 +121,9 @@ class StateDatabase:
     @contextlib.contextmanager
     def _transaction(self, durable: bool) -> Iterator[sqlite3.Connection]:
         database = self._database
-        database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        if durable is not self._is_synchronous:
+            database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._is_synchronous = durable
         database.execute("BEGIN IMMEDIATE")
         try:
             yield database
@@ -142,7 +146,7 @@ class StateDatabase:
             memory.close()
             raise
         self._database.close()
-        self._database, self._in_memory = memory, True
+        self._database, self._in_memory, self._is_synchronous = memory, True, None
         self._say_unwritable(error)
 
     def _try_file(self) -> None:
@@ -162,7 +166,7 @@ class StateDatabase:
             file.close()
             raise
         self._database.close()
-        self._database, self._in_memory = file, False
+        self._database, self._in_memory, self._is_synchronous = file, False, None
         if self._reminder.over():
             log.warning("the state file %s can be written again and has everything", self._path)
 

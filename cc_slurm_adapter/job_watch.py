@@ -76,6 +76,8 @@ class JobWatch:
         )
         self._broken: set[int] = set()
         """Jobs of which some run could not be understood: said once."""
+        self._read_for_hooks: set[int] = set()
+        """Jobs that were read since a poll began to read its own."""
         self._skipped: set[RunKey] = set()
         """Runs of them that polls do not read again."""
         self._vanished: list[RunKey] = []
@@ -95,18 +97,29 @@ class JobWatch:
         found = compare(self._slurm.list_jobs(), self._open, self._cluster)
         self._end(found.ended)
         worth_reading = self._worth_reading(found)
-        progress, read = Progress("reading new jobs", len(worth_reading)), 0
-        for details in self._details(worth_reading):
-            self._take_details(details, details.runs)
-            read += len(details.runs) + len(details.broken)
-            progress.say(read)
-            yield
+        with self._slurm.texts_of_many(worth_reading, len(self._open) + len(worth_reading)):
+            yield from self._read(worth_reading)
         self._skipped |= {key for key in found.strangers if key.job_id in self._broken and key not in self._open}
         self._vanished = [key for key in found.vanished if key in self._open]
         if not self._settings.has_accounting:
             self._settle_without_accounting()
         if nodes_trouble is not None:
             raise nodes_trouble
+
+    def _read(self, job_ids: set[int]) -> Iterator[None]:
+        """Take jobs as they are; those that hook events have read in between are newer than what was asked here."""
+        if not job_ids:
+            return
+        progress, read = Progress("reading new jobs", len(job_ids)), 0
+        self._read_for_hooks.clear()
+        with contextlib.closing(self._slurm.read_details(job_ids)) as chunks:
+            for details in chunks:
+                self._set_broken_aside(details)
+                for runs in _slices(details.runs):
+                    self._take_runs([run for run in runs if run.key.job_id not in self._read_for_hooks])
+                    read += len(runs)
+                    progress.say(read)
+                    yield
 
     def _ask_for_nodes(self) -> SlurmError | None:
         """First, because the nodes' layouts number the cores; what fails here is raised when the jobs are served."""
@@ -130,6 +143,7 @@ class JobWatch:
             known |= {run.key for run in details.runs}
             self._take_details(details, details.runs)
         known_jobs = {key.job_id for key in known}
+        self._read_for_hooks |= known_jobs
         replaced = [run.key for job_id in known_jobs for run in self._open.of_job(job_id) if run.key not in known]
         if replaced and self._settings.has_accounting:
             list(self._ask_accounting_for(replaced))  # the job was requeued: slurmctld knows its next run only
@@ -194,12 +208,14 @@ class JobWatch:
     def _details(self, job_ids: set[int]) -> Iterator[Details]:
         return self._slurm.read_details(job_ids) if job_ids else iter(())
 
-    def _take_details(self, details: Details, runs: Iterable[Run]) -> None:
+    def _take_details(self, details: Details, runs: Sequence[Run]) -> None:
+        self._set_broken_aside(details)
+        for some in _slices(runs):
+            self._take_runs(some)
+
+    def _set_broken_aside(self, details: Details) -> None:
         for job_id, reason in details.broken.items():
             self._set_aside(job_id, reason)
-        read = list(runs)
-        for at in range(0, len(read), SLICE):
-            self._take_runs(read[at : at + SLICE])
 
     def _set_aside(self, job_id: int, reason: str) -> None:
         """Said once for each job, and tried again after a reload or a restart."""
@@ -343,3 +359,7 @@ class JobWatch:
 
     def _unreported(self, keys: Iterable[RunKey]) -> set[RunKey]:
         return {key for key in keys if key in self._open or self._outbox.unknown([key])}
+
+
+def _slices(runs: Sequence[Run]) -> Iterator[list[Run]]:
+    return (list(runs[at : at + SLICE]) for at in range(0, len(runs), SLICE))

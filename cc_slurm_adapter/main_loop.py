@@ -14,6 +14,7 @@ from cc_slurm_adapter.errors import AdapterError
 from cc_slurm_adapter.hook_queue import MAX_WAITING, HookQueue
 from cc_slurm_adapter.job import HookEvent
 from cc_slurm_adapter.job_watch import JobWatch
+from cc_slurm_adapter.log import Reminder
 from cc_slurm_adapter.outbox import Outbox
 from cc_slurm_adapter.sender import Sender
 from cc_slurm_adapter.sinks import RunningRows
@@ -109,6 +110,7 @@ class MainLoop:
         self._accounting = Activity("reading accounting")
         self._comparing = Activity("comparing with cc-backend")
         self._reloading = Activity("reloading")
+        self._slow_polls = Reminder()
         self._stopping = False
         self._poll_began = 0.0
         self._next_poll = 0.0
@@ -132,14 +134,31 @@ class MainLoop:
             if self._has_due_hooks() and self._serving.attempt(self._serve_hooks) and self._polling.is_failing:
                 self._next_poll = min(self._next_poll, self._poll_began + SOONEST_POLL)  # Slurm may answer again
             if time.monotonic() >= self._next_poll:
-                self._poll_began = time.monotonic()
-                self._next_poll = self._poll_began + self._settings.poll_interval
-                if not self._polling.attempt(self._poll):
-                    self._next_poll = min(self._next_poll, self._polling.not_before)
+                self._poll_in_time()
             if self._catching_up is not None:
                 self._accounting.attempt(self._catch_up_a_step)
             if self._running_rows is not None and self.polled and self._comparing.may_run():
                 self._comparing.attempt(self._reconcile)
+
+    def _poll_in_time(self) -> None:
+        """Between two polls Slurm has as long a rest as the first of them took, and slurmPollInterval at most."""
+        interval, is_first = self._settings.poll_interval, not self.polled
+        began = self._poll_began = time.monotonic()
+        self._next_poll = began + interval
+        if not self._polling.attempt(self._poll):
+            self._next_poll = min(self._next_poll, self._polling.not_before)
+            return
+        took = time.monotonic() - began
+        self._next_poll = max(self._next_poll, time.monotonic() + min(took, interval))
+        if took <= interval:
+            self._slow_polls.over()
+        elif not is_first and self._slow_polls.is_due():
+            log.warning(
+                "a poll took %.0f s, but slurmPollInterval is %.0f s: polls come less often. Set it longer, or see"
+                " what keeps slurmctld busy (sdiag)",
+                took,
+                interval,
+            )
 
     def _has_due_hooks(self) -> bool:
         return self._serving.may_run() and bool(self._hooks.due(time.monotonic()))

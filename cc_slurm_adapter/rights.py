@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 
 from cc_slurm_adapter.errors import CommandCancelled, SlurmError
-from cc_slurm_adapter.slurm.client import Setup, SlurmClient
+from cc_slurm_adapter.slurm.client import SlurmClient
+from cc_slurm_adapter.slurm.setup import Setup
 
 log = logging.getLogger(__name__)
 

@@ -76,6 +76,21 @@ class Lab:
         return [json.loads(delivery.payload) for delivery in due if delivery.kind is Kind.START]
 
 
+def test_what_a_hook_event_has_read_is_newer_than_what_the_poll_had_asked_before(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_watch, "SLICE", 1)
+    first = lab.slurm.put(make_run(1))
+    lab.slurm.put(make_run(2, start=NOW - 50, phase=Phase.CONFIGURING))
+    poll = lab.watch.poll()
+    next(poll)  # the details of both are read, the first one is taken
+    moved = lab.slurm.put(make_run(2, start=NOW - 10))  # its nodes are ready: the start has moved
+    lab.watch.look_at([2])
+    assert list(poll) == [None]
+    assert lab.watch.open_runs == 2
+    assert lab.owed() == [(Kind.START, first.key), (Kind.START, moved.key)]
+
+
 def believed(*rows: RunningRow) -> RunningRows:
     """What the destination says it believes to run, now."""
     return RunningRows(SINK.name, list(rows), NOW)

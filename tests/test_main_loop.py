@@ -14,7 +14,7 @@ from cc_slurm_adapter.activity import Activity
 from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, StateError
 from cc_slurm_adapter.hook_queue import MAX_WAITING
 from cc_slurm_adapter.ignore_rules import IgnoreRules
-from cc_slurm_adapter.job import HookEvent, NodeState, Phase
+from cc_slurm_adapter.job import HookEvent, NodeState, Phase, Sighting
 from cc_slurm_adapter.job_watch import JobWatch, WatchSettings
 from cc_slurm_adapter.main_loop import Inbox, LoopSettings, MainLoop, Reload
 from cc_slurm_adapter.outbox import Outbox
@@ -32,7 +32,7 @@ PATIENCE = 10.0
 class Site:
     """A main loop in a thread, over a fake Slurm; nothing is sent."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, poll_interval: float = 60) -> None:
         self.slurm = FakeSlurm()
         self.status = Status()
         self.inbox = Inbox(self.status)
@@ -40,7 +40,7 @@ class Site:
         sink = CcRest("http://127.0.0.1:9", lambda: "token", StartMessages(()))
         sender = Sender(sink, self.outbox, self.status)
         watch = JobWatch(self.slurm, self.outbox, [sink], self.status, WatchSettings("lab", IgnoreRules(), True, 3600))
-        settings = LoopSettings("lab", 60, 3600, 10, int(time.time()))
+        settings = LoopSettings("lab", poll_interval, 3600, 10, int(time.time()))
         last_run = LastRun(str(folder / "lastrun"))
         self.loop = MainLoop(self.inbox, watch, sender, self.outbox, last_run, self.status, settings)
         self.thread = threading.Thread(target=self.loop.run)
@@ -75,6 +75,26 @@ def test_a_hook_event_is_served_without_waiting_for_the_poll(site: Site) -> None
     site.inbox.put(HookEvent(5, "epilog_slurmctld", 0))
     assert site.comes(lambda: site.outbox.counts() == {"owed": 2})
     assert site.slurm.asked.count("list_jobs") == 1
+
+
+def test_polls_that_take_longer_than_their_interval_do_not_pile_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    began, ended = [], []
+
+    def slow(self: FakeSlurm) -> list[Sighting]:
+        began.append(time.monotonic())
+        time.sleep(0.2)
+        ended.append(time.monotonic())
+        return []
+
+    monkeypatch.setattr(FakeSlurm, "list_jobs", slow)
+    site = Site(tmp_path, poll_interval=0.15)
+    assert site.comes(lambda: len(ended) >= 4)
+    site.close()
+    rests = [next_one - last for last, next_one in zip(ended[:3], began[1:4])]
+    assert min(rests) >= 0.15
+    assert caplog.text.count("a poll took") == 1
 
 
 def test_an_unwritable_state_and_a_hook_event_do_not_spin(

@@ -9,9 +9,9 @@ import pytest
 from cc_slurm_adapter.errors import UnexpectedOutput
 from cc_slurm_adapter.job import EndState, Missing, Phase, Run, RunKey, Sharing
 from cc_slurm_adapter.slurm.accounting import EndedParser, ended_command, parse_accounted_run
-from cc_slurm_adapter.slurm.client import parse_setup
 from cc_slurm_adapter.slurm.hostlist import expand
 from cc_slurm_adapter.slurm.listing import parse_listing
+from cc_slurm_adapter.slurm.setup import parse_setup
 from cc_slurm_adapter.slurm.states import read_states
 from tests.fixture_files import FIXTURES, VERSIONS, Recording, recordings, split_document
 

@@ -38,7 +38,8 @@ from cc_slurm_adapter.status import Status
 log = logging.getLogger(__name__)
 
 SLICE = 100
-"""Runs whose texts are asked for at once."""
+"""Runs whose texts are asked for at once, or fewer, so that it takes no longer than SLICE_SECONDS."""
+SLICE_SECONDS = 2.0
 COMMIT_BYTES = 2 * 1024 * 1024
 """So many bytes of messages are written before more texts are read: each may have a script of a megabyte."""
 MAX_UNRESOLVED = 10_000
@@ -78,6 +79,7 @@ class JobWatch:
         """Jobs of which some run could not be understood: said once."""
         self._read_for_hooks: set[int] = set()
         """Jobs that were read since a poll began to read its own."""
+        self._at_once = SLICE
         self._skipped: set[RunKey] = set()
         """Runs of them that polls do not read again."""
         self._vanished: list[RunKey] = []
@@ -115,7 +117,7 @@ class JobWatch:
         with contextlib.closing(self._slurm.read_details(job_ids)) as chunks:
             for details in chunks:
                 self._set_broken_aside(details)
-                for runs in _slices(details.runs):
+                for runs in self._slices(details.runs):
                     self._take_runs([run for run in runs if run.key.job_id not in self._read_for_hooks])
                     read += len(runs)
                     progress.say(read)
@@ -210,8 +212,21 @@ class JobWatch:
 
     def _take_details(self, details: Details, runs: Sequence[Run]) -> None:
         self._set_broken_aside(details)
-        for some in _slices(runs):
+        for some in self._slices(runs):
             self._take_runs(some)
+
+    def _slices(self, runs: Sequence[Run]) -> Iterator[list[Run]]:
+        """Fewer at once while texts take long, as with rl_enable, so that hook events are served in between."""
+        rest = list(runs)
+        while rest:
+            some, rest = rest[: self._at_once], rest[self._at_once :]
+            began = time.monotonic()
+            yield some
+            took = time.monotonic() - began
+            if took > SLICE_SECONDS:
+                self._at_once = max(int(len(some) * SLICE_SECONDS / took), 1)
+            elif took < SLICE_SECONDS / 4:
+                self._at_once = min(2 * self._at_once, SLICE)
 
     def _set_broken_aside(self, details: Details) -> None:
         for job_id, reason in details.broken.items():
@@ -359,7 +374,3 @@ class JobWatch:
 
     def _unreported(self, keys: Iterable[RunKey]) -> set[RunKey]:
         return {key for key in keys if key in self._open or self._outbox.unknown([key])}
-
-
-def _slices(runs: Sequence[Run]) -> Iterator[list[Run]]:
-    return (list(runs[at : at + SLICE]) for at in range(0, len(runs), SLICE))

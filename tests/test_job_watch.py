@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from cc_slurm_adapter import job_watch
 from cc_slurm_adapter.accounting_windows import OVERLAP
 from cc_slurm_adapter.errors import CommandFailed
 from cc_slurm_adapter.ignore_rules import IgnoreRules
-from cc_slurm_adapter.job import End, EndState, Missing, NodeState, Phase, Resource, RunKey
+from cc_slurm_adapter.job import End, EndState, Missing, NodeState, Phase, Resource, Run, RunKey
 from cc_slurm_adapter.job_watch import JobWatch, WatchSettings
 from cc_slurm_adapter.outbox import Changes, Outbox
 from cc_slurm_adapter.sinks import Kind, RunningRow, RunningRows
@@ -80,6 +80,7 @@ def test_what_a_hook_event_has_read_is_newer_than_what_the_poll_had_asked_before
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job_watch, "SLICE", 1)
+    lab.restart()
     first = lab.slurm.put(make_run(1))
     lab.slurm.put(make_run(2, start=NOW - 50, phase=Phase.CONFIGURING))
     poll = lab.watch.poll()
@@ -89,6 +90,32 @@ def test_what_a_hook_event_has_read_is_newer_than_what_the_poll_had_asked_before
     assert list(poll) == [None]
     assert lab.watch.open_runs == 2
     assert lab.owed() == [(Kind.START, first.key), (Kind.START, moved.key)]
+
+
+def test_fewer_texts_are_asked_for_at_once_while_they_take_long(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds_for_each, now, sizes = 0.5, 0.0, []
+    add_texts = lab.slurm.add_texts
+
+    def limited(runs: list[Run]) -> Generator[Run, None, None]:
+        nonlocal now
+        sizes.append(len(runs))
+        now += seconds_for_each * len(runs)
+        return add_texts(runs)
+
+    monkeypatch.setattr(lab.slurm, "add_texts", limited)
+    monkeypatch.setattr("cc_slurm_adapter.job_watch.time.monotonic", lambda: now)
+    for job_id in range(1, 151):
+        lab.slurm.put(make_run(job_id))
+    lab.poll()
+    assert sizes[:3] == [100, 4, 4]
+    assert sum(sizes) == 150
+    sizes.clear()
+    seconds_for_each = 0.0
+    for job_id in range(200, 300):
+        lab.slurm.put(make_run(job_id))
+    lab.poll()
+    assert sizes[:4] == [4, 8, 16, 32]
+    assert len(lab.owed()) == 250
 
 
 def believed(*rows: RunningRow) -> RunningRows:

@@ -111,6 +111,24 @@ def test_the_configuration_names_cluster_and_user(version: str) -> None:
     assert setup.version == version
     assert setup.slurm_user == "slurm"
     assert setup.has_accounting
+    assert setup.question_rate is None
+
+
+@pytest.mark.parametrize(
+    ("parameters", "rate"),
+    [
+        ("(null)", None),
+        ("cloud_dns,rl_enable", 2),
+        ("RL_ENABLE,rl_bucket_size=100,rl_refill_rate=10", 10),
+        ("rl_refill_period=5,rl_enable,rl_refill_rate=4", 0.8),
+        ("rl_refill_rate=10", None),
+        ("xrl_enable", None),
+        ("rl_enable,rl_refill_rate=none,rl_refill_period=0", 2),
+    ],
+)
+def test_the_limit_of_questions_is_read(parameters: str, rate: float | None) -> None:
+    text = f"ClusterName = lab\nSlurmUser = slurm(64030)\nSlurmctldParameters     = {parameters}\n"
+    assert parse_setup(text).question_rate == rate
 
 
 def test_a_configuration_without_a_cluster_is_an_error() -> None:

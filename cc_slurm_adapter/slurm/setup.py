@@ -19,6 +19,9 @@ class Setup:
     slurm_user: str
     private_data: str
     has_accounting: bool
+    question_rate: float | None
+    """Questions a second that slurmctld takes from a user in the long run (rl_enable); None without such a limit.
+    SlurmUser and root have none."""
 
 
 def read_setup(commands: Commands) -> Setup:
@@ -38,4 +41,15 @@ def parse_setup(text: str) -> Setup:
         slurm_user=user.group(1),
         private_data=values.get("PrivateData", "none"),
         has_accounting="slurmdbd" in values.get("AccountingStorageType", ""),
+        question_rate=_question_rate(values.get("SlurmctldParameters", "")),
     )
+
+
+def _question_rate(parameters: str) -> float | None:
+    """Two a second unless they say otherwise (slurm.conf(5))."""
+    if "rl_enable" not in parameters.lower().split(","):
+        return None
+    numbers = {
+        name: int(number) for name, number in re.findall(r"(?:^|,)(rl_\w+)=([1-9][0-9]{0,8})", parameters.lower())
+    }
+    return numbers.get("rl_refill_rate", 2) / numbers.get("rl_refill_period", 1)

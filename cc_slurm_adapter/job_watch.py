@@ -143,7 +143,7 @@ class JobWatch:
         known: set[RunKey] = set()
         for details in self._details(set(job_ids)):
             known |= {run.key for run in details.runs}
-            self._take_details(details, details.runs)
+            self._take_details(details, details.runs, urgent=True)
         known_jobs = {key.job_id for key in known}
         self._read_for_hooks |= known_jobs
         replaced = [run.key for job_id in known_jobs for run in self._open.of_job(job_id) if run.key not in known]
@@ -210,10 +210,10 @@ class JobWatch:
     def _details(self, job_ids: set[int]) -> Iterator[Details]:
         return self._slurm.read_details(job_ids) if job_ids else iter(())
 
-    def _take_details(self, details: Details, runs: Sequence[Run]) -> None:
+    def _take_details(self, details: Details, runs: Sequence[Run], *, urgent: bool = False) -> None:
         self._set_broken_aside(details)
         for some in self._slices(runs):
-            self._take_runs(some)
+            self._take_runs(some, urgent=urgent)
 
     def _slices(self, runs: Sequence[Run]) -> Iterator[list[Run]]:
         """Fewer at once while texts take long, as with rl_enable, so that hook events are served in between."""
@@ -239,9 +239,9 @@ class JobWatch:
             self._status.count("jobs_not_understood")
             log.error("job %d cannot be understood and is left out: %s", job_id, reason)
 
-    def _take_runs(self, runs: list[Run]) -> None:
+    def _take_runs(self, runs: list[Run], *, urgent: bool = False) -> None:
         decisions = self._decide(runs)
-        changes = Changes()
+        changes = Changes(urgent=urgent)
         with contextlib.closing(self._slurm.add_texts([each.run for each in decisions if each.start_owed])) as whole:
             for each in decisions:
                 decision = replace(each, run=next(whole)) if each.start_owed else each
@@ -254,7 +254,7 @@ class JobWatch:
                     self._set_aside(decision.run.key.job_id, "an error of this program, see the log")
                 if changes.size >= COMMIT_BYTES:
                     self._ledger.commit(changes)
-                    changes = Changes()
+                    changes = Changes(urgent=urgent)
         self._ledger.commit(changes)
 
     def _decide(self, runs: list[Run]) -> list[Decision]:

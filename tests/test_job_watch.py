@@ -89,7 +89,23 @@ def test_what_a_hook_event_has_read_is_newer_than_what_the_poll_had_asked_before
     lab.watch.look_at([2])
     assert list(poll) == [None]
     assert lab.watch.open_runs == 2
-    assert lab.owed() == [(Kind.START, first.key), (Kind.START, moved.key)]
+    assert lab.owed() == [(Kind.START, moved.key), (Kind.START, first.key)]
+
+
+def test_what_a_hook_event_tells_is_reported_before_all_that_a_poll_has_found(lab: Lab) -> None:
+    for job_id in (1, 2):
+        lab.slurm.put(make_run(job_id))
+    lab.poll()
+    lab.slurm.put(make_run(3))
+    lab.watch.look_at([3])
+    lab.slurm.put(make_run(3, phase=Phase.ENDED))
+    lab.watch.look_at([3])
+    assert [(kind, key.job_id) for kind, key in lab.owed()] == [
+        (Kind.START, 3),
+        (Kind.START, 1),
+        (Kind.START, 2),
+        (Kind.STOP, 3),
+    ]
 
 
 def test_fewer_texts_are_asked_for_at_once_while_they_take_long(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

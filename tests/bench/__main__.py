@@ -60,7 +60,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "--slurm",
         action="store_true",
-        help="poll, events and sync on a real Slurm with 100 nodes in a chroot; needs root, takes half an hour",
+        help="poll, events and sync on a real Slurm with 100 nodes in a chroot; needs root, takes ten minutes",
     )
     parser.add_argument("--quick", action="store_true", help="a tenth of the jobs and repetitions, to try it")
     parser.add_argument("--against", type=Path, metavar="PATH", help="another adapter's program, to compare with")

@@ -15,9 +15,8 @@ from dataclasses import dataclass, replace
 from cc_slurm_adapter.accounting_windows import AccountingWindows
 from cc_slurm_adapter.errors import CommandCancelled, SlurmError
 from cc_slurm_adapter.ignore_rules import IgnoreRules
-from cc_slurm_adapter.job import End, EndState, NodeState, Run, RunKey
+from cc_slurm_adapter.job import End, EndState, NodeState, Phase, Run, RunKey
 from cc_slurm_adapter.job_diff import (
-    Comparison,
     Decision,
     compare,
     decide,
@@ -77,8 +76,8 @@ class JobWatch:
         )
         self._broken: set[int] = set()
         """Jobs of which some run could not be understood: said once."""
-        self._read_for_hooks: set[int] = set()
-        """Jobs that were read since a poll began to read its own."""
+        self._read_for_hooks: dict[int, RunKey] = {}
+        """Jobs that were read since a poll began to read its own, each with its run."""
         self._at_once = SLICE
         self._skipped: set[RunKey] = set()
         """Runs of them that polls do not read again."""
@@ -98,9 +97,9 @@ class JobWatch:
         nodes_trouble = self._ask_for_nodes()
         found = compare(self._slurm.list_jobs(), self._open, self._cluster)
         self._end(found.ended)
-        worth_reading = self._worth_reading(found)
-        with self._slurm.texts_of_many(worth_reading, len(self._open) + len(worth_reading)):
-            yield from self._read(worth_reading)
+        strangers = self._outbox.unknown(key for key in found.strangers if key not in self._skipped)
+        with self._slurm.texts_of_many(strangers, len(self._open) + len(strangers)):
+            yield from self._read(found.to_read | {key.job_id for key in strangers})
         self._skipped |= {key for key in found.strangers if key.job_id in self._broken and key not in self._open}
         self._vanished = [key for key in found.vanished if key in self._open]
         if not self._settings.has_accounting:
@@ -109,19 +108,27 @@ class JobWatch:
             raise nodes_trouble
 
     def _read(self, job_ids: set[int]) -> Iterator[None]:
-        """Take jobs as they are; those that hook events have read in between are newer than what was asked here."""
+        """Take jobs as they are; what hook events have read in between is newer than what was asked here."""
+        self._read_for_hooks.clear()
         if not job_ids:
             return
         progress, read = Progress("reading new jobs", len(job_ids)), 0
-        self._read_for_hooks.clear()
         with contextlib.closing(self._slurm.read_details(job_ids)) as chunks:
             for details in chunks:
                 self._set_broken_aside(details)
-                for runs in self._slices(details.runs):
-                    self._take_runs([run for run in runs if run.key.job_id not in self._read_for_hooks])
-                    read += len(runs)
+                for some in self._slices(details.runs):
+                    self._take_in_time([run for run in some if not self._is_outdated(run)])
+                    read += len(some)
                     progress.say(read)
                     yield
+
+    def _is_outdated(self, run: Run) -> bool:
+        """Whether a hook event has read this run since the poll asked, or another start of it. Not an earlier run."""
+        newer = self._read_for_hooks.get(run.key.job_id)
+        if newer is None or newer == run.key:
+            return newer is not None
+        moves = run.phase is not Phase.RUNNING and run.phase is not Phase.ENDED
+        return moves or any(each.stage is Stage.SEEN for each in self._open.of_job(run.key.job_id))
 
     def _ask_for_nodes(self) -> SlurmError | None:
         """First, because the nodes' layouts number the cores; what fails here is raised when the jobs are served."""
@@ -143,9 +150,9 @@ class JobWatch:
         known: set[RunKey] = set()
         for details in self._details(set(job_ids)):
             known |= {run.key for run in details.runs}
+            self._read_for_hooks.update((run.key.job_id, run.key) for run in details.runs)
             self._take_details(details, details.runs, urgent=True)
         known_jobs = {key.job_id for key in known}
-        self._read_for_hooks |= known_jobs
         replaced = [run.key for job_id in known_jobs for run in self._open.of_job(job_id) if run.key not in known]
         if replaced and self._settings.has_accounting:
             list(self._ask_accounting_for(replaced))  # the job was requeued: slurmctld knows its next run only
@@ -203,30 +210,33 @@ class JobWatch:
         self._broken.clear()
         self._skipped.clear()
 
-    def _worth_reading(self, found: Comparison) -> set[int]:
-        strangers = self._outbox.unknown(key for key in found.strangers if key not in self._skipped)
-        return found.to_read | {key.job_id for key in strangers}
-
     def _details(self, job_ids: set[int]) -> Iterator[Details]:
         return self._slurm.read_details(job_ids) if job_ids else iter(())
 
     def _take_details(self, details: Details, runs: Sequence[Run], *, urgent: bool = False) -> None:
         self._set_broken_aside(details)
         for some in self._slices(runs):
-            self._take_runs(some, urgent=urgent)
+            self._take_in_time(some, urgent=urgent)
 
     def _slices(self, runs: Sequence[Run]) -> Iterator[list[Run]]:
-        """Fewer at once while texts take long, as with rl_enable, so that hook events are served in between."""
         rest = list(runs)
         while rest:
             some, rest = rest[: self._at_once], rest[self._at_once :]
-            began = time.monotonic()
             yield some
-            took = time.monotonic() - began
-            if took > SLICE_SECONDS:
-                self._at_once = max(int(len(some) * SLICE_SECONDS / took), 1)
-            elif took < SLICE_SECONDS / 4:
-                self._at_once = min(2 * self._at_once, SLICE)
+
+    def _take_in_time(self, runs: list[Run], *, urgent: bool = False) -> None:
+        """Fewer at once while texts take long, as with rl_enable, so that hook events are served in between."""
+        began = time.monotonic()
+        try:
+            self._take_runs(runs, urgent=urgent)
+        except SlurmError:
+            self._at_once = max(len(runs) // 2, 1)
+            raise
+        took = time.monotonic() - began
+        if took > SLICE_SECONDS:
+            self._at_once = max(int(len(runs) * SLICE_SECONDS / took), 1)
+        elif took < SLICE_SECONDS / 4:
+            self._at_once = min(2 * self._at_once, SLICE)
 
     def _set_broken_aside(self, details: Details) -> None:
         for job_id, reason in details.broken.items():

@@ -20,6 +20,7 @@ from cc_slurm_adapter.job import End, Run, RunKey
 from cc_slurm_adapter.outbox_schema import (
     DELETE_ITS_START,
     DELIVERED_BEFORE,
+    HURRY_ITS_START,
     OWE_ITS_START,
     OWED,
     PUT_OFF_ITS_STOP,
@@ -314,8 +315,11 @@ def _write_changes(database: sqlite3.Connection, cluster: str, changes: Changes)
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         [(each.sink, *each.key, each.kind.value, each.payload, now, next_try) for each in changes.messages],
     )
-    if any(each.kind is Kind.STOP for each in changes.messages):
+    stops = [each for each in changes.messages if each.kind is Kind.STOP]
+    if stops:
         _shadow_stops(database)
+    if changes.urgent:
+        database.executemany(HURRY_ITS_START, [(URGENT, each.sink, *each.key) for each in stops])
     if changes.checkpoint is not None:
         database.execute("INSERT OR REPLACE INTO checkpoint VALUES (?, ?)", (cluster, changes.checkpoint))
 

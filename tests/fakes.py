@@ -87,7 +87,7 @@ class FakeSlurm:
         runs = [run for job_id, run in self.jobs.items() if job_id in ids and job_id not in self.broken]
         yield Details(runs, {job_id: reason for job_id, reason in self.broken.items() if job_id in ids})
 
-    def texts_of_many(self, job_ids: Collection[int], listed: int) -> AbstractContextManager[None]:
+    def texts_of_many(self, keys: Collection[RunKey], listed: int) -> AbstractContextManager[None]:
         return contextlib.nullcontext()
 
     def add_texts(self, runs: list[Run]) -> Generator[Run, None, None]:

@@ -92,6 +92,70 @@ def test_what_a_hook_event_has_read_is_newer_than_what_the_poll_had_asked_before
     assert lab.owed() == [(Kind.START, moved.key), (Kind.START, first.key)]
 
 
+def test_what_a_hook_event_has_read_counts_although_the_rest_of_it_failed(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_watch, "SLICE", 1)
+    lab.restart()
+    lab.slurm.put(make_run(1))
+    lab.slurm.put(make_run(2, start=NOW - 50, phase=Phase.CONFIGURING))
+    poll = lab.watch.poll()
+    next(poll)
+    moved = lab.slurm.put(make_run(2, start=NOW - 10))
+    lab.slurm.put(make_run(3))
+    add_texts = lab.slurm.add_texts
+
+    def fail_for_3(runs: list[Run]) -> Generator[Run, None, None]:
+        if runs and runs[0].key.job_id == 3:
+            raise CommandFailed("scontrol was killed")
+        return add_texts(runs)
+
+    monkeypatch.setattr(lab.slurm, "add_texts", fail_for_3)
+    with pytest.raises(CommandFailed):
+        lab.watch.look_at([2, 3])
+    list(poll)
+    assert lab.watch.open_runs == 2
+    assert (Kind.START, moved.key) in lab.owed()
+
+
+def test_the_run_before_a_requeue_is_not_lost_because_a_hook_event_has_read_the_next_one(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_watch, "SLICE", 1)
+    lab.restart()
+    lab.slurm.put(make_run(1))
+    before = lab.slurm.put(make_run(2, start=NOW - 50))
+    poll = lab.watch.poll()
+    next(poll)
+    after = lab.slurm.put(make_run(2, start=NOW - 10))
+    lab.watch.look_at([2])
+    list(poll)
+    owed = lab.owed()
+    assert (Kind.START, before.key) in owed
+    assert (Kind.START, after.key) in owed
+
+
+def test_texts_that_could_not_be_had_are_asked_for_in_smaller_groups(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    add_texts = lab.slurm.add_texts
+
+    def some(runs: list[Run]) -> Generator[Run, None, None]:
+        sizes.append(len(runs))
+        if len(sizes) <= 3:
+            raise CommandFailed("scontrol gave no answer within 900 s")
+        return add_texts(runs)
+
+    monkeypatch.setattr(lab.slurm, "add_texts", some)
+    for job_id in range(1, 101):
+        lab.slurm.put(make_run(job_id))
+    for _ in range(3):
+        with pytest.raises(CommandFailed):
+            lab.poll()
+    lab.poll()
+    assert sizes[:4] == [100, 50, 25, 12]
+    assert len(lab.owed()) == 100
+
+
 def test_what_a_hook_event_tells_is_reported_before_all_that_a_poll_has_found(lab: Lab) -> None:
     for job_id in (1, 2):
         lab.slurm.put(make_run(job_id))

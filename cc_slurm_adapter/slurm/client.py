@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator,
 from dataclasses import dataclass, field, replace
 
 from cc_slurm_adapter.errors import SlurmError, UnexpectedOutput
-from cc_slurm_adapter.job import NodeState, Run, Sighting
+from cc_slurm_adapter.job import NodeState, Run, RunKey, Sighting
 from cc_slurm_adapter.slurm.accounting import (
     AccountedEnd,
     EndedParser,
@@ -38,7 +38,7 @@ CHUNK = 200
 MANY, ONE_IN = 50, 20
 """slurmInfo of all jobs is asked for at once when it is wanted of so many, and of one job in so many."""
 MAX_LISTED = 20_000
-"""Not when there are more jobs: scontrol then takes 40 MB for 10,000."""
+"""Not when more jobs run: scontrol takes 40 MB for 10,000, waiting ones included. (squeue does so at each poll.)"""
 MAX_ARRAYS = 10_000
 """So many arrays are remembered."""
 FORMAT_SECONDS = 600.0
@@ -102,13 +102,13 @@ class SlurmClient:
                 question.close()
 
     @contextlib.contextmanager
-    def texts_of_many(self, job_ids: Collection[int], listed: int) -> Iterator[None]:
-        """Inside, slurmInfo of these jobs is asked for at once where that costs slurmctld less.
+    def texts_of_many(self, keys: Collection[RunKey], listed: int) -> Iterator[None]:
+        """Inside, slurmInfo of these runs is asked for at once where that costs slurmctld less.
 
         They are among so many jobs that slurmctld has listed just now, and their details are read inside.
         """
-        if len(job_ids) >= MANY and listed <= min(len(job_ids) * ONE_IN, MAX_LISTED):
-            self._infos = read_job_infos(self._commands, self._state_folder, job_ids)
+        if len(keys) >= MANY and listed <= min(len(keys) * ONE_IN, MAX_LISTED):
+            self._infos = read_job_infos(self._commands, self._state_folder, keys)
         try:
             yield
         finally:
@@ -130,7 +130,7 @@ class SlurmClient:
                 yield replace(run, **(kept[job_id] if to_come[job_id] else kept.pop(job_id))._asdict())
 
     def _wanted(self, run: Run) -> Wanted:
-        info = self._infos.get(run.key.job_id) if self._infos else None
+        info = self._infos.get(run.key) if self._infos else None
         return Wanted(_scontrol_name(run), _script_owner(run), info)
 
     def ended_between(self, since: int, until: int) -> Generator[list[AccountedEnd], None, None]:
@@ -203,7 +203,7 @@ class SlurmClient:
         return found
 
     def _ask_ahead(self, job_ids: list[int], json_format: JsonFormat) -> Command | None:
-        """The next chunk: Slurm prepares its answer while this one is dealt with. What fails is tried again then."""
+        """The next chunk: Slurm prepares its answer while this one is dealt with. What cannot start is asked again."""
         with contextlib.suppress(SlurmError):
             return self._ask(job_ids, json_format)
         return None

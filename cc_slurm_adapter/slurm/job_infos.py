@@ -2,24 +2,30 @@
 
 Users write much of a job's text, and some may imitate other jobs in it. So the answer counts for a job only when
 its id begins a line there once, and when slurmctld knew the job before the question and after it: then that line is
-the job's own. What is left out is asked for by itself.
+the job's own. What is left out is asked for by itself, and so is everything when this question fails.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import os
 import re
 import tempfile
 from collections.abc import Collection
 from typing import IO
 
+from cc_slurm_adapter.errors import CommandCancelled, SlurmError, UnexpectedOutput
+from cc_slurm_adapter.job import RunKey
 from cc_slurm_adapter.slurm.answers import failure
 from cc_slurm_adapter.slurm.commands import Commands
 
 log = logging.getLogger(__name__)
 
 COMMAND = ["scontrol", "--all", "show", "job"]
+MAX_BYTES = 64 * 1024 * 1024
+"""More than that is not kept: waiting jobs, which may be very many, are in the answer as well."""
 _FIRST_LINE = re.compile(rb"\nJobId=([0-9]{1,10}) ")
 _LONGEST = len(b"\nJobId=4294967295 ")
 
@@ -27,15 +33,16 @@ _LONGEST = len(b"\nJobId=4294967295 ")
 class JobInfos:
     """The texts, in a file without a name; close it."""
 
-    def __init__(self, file: IO[bytes], places: dict[int, tuple[int, int]]) -> None:
+    def __init__(self, file: IO[bytes], places: dict[int, tuple[int, int]], keys: Collection[RunKey]) -> None:
         self._file = file
         self._places = places
         """Where the text of a job begins and ends."""
+        self._keys = frozenset(keys)
 
-    def get(self, job_id: int) -> str | None:
-        """The text of a job that slurmctld still knows; None when it must be asked for."""
-        place = self._places.get(job_id)
-        if place is None:
+    def get(self, key: RunKey) -> str | None:
+        """The text of a run that slurmctld still knows; None when it must be asked for, as for a later run of a job."""
+        place = self._places.get(key.job_id)
+        if place is None or key not in self._keys:
             return None
         self._file.seek(place[0])
         return self._file.read(place[1] - place[0]).decode("utf-8", errors="replace").rstrip()
@@ -66,14 +73,16 @@ class _Writer:
             if match.end() > len(self._tail):
                 self._end(offset + match.start())
                 self._job_id, self._begin = int(match.group(1)), offset + match.start() + 1
-        self._file.write(piece)
+        if self._written + len(piece) > MAX_BYTES:
+            raise UnexpectedOutput(" ".join(COMMAND), f"it has more than {MAX_BYTES} bytes")
+        if self._file.write(piece) != len(piece):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._written += len(piece)
         self._tail = text[1 - _LONGEST :]
 
     def finish(self) -> None:
         """No more will come."""
         self._end(self._written)
-        self._file.flush()
 
     def _end(self, at: int) -> None:
         if self._job_id in self._seen:
@@ -83,22 +92,28 @@ class _Writer:
             self._seen.add(self._job_id)
 
 
-def read_job_infos(commands: Commands, folder: str, job_ids: Collection[int]) -> JobInfos | None:
-    """The texts of these jobs, which slurmctld has listed just now; None when there is no room. Raises SlurmError.
+def read_job_infos(commands: Commands, folder: str, keys: Collection[RunKey]) -> JobInfos | None:
+    """The texts of these runs, which slurmctld has listed just now; None when they cannot be had at once.
 
     The file lies in `folder`, the state folder.
     """
     with contextlib.ExitStack() as undo:
         try:
-            file = undo.enter_context(tempfile.TemporaryFile(dir=folder))
-            writer = _Writer(file, job_ids)
-            with commands.begin(COMMAND) as command:
-                answer = command.hand_on(writer.feed)
-            writer.finish()
-        except OSError as error:
-            log.info("slurmInfo is asked for job by job: no room in %s: %s", folder, error.strerror)
+            file = undo.enter_context(tempfile.TemporaryFile(dir=folder, buffering=0))
+            writer = _Writer(file, {key.job_id for key in keys})
+            _ask(commands, writer)
+        except CommandCancelled:
+            raise
+        except (OSError, SlurmError) as error:
+            log.warning("slurmInfo is asked for job by job, which takes longer: %s", error)
             return None
-        if answer.exit_code != 0:
-            raise failure(COMMAND, answer)
         undo.pop_all()
-        return JobInfos(file, writer.places)
+        return JobInfos(file, writer.places, keys)
+
+
+def _ask(commands: Commands, writer: _Writer) -> None:
+    with commands.begin(COMMAND) as command:
+        answer = command.hand_on(writer.feed)
+    if answer.exit_code != 0:
+        raise failure(COMMAND, answer)
+    writer.finish()

@@ -127,8 +127,8 @@ class JobWatch:
         newer = self._read_for_hooks.get(run.key.job_id)
         if newer is None or newer == run.key:
             return newer is not None
-        moves = run.phase is not Phase.RUNNING and run.phase is not Phase.ENDED
-        return moves or any(each.stage is Stage.SEEN for each in self._open.of_job(run.key.job_id))
+        may_move = run.phase not in (Phase.RUNNING, Phase.ENDED)
+        return may_move or any(each.stage is Stage.SEEN for each in self._open.of_job(run.key.job_id))
 
     def _ask_for_nodes(self) -> SlurmError | None:
         """First, because the nodes' layouts number the cores; what fails here is raised when the jobs are served."""
@@ -147,16 +147,31 @@ class JobWatch:
 
     def look_at(self, job_ids: Iterable[int]) -> set[int]:
         """Ask for some jobs only, as hook events tell to; returns those that slurmctld knows. Raises SlurmError."""
-        known: set[RunKey] = set()
+        known: set[int] = set()
+        trouble = None
         for details in self._details(set(job_ids)):
-            known |= {run.key for run in details.runs}
+            trouble = self._end_replaced(details) or trouble
+            known |= {run.key.job_id for run in details.runs} | details.broken.keys()
             self._read_for_hooks.update((run.key.job_id, run.key) for run in details.runs)
             self._take_details(details, details.runs, urgent=True)
-        known_jobs = {key.job_id for key in known}
-        replaced = [run.key for job_id in known_jobs for run in self._open.of_job(job_id) if run.key not in known]
-        if replaced and self._settings.has_accounting:
-            list(self._ask_accounting_for(replaced))  # the job was requeued: slurmctld knows its next run only
-        return known_jobs
+        if trouble:
+            raise trouble
+        return known
+
+    def _end_replaced(self, details: Details) -> SlurmError | None:
+        """What slurmctld shows of a requeued job is its next run. A failure is handed back: the details go on."""
+        keys = {run.key for run in details.runs}
+        jobs = {key.job_id for key in keys} | details.broken.keys()
+        open_runs = [run for job_id in jobs for run in self._open.of_job(job_id)]
+        replaced = [run.key for run in open_runs if run.key not in keys and run.stage is not Stage.SEEN]
+        try:
+            if replaced and self._settings.has_accounting:
+                list(self._ask_accounting_for(replaced))
+        except CommandCancelled:
+            raise
+        except SlurmError as error:
+            return error
+        return None
 
     def is_settled(self, job_id: int, *, over: bool) -> bool:
         """Whether a job stands where its event says: its start owed, or for an epilog no run of it open any more."""

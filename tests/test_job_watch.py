@@ -20,6 +20,7 @@ from cc_slurm_adapter.outbox import Changes, Outbox
 from cc_slurm_adapter.sinks import Kind, RunningRow, RunningRows
 from cc_slurm_adapter.sinks.cc_messages import StartMessages
 from cc_slurm_adapter.sinks.cc_rest import CcRest
+from cc_slurm_adapter.slurm.accounting import AccountedEnd
 from cc_slurm_adapter.status import Status
 from tests.fakes import NOW, FakeSlurm, make_run
 
@@ -273,6 +274,43 @@ def test_a_requeued_job_has_two_runs(lab: Lab) -> None:
     lab.poll()
     lab.catch_up(NOW - 10)
     assert lab.owed() == [(Kind.START, second.key), (Kind.STOP, first.key)]
+
+
+def test_the_stop_of_a_requeued_run_goes_before_the_start_of_the_next_one(lab: Lab) -> None:
+    first = lab.slurm.put(make_run(start=NOW - 500))
+    lab.poll()
+    lab.owed()
+    lab.slurm.close(make_run(start=NOW - 500, phase=Phase.ENDED, end=End(EndState.CANCELLED, NOW - 300, "REQUEUED")))
+    second = lab.slurm.put(make_run(start=NOW - 200))
+    assert lab.watch.look_at([1]) == {1}
+    due = lab.outbox.due(SINK.name, 1e12, 100)
+    assert [(delivery.kind, delivery.key) for delivery in due] == [(Kind.STOP, first.key)]
+    assert lab.owed() == [(Kind.STOP, first.key), (Kind.START, second.key)]
+
+
+def test_a_requeued_run_is_ended_although_its_job_cannot_be_understood_for_a_moment(lab: Lab) -> None:
+    run = lab.slurm.put(make_run(start=NOW - 500))
+    lab.poll()
+    lab.owed()
+    lab.slurm.close(make_run(start=NOW - 500, phase=Phase.ENDED, end=End(EndState.CANCELLED, NOW - 300, "REQUEUED")))
+    lab.slurm.broken = {1: "a job that has nodes has no start"}
+    assert lab.watch.look_at([1]) == {1}
+    assert lab.owed() == [(Kind.STOP, run.key)]
+
+
+def test_the_next_run_is_read_although_accounting_does_not_answer(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.slurm.put(make_run(start=NOW - 500))
+    lab.poll()
+    lab.owed()
+    second = lab.slurm.put(make_run(start=NOW - 200))
+
+    def down(*_: object) -> Iterator[list[AccountedEnd]]:
+        raise CommandFailed("slurmdbd is down")
+
+    monkeypatch.setattr(lab.slurm, "ends_of", down)
+    with pytest.raises(CommandFailed):
+        lab.watch.look_at([1])
+    assert (Kind.START, second.key) in lab.owed()
 
 
 def test_the_epilog_of_a_requeued_run_is_served_from_accounting(lab: Lab) -> None:

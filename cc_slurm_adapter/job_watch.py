@@ -162,11 +162,10 @@ class JobWatch:
         """What slurmctld shows of a requeued job is its next run. A failure is handed back: the details go on."""
         keys = {run.key for run in details.runs}
         jobs = {key.job_id for key in keys} | details.broken.keys()
-        open_runs = [run for job_id in jobs for run in self._open.of_job(job_id)]
-        replaced = [run.key for run in open_runs if run.key not in keys and run.stage is not Stage.SEEN]
+        live = {run.key for job_id in jobs for run in self._open.of_job(job_id) if run.stage is not Stage.SEEN}
         try:
-            if replaced and self._settings.has_accounting:
-                list(self._ask_accounting_for(replaced))
+            if live - keys and self._settings.has_accounting:
+                list(self._ask_accounting_for(sorted(live - keys)))
         except CommandCancelled:
             raise
         except SlurmError as error:

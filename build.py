@@ -447,6 +447,7 @@ def test(options: argparse.Namespace, pytest_arguments: list[str]) -> int:
     tools = environment(running(), ["run", "test", "lint"])
     check_sources(tools, report)
     report.check("build", [sys.executable, "build.py", "build"], 1800)
+    provide_nats_server(report)
     for python, version in [(tools.python, running().version), *others]:
         arguments = ["-m", "not built and not slurm", "--ignore=tests/built", "--ignore=tests/lab", "tests"]
         report.pytest(f"unit tests, Python {version}", python, arguments, 900)
@@ -487,6 +488,16 @@ def check_sources(tools: Environment, report: Report) -> None:
     report.check("lint", [*ruff, "check", cache, *SOURCES], 120)
     report.check("format", [*ruff, "format", "--check", cache, *SOURCES], 120)
     report.check("types", [tools.python, "-m", "mypy", f"--cache-dir={WORK / 'mypy'}"], 600)
+
+
+def provide_nats_server(report: Report) -> None:
+    """A nats-server for the tests, fetched if need be; without one they skip what needs it, and it is said here."""
+    code = report.run("nats-server", [sys.executable, "tests/nats/server_program.py"], 300)
+    said = text_of(log_of("nats-server")).rpartition("\n")[2]
+    report.tell("nats-server", said, show_log=False)
+    os.environ["CC_SLURM_ADAPTER_NATS_SERVER"] = said if code == 0 else "none"
+    if code != 0:
+        report.not_run.append(f"tests with a real nats-server: {said}")
 
 
 def test_built_file(tools: Environment, report: Report) -> None:

@@ -12,18 +12,21 @@ from __future__ import annotations
 import enum
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cc_slurm_adapter.job import End, Run, RunKey
 from cc_slurm_adapter.outbox_schema import (
+    DELETE_FORGOTTEN_FOLLOWERS,
     DELETE_ITS_START,
     DELIVERED_BEFORE,
     HURRY_ITS_START,
+    LET_FOLLOW,
     OWE_ITS_START,
     OWED,
     PUT_OFF_ITS_STOP,
+    SHADOW_FOLLOWERS,
     WAITING,
 )
 from cc_slurm_adapter.run_json import run_from_json, run_to_json
@@ -57,6 +60,8 @@ class Outcome(enum.Enum):
     OWED = "owed"
     PARKED = "parked"
     SHADOWED = "shadowed"
+    FOLLOWING = "following"
+    """Not owed before the sink that this one follows has the same message."""
     DELIVERED = "delivered"
 
 
@@ -107,8 +112,16 @@ class Outbox:
     Raises StateError when the file cannot be read or written.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, leaders: Mapping[str, str] | None = None) -> None:
+        """`leaders`: sinks whose messages follow those of another sink, each with the name of that one."""
         self._state = StateDatabase(path)
+        self._leaders = dict(leaders or {})
+        with self._state.writing() as database:
+            marks = ",".join("?" * len(self._leaders))
+            database.execute(
+                f"UPDATE message SET outcome = 'owed' WHERE outcome = 'following' AND sink NOT IN ({marks})",
+                [*self._leaders],
+            )
 
     @property
     def is_rebuilt(self) -> bool:
@@ -157,7 +170,45 @@ class Outbox:
 
     def commit(self, cluster: str, changes: Changes) -> None:
         """Write what a pass found out. When this returns it survives a power cut."""
-        self._state.write(lambda database: _write_changes(database, cluster, changes))
+        self._state.write(lambda database: self._write_changes(database, cluster, changes))
+
+    def _write_changes(self, database: sqlite3.Connection, cluster: str, changes: Changes) -> None:
+        now, next_try = int(time.time()), URGENT if changes.urgent else 0
+        for key in changes.dropped:
+            database.execute("DELETE FROM run WHERE cluster = ? AND job_id = ? AND start_time = ?", key)
+        database.executemany(
+            "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [(*run.key, run.stage.value, run.hosts, _details(run), now) for run in changes.runs.values()],
+        )
+        database.executemany(
+            "INSERT OR IGNORE INTO message"
+            " (sink, cluster, job_id, start_time, kind, payload, created, next_try, outcome)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (each.sink, *each.key, each.kind.value, each.payload, now, next_try, self._first_outcome(each.sink))
+                for each in changes.messages
+            ],
+        )
+        stops = [each for each in changes.messages if each.kind is Kind.STOP]
+        if stops:
+            _shadow_stops(database)
+            self._shadow_followers(database)
+        if changes.urgent:
+            database.executemany(HURRY_ITS_START, [(URGENT, each.sink, *each.key) for each in stops])
+        if changes.checkpoint is not None:
+            database.execute("INSERT OR REPLACE INTO checkpoint VALUES (?, ?)", (cluster, changes.checkpoint))
+
+    def _first_outcome(self, sink: str) -> str:
+        return str((Outcome.FOLLOWING if sink in self._leaders else Outcome.OWED).value)
+
+    def _shadow_followers(self, database: sqlite3.Connection) -> None:
+        """What is never told to a sink is not told to those that follow it either."""
+        database.executemany(SHADOW_FOLLOWERS, self._leaders.items())
+
+    def _let_follow(self, database: sqlite3.Connection, delivery: Delivery) -> None:
+        """This was delivered: what follows it is owed now."""
+        where = (*delivery.key, delivery.kind.value, delivery.row_id)
+        database.executemany(LET_FOLLOW, [(follower, *where, leader) for follower, leader in self._leaders.items()])
 
     def due(self, sink: str, now: float, limit: int, busy: Collection[int] = ()) -> list[Delivery]:
         """Rows that may be sent now, without those that are on their way (`busy`).
@@ -202,6 +253,7 @@ class Outbox:
     def delivered(self, delivery: Delivery) -> None:
         """The destination has it. With a stop, its start is no longer needed either."""
         with self._state.writing() as database:
+            self._let_follow(database, delivery)
             if delivery.kind is Kind.STOP:
                 database.execute(DELETE_ITS_START, (*delivery.key, delivery.row_id))
                 database.execute("DELETE FROM message WHERE id = ?", (delivery.row_id,))
@@ -222,6 +274,7 @@ class Outbox:
         with self._state.writing() as database:
             _set_outcome(database, delivery.row_id, Outcome.SHADOWED, 0, reason)
             _shadow_stops(database)
+            self._shadow_followers(database)
 
     def put_off(self, delivery: Delivery, until: float, reason: str, *, refused: bool = False) -> None:
         """Try again at a Unix time. `refused` counts against the row itself."""
@@ -290,6 +343,8 @@ class Outbox:
                 (now + PARKED_RETRY, now - max_age),
             )
             database.execute("DELETE FROM message WHERE outcome = 'shadowed' AND created < ?", (now - max_age,))
+            forgotten = [(follower, leader, now - max_age) for follower, leader in self._leaders.items()]
+            database.executemany(DELETE_FORGOTTEN_FOLLOWERS, forgotten)
             database.execute("DELETE FROM run WHERE stage = 'done' AND changed < ?", (now - max_age - KEEP_DONE,))
 
     def waiting(self) -> int:
@@ -300,28 +355,6 @@ class Outbox:
     def counts(self) -> dict[str, int]:
         """How many rows stand in each outcome."""
         return dict(self._state.read("SELECT outcome, COUNT(*) FROM message GROUP BY outcome", ()))
-
-
-def _write_changes(database: sqlite3.Connection, cluster: str, changes: Changes) -> None:
-    now, next_try = int(time.time()), URGENT if changes.urgent else 0
-    for key in changes.dropped:
-        database.execute("DELETE FROM run WHERE cluster = ? AND job_id = ? AND start_time = ?", key)
-    database.executemany(
-        "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, ?, ?)",
-        [(*run.key, run.stage.value, run.hosts, _details(run), now) for run in changes.runs.values()],
-    )
-    database.executemany(
-        "INSERT OR IGNORE INTO message (sink, cluster, job_id, start_time, kind, payload, created, next_try)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        [(each.sink, *each.key, each.kind.value, each.payload, now, next_try) for each in changes.messages],
-    )
-    stops = [each for each in changes.messages if each.kind is Kind.STOP]
-    if stops:
-        _shadow_stops(database)
-    if changes.urgent:
-        database.executemany(HURRY_ITS_START, [(URGENT, each.sink, *each.key) for each in stops])
-    if changes.checkpoint is not None:
-        database.execute("INSERT OR REPLACE INTO checkpoint VALUES (?, ?)", (cluster, changes.checkpoint))
 
 
 def _make_all_due(database: sqlite3.Connection) -> int:

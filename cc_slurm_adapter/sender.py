@@ -77,10 +77,19 @@ class Sender:
     """Threads that send. `wake()` when rows were added; `stop()` ends them, whatever they wait for."""
 
     def __init__(
-        self, sink: Sink, outbox: Outbox, status: Status, on_unknown: Callable[[], None] = lambda: None
+        self,
+        sink: Sink,
+        outbox: Outbox,
+        status: Status,
+        on_unknown: Callable[[], None] = lambda: None,
+        on_delivered: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_unknown` is called when the destination does not know a run that it once took."""
+        """`on_unknown` is called when the destination does not know a run that it once took.
+
+        `on_delivered` is called after each message that it has taken: others may follow it.
+        """
         self._on_unknown = on_unknown
+        self._on_delivered = on_delivered
         self._sink = sink
         self._outbox = outbox
         self._status = status
@@ -256,6 +265,7 @@ class Sender:
 
     def _settle_delivered(self, delivery: Delivery, answer: Answer) -> None:
         self._outbox.delivered(delivery)
+        self._on_delivered()
         level = logging.WARNING if delivery.row_id in self._parked_said else logging.INFO
         self._parked_said.discard(delivery.row_id)
         said = f" ({answer.reason})" if answer.reason else ""

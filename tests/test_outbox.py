@@ -305,3 +305,73 @@ def test_a_stop_does_not_wait_for_the_start_of_a_later_run(outbox: Outbox) -> No
     outbox.delivered(due(outbox)[0])
     owe(outbox, (SECOND, Kind.START), (FIRST, Kind.STOP))
     assert names(due(outbox)) == [(SECOND, Kind.START), (FIRST, Kind.STOP)]
+
+
+# --- sinks that follow another one
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Outbox]:
+    """The sink nats follows rest."""
+    made = Outbox(str(tmp_path / "pair.sqlite"), {"nats": "rest"})
+    yield made
+    made.close()
+
+
+def owe_both(outbox: Outbox, *rows: tuple[RunKey, Kind]) -> None:
+    messages = [Message(sink, key, kind, b"{}") for key, kind in rows for sink in ("rest", "nats")]
+    outbox.commit("lab", Changes(messages=messages))
+
+
+def followers(outbox: Outbox) -> list[tuple[RunKey, Kind]]:
+    """What may be sent to nats now."""
+    return names(outbox.due("nats", FAR, 100))
+
+
+def test_a_message_follows_the_one_that_was_delivered(pair: Outbox) -> None:
+    owe_both(pair, (FIRST, Kind.START), (FIRST, Kind.STOP), (OTHER, Kind.START))
+    assert followers(pair) == []
+    pair.delivered(due(pair)[0])
+    assert followers(pair) == [(FIRST, Kind.START)]
+    pair.delivered(due(pair)[0])
+    assert followers(pair) == [(FIRST, Kind.START)]  # its stop has left, but goes after the start here as well
+    pair.delivered(pair.due("nats", FAR, 1)[0])
+    assert followers(pair) == [(FIRST, Kind.STOP)]
+    pair.delivered(pair.due("nats", FAR, 1)[0])
+    pair.delivered(due(pair)[0])
+    assert followers(pair) == [(OTHER, Kind.START)]
+    pair.delivered(pair.due("nats", FAR, 1)[0])
+    assert pair.counts() == {"delivered": 2}
+
+
+def test_waits_and_retries_do_not_let_it_go_before(pair: Outbox) -> None:
+    owe_both(pair, (FIRST, Kind.START))
+    pair.parked(due(pair)[0], "refused")
+    pair.retry_all()
+    pair.retry_owed("nats")
+    pair.clock_was_set(1000)
+    assert followers(pair) == []
+    pair.delivered(due(pair)[0])
+    assert followers(pair) == [(FIRST, Kind.START)]
+
+
+def test_what_is_shadowed_is_told_to_nobody(pair: Outbox) -> None:
+    owe_both(pair, (FIRST, Kind.START))
+    pair.shadowed(due(pair)[0], "another run is stored")
+    owe_both(pair, (FIRST, Kind.STOP))
+    assert pair.counts() == {"shadowed": 4}
+    assert followers(pair) == []
+
+
+def test_a_sink_that_follows_no_longer_is_owed_all_at_once(pair: Outbox, tmp_path: Path) -> None:
+    owe_both(pair, (FIRST, Kind.START))
+    alone = Outbox(str(tmp_path / "pair.sqlite"))
+    assert followers(alone) == [(FIRST, Kind.START)]
+    alone.close()
+
+
+def test_what_nothing_leads_any_more_is_forgotten_with_the_rest(pair: Outbox) -> None:
+    owe_both(pair, (FIRST, Kind.START), (OTHER, Kind.START))
+    pair.shadowed(due(pair)[0], "another run is stored")
+    pair.tidy(-10)
+    assert pair.counts() == {"parked": 1, "following": 1}

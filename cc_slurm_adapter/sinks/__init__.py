@@ -88,14 +88,6 @@ class Connection(Protocol):
         """Send the states of all nodes."""
         ...
 
-    def running_rows(self, cluster: str) -> Iterable[RunningRow]:
-        """All runs that the destination believes to be running. Raises SinkError."""
-        ...
-
-    def cluster_names(self) -> list[str]:
-        """The clusters that the destination knows. Raises SinkError."""
-        ...
-
     def abort(self) -> None:
         """End whatever is under way; called from another thread when the daemon stops."""
         ...
@@ -106,6 +98,18 @@ class Connection(Protocol):
 
     def close(self) -> None:
         """Close it; called by the thread that used it."""
+        ...
+
+
+class AskableConnection(Connection, Protocol):
+    """One to a destination that tells what it knows."""
+
+    def running_rows(self, cluster: str) -> Iterable[RunningRow]:
+        """All runs that the destination believes to be running. Raises SinkError."""
+        ...
+
+    def cluster_names(self) -> list[str]:
+        """The clusters that the destination knows. Raises SinkError."""
         ...
 
 
@@ -135,5 +139,13 @@ class Sink(Protocol):
         ...
 
     def connect(self) -> Connection:
+        """A connection for one thread; opens nothing yet."""
+        ...
+
+
+class AskableSink(Sink, Protocol):
+    """A destination that tells what it knows."""
+
+    def connect(self) -> AskableConnection:
         """A connection for one thread; opens nothing yet."""
         ...

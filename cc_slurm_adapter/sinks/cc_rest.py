@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from cc_slurm_adapter.errors import SinkError
 from cc_slurm_adapter.job import End, NodeState, Run, RunKey
-from cc_slurm_adapter.sinks import Answer, Connection, Delivery, Kind, RunningRow, Verdict
+from cc_slurm_adapter.sinks import Answer, AskableConnection, Delivery, Kind, RunningRow, Verdict
 from cc_slurm_adapter.sinks.cc_messages import StartMessages, cut_start, encode_nodes, encode_stop
 from cc_slurm_adapter.sinks.http_client import HttpAnswer, HttpClient
 from cc_slurm_adapter.sinks.pace import Pace
@@ -51,7 +51,7 @@ class CcRest:
         """A start without its longest text."""
         return cut_start(payload)
 
-    def connect(self) -> Connection:
+    def connect(self) -> AskableConnection:
         """A connection with a keep-alive of its own."""
         return CcRestConnection(HttpClient(self._url, self._read_token, self._pace, self._ca_file))
 

@@ -25,8 +25,9 @@ from cc_slurm_adapter.rights import warn_of_missing_rights
 from cc_slurm_adapter.sender import Sender
 from cc_slurm_adapter.sinks.cc_messages import StartMessages
 from cc_slurm_adapter.sinks.cc_rest import CcRest
-from cc_slurm_adapter.slurm.client import Setup, SlurmClient, read_setup
+from cc_slurm_adapter.slurm.client import SlurmClient
 from cc_slurm_adapter.slurm.commands import Commands
+from cc_slurm_adapter.slurm.setup import Setup, read_setup
 from cc_slurm_adapter.state_files import LastRun, PidFile, catch_up_from, check_state_folder
 from cc_slurm_adapter.status import Status
 from cc_slurm_adapter.systemd import notify

@@ -129,6 +129,8 @@ class Run:
     """The leader of the heterogeneous job that this job is a component of; the leader names itself."""
     het_job_offset: int | None = None
     """Which component it is, counted from 0."""
+    has_script: bool = True
+    """False for those of salloc and srun; of runs that only accounting knows it is not known."""
     opted_out: bool = False
     """Its administrator's comment says that cc-backend is not to know it."""
     missing: frozenset[Missing] = field(default_factory=frozenset)

@@ -15,9 +15,8 @@ from dataclasses import dataclass, replace
 from cc_slurm_adapter.accounting_windows import AccountingWindows
 from cc_slurm_adapter.errors import CommandCancelled, SlurmError
 from cc_slurm_adapter.ignore_rules import IgnoreRules
-from cc_slurm_adapter.job import End, EndState, NodeState, Run, RunKey
+from cc_slurm_adapter.job import End, EndState, NodeState, Phase, Run, RunKey
 from cc_slurm_adapter.job_diff import (
-    Comparison,
     Decision,
     compare,
     decide,
@@ -38,7 +37,8 @@ from cc_slurm_adapter.status import Status
 log = logging.getLogger(__name__)
 
 SLICE = 100
-"""Runs whose texts are asked for at once."""
+"""Runs whose texts are asked for at once, or fewer, so that it takes no longer than SLICE_SECONDS."""
+SLICE_SECONDS = 2.0
 COMMIT_BYTES = 2 * 1024 * 1024
 """So many bytes of messages are written before more texts are read: each may have a script of a megabyte."""
 MAX_UNRESOLVED = 10_000
@@ -76,6 +76,9 @@ class JobWatch:
         )
         self._broken: set[int] = set()
         """Jobs of which some run could not be understood: said once."""
+        self._read_for_hooks: dict[int, RunKey] = {}
+        """Jobs that were read since a poll began to read its own, each with its run."""
+        self._at_once = SLICE
         self._skipped: set[RunKey] = set()
         """Runs of them that polls do not read again."""
         self._vanished: list[RunKey] = []
@@ -94,19 +97,38 @@ class JobWatch:
         nodes_trouble = self._ask_for_nodes()
         found = compare(self._slurm.list_jobs(), self._open, self._cluster)
         self._end(found.ended)
-        worth_reading = self._worth_reading(found)
-        progress, read = Progress("reading new jobs", len(worth_reading)), 0
-        for details in self._details(worth_reading):
-            self._take_details(details, details.runs)
-            read += len(details.runs) + len(details.broken)
-            progress.say(read)
-            yield
+        strangers = self._outbox.unknown(key for key in found.strangers if key not in self._skipped)
+        with self._slurm.texts_of_many(strangers, len(self._open) + len(strangers)):
+            yield from self._read(found.to_read | {key.job_id for key in strangers})
         self._skipped |= {key for key in found.strangers if key.job_id in self._broken and key not in self._open}
         self._vanished = [key for key in found.vanished if key in self._open]
         if not self._settings.has_accounting:
             self._settle_without_accounting()
         if nodes_trouble is not None:
             raise nodes_trouble
+
+    def _read(self, job_ids: set[int]) -> Iterator[None]:
+        """Take jobs as they are; what hook events have read in between is newer than what was asked here."""
+        self._read_for_hooks.clear()
+        if not job_ids:
+            return
+        progress, read = Progress("reading new jobs", len(job_ids)), 0
+        with contextlib.closing(self._slurm.read_details(job_ids)) as chunks:
+            for details in chunks:
+                self._set_broken_aside(details)
+                for some in self._slices(details.runs):
+                    self._take_in_time([run for run in some if not self._is_outdated(run)])
+                    read += len(some)
+                    progress.say(read)
+                    yield
+
+    def _is_outdated(self, run: Run) -> bool:
+        """Whether a hook event has read this run since the poll asked, or another start of it. Not an earlier run."""
+        newer = self._read_for_hooks.get(run.key.job_id)
+        if newer is None or newer == run.key:
+            return newer is not None
+        may_move = run.phase not in (Phase.RUNNING, Phase.ENDED)
+        return may_move or any(each.stage is Stage.SEEN for each in self._open.of_job(run.key.job_id))
 
     def _ask_for_nodes(self) -> SlurmError | None:
         """First, because the nodes' layouts number the cores; what fails here is raised when the jobs are served."""
@@ -125,15 +147,30 @@ class JobWatch:
 
     def look_at(self, job_ids: Iterable[int]) -> set[int]:
         """Ask for some jobs only, as hook events tell to; returns those that slurmctld knows. Raises SlurmError."""
-        known: set[RunKey] = set()
+        known: set[int] = set()
+        trouble = None
         for details in self._details(set(job_ids)):
-            known |= {run.key for run in details.runs}
-            self._take_details(details, details.runs)
-        known_jobs = {key.job_id for key in known}
-        replaced = [run.key for job_id in known_jobs for run in self._open.of_job(job_id) if run.key not in known]
-        if replaced and self._settings.has_accounting:
-            list(self._ask_accounting_for(replaced))  # the job was requeued: slurmctld knows its next run only
-        return known_jobs
+            trouble = self._end_replaced(details) or trouble
+            known |= {run.key.job_id for run in details.runs} | details.broken.keys()
+            self._read_for_hooks.update((run.key.job_id, run.key) for run in details.runs)
+            self._take_details(details, details.runs, urgent=True)
+        if trouble:
+            raise trouble
+        return known
+
+    def _end_replaced(self, details: Details) -> SlurmError | None:
+        """What slurmctld shows of a requeued job is its next run. A failure is handed back: the details go on."""
+        keys = {run.key for run in details.runs}
+        jobs = {key.job_id for key in keys} | details.broken.keys()
+        live = {run.key for job_id in jobs for run in self._open.of_job(job_id) if run.stage is not Stage.SEEN}
+        try:
+            if live - keys and self._settings.has_accounting:
+                list(self._ask_accounting_for(sorted(live - keys)))
+        except CommandCancelled:
+            raise
+        except SlurmError as error:
+            return error
+        return None
 
     def is_settled(self, job_id: int, *, over: bool) -> bool:
         """Whether a job stands where its event says: its start owed, or for an epilog no run of it open any more."""
@@ -187,19 +224,37 @@ class JobWatch:
         self._broken.clear()
         self._skipped.clear()
 
-    def _worth_reading(self, found: Comparison) -> set[int]:
-        strangers = self._outbox.unknown(key for key in found.strangers if key not in self._skipped)
-        return found.to_read | {key.job_id for key in strangers}
-
     def _details(self, job_ids: set[int]) -> Iterator[Details]:
         return self._slurm.read_details(job_ids) if job_ids else iter(())
 
-    def _take_details(self, details: Details, runs: Iterable[Run]) -> None:
+    def _take_details(self, details: Details, runs: Sequence[Run], *, urgent: bool = False) -> None:
+        self._set_broken_aside(details)
+        for some in self._slices(runs):
+            self._take_in_time(some, urgent=urgent)
+
+    def _slices(self, runs: Sequence[Run]) -> Iterator[list[Run]]:
+        rest = list(runs)
+        while rest:
+            some, rest = rest[: self._at_once], rest[self._at_once :]
+            yield some
+
+    def _take_in_time(self, runs: list[Run], *, urgent: bool = False) -> None:
+        """Fewer at once while texts take long, as with rl_enable, so that hook events are served in between."""
+        began = time.monotonic()
+        try:
+            self._take_runs(runs, urgent=urgent)
+        except SlurmError:
+            self._at_once = max(len(runs) // 2, 1)
+            raise
+        took = time.monotonic() - began
+        if took > SLICE_SECONDS:
+            self._at_once = max(int(len(runs) * SLICE_SECONDS / took), 1)
+        elif took < SLICE_SECONDS / 4:
+            self._at_once = min(2 * self._at_once, SLICE)
+
+    def _set_broken_aside(self, details: Details) -> None:
         for job_id, reason in details.broken.items():
             self._set_aside(job_id, reason)
-        read = list(runs)
-        for at in range(0, len(read), SLICE):
-            self._take_runs(read[at : at + SLICE])
 
     def _set_aside(self, job_id: int, reason: str) -> None:
         """Said once for each job, and tried again after a reload or a restart."""
@@ -208,9 +263,9 @@ class JobWatch:
             self._status.count("jobs_not_understood")
             log.error("job %d cannot be understood and is left out: %s", job_id, reason)
 
-    def _take_runs(self, runs: list[Run]) -> None:
+    def _take_runs(self, runs: list[Run], *, urgent: bool = False) -> None:
         decisions = self._decide(runs)
-        changes = Changes()
+        changes = Changes(urgent=urgent)
         with contextlib.closing(self._slurm.add_texts([each.run for each in decisions if each.start_owed])) as whole:
             for each in decisions:
                 decision = replace(each, run=next(whole)) if each.start_owed else each
@@ -223,7 +278,7 @@ class JobWatch:
                     self._set_aside(decision.run.key.job_id, "an error of this program, see the log")
                 if changes.size >= COMMIT_BYTES:
                     self._ledger.commit(changes)
-                    changes = Changes()
+                    changes = Changes(urgent=urgent)
         self._ledger.commit(changes)
 
     def _decide(self, runs: list[Run]) -> list[Decision]:

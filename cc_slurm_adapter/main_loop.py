@@ -14,6 +14,7 @@ from cc_slurm_adapter.errors import AdapterError
 from cc_slurm_adapter.hook_queue import MAX_WAITING, HookQueue
 from cc_slurm_adapter.job import HookEvent
 from cc_slurm_adapter.job_watch import JobWatch
+from cc_slurm_adapter.log import Reminder
 from cc_slurm_adapter.outbox import Outbox
 from cc_slurm_adapter.sender import Sender
 from cc_slurm_adapter.sinks import RunningRows
@@ -25,6 +26,9 @@ log = logging.getLogger(__name__)
 TIDY_EVERY = 600.0
 SOONEST_POLL = 5.0
 """Seconds from a poll that failed to the next, when a hook event tells that Slurm is there."""
+LONGEST_HOOK_REST, MANY_HOOKS = 0.2, 50
+"""Seconds at most between two looks for hook events, which rest as long as the last one took: so that the events of a
+burst come together, since a look at a few jobs costs Slurm nearly as much as one at many. Not when there were many."""
 LONGEST_HOOK_RETRY = 5.0
 """Seconds: a hook event shortens the wait for a Slurm that does not answer."""
 
@@ -109,6 +113,11 @@ class MainLoop:
         self._accounting = Activity("reading accounting")
         self._comparing = Activity("comparing with cc-backend")
         self._reloading = Activity("reloading")
+        self._next_look = 0.0
+        """time.monotonic() of the next look for hook events."""
+        self._slow_polls = Reminder()
+        self._hook_seconds = 0.0
+        """Of the poll under way, spent on hook events."""
         self._stopping = False
         self._poll_began = 0.0
         self._next_poll = 0.0
@@ -132,17 +141,38 @@ class MainLoop:
             if self._has_due_hooks() and self._serving.attempt(self._serve_hooks) and self._polling.is_failing:
                 self._next_poll = min(self._next_poll, self._poll_began + SOONEST_POLL)  # Slurm may answer again
             if time.monotonic() >= self._next_poll:
-                self._poll_began = time.monotonic()
-                self._next_poll = self._poll_began + self._settings.poll_interval
-                if not self._polling.attempt(self._poll):
-                    self._next_poll = min(self._next_poll, self._polling.not_before)
+                self._poll_in_time()
             if self._catching_up is not None:
                 self._accounting.attempt(self._catch_up_a_step)
             if self._running_rows is not None and self.polled and self._comparing.may_run():
                 self._comparing.attempt(self._reconcile)
 
+    def _poll_in_time(self) -> None:
+        """Between two polls Slurm has as long a rest as the first of them took, and slurmPollInterval at most."""
+        interval, is_first = self._settings.poll_interval, not self.polled
+        began = self._poll_began = time.monotonic()
+        self._next_poll, self._hook_seconds = began + interval, 0.0
+        has_worked = self._polling.attempt(self._poll)
+        if not has_worked:
+            self._next_poll = min(self._next_poll, self._polling.not_before)
+        took = time.monotonic() - began - self._hook_seconds
+        if self._next_poll:  # else SIGHUP came, and the next one is due
+            self._next_poll = max(self._next_poll, time.monotonic() + min(took, interval))
+        if not has_worked:
+            return
+        if took <= interval:
+            self._slow_polls.over()
+        elif not is_first and self._slow_polls.is_due():
+            log.warning(
+                "a poll took %.0f s, but slurmPollInterval is %.0f s: polls come less often. Set it longer, or see"
+                " what keeps slurmctld busy (sdiag)",
+                took,
+                interval,
+            )
+
     def _has_due_hooks(self) -> bool:
-        return self._serving.may_run() and bool(self._hooks.due(time.monotonic()))
+        now = time.monotonic()
+        return self._serving.may_run() and now >= self._next_look and bool(self._hooks.due(now))
 
     def _seconds_to_wait(self) -> float:
         if self._catching_up is not None:
@@ -150,7 +180,7 @@ class MainLoop:
         moments = [self._next_poll]
         next_hook = self._hooks.next_due()
         if next_hook is not None:
-            moments.append(max(next_hook, self._serving.not_before))
+            moments.append(max(next_hook, self._serving.not_before, self._next_look))
         if self._running_rows is not None and self.polled:
             moments.append(self._comparing.not_before)
         return max(min(moments) - time.monotonic(), 0)
@@ -173,7 +203,8 @@ class MainLoop:
         self._next_poll = 0.0
 
     def _serve_hooks(self) -> None:
-        job_ids = self._hooks.due(time.monotonic())
+        began = time.monotonic()
+        job_ids = self._hooks.due(began)
         if job_ids:
             try:
                 known = self._watch.look_at(job_ids)
@@ -183,6 +214,8 @@ class MainLoop:
             self._hooks.looked_at(
                 job_ids, time.monotonic(), lambda event: self._watch.is_settled(event.job_id, over=event.is_end), known
             )
+            now = time.monotonic()
+            self._next_look = now + min(now - began, LONGEST_HOOK_REST) if len(job_ids) < MANY_HOOKS else now
 
     def _poll(self) -> None:
         """One pass. Hook events are served between its questions, which are many after a long absence."""
@@ -190,7 +223,9 @@ class MainLoop:
         for _ in self._watch.poll():
             self._take_items(0)
             if self._has_due_hooks():
+                began_hooks = time.monotonic()
                 self._serving.attempt(self._serve_hooks)
+                self._hook_seconds += time.monotonic() - began_hooks
         self._sender.post_nodes(self._settings.cluster, self._watch.node_states())
         self.polled = True
         self._tidy()

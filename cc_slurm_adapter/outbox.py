@@ -20,6 +20,7 @@ from cc_slurm_adapter.job import End, Run, RunKey
 from cc_slurm_adapter.outbox_schema import (
     DELETE_ITS_START,
     DELIVERED_BEFORE,
+    HURRY_ITS_START,
     OWE_ITS_START,
     OWED,
     PUT_OFF_ITS_STOP,
@@ -29,6 +30,8 @@ from cc_slurm_adapter.run_json import run_from_json, run_to_json
 from cc_slurm_adapter.sinks import Delivery, Kind
 from cc_slurm_adapter.state_database import StateDatabase
 
+URGENT = -1
+"""A next try before those of all rows that were never tried, which is 0."""
 PARKED_RETRY = 3600.0
 """Seconds until a parked row is tried again."""
 KEEP_DONE = 86400
@@ -86,6 +89,8 @@ class Changes:
     """Runs whose stop is among the messages, for the log."""
     checkpoint: int | None = None
     """Unix seconds up to which accounting has been read."""
+    urgent: bool = False
+    """Its messages are sent before all that wait already, but for those of the same jobs."""
 
     @property
     def size(self) -> int:
@@ -155,9 +160,10 @@ class Outbox:
         self._state.write(lambda database: _write_changes(database, cluster, changes))
 
     def due(self, sink: str, now: float, limit: int, busy: Collection[int] = ()) -> list[Delivery]:
-        """Rows that may be sent now, without those that are on their way (`busy`): oldest first, failed ones last.
+        """Rows that may be sent now, without those that are on their way (`busy`).
 
-        A row waits for every earlier row of its job that is still owed, and a stop for its own start.
+        Urgent ones come first, then the others, the oldest first, then those that failed. A row waits
+        for every earlier row of its job that is still owed, and a stop for its own start.
         """
         rows = self._state.read(
             "SELECT id, cluster, job_id, start_time, kind, payload, refusals, first_sent FROM sendable"
@@ -297,7 +303,7 @@ class Outbox:
 
 
 def _write_changes(database: sqlite3.Connection, cluster: str, changes: Changes) -> None:
-    now = int(time.time())
+    now, next_try = int(time.time()), URGENT if changes.urgent else 0
     for key in changes.dropped:
         database.execute("DELETE FROM run WHERE cluster = ? AND job_id = ? AND start_time = ?", key)
     database.executemany(
@@ -305,12 +311,15 @@ def _write_changes(database: sqlite3.Connection, cluster: str, changes: Changes)
         [(*run.key, run.stage.value, run.hosts, _details(run), now) for run in changes.runs.values()],
     )
     database.executemany(
-        "INSERT OR IGNORE INTO message (sink, cluster, job_id, start_time, kind, payload, created)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        [(each.sink, *each.key, each.kind.value, each.payload, now) for each in changes.messages],
+        "INSERT OR IGNORE INTO message (sink, cluster, job_id, start_time, kind, payload, created, next_try)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [(each.sink, *each.key, each.kind.value, each.payload, now, next_try) for each in changes.messages],
     )
-    if any(each.kind is Kind.STOP for each in changes.messages):
+    stops = [each for each in changes.messages if each.kind is Kind.STOP]
+    if stops:
         _shadow_stops(database)
+    if changes.urgent:
+        database.executemany(HURRY_ITS_START, [(URGENT, each.sink, *each.key) for each in stops])
     if changes.checkpoint is not None:
         database.execute("INSERT OR REPLACE INTO checkpoint VALUES (?, ?)", (cluster, changes.checkpoint))
 

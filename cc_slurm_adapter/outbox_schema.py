@@ -74,3 +74,9 @@ WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = 'stop' AND outcom
 AND sink = (SELECT sink FROM message WHERE id = ? AND kind = 'start')
 """
 """A stop that waits for a parked start is not even looked at before its time."""
+HURRY_ITS_START = """
+UPDATE message SET next_try = ?
+WHERE sink = ? AND cluster = ? AND job_id = ? AND start_time = ? AND kind = 'start'
+AND outcome = 'owed' AND next_try = 0
+"""
+"""An urgent stop waits for its start; one that failed before has a time of its own."""

@@ -1,11 +1,12 @@
-"""What the daemon's user may see in Slurm, asked at the start: too few rights hide jobs without an error."""
+"""What the daemon's user may see in Slurm and how often it may ask, looked at when the daemon starts."""
 
 from __future__ import annotations
 
 import logging
 
 from cc_slurm_adapter.errors import CommandCancelled, SlurmError
-from cc_slurm_adapter.slurm.client import Setup, SlurmClient
+from cc_slurm_adapter.slurm.client import SlurmClient
+from cc_slurm_adapter.slurm.setup import Setup
 
 log = logging.getLogger(__name__)
 
@@ -13,7 +14,18 @@ ENOUGH = ("Operator", "Administrator")
 
 
 def warn_of_missing_rights(slurm: SlurmClient, setup: Setup, user: str) -> None:
-    """Log what the user lacks and how to give it, and what cannot be had at a site without slurmdbd."""
+    """Log what the user lacks and how to give it, and what cannot be had at a site without slurmdbd.
+
+    Too few rights hide jobs without an error.
+    """
+    is_trusted = user in ("root", setup.slurm_user)
+    if setup.question_rate is not None and not is_trusted:
+        log.warning(
+            "slurmctld takes %g questions a second from %s in the long run (rl_enable): many new jobs come no faster,"
+            " since each job script is a question. SlurmUser has no such limit; jobScriptMaxBytes 0 spares the scripts",
+            setup.question_rate,
+            user,
+        )
     if not setup.has_accounting:
         log.warning(
             "this Slurm has no slurmdbd: jobs that end while the daemon is away for longer than MinJobAge cannot be"
@@ -21,7 +33,7 @@ def warn_of_missing_rights(slurm: SlurmClient, setup: Setup, user: str) -> None:
             user,
         )
         return
-    if user in ("root", setup.slurm_user):
+    if is_trusted:
         return
     try:
         level = slurm.admin_level(user)

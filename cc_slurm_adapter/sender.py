@@ -160,7 +160,6 @@ class Sender:
         finally:
             with self._changed:
                 del self._under_way[connection]
-                self._changed.notify_all()
 
     def _deliver(self, connection: Connection, delivery: Delivery) -> None:
         request = self._under_way[connection]
@@ -179,7 +178,10 @@ class Sender:
             self._pause(self._failed(request))
 
     def _next_task(self, connection: Connection) -> Task | None:
-        """The next thing to send; None when the sender stops. Waits without asking again and again."""
+        """The next thing to send; None when the sender stops. Waits without asking again and again.
+
+        Whoever finds more than it takes wakes another one.
+        """
         with self._changed:
             while not self._stopping:
                 wait: float | None = self._seconds_of_silence()
@@ -187,6 +189,8 @@ class Sender:
                     task, wait = self._find_task()
                     if task is not None:
                         self._under_way[connection] = _Request(task, time.monotonic(), self._successes)
+                        if self._ready or isinstance(task, NodeStates):
+                            self._changed.notify()
                         return task
                 self._changed.wait(min(wait, LONGEST_PAUSE) if wait else None)
             return None

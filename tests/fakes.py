@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+import contextlib
+from collections.abc import Collection, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from cc_slurm_adapter.job import (
@@ -79,11 +81,14 @@ class FakeSlurm:
         self._ask("list_jobs")
         return [_sighting(run) for run in self.jobs.values()]
 
-    def read_details(self, job_ids: Iterable[int]) -> Iterator[Details]:
+    def read_details(self, job_ids: Iterable[int]) -> Generator[Details, None, None]:
         self._ask("read_details")
         ids = set(job_ids)
         runs = [run for job_id, run in self.jobs.items() if job_id in ids and job_id not in self.broken]
         yield Details(runs, {job_id: reason for job_id, reason in self.broken.items() if job_id in ids})
+
+    def texts_of_many(self, keys: Collection[RunKey], listed: int) -> AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     def add_texts(self, runs: list[Run]) -> Generator[Run, None, None]:
         if runs:

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from cc_slurm_adapter.errors import UnexpectedOutput
 from cc_slurm_adapter.job import Run
 from cc_slurm_adapter.slurm.accounting import EndedParser, parse_accounted_run
-from cc_slurm_adapter.slurm.client import parse_setup
 from cc_slurm_adapter.slurm.documents import JobSplitter
 from cc_slurm_adapter.slurm.gres import gpu_count, gpu_indices, gpus_of_tres
 from cc_slurm_adapter.slurm.hostlist import expand
@@ -22,6 +21,7 @@ from cc_slurm_adapter.slurm.jobs import is_opt_out, parse_job, parse_sharing
 from cc_slurm_adapter.slurm.json_values import Json, read_digits
 from cc_slurm_adapter.slurm.listing import parse_listing
 from cc_slurm_adapter.slurm.nodes import parse_sinfo
+from cc_slurm_adapter.slurm.setup import parse_setup
 from cc_slurm_adapter.slurm.states import read_states
 from cc_slurm_adapter.slurm.texts import split_infos
 from tests.fixture_files import FIXTURES, LAYOUTS, sinfo_row, split_document

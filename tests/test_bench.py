@@ -14,8 +14,9 @@ import pytest
 
 from cc_slurm_adapter.job import EndState, Phase
 from cc_slurm_adapter.outbox import Outbox
-from cc_slurm_adapter.slurm.client import SlurmClient, read_setup
+from cc_slurm_adapter.slurm.client import SlurmClient
 from cc_slurm_adapter.slurm.commands import Commands
+from cc_slurm_adapter.slurm.setup import read_setup
 from tests.bench.__main__ import main
 from tests.bench.backend import NODES, START, STOP, BenchBackend
 from tests.bench.big_cluster import CLUSTER, FIRST_JOB, BigCluster

@@ -14,9 +14,10 @@ from cc_slurm_adapter.job import End, EndState, Phase, Run, RunKey
 from cc_slurm_adapter.job_watch import JobWatch, WatchSettings
 from cc_slurm_adapter.outbox import Changes, KnownRun, Outbox, Stage
 from cc_slurm_adapter.sinks import Kind, RunningRow
-from cc_slurm_adapter.slurm import client as client_module
+from cc_slurm_adapter.slurm import answers as answers_module
 from cc_slurm_adapter.slurm.accounting import AccountedEnd
-from cc_slurm_adapter.slurm.client import BATCH, CHUNK, SlurmClient
+from cc_slurm_adapter.slurm.answers import BATCH
+from cc_slurm_adapter.slurm.client import CHUNK, SlurmClient
 from cc_slurm_adapter.slurm.commands import TIME_LIMIT, Commands
 from cc_slurm_adapter.status import Status
 from tests.fake_programs import FakePrograms
@@ -112,7 +113,7 @@ def test_a_run_that_was_resized_twice_is_one_run_however_its_records_are_handed_
     client: SlurmClient, programs: FakePrograms, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     """sacct sorts by submit time, which for the later records is when the run was resized."""
-    monkeypatch.setattr(client_module, "BATCH", size)
+    monkeypatch.setattr(answers_module, "BATCH", size)
     rows = [
         row(7, "RESIZING", submit=90, start=100, end=200),
         row(8, submit=95, start=100, end=200),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +14,13 @@ from cc_slurm_adapter import job_watch
 from cc_slurm_adapter.accounting_windows import OVERLAP
 from cc_slurm_adapter.errors import CommandFailed
 from cc_slurm_adapter.ignore_rules import IgnoreRules
-from cc_slurm_adapter.job import End, EndState, Missing, NodeState, Phase, Resource, RunKey
+from cc_slurm_adapter.job import End, EndState, Missing, NodeState, Phase, Resource, Run, RunKey
 from cc_slurm_adapter.job_watch import JobWatch, WatchSettings
 from cc_slurm_adapter.outbox import Changes, Outbox
 from cc_slurm_adapter.sinks import Kind, RunningRow, RunningRows
 from cc_slurm_adapter.sinks.cc_messages import StartMessages
 from cc_slurm_adapter.sinks.cc_rest import CcRest
+from cc_slurm_adapter.slurm.accounting import AccountedEnd
 from cc_slurm_adapter.status import Status
 from tests.fakes import NOW, FakeSlurm, make_run
 
@@ -74,6 +75,128 @@ class Lab:
         """The start messages that are owed."""
         due = self.outbox.due(SINK.name, 1e12, 100)
         return [json.loads(delivery.payload) for delivery in due if delivery.kind is Kind.START]
+
+
+def test_what_a_hook_event_has_read_is_newer_than_what_the_poll_had_asked_before(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_watch, "SLICE", 1)
+    lab.restart()
+    first = lab.slurm.put(make_run(1))
+    lab.slurm.put(make_run(2, start=NOW - 50, phase=Phase.CONFIGURING))
+    poll = lab.watch.poll()
+    next(poll)  # the details of both are read, the first one is taken
+    moved = lab.slurm.put(make_run(2, start=NOW - 10))  # its nodes are ready: the start has moved
+    lab.watch.look_at([2])
+    assert list(poll) == [None]
+    assert lab.watch.open_runs == 2
+    assert lab.owed() == [(Kind.START, moved.key), (Kind.START, first.key)]
+
+
+def test_what_a_hook_event_has_read_counts_although_the_rest_of_it_failed(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_watch, "SLICE", 1)
+    lab.restart()
+    lab.slurm.put(make_run(1))
+    lab.slurm.put(make_run(2, start=NOW - 50, phase=Phase.CONFIGURING))
+    poll = lab.watch.poll()
+    next(poll)
+    moved = lab.slurm.put(make_run(2, start=NOW - 10))
+    lab.slurm.put(make_run(3))
+    add_texts = lab.slurm.add_texts
+
+    def fail_for_3(runs: list[Run]) -> Generator[Run, None, None]:
+        if runs and runs[0].key.job_id == 3:
+            raise CommandFailed("scontrol was killed")
+        return add_texts(runs)
+
+    monkeypatch.setattr(lab.slurm, "add_texts", fail_for_3)
+    with pytest.raises(CommandFailed):
+        lab.watch.look_at([2, 3])
+    list(poll)
+    assert lab.watch.open_runs == 2
+    assert (Kind.START, moved.key) in lab.owed()
+
+
+def test_the_run_before_a_requeue_is_not_lost_because_a_hook_event_has_read_the_next_one(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_watch, "SLICE", 1)
+    lab.restart()
+    lab.slurm.put(make_run(1))
+    before = lab.slurm.put(make_run(2, start=NOW - 50))
+    poll = lab.watch.poll()
+    next(poll)
+    after = lab.slurm.put(make_run(2, start=NOW - 10))
+    lab.watch.look_at([2])
+    list(poll)
+    owed = lab.owed()
+    assert (Kind.START, before.key) in owed
+    assert (Kind.START, after.key) in owed
+
+
+def test_texts_that_could_not_be_had_are_asked_for_in_smaller_groups(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    add_texts = lab.slurm.add_texts
+
+    def some(runs: list[Run]) -> Generator[Run, None, None]:
+        sizes.append(len(runs))
+        if len(sizes) <= 3:
+            raise CommandFailed("scontrol gave no answer within 900 s")
+        return add_texts(runs)
+
+    monkeypatch.setattr(lab.slurm, "add_texts", some)
+    for job_id in range(1, 101):
+        lab.slurm.put(make_run(job_id))
+    for _ in range(3):
+        with pytest.raises(CommandFailed):
+            lab.poll()
+    lab.poll()
+    assert sizes[:4] == [100, 50, 25, 12]
+    assert len(lab.owed()) == 100
+
+
+def test_what_a_hook_event_tells_is_reported_before_all_that_a_poll_has_found(lab: Lab) -> None:
+    for job_id in (1, 2):
+        lab.slurm.put(make_run(job_id))
+    lab.poll()
+    lab.slurm.put(make_run(3))
+    lab.watch.look_at([3])
+    lab.slurm.put(make_run(3, phase=Phase.ENDED))
+    lab.watch.look_at([3])
+    assert [(kind, key.job_id) for kind, key in lab.owed()] == [
+        (Kind.START, 3),
+        (Kind.START, 1),
+        (Kind.START, 2),
+        (Kind.STOP, 3),
+    ]
+
+
+def test_fewer_texts_are_asked_for_at_once_while_they_take_long(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds_for_each, now, sizes = 0.5, 0.0, []
+    add_texts = lab.slurm.add_texts
+
+    def limited(runs: list[Run]) -> Generator[Run, None, None]:
+        nonlocal now
+        sizes.append(len(runs))
+        now += seconds_for_each * len(runs)
+        return add_texts(runs)
+
+    monkeypatch.setattr(lab.slurm, "add_texts", limited)
+    monkeypatch.setattr("cc_slurm_adapter.job_watch.time.monotonic", lambda: now)
+    for job_id in range(1, 151):
+        lab.slurm.put(make_run(job_id))
+    lab.poll()
+    assert sizes[:3] == [100, 4, 4]
+    assert sum(sizes) == 150
+    sizes.clear()
+    seconds_for_each = 0.0
+    for job_id in range(200, 300):
+        lab.slurm.put(make_run(job_id))
+    lab.poll()
+    assert sizes[:4] == [4, 8, 16, 32]
+    assert len(lab.owed()) == 250
 
 
 def believed(*rows: RunningRow) -> RunningRows:
@@ -151,6 +274,43 @@ def test_a_requeued_job_has_two_runs(lab: Lab) -> None:
     lab.poll()
     lab.catch_up(NOW - 10)
     assert lab.owed() == [(Kind.START, second.key), (Kind.STOP, first.key)]
+
+
+def test_the_stop_of_a_requeued_run_goes_before_the_start_of_the_next_one(lab: Lab) -> None:
+    first = lab.slurm.put(make_run(start=NOW - 500))
+    lab.poll()
+    lab.owed()
+    lab.slurm.close(make_run(start=NOW - 500, phase=Phase.ENDED, end=End(EndState.CANCELLED, NOW - 300, "REQUEUED")))
+    second = lab.slurm.put(make_run(start=NOW - 200))
+    assert lab.watch.look_at([1]) == {1}
+    due = lab.outbox.due(SINK.name, 1e12, 100)
+    assert [(delivery.kind, delivery.key) for delivery in due] == [(Kind.STOP, first.key)]
+    assert lab.owed() == [(Kind.STOP, first.key), (Kind.START, second.key)]
+
+
+def test_a_requeued_run_is_ended_although_its_job_cannot_be_understood_for_a_moment(lab: Lab) -> None:
+    run = lab.slurm.put(make_run(start=NOW - 500))
+    lab.poll()
+    lab.owed()
+    lab.slurm.close(make_run(start=NOW - 500, phase=Phase.ENDED, end=End(EndState.CANCELLED, NOW - 300, "REQUEUED")))
+    lab.slurm.broken = {1: "a job that has nodes has no start"}
+    assert lab.watch.look_at([1]) == {1}
+    assert lab.owed() == [(Kind.STOP, run.key)]
+
+
+def test_the_next_run_is_read_although_accounting_does_not_answer(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.slurm.put(make_run(start=NOW - 500))
+    lab.poll()
+    lab.owed()
+    second = lab.slurm.put(make_run(start=NOW - 200))
+
+    def down(*_: object) -> Iterator[list[AccountedEnd]]:
+        raise CommandFailed("slurmdbd is down")
+
+    monkeypatch.setattr(lab.slurm, "ends_of", down)
+    with pytest.raises(CommandFailed):
+        lab.watch.look_at([1])
+    assert (Kind.START, second.key) in lab.owed()
 
 
 def test_the_epilog_of_a_requeued_run_is_served_from_accounting(lab: Lab) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from cc_slurm_adapter.activity import Activity
 from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, StateError
 from cc_slurm_adapter.hook_queue import MAX_WAITING
 from cc_slurm_adapter.ignore_rules import IgnoreRules
-from cc_slurm_adapter.job import HookEvent, NodeState, Phase
+from cc_slurm_adapter.job import HookEvent, NodeState, Phase, Sighting
 from cc_slurm_adapter.job_watch import JobWatch, WatchSettings
 from cc_slurm_adapter.main_loop import Inbox, LoopSettings, MainLoop, Reload
 from cc_slurm_adapter.outbox import Outbox
@@ -22,6 +22,7 @@ from cc_slurm_adapter.sender import Sender
 from cc_slurm_adapter.sinks import RunningRow, RunningRows
 from cc_slurm_adapter.sinks.cc_messages import StartMessages
 from cc_slurm_adapter.sinks.cc_rest import CcRest
+from cc_slurm_adapter.slurm.client import Details
 from cc_slurm_adapter.state_files import LastRun
 from cc_slurm_adapter.status import Status
 from tests.fakes import FakeSlurm, make_run
@@ -32,7 +33,7 @@ PATIENCE = 10.0
 class Site:
     """A main loop in a thread, over a fake Slurm; nothing is sent."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, poll_interval: float = 60) -> None:
         self.slurm = FakeSlurm()
         self.status = Status()
         self.inbox = Inbox(self.status)
@@ -40,7 +41,7 @@ class Site:
         sink = CcRest("http://127.0.0.1:9", lambda: "token", StartMessages(()))
         sender = Sender(sink, self.outbox, self.status)
         watch = JobWatch(self.slurm, self.outbox, [sink], self.status, WatchSettings("lab", IgnoreRules(), True, 3600))
-        settings = LoopSettings("lab", 60, 3600, 10, int(time.time()))
+        settings = LoopSettings("lab", poll_interval, 3600, 10, int(time.time()))
         last_run = LastRun(str(folder / "lastrun"))
         self.loop = MainLoop(self.inbox, watch, sender, self.outbox, last_run, self.status, settings)
         self.thread = threading.Thread(target=self.loop.run)
@@ -75,6 +76,93 @@ def test_a_hook_event_is_served_without_waiting_for_the_poll(site: Site) -> None
     site.inbox.put(HookEvent(5, "epilog_slurmctld", 0))
     assert site.comes(lambda: site.outbox.counts() == {"owed": 2})
     assert site.slurm.asked.count("list_jobs") == 1
+
+
+def test_the_events_of_a_burst_are_asked_for_together(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert site.comes(lambda: site.loop.polled)
+    looks: list[tuple[float, float, int]] = []
+    read_details = FakeSlurm.read_details
+
+    def slow(self: FakeSlurm, job_ids: Iterable[int]) -> Generator[Details, None, None]:
+        began, ids = time.monotonic(), list(job_ids)
+        time.sleep(0.1)
+        looks.append((began, time.monotonic(), len(ids)))
+        return read_details(self, ids)
+
+    monkeypatch.setattr(FakeSlurm, "read_details", slow)
+    for job_id in range(1, 41):
+        site.slurm.put(make_run(job_id))
+        site.inbox.put(HookEvent(job_id, "prolog_slurmctld", 0))
+        time.sleep(0.01)
+    assert site.comes(lambda: site.outbox.counts() == {"owed": 40})
+    assert sum(count for _, _, count in looks) == 40
+    rests = [after[0] - before[1] for before, after in zip(looks, looks[1:])]
+    assert min(rests) >= 0.09
+    assert len(looks) <= 4
+
+
+def test_polls_that_take_longer_than_their_interval_do_not_pile_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    began, ended = [], []
+
+    def slow(self: FakeSlurm) -> list[Sighting]:
+        began.append(time.monotonic())
+        time.sleep(0.2)
+        ended.append(time.monotonic())
+        return []
+
+    monkeypatch.setattr(FakeSlurm, "list_jobs", slow)
+    site = Site(tmp_path, poll_interval=0.15)
+    assert site.comes(lambda: len(ended) >= 4)
+    site.close()
+    rests = [next_one - last for last, next_one in zip(ended[:3], began[1:4])]
+    assert min(rests) >= 0.15
+    assert caplog.text.count("a poll took") == 1
+
+
+def test_slurm_has_a_rest_after_a_poll_that_took_long_and_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cc_slurm_adapter.activity.FIRST_RETRY", 0.01)
+    monkeypatch.setattr("cc_slurm_adapter.activity.LONGEST_RETRY", 0.01)
+    began, ended = [], []
+
+    def fail(self: FakeSlurm) -> list[Sighting]:
+        began.append(time.monotonic())
+        time.sleep(0.2)
+        ended.append(time.monotonic())
+        raise CommandFailed("slurmctld is frozen")
+
+    monkeypatch.setattr(FakeSlurm, "list_jobs", fail)
+    site = Site(tmp_path, poll_interval=0.15)
+    assert site.comes(lambda: len(ended) >= 4)
+    site.close()
+    assert min(next_one - last for last, next_one in zip(ended[:3], began[1:4])) >= 0.15
+
+
+def test_a_reload_while_a_poll_is_under_way_makes_another_one_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cc_slurm_adapter.job_watch.SLICE", 1)
+    site_of_two: list[Site] = []
+
+    def read_and_reload(self: FakeSlurm, job_ids: Iterable[int]) -> Generator[Details, None, None]:
+        self._ask("read_details")
+        if len(self.asked) < 5:
+            site_of_two[0].inbox.put(Reload())
+        yield Details([self.jobs[1], self.jobs[2]])
+
+    monkeypatch.setattr(FakeSlurm, "read_details", read_and_reload)
+    site = Site(tmp_path)
+    site_of_two.append(site)
+    assert site.comes(lambda: site.loop.polled)
+    for job_id in (1, 2):
+        site.slurm.put(make_run(job_id))
+    site.slurm.asked.clear()
+    site.inbox.put(Reload())
+    assert site.comes(lambda: site.slurm.asked.count("list_jobs") >= 2)
+    site.close()
 
 
 def test_an_unwritable_state_and_a_hook_event_do_not_spin(

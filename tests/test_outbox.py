@@ -56,6 +56,22 @@ def test_rows_of_one_job_go_in_order_and_jobs_do_not_wait_for_each_other(outbox:
     ]
 
 
+def test_what_is_urgent_goes_before_what_waits_but_in_the_order_of_its_job(outbox: Outbox) -> None:
+    owe(outbox, (FIRST, Kind.START), (OTHER, Kind.START))
+    late = RunKey("lab", 3, 100)
+    messages = [Message("rest", key, kind, b"{}") for key, kind in ((FIRST, Kind.STOP), (late, Kind.START))]
+    outbox.commit("lab", Changes(messages=messages, urgent=True))
+    assert names(due(outbox, now=0)) == [(FIRST, Kind.START), (late, Kind.START), (OTHER, Kind.START)]
+    outbox.delivered(due(outbox)[0])
+    assert names(due(outbox, now=0)) == [(FIRST, Kind.STOP), (late, Kind.START), (OTHER, Kind.START)]
+
+
+def test_an_urgent_stop_hurries_its_own_start(outbox: Outbox) -> None:
+    owe(outbox, (OTHER, Kind.START), (FIRST, Kind.START))
+    outbox.commit("lab", Changes(messages=[Message("rest", FIRST, Kind.STOP, b"{}")], urgent=True))
+    assert names(due(outbox, now=0)) == [(FIRST, Kind.START), (OTHER, Kind.START)]
+
+
 def test_a_parked_start_holds_its_own_stop_and_nothing_else(outbox: Outbox) -> None:
     owe(outbox, (FIRST, Kind.START), (FIRST, Kind.STOP), (SECOND, Kind.START))
     outbox.parked(due(outbox)[0], "400")

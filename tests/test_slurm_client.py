@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cc_slurm_adapter.errors import SlurmError
+from cc_slurm_adapter.errors import CommandFailed, SlurmError
 from cc_slurm_adapter.job import Run, Sharing
 from cc_slurm_adapter.slurm import client as client_module
 from cc_slurm_adapter.slurm.client import SlurmClient
-from cc_slurm_adapter.slurm.commands import Commands
+from cc_slurm_adapter.slurm.commands import Command, Commands
 from tests.fake_programs import FakePrograms
 from tests.fixture_files import FIXTURES, sinfo_row
 
@@ -143,3 +145,47 @@ def test_the_last_task_of_an_array_is_asked_for_by_its_own_name(
     programs.make("squeue", f"{OFFERS_OLD}\necho '{last}|7'")
     list(client.read_details([last]))
     assert (programs.folder / "asked").read_text().split() == [str(last), f"{last}_7", *[str(last)] * 3]
+
+
+def test_slurm_prepares_the_next_answer_while_one_is_dealt_with(
+    client: SlurmClient, programs: FakePrograms, commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "CHUNK", 2)
+    programs.make("squeue", f"{OFFERS_OLD}\nmkdir {tmp_path}/$5; echo '{{\"jobs\": []}}'")
+    begun = [commands.started for _ in client.read_details([1, 2, 3, 4, 5, 6])]
+    assert begun == [4, 5, 5]  # sinfo, the formats, and then always one chunk ahead
+    assert {path.name for path in tmp_path.iterdir()} >= {"1,2", "3,4", "5,6"}
+
+
+def test_an_answer_that_nobody_wants_any_more_leaves_no_process(
+    client: SlurmClient, programs: FakePrograms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "CHUNK", 2)
+    squeue = f"[ $5 = 1,2 ] || {{ echo $$ > {tmp_path}/pid; exec sleep 60; }}\necho '{{\"jobs\": []}}'"
+    programs.make("squeue", f"{OFFERS_OLD}\n{squeue}")
+    details = client.read_details([1, 2, 3, 4])
+    next(details)
+    pid = tmp_path / "pid"
+    while not (pid.exists() and pid.read_text()):
+        time.sleep(0.01)
+    details.close()
+    assert not Path(f"/proc/{pid.read_text().strip()}").exists()
+
+
+def test_a_question_that_failed_ahead_is_asked_again_in_its_turn(
+    client: SlurmClient, programs: FakePrograms, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "CHUNK", 2)
+    programs.make("squeue", f"{OFFERS_OLD}\necho '{{\"jobs\": []}}'")
+    details = client.read_details([1, 2, 3, 4])
+    commands.run(["sinfo"])
+    begin = Commands.begin
+
+    def refuse(self: Commands, argv: list[str], **options: Any) -> Command:
+        if "3,4" in argv:
+            monkeypatch.setattr(Commands, "begin", begin)
+            raise CommandFailed("squeue cannot be started: too many processes")
+        return begin(self, argv, **options)
+
+    monkeypatch.setattr(Commands, "begin", refuse)
+    assert [each.runs for each in details] == [[], []]

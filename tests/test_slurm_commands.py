@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, CommandMissing, SlurmError, UnexpectedOutput
 from cc_slurm_adapter.slurm import commands as commands_module
 from cc_slurm_adapter.slurm import documents as documents_module
-from cc_slurm_adapter.slurm.client import SlurmClient, read_setup
+from cc_slurm_adapter.slurm.client import SlurmClient
 from cc_slurm_adapter.slurm.commands import Commands
 from cc_slurm_adapter.slurm.documents import JobSplitter
 from cc_slurm_adapter.slurm.json_values import Json
+from cc_slurm_adapter.slurm.setup import read_setup
 from cc_slurm_adapter.slurm.versions import PLAIN, find_format
 from tests.fake_programs import FakePrograms
 from tests.fixture_files import FIXTURES, sinfo_row, split_document
@@ -61,6 +62,17 @@ def test_a_command_that_hangs_is_ended_with_all_that_it_started(
     with pytest.raises(CommandFailed, match="no answer within"):
         commands.run(["squeue"])
     assert is_gone(int((tmp_path / "pid").read_text()))
+
+
+def test_a_command_that_says_something_now_and_then_is_not_ended_before_long(
+    commands: Commands, programs: FakePrograms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands_module, "TIME_LIMIT", 0.3)
+    programs.make("scontrol", "for i in 1 2 3 4 5 6; do sleep 0.1; echo $i; done")
+    assert commands.run(["scontrol"]).output.split() == b"1 2 3 4 5 6".split()
+    monkeypatch.setattr(commands_module, "LONGEST", 0.25)
+    with pytest.raises(CommandFailed, match="no answer within"):
+        commands.run(["scontrol"])
 
 
 def test_a_command_that_takes_long_is_told_before_it_is_ended(

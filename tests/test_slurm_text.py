@@ -9,9 +9,9 @@ import pytest
 from cc_slurm_adapter.errors import UnexpectedOutput
 from cc_slurm_adapter.job import EndState, Missing, Phase, Run, RunKey, Sharing
 from cc_slurm_adapter.slurm.accounting import EndedParser, ended_command, parse_accounted_run
-from cc_slurm_adapter.slurm.client import parse_setup
 from cc_slurm_adapter.slurm.hostlist import expand
 from cc_slurm_adapter.slurm.listing import parse_listing
+from cc_slurm_adapter.slurm.setup import parse_setup
 from cc_slurm_adapter.slurm.states import read_states
 from tests.fixture_files import FIXTURES, VERSIONS, Recording, recordings, split_document
 
@@ -111,6 +111,24 @@ def test_the_configuration_names_cluster_and_user(version: str) -> None:
     assert setup.version == version
     assert setup.slurm_user == "slurm"
     assert setup.has_accounting
+    assert setup.question_rate is None
+
+
+@pytest.mark.parametrize(
+    ("parameters", "rate"),
+    [
+        ("(null)", None),
+        ("cloud_dns,rl_enable", 2),
+        ("RL_ENABLE,rl_bucket_size=100,rl_refill_rate=10", 10),
+        ("rl_refill_period=5,rl_enable,rl_refill_rate=4", 0.8),
+        ("rl_refill_rate=10", None),
+        ("xrl_enable", None),
+        ("rl_enable,rl_refill_rate=none,rl_refill_period=0", 2),
+    ],
+)
+def test_the_limit_of_questions_is_read(parameters: str, rate: float | None) -> None:
+    text = f"ClusterName = lab\nSlurmUser = slurm(64030)\nSlurmctldParameters     = {parameters}\n"
+    assert parse_setup(text).question_rate == rate
 
 
 def test_a_configuration_without_a_cluster_is_an_error() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cc_slurm_adapter.slurm.client import SlurmClient
 from cc_slurm_adapter.slurm.commands import Commands
-from cc_slurm_adapter.slurm.texts import Texts, split_infos
+from cc_slurm_adapter.slurm.texts import Texts, Wanted, split_infos
 from cc_slurm_adapter.slurm.texts import read_texts as read_texts_in_turn
 from tests.fake_programs import FakePrograms
 from tests.fakes import make_run
@@ -21,8 +21,9 @@ LIMIT = 1024 * 1024
 
 
 def read_texts(commands: Commands, names: dict[int, str], folder: str, limit: int) -> dict[int, Texts]:
-    """All of them, by job id."""
-    return dict(zip(names, read_texts_in_turn(commands, names, folder, limit)))
+    """All of them, by job id; each job has a script of its own."""
+    jobs = {job_id: Wanted(name, str(job_id)) for job_id, name in names.items()}
+    return dict(zip(names, read_texts_in_turn(commands, jobs, folder, limit)))
 
 
 SCONTROL = """\
@@ -179,9 +180,20 @@ def test_a_component_of_a_heterogeneous_job_has_its_own_text_and_the_script_of_a
         (jobs / name).write_text(text)
     (jobs / "58.sh").write_text("#!/bin/bash\n#SBATCH hetjob\nsrun work\n")
     (jobs / "59.sh").write_text("#!/bin/bash\nexit 0\n")
-    texts = read_texts(commands, {58: "58+0", 59: "58+1"}, str(tmp_path), LIMIT)
-    assert [text.slurm_info for text in texts.values()] == [leader.rstrip(), component.rstrip()]
-    assert {text.job_script for text in texts.values()} == {"#!/bin/bash\n#SBATCH hetjob\nsrun work\n"}
+    runs = [make_run(58 + offset, het_job_id=58, het_job_offset=offset) for offset in (0, 1)]
+    read = list(SlurmClient(commands, "lab", str(tmp_path), LIMIT).add_texts(runs))
+    assert [run.slurm_info for run in read] == [leader.rstrip(), component.rstrip()]
+    assert {run.job_script for run in read} == {"#!/bin/bash\n#SBATCH hetjob\nsrun work\n"}
+
+
+def test_no_script_is_asked_for_where_a_job_has_none(commands: Commands, jobs: Path, tmp_path: Path) -> None:
+    for job_id in (1, 2):
+        (jobs / str(job_id)).write_text(f"JobId={job_id} JobName=a\n")
+        (jobs / f"{job_id}.sh").write_text("#!/bin/sh\n")
+    runs = [make_run(1, has_script=False), make_run(2)]
+    read = list(SlurmClient(commands, "lab", str(tmp_path), LIMIT).add_texts(runs))
+    assert [run.job_script for run in read] == ["", "#!/bin/sh\n"]
+    assert "batch_script 1" not in (jobs / "asked").read_text()
 
 
 def test_a_folder_that_cannot_be_made_costs_only_the_scripts(

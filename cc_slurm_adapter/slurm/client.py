@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, SlurmError, UnexpectedOutput
-from cc_slurm_adapter.job import NodeState, Run, Sighting
+from cc_slurm_adapter.errors import SlurmError, UnexpectedOutput
+from cc_slurm_adapter.job import NodeState, Run, RunKey, Sighting
 from cc_slurm_adapter.slurm.accounting import (
     AccountedEnd,
     EndedParser,
@@ -21,39 +20,31 @@ from cc_slurm_adapter.slurm.accounting import (
     runs_command,
     users_command,
 )
-from cc_slurm_adapter.slurm.commands import Commands, Finished
+from cc_slurm_adapter.slurm.answers import batches, failure, read_lines, read_text
+from cc_slurm_adapter.slurm.commands import Command, Commands
 from cc_slurm_adapter.slurm.documents import JobSplitter
+from cc_slurm_adapter.slurm.job_infos import JobInfos, read_job_infos
 from cc_slurm_adapter.slurm.jobs import job_id_of, parse_job, parse_sharing, sharing_command
 from cc_slurm_adapter.slurm.json_values import Json
 from cc_slurm_adapter.slurm.listing import LISTING, parse_listing
 from cc_slurm_adapter.slurm.nodes import SINFO, NodeLayout, parse_sinfo
-from cc_slurm_adapter.slurm.texts import Texts, read_texts
+from cc_slurm_adapter.slurm.texts import Texts, Wanted, read_texts
 from cc_slurm_adapter.slurm.versions import JsonFormat, find_format
 
 log = logging.getLogger(__name__)
 
 CHUNK = 200
 """Jobs in one detailed question: squeue then takes 40 to 98 MB; for all jobs at once it would take gigabytes."""
-BATCH = 500
-"""Lines of accounting that are handed on at once."""
-MAX_LINE = 64 * 1024
+MANY, ONE_IN = 50, 20
+"""slurmInfo of all jobs is asked for at once when it is wanted of so many, and of one job in so many."""
+MAX_LISTED = 20_000
+"""Not when more jobs run: scontrol takes 40 MB for 10,000, waiting ones included. (squeue does so at each poll.)"""
 MAX_ARRAYS = 10_000
 """So many arrays are remembered."""
 FORMAT_SECONDS = 600.0
 """How long a format is used before it is looked again what Slurm offers: it may be upgraded under this program."""
 EPOCH_TIMES = {"SLURM_TIME_FORMAT": "%s"}
 _Parse = Callable[[Json], Run]
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What `scontrol show config` says of the cluster."""
-
-    cluster: str
-    version: str
-    slurm_user: str
-    private_data: str
-    has_accounting: bool
 
 
 @dataclass
@@ -77,6 +68,7 @@ class SlurmClient:
         self._max_script_bytes = max_script_bytes
         self._format: JsonFormat | None = None
         self._format_until = 0.0
+        self._infos: JobInfos | None = None
         self._layouts: dict[str, NodeLayout] = {}
         self._arrays: dict[int, None] = {}
         """Ids of arrays of which a task was read, the newest last."""
@@ -85,7 +77,7 @@ class SlurmClient:
         """Every job that slurmctld remembers and that does not wait: running ones, and ended ones for MinJobAge."""
         return parse_listing(self._text(LISTING, EPOCH_TIMES))
 
-    def read_details(self, job_ids: Iterable[int]) -> Iterator[Details]:
+    def read_details(self, job_ids: Iterable[int]) -> Generator[Details, None, None]:
         """The runs of these jobs with cores and GPUs, as slurmctld knows them now, in chunks; without texts.
 
         Jobs that slurmctld no longer knows are left out: that alone says nothing about them.
@@ -94,26 +86,52 @@ class SlurmClient:
             self.node_states()
         json_format = self._json_format()
         refreshed = False
-        for chunk in _chunks(job_ids, _chunk_size(json_format)):
-            details = self._read_chunk(chunk, json_format)
-            if not refreshed and self._has_unknown_nodes(details):
-                self.node_states()  # nodes were added since the last poll
-                refreshed = True
-                details = self._read_chunk(chunk, json_format)
-            yield details
+        question: Command | None = None
+        chunks = list(_chunks(job_ids, _chunk_size(json_format)))
+        try:
+            for chunk, following in zip(chunks, [*chunks[1:], []]):
+                details = self._read_chunk(chunk, json_format, question)
+                if not refreshed and self._has_unknown_nodes(details):
+                    self.node_states()  # nodes were added since the last poll
+                    refreshed = True
+                    details = self._read_chunk(chunk, json_format)
+                question = self._ask_ahead(following, json_format)
+                yield details
+        finally:
+            if question:
+                question.close()
+
+    @contextlib.contextmanager
+    def texts_of_many(self, keys: Collection[RunKey], listed: int) -> Iterator[None]:
+        """Inside, slurmInfo of these runs is asked for at once where that costs slurmctld less.
+
+        They are among so many jobs that slurmctld has listed just now, and their details are read inside.
+        """
+        if len(keys) >= MANY and listed <= min(len(keys) * ONE_IN, MAX_LISTED):
+            self._infos = read_job_infos(self._commands, self._state_folder, keys)
+        try:
+            yield
+        finally:
+            if self._infos:
+                self._infos.close()
+            self._infos = None
 
     def add_texts(self, runs: list[Run]) -> Generator[Run, None, None]:
         """The same runs with slurmInfo and job script, as far as Slurm still has them; read one after the other."""
-        names = {run.key.job_id: _scontrol_name(run) for run in runs}
+        jobs = {run.key.job_id: self._wanted(run) for run in runs}
         to_come = Counter(run.key.job_id for run in runs)  # two runs of a requeued job have the same texts
         kept: dict[int, Texts] = {}
-        with contextlib.closing(read_texts(self._commands, names, self._state_folder, self._max_script_bytes)) as texts:
+        with contextlib.closing(read_texts(self._commands, jobs, self._state_folder, self._max_script_bytes)) as texts:
             for run in runs:
                 job_id = run.key.job_id
                 if job_id not in kept:
                     kept[job_id] = next(texts)
                 to_come[job_id] -= 1
                 yield replace(run, **(kept[job_id] if to_come[job_id] else kept.pop(job_id))._asdict())
+
+    def _wanted(self, run: Run) -> Wanted:
+        info = self._infos.get(run.key) if self._infos else None
+        return Wanted(_scontrol_name(run), _script_owner(run), info)
 
     def ended_between(self, since: int, until: int) -> Generator[list[AccountedEnd], None, None]:
         """Runs that accounting closed in a window of Unix seconds, some at a time.
@@ -123,8 +141,8 @@ class SlurmClient:
         """
         argv = ended_command(since, until)
         parser = EndedParser(self._cluster)
-        with contextlib.closing(_read_lines(self._commands, argv, EPOCH_TIMES)) as lines:
-            for batch in _batches(lines):
+        with contextlib.closing(read_lines(self._commands, argv, EPOCH_TIMES)) as lines:
+            for batch in batches(lines):
                 yield parser.parse(batch)
 
     def ends_of(self, job_ids: Iterable[int], since: int, until: int) -> Iterator[list[AccountedEnd]]:
@@ -138,7 +156,8 @@ class SlurmClient:
         option = self._json_format().option
         for chunk in _chunks(job_ids, CHUNK):
             argv = runs_command(chunk, since, until, option)
-            details = self._read_jobs(argv, self._parse_accounted, frozenset(chunk))
+            with self._commands.begin(argv) as question:
+                details = self._read_jobs(question, self._parse_accounted, frozenset(chunk))
             yield self._with_users(details, since, until)
 
     def _with_users(self, details: Details, since: int, until: int) -> Details:
@@ -158,7 +177,7 @@ class SlurmClient:
             return False
         if "Invalid job id" in answer.errors:
             return True
-        raise _failure(argv, answer)
+        raise failure(argv, answer)
 
     def node_states(self) -> list[NodeState]:
         """CPUs, memory, GPUs and state of every node."""
@@ -183,17 +202,31 @@ class SlurmClient:
         self._format, self._format_until = found, time.monotonic() + FORMAT_SECONDS
         return found
 
-    def _read_chunk(self, job_ids: list[int], json_format: JsonFormat) -> Details:
-        names = [] if json_format.lists_all_jobs else self._names(job_ids)
-        if json_format.lists_all_jobs:
+    def _ask_ahead(self, job_ids: list[int], json_format: JsonFormat) -> Command | None:
+        """The next chunk: Slurm prepares its answer while this one is dealt with. What cannot start is asked again."""
+        with contextlib.suppress(SlurmError):
+            return self._ask(job_ids, json_format)
+        return None
+
+    def _ask(self, job_ids: list[int], json_format: JsonFormat) -> Command | None:
+        """The question for the details of these jobs; None when there is nothing to ask."""
+        names = [] if json_format.lists_all_jobs or not job_ids else self._names(job_ids)
+        if json_format.lists_all_jobs and job_ids:
             argv = ["squeue", "-a", "--json"]
         elif not names:
-            return Details()
+            return None
         elif len(names) == 1:
             argv = ["scontrol", "show", "job", names[0], json_format.option]
         else:
             argv = ["squeue", "-a", "-t", "all", "-j", ",".join(names), json_format.option]
-        details = self._read_jobs(argv, self._parse_job, frozenset(job_ids))
+        return self._commands.begin(argv)
+
+    def _read_chunk(self, job_ids: list[int], json_format: JsonFormat, question: Command | None = None) -> Details:
+        question = question or self._ask(job_ids, json_format)
+        if question is None:
+            return Details()
+        with question:
+            details = self._read_jobs(question, self._parse_job, frozenset(job_ids))
         self._note_arrays(details.runs)
         return self._with_sharing(details) if json_format.lacks_sharing else details
 
@@ -237,7 +270,7 @@ class SlurmClient:
     def _parse_accounted(self, job: Json) -> Run:
         return parse_accounted_run(job, self._cluster)
 
-    def _read_jobs(self, argv: list[str], parse: _Parse, wanted: frozenset[int]) -> Details:
+    def _read_jobs(self, question: Command, parse: _Parse, wanted: frozenset[int]) -> Details:
         details = Details()
 
         def take(job: Json) -> None:
@@ -252,11 +285,11 @@ class SlurmClient:
                 log.exception("job %s", _id_or_zero(job))
                 details.broken[_id_or_zero(job)] = f"an error of this program, {type(error).__name__}"
 
-        splitter = JobSplitter(argv[0], take, details.broken.__setitem__)
+        splitter = JobSplitter(question.argv[0], take, details.broken.__setitem__)
         try:
-            answer = self._commands.stream(argv, splitter.feed)
+            answer = question.hand_on(splitter.feed)
             if answer.exit_code != 0:
-                raise _failure(argv, answer)
+                raise failure(question.argv, answer)
             splitter.finish()
         except SlurmError:
             self._format_until = 0.0  # Slurm may have been upgraded: find out again what it offers
@@ -264,82 +297,7 @@ class SlurmClient:
         return details
 
     def _text(self, argv: list[str], environment: Mapping[str, str] | None = None) -> str:
-        return _read_text(self._commands, argv, environment)
-
-
-def read_setup(commands: Commands) -> Setup:
-    """Ask slurmctld for its configuration. Raises SlurmError."""
-    return parse_setup(_read_text(commands, ["scontrol", "show", "config"]))
-
-
-def parse_setup(text: str) -> Setup:
-    """Setup from the output of `scontrol show config`. Raises UnexpectedOutput when it names no cluster."""
-    values = dict(re.findall(r"^(\w+)\s+= (.*?)\s*$", text, re.M))
-    user = re.match(r"(.*)\(\d+\)", values.get("SlurmUser", ""))
-    if not values.get("ClusterName") or not user:
-        raise UnexpectedOutput("scontrol show config", "ClusterName or SlurmUser is missing")
-    return Setup(
-        cluster=values["ClusterName"],
-        version=values.get("SLURM_VERSION", "unknown"),
-        slurm_user=user.group(1),
-        private_data=values.get("PrivateData", "none"),
-        has_accounting="slurmdbd" in values.get("AccountingStorageType", ""),
-    )
-
-
-def _read_text(commands: Commands, argv: list[str], environment: Mapping[str, str] | None = None) -> str:
-    answer = commands.run(argv, environment=environment)
-    if answer.exit_code != 0:
-        raise _failure(argv, answer)
-    if answer.output and not answer.output.endswith(b"\n"):
-        raise _cut(argv)
-    return answer.output.decode("utf-8", errors="replace")
-
-
-def _read_lines(commands: Commands, argv: list[str], environment: Mapping[str, str]) -> Generator[str, None, None]:
-    """The lines of a command's output as they come; raises SlurmError after the last whole one when it fails."""
-    rest = b""
-    answer: Finished | None = None
-    with contextlib.closing(commands.pieces(argv, environment=environment)) as pieces:
-        while answer is None:
-            try:
-                *lines, rest = (rest + next(pieces)).split(b"\n")
-            except StopIteration as end:
-                answer, lines = end.value, []
-            yield from (line.decode("utf-8", errors="replace") for line in lines)
-            if len(rest) > MAX_LINE:
-                raise UnexpectedOutput(" ".join(argv[:3]), f"a line has more than {MAX_LINE} bytes")
-    if answer.exit_code != 0:
-        raise _failure(argv, answer)
-    if rest:
-        raise _cut(argv)
-
-
-def _batches(lines: Iterator[str]) -> Iterator[list[str]]:
-    """Lines in lists of BATCH; what was read before a failure comes before it, but not when the daemon stops."""
-    batch: list[str] = []
-    try:
-        for line in lines:
-            batch.append(line)
-            if len(batch) == BATCH:
-                yield batch
-                batch = []
-    except CommandCancelled:
-        raise
-    except SlurmError:
-        if batch:
-            yield batch
-        raise
-    if batch:
-        yield batch
-
-
-def _cut(argv: list[str]) -> UnexpectedOutput:
-    return UnexpectedOutput(" ".join(argv[:3]), "the output is cut")  # a number at its end may be half of one
-
-
-def _failure(argv: list[str], answer: Finished) -> CommandFailed:
-    return CommandFailed(f"{' '.join(argv[:3])}: {answer.complaint()}")
+        return read_text(self._commands, argv, environment)
 
 
 def _scontrol_name(run: Run) -> str:
@@ -349,6 +307,13 @@ def _scontrol_name(run: Run) -> str:
     if run.het_job_id is not None and run.het_job_offset is not None:
         return f"{run.het_job_id}+{run.het_job_offset}"
     return str(run.key.job_id)
+
+
+def _script_owner(run: Run) -> str:
+    """22.05 keeps only a stub of the script for the later components of a heterogeneous job: its leader has it."""
+    if run.het_job_id is not None:
+        return str(run.het_job_id)
+    return str(run.key.job_id) if run.has_script else ""
 
 
 def _task_name(job_id: int, tasks: Mapping[str, str]) -> str:

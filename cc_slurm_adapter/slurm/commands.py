@@ -24,7 +24,11 @@ from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, CommandMiss
 log = logging.getLogger(__name__)
 
 TIME_LIMIT = 90.0
-"""Seconds. slurmctld may take a minute under load; its own clients give up by themselves before long."""
+"""Seconds without a word. slurmctld may take a minute under load; its own clients give up by themselves before long.
+
+A command that puts many questions to a slurmctld with rl_enable says something every few seconds."""
+LONGEST = 900.0
+"""Seconds that a command may take although it says something now and then."""
 EXIT_LIMIT = 1.5
 """Seconds from the end of the output to that of the command: nothing interrupts this wait."""
 SLOW = 10.0
@@ -92,10 +96,6 @@ class Commands:
         finished = _hand_on(self.pieces(argv, stdin=stdin, environment=environment), keep)
         return replace(finished, output=b"".join(kept))
 
-    def stream(self, argv: list[str], on_piece: Callable[[bytes], None]) -> Finished:
-        """Run a command and hand its output on in pieces, so that a large one needs no memory."""
-        return _hand_on(self.pieces(argv), on_piece)
-
     def pieces(
         self, argv: list[str], *, stdin: bytes = b"", environment: Mapping[str, str] | None = None
     ) -> Generator[bytes, None, Finished]:
@@ -103,16 +103,14 @@ class Commands:
 
         Other commands may be run between two pieces: what the caller does there is not held against the time limit.
         """
+        with self.begin(argv, stdin=stdin, environment=environment) as command:
+            return (yield from command.pieces())
+
+    def begin(self, argv: list[str], *, stdin: bytes = b"", environment: Mapping[str, str] | None = None) -> Command:
+        """Start a command whose output is wanted later; use it in a `with` block. Raises SlurmError."""
         if self._cancelled.is_set():
             raise CommandCancelled(f"{argv[0]} was not started: the daemon stops")
-        process = self._start(argv, bool(stdin), environment)
-        try:
-            errors = yield from self._exchange(process, argv[0], stdin)
-            return Finished(process.wait(EXIT_LIMIT), b"", errors)
-        except subprocess.TimeoutExpired as error:
-            raise CommandFailed(f"{argv[0]} has closed its output and does not end") from error
-        finally:
-            _end(process)
+        return Command(argv, self._start(argv, bool(stdin), environment), stdin, self._cancel_read)
 
     def _start(self, argv: list[str], feeds: bool, environment: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
         variables = {**_inherited(), **self._environment, **(environment or {}), **OWN_CLUSTER, "LC_ALL": "C"}
@@ -135,26 +133,59 @@ class Commands:
         except OSError as error:
             raise CommandFailed(f"{program} cannot be started: {error}") from error
 
-    def _exchange(self, process: subprocess.Popen[bytes], name: str, stdin: bytes) -> Generator[bytes, None, str]:
+
+class Command:
+    """One that was started. Leaving its `with` block ends it."""
+
+    def __init__(self, argv: list[str], process: subprocess.Popen[bytes], stdin: bytes, cancel: int) -> None:
+        self.argv = argv
+        self._process = process
+        self._stdin = stdin
+        self._cancel = cancel
+
+    def __enter__(self) -> Command:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it unless it has ended; may be called again."""
+        _end(self._process)
+
+    def pieces(self) -> Generator[bytes, None, Finished]:
+        """Its output as it comes, once; the time limits begin now. Raises SlurmError."""
+        try:
+            errors = yield from self._exchange(self._process, self._stdin)
+            return Finished(self._process.wait(EXIT_LIMIT), b"", errors)
+        except subprocess.TimeoutExpired as error:
+            raise CommandFailed(f"{self.argv[0]} has closed its output and does not end") from error
+
+    def hand_on(self, on_piece: Callable[[bytes], None]) -> Finished:
+        """All its output, in pieces, so that a large one needs no memory. Raises SlurmError."""
+        return _hand_on(self.pieces(), on_piece)
+
+    def _exchange(self, process: subprocess.Popen[bytes], stdin: bytes) -> Generator[bytes, None, str]:
         assert process.stdout is not None  # noqa: S101 - both are pipes by construction
         assert process.stderr is not None  # noqa: S101
-        errors = bytearray()
-        say_at = time.monotonic() + SLOW
-        deadline = time.monotonic() + TIME_LIMIT
+        errors, name = bytearray(), self.argv[0]
+        began = time.monotonic()
+        say_at, deadline, end = began + SLOW, began + TIME_LIMIT, began + LONGEST
         with selectors.DefaultSelector() as selector:
-            selector.register(self._cancel_read, selectors.EVENT_READ, "cancel")
+            selector.register(self._cancel, selectors.EVENT_READ, "cancel")
             selector.register(process.stdout, selectors.EVENT_READ, "output")
             selector.register(process.stderr, selectors.EVENT_READ, "errors")
             if process.stdin is not None:
                 os.set_blocking(process.stdin.fileno(), False)
                 selector.register(process.stdin, selectors.EVENT_WRITE, "input")
             while len(selector.get_map()) > 1:
-                ready = selector.select(max(min(say_at, deadline) - time.monotonic(), 0))
-                if not ready and time.monotonic() >= deadline:
-                    raise CommandFailed(f"{name} gave no answer within {TIME_LIMIT:.0f} s")
-                if not ready:
-                    log.warning("%s has been running for %.0f s, ended after %.0f s", name, SLOW, TIME_LIMIT)
-                    say_at = deadline
+                ready = selector.select(max(min(say_at, deadline, end) - time.monotonic(), 0))
+                now = time.monotonic()
+                if now >= end or (now >= deadline and not ready):
+                    raise CommandFailed(f"{name} gave no answer within {now - began:.0f} s")
+                if now >= say_at:
+                    log.warning("%s has been running for %.0f s", name, now - began)
+                    say_at = now + TIME_LIMIT
                 for key, _ in ready:
                     if key.data == "cancel":
                         raise CommandCancelled(f"{name} was ended: the daemon stops")
@@ -165,9 +196,9 @@ class Commands:
                     if not piece:
                         selector.unregister(key.fileobj)
                     elif key.data == "output":
-                        paused = time.monotonic()
                         yield piece
-                        deadline += time.monotonic() - paused
+                        paused = time.monotonic() - now
+                        say_at, deadline, end = say_at + paused, now + paused + TIME_LIMIT, end + paused
                     else:
                         errors += piece[: ERROR_LIMIT - len(errors)]
         return errors.decode("utf-8", errors="replace")

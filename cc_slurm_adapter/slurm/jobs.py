@@ -96,6 +96,7 @@ def _parse_job(job: Json, job_id: int, cluster: str, layouts: Layouts) -> Run:
         array_task_id=get_number(job, "array_task_id", _JOB),
         het_job_id=het_job_id,
         het_job_offset=get_number(job, "het_job_offset", _JOB) if het_job_id else None,
+        has_script=job.get("batch_flag") is not False,
         opted_out=is_opt_out(get_text(job, "admin_comment", _JOB)),
         missing=missing_of(resources, num_gpus, had_gpus=_had_gpus(job, phase, resources, layouts)),
     )

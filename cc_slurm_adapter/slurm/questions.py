@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Protocol
 
-from cc_slurm_adapter.job import NodeState, Run, Sighting
+from cc_slurm_adapter.job import NodeState, Run, RunKey, Sighting
 from cc_slurm_adapter.slurm.accounting import AccountedEnd
 from cc_slurm_adapter.slurm.client import Details
 
@@ -14,7 +15,8 @@ class Slurm(Protocol):
     """Each question may raise SlurmError; answers in parts are told as they come."""
 
     def list_jobs(self) -> Iterable[Sighting]: ...
-    def read_details(self, job_ids: Iterable[int]) -> Iterator[Details]: ...
+    def read_details(self, job_ids: Iterable[int]) -> Generator[Details, None, None]: ...
+    def texts_of_many(self, keys: Collection[RunKey], listed: int) -> AbstractContextManager[None]: ...
     def add_texts(self, runs: list[Run]) -> Generator[Run, None, None]: ...
     def ended_between(self, since: int, until: int) -> Generator[list[AccountedEnd], None, None]: ...
     def ends_of(self, job_ids: Iterable[int], since: int, until: int) -> Iterator[list[AccountedEnd]]: ...

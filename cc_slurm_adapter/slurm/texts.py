@@ -24,6 +24,19 @@ _ANSWER = re.compile(r"x(\d+)\n(?:scontrol: )?(?:show job \S+\n)?(JobId=)")
 CUT_NOTE = "\n[cut by cc-slurm-adapter: the script has {size} bytes, jobScriptMaxBytes is {limit}]\n"
 
 
+class Wanted(NamedTuple):
+    """A job as scontrol is asked for it."""
+
+    name: str
+    """What stands for it and nothing else: its id, `<array>_<task>` for a task of an array, because the last task
+    has the id of the whole array, `<leader>+<offset>` for a component of a heterogeneous job, because the leader's
+    id stands for all components."""
+    script_of: str
+    """The id of the job whose script it runs; '' when it has none."""
+    info: str | None = None
+    """Its slurmInfo, when that is known already."""
+
+
 class Texts(NamedTuple):
     """The texts of one job; '' where Slurm has none."""
 
@@ -32,26 +45,25 @@ class Texts(NamedTuple):
 
 
 def read_texts(
-    commands: Commands, names: Mapping[int, str], folder: str, max_script_bytes: int
+    commands: Commands, jobs: Mapping[int, Wanted], folder: str, max_script_bytes: int
 ) -> Generator[Texts, None, None]:
     """The texts of these jobs, in their order; a script is read when it is its turn. Raises SlurmError.
 
-    `names` has what scontrol calls each job and nothing else: its id, `<array>_<task>` for a task of an array,
-    because the last task has the id of the whole array, `<leader>+<offset>` for a component of a heterogeneous
-    job, because the leader's id stands for all components. `folder` is the state folder: scripts pass through a
-    private one in it. Scripts longer than `max_script_bytes` are cut and say so; 0 means no scripts.
+    `folder` is the state folder: scripts pass through a private one in it. Scripts longer than `max_script_bytes`
+    are cut and say so; 0 means no scripts.
     """
     marker = secrets.token_hex(16)
     private = Path(folder) / "scripts"
     shutil.rmtree(private, ignore_errors=True)  # left over when the daemon was killed in here
     scripts = private if max_script_bytes > 0 and _make(private) else None
     try:
-        answer = commands.run(["scontrol"], stdin=_questions(names, marker, scripts).encode())
-        infos = split_infos(answer.output.decode("utf-8", errors="replace"), marker)
+        questions = _questions(jobs, marker, scripts)
+        answer = commands.run(["scontrol"], stdin=questions.encode()).output if questions else b""
+        infos = split_infos(answer.decode("utf-8", errors="replace"), marker)
         has_all = scripts is not None and _has_room(scripts)
-        for job_id in names:
-            script = _read_script(private / str(job_id), max_script_bytes) if has_all else ""
-            yield Texts(infos.get(job_id, ""), script)
+        for job_id, job in jobs.items():
+            script = _read_script(private / str(job_id), max_script_bytes) if has_all and job.script_of else ""
+            yield Texts(infos.get(job_id, "") if job.info is None else job.info, script)
     finally:
         shutil.rmtree(private, ignore_errors=True)
 
@@ -75,19 +87,14 @@ def _has_room(folder: Path) -> bool:
     return True
 
 
-def _questions(names: Mapping[int, str], marker: str, scripts: Path | None) -> str:
+def _questions(jobs: Mapping[int, Wanted], marker: str, scripts: Path | None) -> str:
     lines = []
-    for job_id, name in names.items():
-        lines += [f"show hostnames {marker}x{job_id}", f"show job {name}", f"show hostnames {marker}"]
-        if scripts:
-            lines.append(f"write batch_script {_script_owner(job_id, name)} {scripts}/{job_id}")
+    for job_id, job in jobs.items():
+        if job.info is None:
+            lines += [f"show hostnames {marker}x{job_id}", f"show job {job.name}", f"show hostnames {marker}"]
+        if scripts and job.script_of:
+            lines.append(f"write batch_script {job.script_of} {scripts}/{job_id}")
     return "".join(f"{line}\n" for line in lines)
-
-
-def _script_owner(job_id: int, name: str) -> str:
-    """The job that has the script: 22.05 keeps only a stub of it for the later components of a heterogeneous job."""
-    leader, plus, _ = name.partition("+")
-    return leader if plus else str(job_id)
 
 
 def split_infos(output: str, marker: str) -> dict[int, str]:

@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -60,7 +61,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "--slurm",
         action="store_true",
-        help="poll, events and sync on a real Slurm with 100 nodes in a chroot; needs root, takes half an hour",
+        help="poll, events and sync on a real Slurm with 100 nodes in a chroot; needs root, takes ten minutes",
     )
     parser.add_argument("--quick", action="store_true", help="a tenth of the jobs and repetitions, to try it")
     parser.add_argument("--against", type=Path, metavar="PATH", help="another adapter's program, to compare with")
@@ -82,11 +83,17 @@ def main(arguments: list[str]) -> int:
     unknown = set(options.names) - MEASUREMENTS.keys()
     if unknown:
         parser.error(f"no such measurement: {', '.join(sorted(unknown))}; there are {', '.join(MEASUREMENTS)}")
-    if options.against and not os.access(options.against, os.X_OK):
+    if options.against and not (options.against.is_file() and os.access(options.against, os.X_OK)):
         parser.error(f"--against {options.against}: is no program")
-    python = shutil.which(os.environ.get(PYTHON) or "/usr/bin/python3")
-    if not python:
-        parser.error(f"no Python to measure with: set {PYTHON}")
+    if options.json.is_dir() or not options.json.parent.is_dir():
+        parser.error(f"--json {options.json}: is a folder, or lies in none")
+    wanted = os.environ.get(PYTHON) or "/usr/bin/python3"
+    python = shutil.which(wanted)
+    if (
+        not python
+        or subprocess.run([python, "-c", "import sys; sys.exit(sys.version_info < (3, 9))"], check=False).returncode
+    ):
+        parser.error(f"{wanted} is no Python 3.9 or newer to measure with: set {PYTHON}")
     report = Report(notes=_surroundings(python, quick=options.quick))
     against = options.against.resolve() if options.against else None
     names = [name for name in MEASUREMENTS if name in options.names or not options.names]
@@ -104,7 +111,8 @@ def main(arguments: list[str]) -> int:
     print(f"\n{report.table()}\n")
     for failure in report.failures:
         print(f"not measured: {failure}")
-    print(f"{len(report.rows)} figures, {len(report.missed)} budgets missed; in {options.json}")
+    how = "; --quick: these figures say little" if options.quick else ""
+    print(f"{len(report.rows)} figures, {len(report.missed)} budgets missed; in {options.json}{how}")
     return 0 if report.is_good else 1
 
 

@@ -8,6 +8,7 @@ real one does. Under /bench/ it tells what came: see `backend`.
 
 import json
 import re
+import signal
 import socket
 import sys
 import threading
@@ -146,4 +147,5 @@ def main() -> None:
             threading.Thread(target=serve_quietly, args=(connection,), daemon=True).start()
 
 
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
 main()

@@ -160,6 +160,7 @@ def _details_template() -> str:
     job["job_resources"]["allocated_nodes"][0]["sockets"] = {"@socket@": {"cores": {"@core@": "allocated"}}}
     marks = {
         "job_id": "@#id@",
+        "batch_flag": "@#batch@",
         "job_state": ["@state@"],
         "nodes": "@node@",
         "batch_host": "@node@",
@@ -169,7 +170,7 @@ def _details_template() -> str:
         "tres_alloc_str": "cpu=1,mem=200M,node=1,billing=1",
     }
     text = json.dumps({**document, "jobs": [{**job, **marks}]}, indent=2).replace("node02", "@node@")
-    for mark in ("id", "start", "end"):
+    for mark in ("id", "batch", "start", "end"):
         text = text.replace(f'"@#{mark}@"', f"@{mark}@")
     begin, end = text.index("    {\n"), text.index("\n    }\n") + len("\n    }")
     return f"{text[:begin]}@@@{text[begin:end]}@@@{text[end:]}\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.lab.namespaces import LabError, wait_for
-from tests.lab.slurm_conf import CLUSTER, SHIPPED_FILE, SLURMDBD_CONF
+from tests.lab.slurm_conf import CLUSTER, COMMON_CONF, SHIPPED_FILE, SLURMDBD_CONF
 from tests.lab.slurm_lab import SlurmLab, is_free
 
 RELEASE = "24.11"
@@ -16,40 +16,24 @@ NODES = 100
 USER = "bob"
 FOLDER = Path("/opt/cc/bench")
 """Where everything of ours lies inside; every user may write there."""
-SLURM_CONF = """\
-ClusterName={cluster}
-SlurmctldHost=lab(127.0.0.1)
-SlurmUser=slurm
-SlurmctldPort={port}
-AuthType=auth/munge
-StateSaveLocation=/var/spool/slurmctld
-SlurmdSpoolDir=/var/spool/slurmd/%n
-SlurmctldPidFile=/run/slurm/slurmctld.pid
-SlurmdPidFile=/run/slurm/slurmd-%n.pid
-SlurmctldLogFile=/var/log/slurm/slurmctld.log
-SlurmdLogFile=/var/log/slurm/slurmd-%n.log
-SwitchType=switch/none
-MpiDefault=none
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
+SLURM_CONF = (
+    COMMON_CONF
+    + """\
 ReturnToService=2
 MinJobAge=300
 MaxJobCount=60000
 MessageTimeout=60
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core_Memory
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=0
 DefMemPerCPU=10
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=localhost
 AccountingStoragePort={dbd_port}
 AccountingStoreFlags=job_script
-SlurmdParameters=config_overrides
 NodeName=n[001-100] Port={first_node}-{last_node} NodeAddr=127.0.0.1 NodeHostname=lab \
 Sockets=2 CoresPerSocket=64 ThreadsPerCore=1 RealMemory=500000
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
+)
 HOOKS = """\
 PrologSlurmctld={folder}/hook
 EpilogSlurmctld={folder}/hook

@@ -13,6 +13,7 @@ import time
 sys.path.insert(0, f"{sys.argv[1]}/site-packages")
 
 from cc_slurm_adapter.job import NodeState, RunKey
+from cc_slurm_adapter.job_watch import SLICE
 from cc_slurm_adapter.outbox import Changes, KnownRun, Message, Outbox, Stage
 from cc_slurm_adapter.sender import Sender
 from cc_slurm_adapter.sinks import Answer, Delivery, Kind, RunningRow, Sink, Verdict
@@ -20,7 +21,6 @@ from cc_slurm_adapter.sinks.cc_messages import StartMessages
 from cc_slurm_adapter.sinks.cc_rest import CcRest
 from cc_slurm_adapter.status import Status
 
-SLICE = 25
 START, STOP = b"{" + b" " * 2400 + b"}", b"{" + b" " * 120 + b"}"
 
 
@@ -69,7 +69,7 @@ def main(folder: str, jobs: int) -> None:
     sender = Sender(sink, outbox, Status())
     sender.start()
     while outbox.waiting():
-        time.sleep(0.05)
+        time.sleep(0.2)
     sender.stop(5)
     print((time.process_time() - before) / jobs)
     outbox.close()

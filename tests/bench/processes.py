@@ -63,7 +63,7 @@ def spawn_time(argv: Sequence[str], environ: Mapping[str, str]) -> float:
     _, status = os.waitpid(pid, 0)
     seconds = time.perf_counter() - began
     if status != 0:
-        raise BenchError(f"{' '.join(argv)[:200]} ended with status {status}")
+        raise BenchError(f"{' '.join(argv)[:200]} ended with {os.waitstatus_to_exitcode(status)}")
     return seconds
 
 

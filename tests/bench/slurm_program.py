@@ -34,6 +34,7 @@ def fill(template: str, job_id: int, state: str, start: int, end: int) -> str:
     words = '",\n        "'.join(state.split("+"))
     text = template.replace("@id@", str(job_id)).replace("@state@", words).replace("@node@", f"n{node:05}")
     text = text.replace("@start@", str(start)).replace("@end@", str(end))
+    text = text.replace("@batch@", "true" if job_id < FIRST + SCRIPTS else "false")
     return text.replace("@socket@", str(socket)).replace("@core@", str(core))
 
 
@@ -42,6 +43,14 @@ def print_details(job_ids: "list[int]") -> None:
     found = [(job_id, find(job_id)) for job_id in job_ids]
     jobs = [fill(template, job_id, *job) for job_id, job in found if job is not None]
     sys.stdout.write(head + ",\n".join(jobs) + tail)
+
+
+def print_all_texts() -> None:
+    template = read("job.txt")
+    changed = [int(name) for name in os.listdir(os.path.join(FOLDER, "jobs"))]
+    for job_id in [*range(FIRST, FIRST + COUNT), *(job_id for job_id in changed if job_id >= FIRST + COUNT)]:
+        job = find(job_id)
+        sys.stdout.write(fill(template, job_id, *job).rstrip() + "\n\n" if job else "")
 
 
 def obey_input() -> None:
@@ -69,6 +78,8 @@ def main(argv: "list[str]") -> None:
     words = [word for word in argv[1:] if word not in ("-a", "-t", "all", "--json=v0.0.40")]
     if argv == ["scontrol"]:
         obey_input()
+    elif words == ["--all", "show", "job"]:
+        print_all_texts()
     elif len(words) == 2 and words[0] == "-j":
         print_details([int(word) for word in words[1].split(",")])
     elif len(words) == 3 and words[:2] == ["show", "job"]:

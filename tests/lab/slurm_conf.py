@@ -31,7 +31,7 @@ StorageLoc=slurm_acct_db
 LogFile=/var/log/slurm/slurmdbd.log
 PidFile=/run/slurm/slurmdbd.pid
 """
-SLURM_CONF = """\
+COMMON_CONF = """\
 ClusterName={cluster}
 SlurmctldHost=lab(127.0.0.1)
 SlurmUser=slurm
@@ -48,10 +48,16 @@ MpiDefault=none
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
-ReturnToService=1
-MinJobAge=30
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
+SlurmdParameters=config_overrides
+"""
+"""What all clusters here have in their slurm.conf."""
+SLURM_CONF = (
+    COMMON_CONF
+    + """\
+ReturnToService=1
+MinJobAge=30
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,sched_interval=2,bf_interval=2
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
@@ -60,7 +66,6 @@ DefMemPerCPU=100
 PrologSlurmctld={hook}
 EpilogSlurmctld={hook}
 GresTypes=gpu
-SlurmdParameters=config_overrides
 {nodes}
 PartitionName=main Nodes=node[01-04] Default=YES MaxTime=INFINITE State=UP
 PartitionName=excl Nodes=node[01-04] OverSubscribe=EXCLUSIVE State=UP
@@ -70,6 +75,7 @@ PartitionName=fragile Nodes=node06 State=UP
 PartitionName=low Nodes=node07 PriorityTier=1 State=UP
 PartitionName=high Nodes=node07 PriorityTier=9 State=UP
 """
+)
 NODE = """\
 NodeName={name} Port={port} NodeAddr=127.0.0.1 NodeHostname=lab \
 Sockets=2 CoresPerSocket=4 ThreadsPerCore=2 RealMemory=4000 Gres=gpu:h100:4"""

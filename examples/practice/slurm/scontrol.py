@@ -27,6 +27,7 @@ from examples.practice.slurm.job_text import job_text
 from examples.practice.slurm.model import Record
 
 OPTIONS = (
+    Option("all", "a", FLAG),
     Option("details", "d", FLAG),
     Option("json", "", OPTIONAL),
     Option("version", "V"),

@@ -128,6 +128,16 @@ def with_ends(runs: Iterable[Run], ends: Mapping[RunKey, End]) -> list[Run]:
     return list(found.values())
 
 
+def requeued_end(key: RunKey, current: Run | None) -> End | None:
+    """Of a run whose job slurmctld shows with another one, if that is a later one, else None.
+
+    A requeued job has a new submit time: that of the requeue.
+    """
+    if current is None or current.key == key or current.submit_time < key.start_time:
+        return None
+    return End(EndState.CANCELLED, current.submit_time, "REQUEUED")
+
+
 def forgotten_end(now: int) -> End:
     """Of a run of which slurmctld says only that it knows no such job, at a site without slurmdbd."""
     return End(EndState.FAILED, now, "forgotten by slurmctld")

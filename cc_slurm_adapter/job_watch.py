@@ -9,29 +9,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from cc_slurm_adapter.accounting_windows import AccountingWindows
+from cc_slurm_adapter.endings import Endings
 from cc_slurm_adapter.errors import CommandCancelled, SlurmError
 from cc_slurm_adapter.ignore_rules import IgnoreRules
-from cc_slurm_adapter.job import End, EndState, NodeState, Phase, Run, RunKey
-from cc_slurm_adapter.job_diff import (
-    Decision,
-    compare,
-    decide,
-    forgotten_end,
-    rests_of_resized,
-    with_ends,
-)
+from cc_slurm_adapter.job import NodeState, Phase, Run, RunKey
+from cc_slurm_adapter.job_diff import Decision, compare, decide
 from cc_slurm_adapter.ledger import Ledger
-from cc_slurm_adapter.outbox import Changes, KnownRun, Outbox, Stage
+from cc_slurm_adapter.outbox import Changes, Outbox, Stage
 from cc_slurm_adapter.progress import Progress
 from cc_slurm_adapter.reconciliation import Reconciliation
 from cc_slurm_adapter.sinks import RunningRows, Sink
-from cc_slurm_adapter.slurm.accounting import AccountedEnd
 from cc_slurm_adapter.slurm.client import Details
-from cc_slurm_adapter.slurm.questions import Slurm, ask_slurmctld
+from cc_slurm_adapter.slurm.questions import Slurm
 from cc_slurm_adapter.status import Status
 
 log = logging.getLogger(__name__)
@@ -41,7 +33,6 @@ SLICE = 100
 SLICE_SECONDS = 2.0
 COMMIT_BYTES = 2 * 1024 * 1024
 """So many bytes of messages are written before more texts are read: each may have a script of a megabyte."""
-MAX_UNRESOLVED = 10_000
 
 
 @dataclass(frozen=True)
@@ -74,6 +65,15 @@ class JobWatch:
         self._reconciliation = Reconciliation(
             slurm, self._ledger, status, settings.cluster, settings.clock, has_accounting=settings.has_accounting
         )
+        self._endings = Endings(
+            slurm,
+            outbox,
+            self._ledger,
+            self._take_details,
+            settings.clock,
+            settings.max_span,
+            has_accounting=settings.has_accounting,
+        )
         self._broken: set[int] = set()
         """Jobs of which some run could not be understood: said once."""
         self._read_for_hooks: dict[int, RunKey] = {}
@@ -83,8 +83,6 @@ class JobWatch:
         """Runs of them that polls do not read again."""
         self._vanished: list[RunKey] = []
         """Open runs that the last listing did not have: accounting is asked for them."""
-        self._unresolved: set[RunKey] = set()
-        self._windows = AccountingWindows(settings.max_span, int(settings.clock()))
         self._nodes: list[NodeState] = []
 
     @property
@@ -96,14 +94,14 @@ class JobWatch:
         """Compare all of slurmctld's jobs with what is known; yields between its questions. Raises SlurmError."""
         nodes_trouble = self._ask_for_nodes()
         found = compare(self._slurm.list_jobs(), self._open, self._cluster)
-        self._end(found.ended)
+        self._ledger.end(found.ended)
         strangers = self._outbox.unknown(key for key in found.strangers if key not in self._skipped)
         with self._slurm.texts_of_many(strangers, len(self._open) + len(strangers)):
             yield from self._read(found.to_read | {key.job_id for key in strangers})
         self._skipped |= {key for key in found.strangers if key.job_id in self._broken and key not in self._open}
         self._vanished = [key for key in found.vanished if key in self._open]
         if not self._settings.has_accounting:
-            self._settle_without_accounting()
+            self._endings.settle_without_accounting(self._vanished)
         if nodes_trouble is not None:
             raise nodes_trouble
 
@@ -165,7 +163,7 @@ class JobWatch:
         live = {run.key for job_id in jobs for run in self._open.of_job(job_id) if run.stage is not Stage.SEEN}
         try:
             if live - keys and self._settings.has_accounting:
-                list(self._ask_accounting_for(sorted(live - keys)))
+                list(self._endings.ask_for(sorted(live - keys)))
         except CommandCancelled:
             raise
         except SlurmError as error:
@@ -180,31 +178,8 @@ class JobWatch:
         return not over and Stage.SEEN not in stages
 
     def catch_up(self, since: int) -> Iterator[int]:
-        """Read accounting from `since` until now, an hour at a time, and move the checkpoint. Raises SlurmError.
-
-        All in Unix seconds; yields how far it has come, also when some runs of an hour were taken.
-        """
-        now = int(self._settings.clock())
-        if not self._settings.has_accounting:
-            self._ledger.commit(Changes(checkpoint=now))
-            return
-        for _ in self._ask_accounting_for([key for key in self._vanished if key in self._open]):
-            yield since
-        windows = self._windows.next(since, now)
-        progress = Progress("catching up with accounting, hours", len(windows))
-        reached = since
-        for number, window in enumerate(windows):
-            progress.say(number)
-            with contextlib.closing(self._slurm.ended_between(window.start, window.until)) as pieces:
-                for ended in pieces:
-                    self._take_ended(ended)
-                    yield reached
-            self._windows.was_read(window)
-            if not window.is_audit:
-                reached = window.until
-                self._ledger.commit(Changes(checkpoint=reached))
-            yield reached
-        self._ledger.say_how_many_were_late()
+        """Read accounting from `since` until now; see Endings.catch_up. Raises SlurmError."""
+        return self._endings.catch_up(since, self._vanished)
 
     def reconcile(self, running: RunningRows) -> None:
         """Hold what a destination believes to be running against Slurm. Raises SlurmError.
@@ -306,95 +281,3 @@ class JobWatch:
             self._ledger.owe_stop(changes, run.key, run.end)
         if decision.stage is not None:
             self._ledger.stands(changes, run, decision.stage)
-
-    def _end(self, ends: Mapping[RunKey, End]) -> None:
-        changes = Changes()
-        for key, end in ends.items():
-            if self._open.stage(key) is Stage.LIVE:
-                self._ledger.owe_stop(changes, key, end)
-            changes.runs[key] = self._open[key]._replace(stage=Stage.DONE, details=None)
-        self._ledger.commit(changes)
-
-    def _settle_without_accounting(self) -> None:
-        """Runs that slurmctld no longer lists, at a site without slurmdbd: only slurmctld can say what became of them.
-
-        A requeued job has a new submit time: that of the requeue.
-        """
-        vanished = [key for key in self._vanished if self._open.stage(key) is not Stage.SEEN]
-        current, forgotten = ask_slurmctld(self._slurm, {key.job_id for key in vanished})
-        ends = {}
-        for key in vanished:
-            run = current.get(key.job_id)
-            if run is not None and run.key != key and run.submit_time >= key.start_time:
-                ends[key] = End(EndState.CANCELLED, run.submit_time, "REQUEUED")
-            elif key.job_id in forgotten:
-                log.warning("%s is over, but nobody knows since when and how: taken as failed now", key)
-                ends[key] = forgotten_end(int(self._settings.clock()))
-        self._end(ends)
-
-    def _ask_accounting_for(self, vanished: list[RunKey]) -> Iterator[None]:
-        """Open runs that slurmctld has forgotten, or whose job has another run now; yields between its questions."""
-        if vanished:
-            oldest = min(key.start_time for key in vanished)
-            jobs = {key.job_id for key in vanished}
-            for ended in self._slurm.ends_of(jobs, oldest, int(self._settings.clock())):
-                self._take_ended([each for each in ended if each.key in self._open])
-                yield
-
-    def _take_ended(self, ended: list[AccountedEnd]) -> None:
-        """Runs that accounting has closed: live ones get their stop, the others start and stop together.
-
-        Nearly all are done already: for those a look into the outbox is all.
-        """
-        strangers = self._strangers(each.key for each in ended)
-        news = [each for each in ended if each.key in self._open or each.key in strangers]
-        ends = {each.key: each.end for each in self._whole(news, strangers)}
-        strangers = self._strangers(ends)
-        self._take_late({key: end for key, end in ends.items() if key in strangers or self._is_seen(key)})
-        self._end({key: end for key, end in ends.items() if key in self._open and not self._is_seen(key)})
-
-    def _strangers(self, keys: Iterable[RunKey]) -> set[RunKey]:
-        return set(self._outbox.unknown(key for key in keys if key not in self._open))
-
-    def _whole(self, ended: list[AccountedEnd], strangers: set[RunKey]) -> list[AccountedEnd]:
-        """The same ends, where what may be the rest of a resized run is known for what it is.
-
-        Accounting closes the record of a resized run and goes on with another one, often out of this window.
-        """
-        doubtful = [each for each in ended if each.may_be_rest and each.key in strangers]
-        if not doubtful:
-            return ended
-        now = int(self._settings.clock())
-        jobs = {each.key.job_id for each in doubtful}
-        begun = [run.key.start_time for job_id in jobs for run in self._open.of_job(job_id)]
-        oldest = min(now - self._settings.max_span, *begun, *(each.key.start_time for each in doubtful))
-        whole = [each for some in self._slurm.ends_of(jobs, oldest, now) for each in some]
-        rests = rests_of_resized(doubtful, whole)
-        self._ledger.commit(Changes(runs={key: KnownRun(key, Stage.DONE, "", None) for key in rests}))
-        left_out = {each.key for each in doubtful} - {each.key for each in whole}
-        if left_out != rests:
-            log.warning("accounting tells %d runs only once: they are left for later", len(left_out - rests))
-        resized = [each for each in whole if each.key.job_id in {key.job_id for key in rests}]
-        return [each for each in ended if each.key not in left_out] + resized
-
-    def _is_seen(self, key: RunKey) -> bool:
-        return self._open.stage(key) is Stage.SEEN
-
-    def _take_late(self, ends: Mapping[RunKey, End]) -> None:
-        """Runs that ended before their start was owed: with the best resources that can still be had."""
-        for details in self._details({key.job_id for key in ends}):
-            self._take_details(details, [run for run in details.runs if run.key in ends and run.end])
-        left = self._unreported(ends)
-        if left:
-            since = min(key.start_time for key in left)
-            late = self._slurm.read_accounted({key.job_id for key in left}, since, int(self._settings.clock()))
-            for details in late:
-                self._take_details(details, with_ends(details.runs, {key: ends[key] for key in left}))
-            unresolved = self._unreported(left)
-            for key in unresolved - self._unresolved:
-                log.error("%s is over, but neither slurmctld nor accounting tells more: they are asked again", key)
-            kept = self._unresolved if len(self._unresolved) < MAX_UNRESOLVED else set()
-            self._unresolved = kept - left | unresolved
-
-    def _unreported(self, keys: Iterable[RunKey]) -> set[RunKey]:
-        return {key for key in keys if key in self._open or self._outbox.unknown([key])}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from cc_slurm_adapter.job import End, Missing, Run, RunKey
 from cc_slurm_adapter.open_runs import OpenRuns
@@ -58,6 +58,15 @@ class Ledger:
         """The run is kept: with its nodes while it holds them, with all of it while its start may still move."""
         hosts = ",".join(resource.hostname for resource in run.resources) if stage is not Stage.DONE else ""
         changes.runs[run.key] = KnownRun(run.key, stage, hosts, run if stage is Stage.SEEN else None)
+
+    def end(self, ends: Mapping[RunKey, End]) -> None:
+        """These open runs are over: those whose start is owed get their stop. Raises StateError."""
+        changes = Changes()
+        for key, end in ends.items():
+            if self.open.stage(key) is Stage.LIVE:
+                self.owe_stop(changes, key, end)
+            changes.runs[key] = self.open[key]._replace(stage=Stage.DONE, details=None)
+        self.commit(changes)
 
     def commit(self, changes: Changes) -> None:
         """Write it all as a whole. Raises StateError."""

@@ -12,6 +12,7 @@ import pytest
 
 from cc_slurm_adapter import job_watch
 from cc_slurm_adapter.accounting_windows import OVERLAP
+from cc_slurm_adapter.endings import LONGEST_DELAY
 from cc_slurm_adapter.errors import CommandFailed
 from cc_slurm_adapter.ignore_rules import IgnoreRules
 from cc_slurm_adapter.job import End, EndState, Missing, NodeState, Phase, Resource, Run, RunKey
@@ -296,6 +297,60 @@ def test_a_requeued_run_is_ended_although_its_job_cannot_be_understood_for_a_mom
     lab.slurm.broken = {1: "a job that has nodes has no start"}
     assert lab.watch.look_at([1]) == {1}
     assert lab.owed() == [(Kind.STOP, run.key)]
+
+
+@pytest.mark.parametrize("phase", [Phase.WAITING, Phase.RUNNING])
+def test_a_requeued_run_of_which_accounting_says_nothing_ends_when_it_was_requeued(
+    lab: Lab, phase: Phase, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = lab.slurm.put(make_run(start=NOW - 500))
+    lab.poll()
+    lab.owed()
+    lab.slurm.put(make_run(start=NOW - 200 if phase is Phase.RUNNING else 0, phase=phase, submit_time=NOW - 300))
+    lab.watch.look_at([1])
+    lab.now += LONGEST_DELAY - 1
+    lab.watch.look_at([1])
+    lab.poll()
+    lab.catch_up(NOW - 10)
+    assert (Kind.STOP, first.key) not in lab.owed()
+    lab.now += 1
+    lab.poll()
+    lab.catch_up(NOW - 10)
+    [stop] = lab.outbox.due(SINK.name, 1e12, 100)
+    assert (stop.kind, stop.key) == (Kind.STOP, first.key)
+    message = json.loads(stop.payload)
+    assert (message["stopTime"], message["jobState"]) == (NOW - 300, "cancelled")
+    assert "accounting has no end" in caplog.text
+
+
+def test_a_run_that_only_slurmctld_has_forgotten_waits_for_accounting(lab: Lab) -> None:
+    run = lab.slurm.put(make_run(start=NOW - 500))
+    lab.poll()
+    lab.owed()
+    lab.slurm.jobs.clear()
+    questions = []
+    for _ in range(6):
+        lab.now += 20
+        lab.poll()
+        lab.slurm.asked.clear()
+        lab.catch_up(NOW - 10)
+        questions.append(lab.slurm.asked.count("read_details"))
+    assert lab.owed() == []
+    assert questions == [0, 0, 1, 0, 1, 0]
+    lab.slurm.close(make_run(start=NOW - 500, phase=Phase.ENDED))
+    lab.catch_up(NOW - 10)
+    assert lab.owed() == [(Kind.STOP, run.key)]
+
+
+def test_a_run_is_not_ended_by_another_one_that_was_submitted_before_it_began(lab: Lab) -> None:
+    """A resized run may have another start in slurmctld, but has its old submit time."""
+    lab.slurm.put(make_run(start=NOW - 500))
+    lab.poll()
+    lab.slurm.put(make_run(start=NOW - 200, submit_time=NOW - 600))
+    for _ in range(3):
+        lab.now += LONGEST_DELAY
+        lab.watch.look_at([1])
+    assert Kind.STOP not in {kind for kind, _ in lab.owed()}
 
 
 def test_the_next_run_is_read_although_accounting_does_not_answer(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

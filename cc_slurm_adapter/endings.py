@@ -1,0 +1,192 @@
+"""How runs that slurmctld no longer shows came to their end: accounting tells, or else slurmctld itself.
+
+A query that failed ends the step with a SlurmError; nothing is concluded from the failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from cc_slurm_adapter.accounting_windows import AccountingWindows
+from cc_slurm_adapter.job import End, Run, RunKey
+from cc_slurm_adapter.job_diff import forgotten_end, requeued_end, rests_of_resized, with_ends
+from cc_slurm_adapter.ledger import Ledger
+from cc_slurm_adapter.outbox import Changes, KnownRun, Outbox, Stage
+from cc_slurm_adapter.progress import Progress
+from cc_slurm_adapter.slurm.accounting import AccountedEnd
+from cc_slurm_adapter.slurm.client import Details
+from cc_slurm_adapter.slurm.questions import Slurm, ask_slurmctld
+
+log = logging.getLogger(__name__)
+
+MAX_UNRESOLVED = 10_000
+LONGEST_DELAY = 30
+"""Seconds by which accounting may be behind slurmctld before slurmctld's word counts for the end of a run."""
+
+
+class Endings:
+    """Of the runs of one cluster. `take_details` takes some runs with their details, as a pass does."""
+
+    def __init__(  # noqa: PLR0913 - the parts it needs
+        self,
+        slurm: Slurm,
+        outbox: Outbox,
+        ledger: Ledger,
+        take_details: Callable[[Details, Sequence[Run]], None],
+        clock: Callable[[], float],
+        max_span: int,
+        *,
+        has_accounting: bool,
+    ) -> None:
+        self._slurm = slurm
+        self._outbox = outbox
+        self._ledger = ledger
+        self._open = ledger.open
+        self._take_details = take_details
+        self._clock = clock
+        self._max_span = max_span
+        self._has_accounting = has_accounting
+        self._windows = AccountingWindows(max_span, int(clock()))
+        self._unresolved: set[RunKey] = set()
+        """Runs of which nobody tells more than their end: said once."""
+        self._untold: dict[RunKey, float] = {}
+        """Open runs that accounting was asked for in vain, and since when (Unix seconds)."""
+
+    def catch_up(self, since: int, vanished: Iterable[RunKey]) -> Iterator[int]:
+        """Read accounting from `since` until now, an hour at a time, and move the checkpoint. Raises SlurmError.
+
+        `vanished` are open runs that the last listing did not have: they are asked for first.
+        All in Unix seconds; yields how far it has come, also when some runs of an hour were taken.
+        """
+        now = int(self._clock())
+        if not self._has_accounting:
+            self._ledger.commit(Changes(checkpoint=now))
+            return
+        for _ in self.ask_for([key for key in vanished if key in self._open]):
+            yield since
+        windows = self._windows.next(since, now)
+        progress = Progress("catching up with accounting, hours", len(windows))
+        reached = since
+        for number, window in enumerate(windows):
+            progress.say(number)
+            with contextlib.closing(self._slurm.ended_between(window.start, window.until)) as pieces:
+                for ended in pieces:
+                    self._take_ended(ended)
+                    yield reached
+            self._windows.was_read(window)
+            if not window.is_audit:
+                reached = window.until
+                self._ledger.commit(Changes(checkpoint=reached))
+            yield reached
+        self._ledger.say_how_many_were_late()
+
+    def settle_without_accounting(self, vanished: Iterable[RunKey]) -> None:
+        """Runs that slurmctld no longer lists, at a site without slurmdbd: only slurmctld can say what became of them.
+
+        Raises SlurmError.
+        """
+        gone = [key for key in vanished if self._is_on_nodes(key)]
+        current, forgotten = ask_slurmctld(self._slurm, {key.job_id for key in gone})
+        ends = self._ends_of_requeued(gone, current)
+        for key in gone:
+            if key not in ends and key.job_id in forgotten:
+                log.warning("%s is over, but nobody knows since when and how: taken as failed now", key)
+                ends[key] = forgotten_end(int(self._clock()))
+        self._ledger.end(ends)
+
+    def ask_for(self, keys: Sequence[RunKey]) -> Iterator[None]:
+        """Open runs that slurmctld has forgotten, or whose job has another run now; yields between its questions.
+
+        Raises SlurmError.
+        """
+        if not keys:
+            return
+        oldest = min(key.start_time for key in keys)
+        for ended in self._slurm.ends_of({key.job_id for key in keys}, oldest, int(self._clock())):
+            self._take_ended([each for each in ended if each.key in self._open])
+            yield
+        self._end_untold([key for key in keys if self._is_on_nodes(key)])
+
+    def _end_untold(self, keys: Iterable[RunKey]) -> None:
+        """Runs of which accounting says nothing for long: if slurmctld has a later run of the job, they are over."""
+        now = self._clock()
+        self._untold = {key: since for key, since in self._untold.items() if key in self._open}
+        overdue = [key for key in keys if now - self._untold.setdefault(key, now) >= LONGEST_DELAY]
+        if not overdue:
+            return
+        details = self._slurm.read_details({key.job_id for key in overdue})
+        ends = self._ends_of_requeued(overdue, {run.key.job_id: run for some in details for run in some.runs})
+        for key, end in ends.items():
+            log.warning("%s is over since %d: slurmctld has a later run, accounting has no end", key, end.end_time)
+        self._ledger.end(ends)
+        self._untold.update(dict.fromkeys(overdue, now))
+
+    def _ends_of_requeued(self, keys: Iterable[RunKey], current: Mapping[int, Run]) -> dict[RunKey, End]:
+        """Those of the runs that slurmctld's current run of the same job has replaced."""
+        ends = {key: requeued_end(key, current.get(key.job_id)) for key in keys}
+        return {key: end for key, end in ends.items() if end is not None}
+
+    def _is_on_nodes(self, key: RunKey) -> bool:
+        return key in self._open and not self._is_seen(key)
+
+    def _take_ended(self, ended: list[AccountedEnd]) -> None:
+        """Runs that accounting has closed: live ones get their stop, the others start and stop together.
+
+        Nearly all are done already: for those a look into the outbox is all.
+        """
+        strangers = self._strangers(each.key for each in ended)
+        news = [each for each in ended if each.key in self._open or each.key in strangers]
+        ends = {each.key: each.end for each in self._whole(news, strangers)}
+        strangers = self._strangers(ends)
+        self._take_late({key: end for key, end in ends.items() if key in strangers or self._is_seen(key)})
+        self._ledger.end({key: end for key, end in ends.items() if self._is_on_nodes(key)})
+
+    def _strangers(self, keys: Iterable[RunKey]) -> set[RunKey]:
+        return set(self._outbox.unknown(key for key in keys if key not in self._open))
+
+    def _whole(self, ended: list[AccountedEnd], strangers: set[RunKey]) -> list[AccountedEnd]:
+        """The same ends, where what may be the rest of a resized run is known for what it is.
+
+        Accounting closes the record of a resized run and goes on with another one, often out of this window.
+        """
+        doubtful = [each for each in ended if each.may_be_rest and each.key in strangers]
+        if not doubtful:
+            return ended
+        now = int(self._clock())
+        jobs = {each.key.job_id for each in doubtful}
+        begun = [run.key.start_time for job_id in jobs for run in self._open.of_job(job_id)]
+        oldest = min(now - self._max_span, *begun, *(each.key.start_time for each in doubtful))
+        whole = [each for some in self._slurm.ends_of(jobs, oldest, now) for each in some]
+        rests = rests_of_resized(doubtful, whole)
+        self._ledger.commit(Changes(runs={key: KnownRun(key, Stage.DONE, "", None) for key in rests}))
+        left_out = {each.key for each in doubtful} - {each.key for each in whole}
+        if left_out != rests:
+            log.warning("accounting tells %d runs only once: they are left for later", len(left_out - rests))
+        resized = [each for each in whole if each.key.job_id in {key.job_id for key in rests}]
+        return [each for each in ended if each.key not in left_out] + resized
+
+    def _is_seen(self, key: RunKey) -> bool:
+        return self._open.stage(key) is Stage.SEEN
+
+    def _take_late(self, ends: Mapping[RunKey, End]) -> None:
+        """Runs that ended before their start was owed: with the best resources that can still be had."""
+        if not ends:
+            return
+        for details in self._slurm.read_details({key.job_id for key in ends}):
+            self._take_details(details, [run for run in details.runs if run.key in ends and run.end])
+        left = self._unreported(ends)
+        if left:
+            since = min(key.start_time for key in left)
+            late = self._slurm.read_accounted({key.job_id for key in left}, since, int(self._clock()))
+            for details in late:
+                self._take_details(details, with_ends(details.runs, {key: ends[key] for key in left}))
+            unresolved = self._unreported(left)
+            for key in unresolved - self._unresolved:
+                log.error("%s is over, but neither slurmctld nor accounting tells more: they are asked again", key)
+            kept = self._unresolved if len(self._unresolved) < MAX_UNRESOLVED else set()
+            self._unresolved = kept - left | unresolved
+
+    def _unreported(self, keys: Iterable[RunKey]) -> set[RunKey]:
+        return {key for key in keys if key in self._open or self._outbox.unknown([key])}

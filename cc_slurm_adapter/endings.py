@@ -1,4 +1,6 @@
-"""How runs that slurmctld no longer shows came to their end: accounting tells, or else slurmctld itself.
+"""How runs came to their end that slurmctld shows no more, or whose job it shows with another run.
+
+Accounting tells; at a site without slurmdbd there is only slurmctld's word.
 
 A query that failed ends the step with a SlurmError; nothing is concluded from the failure.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from cc_slurm_adapter.accounting_windows import AccountingWindows
 from cc_slurm_adapter.job import End, Run, RunKey
@@ -22,8 +25,26 @@ from cc_slurm_adapter.slurm.questions import Slurm, ask_slurmctld
 log = logging.getLogger(__name__)
 
 MAX_UNRESOLVED = 10_000
-LONGEST_DELAY = 30
-"""Seconds by which accounting may be behind slurmctld before slurmctld's word counts for the end of a run."""
+FIRST_WAIT, LONGEST_WAIT = 30, 3600
+"""Seconds until it is looked why accounting tells no end of a run, and between two such looks at most."""
+UNTOLD_AT_ONCE = 200
+"""Runs that are looked at so in one catch-up."""
+
+
+class _Wait(NamedTuple):
+    """Until a Unix time, for so many seconds."""
+
+    until: float
+    seconds: float
+
+    def is_over(self, now: float) -> bool:
+        """Also when the clock was set back."""
+        return not self.until - self.seconds <= now < self.until
+
+    def longer(self, now: float) -> _Wait:
+        """The next one."""
+        seconds = min(2 * self.seconds, LONGEST_WAIT)
+        return _Wait(now + seconds, seconds)
 
 
 class Endings:
@@ -51,8 +72,8 @@ class Endings:
         self._windows = AccountingWindows(max_span, int(clock()))
         self._unresolved: set[RunKey] = set()
         """Runs of which nobody tells more than their end: said once."""
-        self._untold: dict[RunKey, float] = {}
-        """Open runs that accounting was asked for in vain, and since when (Unix seconds)."""
+        self._untold: dict[RunKey, _Wait] = {}
+        """Vanished runs that accounting was asked for in vain."""
 
     def catch_up(self, since: int, vanished: Iterable[RunKey]) -> Iterator[int]:
         """Read accounting from `since` until now, an hour at a time, and move the checkpoint. Raises SlurmError.
@@ -64,7 +85,8 @@ class Endings:
         if not self._has_accounting:
             self._ledger.commit(Changes(checkpoint=now))
             return
-        for _ in self.ask_for([key for key in vanished if key in self._open]):
+        vanished = [key for key in vanished if key in self._open]
+        for _ in self.ask_for(vanished):
             yield since
         windows = self._windows.next(since, now)
         progress = Progress("catching up with accounting, hours", len(windows))
@@ -81,6 +103,8 @@ class Endings:
                 self._ledger.commit(Changes(checkpoint=reached))
             yield reached
         self._ledger.say_how_many_were_late()
+        for _ in self._end_untold(vanished):
+            yield reached
 
     def settle_without_accounting(self, vanished: Iterable[RunKey]) -> None:
         """Runs that slurmctld no longer lists, at a site without slurmdbd: only slurmctld can say what became of them.
@@ -107,26 +131,43 @@ class Endings:
         for ended in self._slurm.ends_of({key.job_id for key in keys}, oldest, int(self._clock())):
             self._take_ended([each for each in ended if each.key in self._open])
             yield
-        self._end_untold([key for key in keys if self._is_on_nodes(key)])
 
-    def _end_untold(self, keys: Iterable[RunKey]) -> None:
-        """Runs of which accounting says nothing for long: if slurmctld has a later run of the job, they are over."""
-        now = self._clock()
-        self._untold = {key: since for key, since in self._untold.items() if key in self._open}
-        overdue = [key for key in keys if now - self._untold.setdefault(key, now) >= LONGEST_DELAY]
+    def _end_untold(self, vanished: Iterable[RunKey]) -> Iterator[None]:
+        """Runs that have no end in accounting, which knows a later run of their job: so they were requeued.
+
+        22.05 may have such records of jobs that are requeued right after their start. Raises SlurmError.
+        """
+        left, now = [key for key in vanished if self._is_on_nodes(key)], self._clock()
+        self._untold = {key: self._untold.get(key) or _Wait(now + FIRST_WAIT, FIRST_WAIT) for key in left}
+        overdue = [key for key in left if self._untold[key].is_over(now)][:UNTOLD_AT_ONCE]
+        self._untold.update({key: self._untold[key].longer(now) for key in overdue})
         if not overdue:
             return
         details = self._slurm.read_details({key.job_id for key in overdue})
-        ends = self._ends_of_requeued(overdue, {run.key.job_id: run for some in details for run in some.runs})
-        for key, end in ends.items():
-            log.warning("%s is over since %d: slurmctld has a later run, accounting has no end", key, end.end_time)
-        self._ledger.end(ends)
-        self._untold.update(dict.fromkeys(overdue, now))
+        later = {run.key.job_id: run for some in details for run in some.runs}
+        requeued = self._ends_of_requeued(overdue, later)
+        yield
+        jobs, oldest = {key.job_id for key in requeued}, min(key.start_time for key in overdue)
+        for accounted in self._slurm.read_accounted(jobs, oldest, int(now)) if jobs else ():
+            known = {run.key.job_id for run in accounted.runs if run.submit_time >= later[run.key.job_id].submit_time}
+            self._end_requeued({key: end for key, end in requeued.items() if key.job_id in known})
+            yield
+
+    def _end_requeued(self, ends: Mapping[RunKey, End]) -> None:
+        live = {key: end for key, end in ends.items() if self._open.stage(key) is Stage.LIVE}
+        self._ledger.end({key: end for key, end in ends.items() if self._is_on_nodes(key)})
+        for key, end in live.items():
+            log.warning("%s was requeued at %d: accounting knows a later run and no end of it", key, end.end_time)
 
     def _ends_of_requeued(self, keys: Iterable[RunKey], current: Mapping[int, Run]) -> dict[RunKey, End]:
         """Those of the runs that slurmctld's current run of the same job has replaced."""
-        ends = {key: requeued_end(key, current.get(key.job_id)) for key in keys}
-        return {key: end for key, end in ends.items() if end is not None}
+        ends = {}
+        for key in keys:
+            starts = [known.key.start_time for known in self._open.of_job(key.job_id)]
+            end = requeued_end(key, current.get(key.job_id), starts)
+            if end is not None:
+                ends[key] = end
+        return ends
 
     def _is_on_nodes(self, key: RunKey) -> bool:
         return key in self._open and not self._is_seen(key)

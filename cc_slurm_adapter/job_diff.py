@@ -128,14 +128,20 @@ def with_ends(runs: Iterable[Run], ends: Mapping[RunKey, End]) -> list[Run]:
     return list(found.values())
 
 
-def requeued_end(key: RunKey, current: Run | None) -> End | None:
+def requeued_end(key: RunKey, current: Run | None, starts: Iterable[int] = ()) -> End | None:
     """Of a run whose job slurmctld shows with another one, if that is a later one, else None.
 
-    A requeued job has a new submit time: that of the requeue.
+    A requeued job has a new submit time: that of the requeue. One that was requeued more than once ended before
+    the next of its `starts`.
     """
-    if current is None or current.key == key or current.submit_time < key.start_time:
+    if current is None or current.key == key:
         return None
-    return End(EndState.CANCELLED, current.submit_time, "REQUEUED")
+    # A run that was submitted in the second in which this one began is a later one for sure only while it waits.
+    begins_later = current.submit_time > key.start_time
+    if not begins_later and not (current.submit_time == key.start_time and current.phase is Phase.WAITING):
+        return None
+    end_time = min([current.submit_time, *(start for start in starts if start > key.start_time)])
+    return End(EndState.CANCELLED, end_time, "REQUEUED")
 
 
 def forgotten_end(now: int) -> End:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pytest
 
 from cc_slurm_adapter import job_watch
 from cc_slurm_adapter.accounting_windows import OVERLAP
-from cc_slurm_adapter.endings import LONGEST_DELAY
+from cc_slurm_adapter.endings import FIRST_WAIT, LONGEST_WAIT
 from cc_slurm_adapter.errors import CommandFailed
 from cc_slurm_adapter.ignore_rules import IgnoreRules
 from cc_slurm_adapter.job import End, EndState, Missing, NodeState, Phase, Resource, Run, RunKey
@@ -22,6 +22,7 @@ from cc_slurm_adapter.sinks import Kind, RunningRow, RunningRows
 from cc_slurm_adapter.sinks.cc_messages import StartMessages
 from cc_slurm_adapter.sinks.cc_rest import CcRest
 from cc_slurm_adapter.slurm.accounting import AccountedEnd
+from cc_slurm_adapter.slurm.client import Details
 from cc_slurm_adapter.status import Status
 from tests.fakes import NOW, FakeSlurm, make_run
 
@@ -299,57 +300,142 @@ def test_a_requeued_run_is_ended_although_its_job_cannot_be_understood_for_a_mom
     assert lab.owed() == [(Kind.STOP, run.key)]
 
 
-@pytest.mark.parametrize("phase", [Phase.WAITING, Phase.RUNNING])
-def test_a_requeued_run_of_which_accounting_says_nothing_ends_when_it_was_requeued(
-    lab: Lab, phase: Phase, caplog: pytest.LogCaptureFixture
+NEXT_RUNS = [(0, Phase.WAITING, NOW - 300), (NOW - 200, Phase.RUNNING, NOW - 300), (0, Phase.WAITING, NOW - 500)]
+
+
+@pytest.mark.parametrize(("start", "phase", "submitted"), NEXT_RUNS)
+def test_a_requeued_run_without_an_end_in_accounting_ends_when_it_was_requeued(
+    lab: Lab, start: int, phase: Phase, submitted: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = lab.slurm.put(make_run(start=NOW - 500))
     lab.poll()
     lab.owed()
-    lab.slurm.put(make_run(start=NOW - 200 if phase is Phase.RUNNING else 0, phase=phase, submit_time=NOW - 300))
-    lab.watch.look_at([1])
-    lab.now += LONGEST_DELAY - 1
-    lab.watch.look_at([1])
+    second = lab.slurm.put(make_run(start=start, phase=phase, submit_time=submitted))
     lab.poll()
     lab.catch_up(NOW - 10)
-    assert (Kind.STOP, first.key) not in lab.owed()
-    lab.now += 1
+    lab.now += FIRST_WAIT
     lab.poll()
     lab.catch_up(NOW - 10)
-    [stop] = lab.outbox.due(SINK.name, 1e12, 100)
+    assert (Kind.STOP, first.key) not in lab.owed()  # accounting may just be late
+    lab.slurm.accounted.append(second)
+    lab.now += LONGEST_WAIT
+    lab.poll()
+    lab.catch_up(NOW - 10)
+    (stop,) = lab.outbox.due(SINK.name, 1e12, 100)
     assert (stop.kind, stop.key) == (Kind.STOP, first.key)
     message = json.loads(stop.payload)
-    assert (message["stopTime"], message["jobState"]) == (NOW - 300, "cancelled")
-    assert "accounting has no end" in caplog.text
+    assert (message["stopTime"], message["jobState"]) == (submitted, "cancelled")
+    assert "accounting knows a later run and no end of it" in caplog.text
 
 
-def test_a_run_that_only_slurmctld_has_forgotten_waits_for_accounting(lab: Lab) -> None:
+def test_a_late_end_from_accounting_counts_more_than_the_requeue(lab: Lab) -> None:
+    lab.slurm.put(make_run(start=NOW - 500))
+    lab.poll()
+    lab.owed()
+    lab.slurm.put(make_run(start=0, phase=Phase.WAITING, submit_time=NOW - 300))
+    for _ in range(5):
+        lab.now += FIRST_WAIT
+        lab.poll()
+        lab.catch_up(NOW - 10)
+    preempted = End(EndState.PREEMPTED, NOW - 301, "PREEMPTED")
+    lab.slurm.close(make_run(start=NOW - 500, phase=Phase.ENDED, end=preempted))
+    lab.catch_up(NOW - 10)
+    (stop,) = lab.outbox.due(SINK.name, 1e12, 100)
+    message = json.loads(stop.payload)
+    assert (message["stopTime"], message["jobState"]) == (NOW - 301, "preempted")
+
+
+def test_a_run_of_which_neither_slurmctld_nor_accounting_tells_is_asked_for_ever_more_seldom(lab: Lab) -> None:
     run = lab.slurm.put(make_run(start=NOW - 500))
     lab.poll()
     lab.owed()
     lab.slurm.jobs.clear()
     questions = []
-    for _ in range(6):
-        lab.now += 20
+    for _ in range(12):
         lab.poll()
         lab.slurm.asked.clear()
         lab.catch_up(NOW - 10)
         questions.append(lab.slurm.asked.count("read_details"))
+        lab.now += FIRST_WAIT
     assert lab.owed() == []
-    assert questions == [0, 0, 1, 0, 1, 0]
+    assert questions == [0, 1, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0]
+    lab.now -= 10 * FIRST_WAIT  # the clock was set back
+    lab.slurm.asked.clear()
+    lab.catch_up(NOW - 10)
+    assert lab.slurm.asked.count("read_details") == 1
     lab.slurm.close(make_run(start=NOW - 500, phase=Phase.ENDED))
     lab.catch_up(NOW - 10)
     assert lab.owed() == [(Kind.STOP, run.key)]
 
 
-def test_a_run_is_not_ended_by_another_one_that_was_submitted_before_it_began(lab: Lab) -> None:
+def test_a_run_that_was_missed_once_has_its_time_when_it_is_missed_again(lab: Lab) -> None:
+    first = lab.slurm.put(make_run(start=NOW - 500))
+    lab.poll()
+    lab.owed()
+    lab.slurm.jobs.clear()
+    lab.poll()
+    lab.catch_up(NOW - 10)
+    lab.slurm.put(first)
+    lab.now += 10 * FIRST_WAIT
+    lab.poll()
+    lab.catch_up(NOW - 10)
+    lab.slurm.accounted.append(lab.slurm.put(make_run(start=0, phase=Phase.WAITING, submit_time=NOW - 300)))
+    lab.poll()
+    lab.catch_up(NOW - 10)
+    assert lab.owed() == []
+
+
+def test_a_job_whose_details_cannot_be_had_keeps_no_accounting_from_being_read(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.slurm.put(make_run(start=NOW - 500))
+    lab.poll()
+    lab.owed()
+    lab.slurm.put(make_run(start=0, phase=Phase.WAITING, submit_time=NOW - 300))
+    lab.poll()
+    lab.catch_up(NOW - 10)
+    lab.now += FIRST_WAIT
+    lab.poll()
+
+    read_details = lab.slurm.read_details
+
+    def fail_for_1(job_ids: Iterable[int]) -> Iterator[Details]:
+        if 1 in job_ids:
+            raise CommandFailed("squeue: error")
+        return read_details(job_ids)
+
+    monkeypatch.setattr(lab.slurm, "read_details", fail_for_1)
+    other = lab.slurm.close(make_run(2, start=NOW - 200, phase=Phase.ENDED))
+    with pytest.raises(CommandFailed):
+        lab.catch_up(NOW - 200)
+    assert other.key in {key for _, key in lab.owed()}
+
+
+def test_runs_of_a_job_that_was_requeued_twice_do_not_overlap(lab: Lab) -> None:
+    first = lab.slurm.put(make_run(start=NOW - 500))
+    lab.poll()
+    second = lab.slurm.put(make_run(start=NOW - 300))
+    lab.poll()
+    lab.owed()
+    lab.slurm.accounted.append(lab.slurm.put(make_run(start=0, phase=Phase.WAITING, submit_time=NOW - 50)))
+    for _ in range(3):
+        lab.poll()
+        lab.catch_up(NOW - 10)
+        lab.now += FIRST_WAIT
+    stops = {each.key: json.loads(each.payload)["stopTime"] for each in lab.outbox.due(SINK.name, 1e12, 100)}
+    assert stops == {first.key: NOW - 300, second.key: NOW - 50}
+
+
+@pytest.mark.parametrize("submitted", [NOW - 600, NOW - 500])
+def test_a_run_is_not_ended_by_another_one_that_was_not_submitted_after_it_began(lab: Lab, submitted: int) -> None:
     """A resized run may have another start in slurmctld, but has its old submit time."""
     lab.slurm.put(make_run(start=NOW - 500))
     lab.poll()
-    lab.slurm.put(make_run(start=NOW - 200, submit_time=NOW - 600))
+    lab.slurm.accounted.append(lab.slurm.put(make_run(start=NOW - 200, submit_time=submitted)))
     for _ in range(3):
-        lab.now += LONGEST_DELAY
-        lab.watch.look_at([1])
+        lab.now += LONGEST_WAIT
+        lab.poll()
+        lab.catch_up(NOW - 10)
     assert Kind.STOP not in {kind for kind, _ in lab.owed()}
 
 

@@ -22,7 +22,7 @@ import time
 import xml.etree.ElementTree as ET
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,12 +109,17 @@ class Environment(NamedTuple):
 
 
 def run(command: list[str], log: Path, limit: float) -> int:
-    """The exit code of a command that writes into `log`, or TOO_LONG after `limit` seconds.
+    """The exit code of a command that writes into `log`, or TOO_LONG after `limit` seconds."""
+    with started(command, log) as process:
+        return wait_for(process, log, limit)
 
-    It gets a process group of its own, and whatever is left of that afterwards is ended.
-    """
+
+@contextlib.contextmanager
+def started(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A command that writes into `log`, in a process group of its own: what is left of that is ended afterwards."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
+    log.write_bytes(b"")
+    with log.open("ab") as output:
         process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -124,13 +129,19 @@ def run(command: list[str], log: Path, limit: float) -> int:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        try:
-            return process.wait(limit)
-        except subprocess.TimeoutExpired:
+    try:
+        yield process
+    finally:
+        end_group(process)
+
+
+def wait_for(process: subprocess.Popen[bytes], log: Path, limit: float) -> int:
+    try:
+        return process.wait(limit)
+    except subprocess.TimeoutExpired:
+        with log.open("ab") as output:
             output.write(f"\nended because it took longer than {limit:.0f} s\n".encode())
-            return TOO_LONG
-        finally:
-            end_group(process)
+        return TOO_LONG
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
@@ -322,7 +333,8 @@ def shipped(parts: dict[str, bytes]) -> dict[str, bytes]:
 def is_shipped(path: list[str]) -> bool:
     if path[0].endswith(".dist-info"):
         return path[-1] not in NOT_SHIPPED
-    return path[0] != "bin" and not {"test", "tests", "__pycache__"} & set(path)
+    is_test = path[-1].startswith("test_") or {"test", "tests"} & set(path)
+    return not is_test and path[0] != "bin" and "__pycache__" not in path
 
 
 def added(parts: dict[str, bytes], project: dict[str, Any]) -> dict[str, bytes]:
@@ -387,11 +399,30 @@ class Report:
 
     def pytest(self, step: str, python: str, arguments: list[str], limit: float) -> int:
         """A run of pytest under that interpreter; how many of its tests passed."""
-        junit = log_of(step).with_suffix(".xml")
-        junit.unlink(missing_ok=True)
-        command = [python, "-m", "pytest", "-q", f"--junitxml={junit}", *arguments, *self.pytest_arguments]
-        code = self.run(step, command, limit)
-        counts = count_tests(junit)
+        return self.pytest_side_by_side({step: python}, arguments, limit)
+
+    def pytest_side_by_side(self, steps: dict[str, str], arguments: list[str], limit: float) -> int:
+        """The same tests under several interpreters at the same time; how many passed."""
+        print("".join(f"{step} ...\n" for step in steps), end="", flush=True)
+        self.began = time.monotonic()
+        passed = 0
+        with contextlib.ExitStack() as processes:
+            begun = {
+                step: processes.enter_context(started(self._pytest_command(step, python, arguments), log_of(step)))
+                for step, python in steps.items()
+            }
+            for step, process in begun.items():
+                code = wait_for(process, log_of(step), limit)
+                passed += self._settle_pytest(step, code)
+        return passed
+
+    def _pytest_command(self, step: str, python: str, arguments: list[str]) -> list[str]:
+        report = report_of(step)
+        report.unlink(missing_ok=True)
+        return [python, "-m", "pytest", "-q", f"--junitxml={report}", *arguments, *self.pytest_arguments]
+
+    def _settle_pytest(self, step: str, code: int) -> int:
+        counts = count_tests(report_of(step))
         if code == NO_TESTS and self.pytest_arguments:
             self.not_run.append(f"{step}: the arguments select none")
         else:
@@ -423,6 +454,11 @@ class Report:
         return 0 if self.counts["passed"] and not self.counts["failed"] else 1
 
 
+def report_of(step: str) -> Path:
+    """What pytest says for programs to read."""
+    return log_of(step).with_suffix(".xml")
+
+
 def count_tests(junit: Path) -> Counter[str]:
     """What pytest's report says; nothing when there is none."""
     counts: Counter[str] = Counter()
@@ -447,9 +483,11 @@ def test(options: argparse.Namespace, pytest_arguments: list[str]) -> int:
     tools = environment(running(), ["run", "test", "lint"])
     check_sources(tools, report)
     report.check("build", [sys.executable, "build.py", "build"], 1800)
-    for python, version in [(tools.python, running().version), *others]:
-        arguments = ["-m", "not built and not slurm", "--ignore=tests/built", "--ignore=tests/lab", "tests"]
-        report.pytest(f"unit tests, Python {version}", python, arguments, 900)
+    provide_nats_server(report)
+    unit_tests = ["-m", "not built and not slurm", "--ignore=tests/built", "--ignore=tests/lab", "tests"]
+    for some in ([(tools.python, running().version)], others):
+        steps = {f"unit tests, Python {version}": python for python, version in some}
+        report.pytest_side_by_side(steps, unit_tests, 900)
     test_built_file(tools, report)
     if options.slurm:
         test_on_slurm(tools, report)
@@ -487,6 +525,16 @@ def check_sources(tools: Environment, report: Report) -> None:
     report.check("lint", [*ruff, "check", cache, *SOURCES], 120)
     report.check("format", [*ruff, "format", "--check", cache, *SOURCES], 120)
     report.check("types", [tools.python, "-m", "mypy", f"--cache-dir={WORK / 'mypy'}"], 600)
+
+
+def provide_nats_server(report: Report) -> None:
+    """A nats-server for the tests, fetched if need be; without one they skip what needs it, and it is said here."""
+    code = report.run("nats-server", [sys.executable, "tests/nats/server_program.py"], 300)
+    said = text_of(log_of("nats-server")).rpartition("\n")[2]
+    report.tell("nats-server", said, show_log=False)
+    os.environ["CC_SLURM_ADAPTER_NATS_SERVER"] = said if code == 0 else "none"
+    if code != 0:
+        report.not_run.append(f"tests with a real nats-server: {said}")
 
 
 def test_built_file(tools: Environment, report: Report) -> None:
@@ -528,12 +576,12 @@ def bench(arguments: list[str]) -> int:
     """Builds the file and measures what it costs; Ctrl-C ends it. The exit code."""
     if not {"-h", "--help"} & set(arguments):
         build()
-    return run_module("tests.bench", ["--adapter", str(ADAPTER), *arguments], 7200)
+    return run_module("tests.bench", ["--adapter", str(ADAPTER), *arguments], 7200, ["run", "build"])
 
 
-def run_module(module: str, arguments: list[str], limit: float | None) -> int:
+def run_module(module: str, arguments: list[str], limit: float | None, needs: Sequence[str] = ("build",)) -> int:
     """A program of ours that speaks to the terminal; it ends by itself, after `limit` seconds or with Ctrl-C."""
-    tools = environment(running(), ["build"])
+    tools = environment(running(), list(needs))
     command = [tools.python, "-m", module, *arguments]
     with subprocess.Popen(command, cwd=ROOT, env=surroundings()) as process:
         try:

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,10 @@ from cc_slurm_adapter.settings import BY_NAME, REMOVED, SETTINGS, Setting
 DEFAULT_EVENTS_PATH = beside(DEFAULT_LAST_RUN_PATH, "events")
 
 _WITH_PATTERNS = frozenset({"gpuPciAddrs", "hwthreadNumbering", "ignoreHosts", "ignorePartitions", "ignoreUsers"})
+_TOGETHER = (("natsUser", "natsPassword"), ("natsTlsCertFile", "natsTlsKeyFile"))
+_ONE_OF = ("natsUser", "natsCredsFile", "natsNKeySeedFile")
+_NEED_REST = frozenset({"ccRestJwt", "ccRestJwtFile", "ccRestCaFile"})
+_NEED_NATS = frozenset(setting.key for setting in SETTINGS if setting.key.startswith("nats")) - {"natsServer"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Config:
     cc_poll_interval: int
     cc_rest_submit_jobs: bool
     cc_rest_url: str
-    """Without a slash at the end and without /api."""
+    """Without a slash at the end and without /api; '' only without cc_rest_submit_jobs."""
     cc_rest_jwt: str = field(repr=False)
     cc_rest_jwt_file: str
     cc_rest_ca_file: str
@@ -65,13 +69,22 @@ class Config:
     ignore_hosts: re.Pattern[str] | None
     ignore_partitions: re.Pattern[str] | None
     ignore_users: re.Pattern[str] | None
-    nats_server: str
+    nats_servers: tuple[str, ...]
+    """Whole URLs, as nats://host:4222 and tls://[::1]:4222; () for no NATS."""
     nats_port: int
+    """The port is in the URLs already."""
     nats_subject: str
+    nats_node_subject: str
     nats_user: str
     nats_password: str = field(repr=False)
     nats_creds_file: str
+    """Like the next and the key a path: the folder of systemd's credentials is filled in already."""
     nats_nkey_seed_file: str
+    nats_tls_ca_file: str
+    nats_tls_cert_file: str
+    nats_tls_key_file: str
+    nats_jet_stream: bool
+    nats_stop_delay: int
 
 
 class _Draft:
@@ -82,7 +95,14 @@ class _Draft:
         self.wrong: set[str] = set()
         self.problems: list[str] = []
         self.warnings: list[str] = []
+        self.uses_rest = True
+        """Whether cc-backend is asked over REST, be it for comparisons only."""
         self.serves_nats = False
+
+    def given(self, key: str) -> bool:
+        """Whether a key has another value than its default; not if that value is wrong."""
+        setting = BY_NAME[key.lower()]
+        return bool(self.fields[setting.field] != setting.default)
 
 
 def load_config(path: str, *, explicit: bool) -> tuple[Config, list[str]]:
@@ -93,7 +113,7 @@ def load_config(path: str, *, explicit: bool) -> tuple[Config, list[str]]:
     """
     file = _read(path, explicit=explicit)
     draft, config = _parse(file)
-    draft.problems += _unreadable_files(config)
+    draft.problems += _unreadable_files(config, draft)
     if draft.problems:
         # With the warnings, so that nobody meets them one start later.
         raise ConfigError([f"{path}: {line}" for line in draft.problems + draft.warnings])
@@ -125,12 +145,22 @@ def _read(path: str, *, explicit: bool) -> ConfigFile:
 def _parse(file: ConfigFile) -> tuple[_Draft, Config]:
     draft = _Draft()
     draft.warnings += [f"{key}: occurs more than once, the last one counts" for key in file.repeated]
-    draft.serves_nats = bool(file.get("natsServer"))
+    draft.uses_rest = file.get("ccRestSubmitJobs") is not False or file.get("ccRestUrl") not in (None, "")
+    draft.serves_nats = file.get("natsServer") not in (None, "")
     for setting in SETTINGS:
         draft.fields[setting.field] = _parse_setting(setting, file, draft)
     _warn_of_unknown_keys(file, draft)
-    config = _with_defaults(draft.fields)
-    _check_destinations(config, draft)
+    config = _with_defaults(dict(draft.fields))
+    if draft.uses_rest:
+        _check_rest(config, draft)
+    else:
+        _warn_of_ignored(_NEED_REST, "ccRestUrl", draft)
+    if draft.serves_nats:
+        _check_nats(draft)
+    else:
+        _warn_of_ignored(_NEED_NATS, "natsServer", draft)
+    if not (config.cc_rest_submit_jobs or draft.serves_nats):
+        draft.problems.append("natsServer: is missing and ccRestSubmitJobs is false: set it, or that to true")
     return draft, config
 
 
@@ -189,21 +219,38 @@ def _with_defaults(fields: dict[str, Any]) -> Config:
     fields["prep_events_path"] = fields["prep_events_path"] or beside(last_run_path, "events")
     fields["cc_poll_interval"] = fields["cc_poll_interval"] or fields["slurm_poll_interval"]
     fields["state_path"] = fields["state_path"] or beside(last_run_path, "state.sqlite")
+    fields["nats_servers"] = tuple(values.with_port(url, fields["nats_port"]) for url in fields["nats_servers"])
+    for name in ("nats_creds_file", "nats_nkey_seed_file", "nats_tls_key_file"):
+        fields[name] = fields[name] and secret_path(fields[name])
     return Config(**fields)
 
 
-def _check_destinations(config: Config, draft: _Draft) -> None:
-    if config.nats_server:
-        draft.warnings.append("natsServer: this version does not publish to NATS yet, it is ignored")
+def _check_rest(config: Config, draft: _Draft) -> None:
     if config.cc_rest_jwt and config.cc_rest_jwt_file:
         draft.warnings.append("ccRestJwt: ignored because ccRestJwtFile is set")
-    if not config.cc_rest_submit_jobs:
-        draft.problems.append("ccRestSubmitJobs: got false, expected true: REST is the only way to report jobs so far")
-        return
-    if not config.cc_rest_url and "ccRestUrl" not in draft.wrong:
+    if not config.cc_rest_url and not draft.wrong & {"ccRestUrl", "ccRestSubmitJobs"}:
         draft.problems.append("ccRestUrl: is missing, expected the address of cc-backend")
     if not (config.cc_rest_jwt or config.cc_rest_jwt_file) and not draft.wrong & {"ccRestJwt", "ccRestJwtFile"}:
         draft.problems.append("ccRestJwt: is missing, expected a token here or the name of its file in ccRestJwtFile")
+
+
+def _check_nats(draft: _Draft) -> None:
+    """What the keys of NATS say together; one with a wrong value was told already and says nothing."""
+    for pair in _TOGETHER:
+        for key, other in (pair, pair[::-1]):
+            if draft.given(key) and not draft.given(other) and other not in draft.wrong:
+                draft.problems.append(f"{key}: needs {other} as well: set both or none of them")
+    many = [key for key in _ONE_OF if draft.given(key)]
+    if len(many) > 1:
+        draft.problems.append(f"{many[-1]}: {' and '.join(many)} are set, expected only one of them: remove the others")
+    subject, node_subject = draft.fields["nats_subject"], draft.fields["nats_node_subject"]
+    if subject == node_subject and "natsSubject" not in draft.wrong:
+        draft.problems.append(f"natsNodeSubject: got {json.dumps(node_subject)}, expected another one than natsSubject")
+
+
+def _warn_of_ignored(keys: frozenset[str], missing: str, draft: _Draft) -> None:
+    ignored = [setting.key for setting in SETTINGS if setting.key in keys and draft.given(setting.key)]
+    draft.warnings += [f"{key}: ignored because {missing} is not set" for key in ignored]
 
 
 def read_token(config: Config) -> str:
@@ -218,14 +265,14 @@ def read_token(config: Config) -> str:
     return found
 
 
-def _unreadable_files(config: Config) -> list[str]:
-    problems = []
-    for read in (read_token, read_prep_secret, _read_ca_file):
-        try:
-            read(config)
-        except ConfigError as error:
-            problems += error.problems
-    return problems
+def read_nats_creds(config: Config) -> str:
+    """The text of natsCredsFile, read again at each call; '' without one. Raises ConfigError."""
+    return read_secret_file("natsCredsFile", config.nats_creds_file) if config.nats_creds_file else ""
+
+
+def read_nats_seed(config: Config) -> str:
+    """The seed in natsNKeySeedFile, read again at each call; '' without one. Raises ConfigError."""
+    return read_secret_file("natsNKeySeedFile", config.nats_nkey_seed_file) if config.nats_nkey_seed_file else ""
 
 
 def read_prep_secret(config: Config) -> bytes | None:
@@ -233,14 +280,33 @@ def read_prep_secret(config: Config) -> bytes | None:
     return read_secret(config.prep_secret_file) if config.prep_secret_file else None
 
 
-def _read_ca_file(config: Config) -> None:
-    if not config.cc_rest_ca_file:
-        return
+def _unreadable_files(config: Config, draft: _Draft) -> list[str]:
+    reads: list[Callable[[Config], object]] = [read_prep_secret]
+    others = {}
+    if draft.uses_rest:
+        reads.append(read_token)
+        others["ccRestCaFile"] = config.cc_rest_ca_file
+    if draft.serves_nats:
+        reads += [read_nats_creds, read_nats_seed]
+        others["natsTlsCaFile"] = config.nats_tls_ca_file
+        others["natsTlsCertFile"] = config.nats_tls_cert_file
+        others["natsTlsKeyFile"] = config.nats_tls_key_file
+    problems = []
+    for read in reads:
+        try:
+            read(config)
+        except ConfigError as error:
+            problems += error.problems
+    return problems + [line for key, path in others.items() if path for line in _unreadable(key, path)]
+
+
+def _unreadable(key: str, path: str) -> list[str]:
     try:
-        with open(config.cc_rest_ca_file, "rb") as file:
+        with open(path, "rb") as file:
             file.read(1)
     except OSError as error:
-        raise ConfigError([f"ccRestCaFile: cannot read {config.cc_rest_ca_file}: {reason(error)}"]) from None
+        return [f"{key}: cannot read {presentable(path)}: {reason(error)}"]
+    return []
 
 
 def _exposed_secrets(config: Config, mode: int) -> list[str]:
@@ -248,7 +314,12 @@ def _exposed_secrets(config: Config, mode: int) -> list[str]:
     held = [setting.key for setting in SETTINGS if setting.secret and getattr(config, setting.field)]
     if held and mode & stat.S_IROTH:
         warnings.append(f"everyone on this host can read this file and {' and '.join(held)} in it: run chmod o-r")
-    for key, name in (("ccRestJwtFile", config.cc_rest_jwt_file), ("prepSecretFile", config.prep_secret_file)):
+    files = {"ccRestJwtFile": config.cc_rest_jwt_file, "prepSecretFile": config.prep_secret_file}
+    if config.nats_servers:
+        files["natsCredsFile"] = config.nats_creds_file
+        files["natsNKeySeedFile"] = config.nats_nkey_seed_file
+        files["natsTlsKeyFile"] = config.nats_tls_key_file
+    for key, name in files.items():
         if name and _others_can_read(secret_path(name)):
             warnings.append(f"{key}: everyone on this host can read {secret_path(name)}: run chmod o-r on it")
     return warnings
@@ -287,7 +358,8 @@ def _masked_value(setting: Setting, value: Any) -> object:
         by_host = {pattern.pattern: numbering.value for pattern, numbering in value}
         return by_host[""] if list(by_host) == [""] else by_host
     if isinstance(value, tuple):
-        return [str(item) for item in value]
+        items = [str(item) for item in value]
+        return ",".join(items) if setting.plural else items
     if isinstance(value, re.Pattern):
         return value.pattern
     return value if isinstance(value, (bool, int)) else str(value or "")

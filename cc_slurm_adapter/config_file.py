@@ -120,7 +120,9 @@ def read_secret_file(key: str, name: str) -> str:
 
 def presentable(text: str) -> str:
     """The text for an error message; one that may be or hold a secret is not shown."""
-    suspicious = r"eyJ[\w-]{8,}|[0-9A-Fa-f]{32,}|(?=[\w+-]*[0-9])(?=[\w+-]*[A-Z])(?=[\w+-]*[a-z])[\w+-]{32,}"
+    suspicious = (
+        r"eyJ[\w-]{8,}|[0-9A-Fa-f]{32,}|[A-Z2-7]{40,}|(?=[\w+-]*[0-9])(?=[\w+-]*[A-Z])(?=[\w+-]*[a-z])[\w+-]{32,}"
+    )
     if "@" in text or "?" in text or re.search(suspicious, text):
         return "a text that may hold a secret"
     return text

@@ -51,11 +51,6 @@ def word(value: object, warn: Warn) -> str:
     return found
 
 
-def name(value: object, warn: Warn) -> str:
-    """Text without white space, at least one character."""
-    return _required(word(value, warn), "expected a name")
-
-
 def _required(found: str, expected: str) -> str:
     if not found:
         raise WrongValue(expected)
@@ -183,6 +178,60 @@ def _check_url(url: str) -> None:
         usable = False
     if not usable:
         raise WrongValue(expected)
+
+
+_LABEL = r"\w(?:[\w-]{0,61}\w)?"
+_NATS_SERVER = re.compile(
+    rf"(?:(nats|tls)://)?({_LABEL}(?:\.{_LABEL})*\.?|\[[\w:.%-]+\])(?::(\d{{1,5}}))?/?", re.ASCII | re.IGNORECASE
+)
+_NATS_EXPECTED = (
+    "expected HOST, nats://HOST[:PORT] or tls://HOST[:PORT], or several of them separated by commas, "
+    "with IPv6 addresses in brackets"
+)
+
+
+def nats_servers(value: object, warn: Warn) -> tuple[str, ...]:
+    """The URLs of NATS servers, with a port where one is given; () for ''."""
+    found = text(value, warn)
+    if "@" in found:
+        raise WrongValue(f"{_NATS_EXPECTED}; user name and password are set by natsUser and natsPassword")
+    return tuple(_nats_url(server.strip()) for server in found.split(",")) if found else ()
+
+
+def _nats_url(server: str) -> str:
+    match = _NATS_SERVER.fullmatch(server)
+    scheme, host, port = match.groups() if match else ("", "", "")
+    if not host or (port and not 1 <= int(port) <= 65535) or (host[0] == "[" and not _is_ipv6(host[1:-1])):
+        raise WrongValue(f"{_NATS_EXPECTED}; {presentable(repr(server))} is none of these")
+    return f"{(scheme or 'nats').lower()}://{host}" + (f":{int(port)}" if port else "")
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def with_port(url: str, port: int) -> str:
+    """The URL with this port unless it has one."""
+    return url if urlsplit(url).port else f"{url}:{port}"
+
+
+def subject(value: object, warn: Warn) -> str:
+    """A NATS subject to publish under."""
+    return _required(optional_subject(value, warn), "expected a subject, for example jobs")
+
+
+def optional_subject(value: object, warn: Warn) -> str:
+    """A NATS subject to publish under, or '' for none."""
+    found = text(value, warn)
+    if found and ("" in found.split(".") or any(char.isspace() or char in "*>" for char in found)):
+        raise WrongValue(
+            "expected a subject, for example site.jobs: no white space, '*' and '>', no dot at an end or beside a dot"
+        )
+    return found
 
 
 def regex(value: object, warn: Warn) -> re.Pattern[str] | None:

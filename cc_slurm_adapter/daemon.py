@@ -13,18 +13,15 @@ from collections.abc import Callable
 from cc_slurm_adapter import __version__
 from cc_slurm_adapter.activity import FIRST_RETRY, LONGEST_RETRY
 from cc_slurm_adapter.backoff import Backoff
-from cc_slurm_adapter.config import Config, read_prep_secret, read_token
+from cc_slurm_adapter.config import Config, read_prep_secret
+from cc_slurm_adapter.destinations import Destinations, sinks_of
 from cc_slurm_adapter.errors import CommandCancelled, CommandMissing, SinkError, SlurmError, StateError
 from cc_slurm_adapter.ignore_rules import IgnoreRules
 from cc_slurm_adapter.intake import Intake
 from cc_slurm_adapter.job_watch import JobWatch, WatchSettings
 from cc_slurm_adapter.main_loop import ClusterNames, Inbox, Item, LoopSettings, MainLoop, Reload, Stop
 from cc_slurm_adapter.outbox import Outbox
-from cc_slurm_adapter.reconciler import Reconciler
 from cc_slurm_adapter.rights import warn_of_missing_rights
-from cc_slurm_adapter.sender import Sender
-from cc_slurm_adapter.sinks.cc_messages import StartMessages
-from cc_slurm_adapter.sinks.cc_rest import CcRest
 from cc_slurm_adapter.slurm.client import SlurmClient
 from cc_slurm_adapter.slurm.commands import Commands
 from cc_slurm_adapter.slurm.setup import Setup, read_setup
@@ -90,7 +87,7 @@ class Daemon:
         self._pid_file.lock()
         folder = check_state_folder(config.last_run_path)
         self._state_lock.lock()
-        outbox = Outbox(config.state_path)
+        outbox = Outbox(config.state_path, sinks_of(config))
         self._closers.append(outbox.close)
         _begin_with(outbox)
         setup = self._wait_for_slurm()
@@ -100,10 +97,12 @@ class Daemon:
         slurm = SlurmClient(self._commands, cluster, folder, config.job_script_max_bytes)
         warn_of_missing_rights(slurm, setup, _user_name())
         self._start_intake(setup)
-        sink = self._make_sink(cluster)
+        destinations = Destinations(config, self._status)
+        if destinations.rest:
+            self._check_cluster(destinations, cluster)
         if self._stopping:
             return None
-        loop = self._start_reporting(slurm, setup, outbox, sink, cluster)
+        loop = self._start_reporting(slurm, setup, outbox, destinations, cluster)
         for lock in (self._pid_file, self._state_lock):
             lock.publish()
         log.warning(
@@ -111,7 +110,7 @@ class Daemon:
             __version__,
             cluster,
             setup.version,
-            config.cc_rest_url,
+            destinations.label,
         )
         return loop
 
@@ -144,35 +143,22 @@ class Daemon:
             self._inbox.put(item)
         return found
 
-    def _make_sink(self, cluster: str) -> CcRest:
-        config = self._config
-        messages = StartMessages(
-            config.gpu_pci_addrs,
-            config.hwthread_numbering,
-            lambda count: self._status.count("gpus_without_address", count),
-        )
-        sink = CcRest(config.cc_rest_url, lambda: read_token(config), messages, config.cc_rest_ca_file)
-        self._check_cluster(sink, cluster)
-        return sink
-
     def _start_reporting(
-        self, slurm: SlurmClient, setup: Setup, outbox: Outbox, sink: CcRest, cluster: str
+        self, slurm: SlurmClient, setup: Setup, outbox: Outbox, destinations: Destinations, cluster: str
     ) -> MainLoop:
         config = self._config
         last_run = LastRun(config.last_run_path)
         checkpoint = outbox.checkpoint(cluster)
         if checkpoint is None and last_run.read() is not None:
             log.warning("%s knows nothing yet, Slurm and cc-backend are asked what there is", config.state_path)
-        reconciler = Reconciler(sink, cluster, config.cc_poll_interval, self._inbox.put)
-        sender = Sender(sink, outbox, self._status, reconciler.ask_now)
         watch_settings = WatchSettings(
             cluster=cluster,
             ignore=IgnoreRules(config.ignore_hosts, config.ignore_partitions, config.ignore_users),
             has_accounting=setup.has_accounting,
             max_span=config.slurm_query_max_span,
-            on_owed=sender.wake,
+            on_owed=destinations.wake,
         )
-        watch = JobWatch(slurm, outbox, [sink], self._status, watch_settings)
+        watch = JobWatch(slurm, outbox, destinations.sinks, self._status, watch_settings)
         settings = LoopSettings(
             cluster=cluster,
             poll_interval=config.slurm_poll_interval,
@@ -182,19 +168,17 @@ class Daemon:
                 None if outbox.is_rebuilt else last_run.read(), checkpoint, config.slurm_query_max_span
             ),
         )
-        loop = MainLoop(self._inbox, watch, sender, outbox, last_run, self._status, settings)
-        sender.start()
-        self._closers.append(lambda: sender.stop(STOP_LIMIT))
-        reconciler.start()
-        self._closers.append(lambda: reconciler.stop(STOP_LIMIT / 2))
+        loop = MainLoop(self._inbox, watch, destinations, outbox, last_run, self._status, settings)
+        self._closers.append(lambda: destinations.stop(STOP_LIMIT))
+        destinations.start(outbox, cluster, self._inbox.put)
         return loop
 
-    def _check_cluster(self, sink: CcRest, cluster: str) -> None:
+    def _check_cluster(self, destinations: Destinations, cluster: str) -> None:
         """cc-backend refuses every job of a cluster that it does not know; one that is away is not waited for.
 
         Asked in a thread, because a connection that hangs must not delay a stop.
         """
-        threading.Thread(target=self._ask_for_clusters, args=(sink,), name="clusters", daemon=True).start()
+        threading.Thread(target=self._ask_for_clusters, args=(destinations,), name="clusters", daemon=True).start()
         known = self._await(ClusterNames, CLUSTERS_LIMIT)
         if isinstance(known, ClusterNames) and known.names and cluster not in known.names:
             raise StateError(
@@ -202,15 +186,13 @@ class Daemon:
                 f" {', '.join(known.names)}: add it there, or set clusterName to the name it has there"
             )
 
-    def _ask_for_clusters(self, sink: CcRest) -> None:
+    def _ask_for_clusters(self, destinations: Destinations) -> None:
         names: list[str] = []
-        connection = sink.connect()
         try:
-            names = connection.cluster_names() or ["none"]
+            names = destinations.cluster_names()
         except SinkError as error:
             log.error("cc-backend cannot be asked for its clusters, going on: %s", error)
         finally:
-            connection.close()
             self._inbox.put(ClusterNames(tuple(names)))
 
     def _start_intake(self, setup: Setup) -> None:

@@ -51,8 +51,8 @@ class Ledger:
         return lost
 
     def owes_stop(self, key: RunKey) -> bool:
-        """Whether some sink is still to be told that the run is over."""
-        return self._outbox.has_message([sink.name for sink in self._sinks], key, Kind.STOP)
+        """Whether the leading sink is still to be told that the run is over."""
+        return self._outbox.has_message([self._sinks[0].name], key, Kind.STOP)
 
     def stands(self, changes: Changes, run: Run, stage: Stage) -> None:
         """The run is kept: with its nodes while it holds them, with all of it while its start may still move."""

@@ -7,16 +7,15 @@ import queue
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Union
+from typing import Protocol, Union
 
 from cc_slurm_adapter.activity import Activity
 from cc_slurm_adapter.errors import AdapterError
 from cc_slurm_adapter.hook_queue import MAX_WAITING, HookQueue
-from cc_slurm_adapter.job import HookEvent
+from cc_slurm_adapter.job import HookEvent, NodeState
 from cc_slurm_adapter.job_watch import JobWatch
 from cc_slurm_adapter.log import Reminder
 from cc_slurm_adapter.outbox import Outbox
-from cc_slurm_adapter.sender import Sender
 from cc_slurm_adapter.sinks import RunningRows
 from cc_slurm_adapter.state_files import LastRun
 from cc_slurm_adapter.status import Status
@@ -76,6 +75,13 @@ class Inbox:
 Item = Union[HookEvent, Stop, Reload, ClusterNames, RunningRows]
 
 
+class Destinations(Protocol):
+    """What the loop tells those that send."""
+
+    def post_nodes(self, cluster: str, nodes: list[NodeState]) -> None: ...
+    def retry_now(self) -> None: ...
+
+
 @dataclass(frozen=True)
 class LoopSettings:
     """Times in seconds; `catch_up_from` in Unix seconds."""
@@ -94,7 +100,7 @@ class MainLoop:
         self,
         inbox: Inbox,
         watch: JobWatch,
-        sender: Sender,
+        destinations: Destinations,
         outbox: Outbox,
         last_run: LastRun,
         status: Status,
@@ -102,7 +108,7 @@ class MainLoop:
     ) -> None:
         self._inbox = inbox
         self._watch = watch
-        self._sender = sender
+        self._destinations = destinations
         self._outbox = outbox
         self._last_run = last_run
         self._status = status
@@ -199,7 +205,7 @@ class MainLoop:
     def _reload(self) -> None:
         log.warning("SIGHUP: trying %d parked messages again", self._outbox.retry_all())
         self._watch.forget_broken()
-        self._sender.retry_now()
+        self._destinations.retry_now()
         self._next_poll = 0.0
 
     def _serve_hooks(self) -> None:
@@ -226,7 +232,7 @@ class MainLoop:
                 began_hooks = time.monotonic()
                 self._serving.attempt(self._serve_hooks)
                 self._hook_seconds += time.monotonic() - began_hooks
-        self._sender.post_nodes(self._settings.cluster, self._watch.node_states())
+        self._destinations.post_nodes(self._settings.cluster, self._watch.node_states())
         self.polled = True
         self._tidy()
         self._say_how_it_stands()

@@ -12,20 +12,26 @@ from __future__ import annotations
 import enum
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cc_slurm_adapter.job import End, Run, RunKey
 from cc_slurm_adapter.outbox_schema import (
+    DELETE_FORGOTTEN_FOLLOWERS,
     DELETE_ITS_START,
     DELIVERED_BEFORE,
     HURRY_ITS_START,
+    LET_FOLLOW,
     OWE_ITS_START,
     OWED,
+    PUT_IN,
     PUT_OFF_ITS_STOP,
+    SHADOW_FOLLOWERS,
+    SHADOW_STOPS,
     WAITING,
 )
+from cc_slurm_adapter.outbox_sinks import KNOWN_SINKS, are_other_sinks, use_sinks
 from cc_slurm_adapter.run_json import run_from_json, run_to_json
 from cc_slurm_adapter.sinks import Delivery, Kind
 from cc_slurm_adapter.state_database import StateDatabase
@@ -57,6 +63,8 @@ class Outcome(enum.Enum):
     OWED = "owed"
     PARKED = "parked"
     SHADOWED = "shadowed"
+    FOLLOWING = "following"
+    """Not owed before the sink that this one follows has the same message."""
     DELIVERED = "delivered"
 
 
@@ -107,8 +115,13 @@ class Outbox:
     Raises StateError when the file cannot be read or written.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, sinks: Mapping[str, str] | None = None) -> None:
+        """`sinks` are those in use, each with the one whose messages its own follow, or ''. None: all, on their own."""
         self._state = StateDatabase(path)
+        self._leaders = {sink: leader for sink, leader in (sinks or {}).items() if leader}
+        known = [sink for (sink,) in self._state.read(KNOWN_SINKS, ())]
+        if sinks and are_other_sinks(sinks, known):
+            self._state.write(lambda database: use_sinks(database, sinks))
 
     @property
     def is_rebuilt(self) -> bool:
@@ -157,7 +170,43 @@ class Outbox:
 
     def commit(self, cluster: str, changes: Changes) -> None:
         """Write what a pass found out. When this returns it survives a power cut."""
-        self._state.write(lambda database: _write_changes(database, cluster, changes))
+        self._state.write(lambda database: self._write_changes(database, cluster, changes))
+
+    def _write_changes(self, database: sqlite3.Connection, cluster: str, changes: Changes) -> None:
+        now, next_try = int(time.time()), URGENT if changes.urgent else 0
+        for key in changes.dropped:
+            database.execute("DELETE FROM run WHERE cluster = ? AND job_id = ? AND start_time = ?", key)
+        database.executemany(
+            "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [(*run.key, run.stage.value, run.hosts, _details(run), now) for run in changes.runs.values()],
+        )
+        database.executemany(
+            PUT_IN,
+            [
+                (each.sink, *each.key, each.kind.value, each.payload, now, next_try, self._first_outcome(each.sink))
+                for each in changes.messages
+            ],
+        )
+        stops = [each for each in changes.messages if each.kind is Kind.STOP]
+        if stops:
+            database.execute(SHADOW_STOPS)
+            self._shadow_followers(database)
+        if changes.urgent:
+            database.executemany(HURRY_ITS_START, [(URGENT, each.sink, *each.key) for each in stops])
+        if changes.checkpoint is not None:
+            database.execute("INSERT OR REPLACE INTO checkpoint VALUES (?, ?)", (cluster, changes.checkpoint))
+
+    def _first_outcome(self, sink: str) -> str:
+        return str((Outcome.FOLLOWING if sink in self._leaders else Outcome.OWED).value)
+
+    def _shadow_followers(self, database: sqlite3.Connection) -> None:
+        """What is never told to a sink is not told to those that follow it either."""
+        database.executemany(SHADOW_FOLLOWERS, self._leaders.items())
+
+    def _let_follow(self, database: sqlite3.Connection, delivery: Delivery) -> None:
+        """This was delivered: what follows it is owed now."""
+        where = (*delivery.key, delivery.kind.value, delivery.row_id)
+        database.executemany(LET_FOLLOW, [(follower, *where, leader) for follower, leader in self._leaders.items()])
 
     def due(self, sink: str, now: float, limit: int, busy: Collection[int] = ()) -> list[Delivery]:
         """Rows that may be sent now, without those that are on their way (`busy`).
@@ -199,16 +248,12 @@ class Outbox:
                 "UPDATE message SET first_sent = ? WHERE id = ?", [(when, each.row_id) for each in deliveries]
             )
 
-    def delivered(self, delivery: Delivery) -> None:
-        """The destination has it. With a stop, its start is no longer needed either."""
+    def delivered(self, *deliveries: Delivery) -> None:
+        """The destination has them. With a stop, its start is no longer needed either."""
         with self._state.writing() as database:
-            if delivery.kind is Kind.STOP:
-                database.execute(DELETE_ITS_START, (*delivery.key, delivery.row_id))
-                database.execute("DELETE FROM message WHERE id = ?", (delivery.row_id,))
-            else:
-                _set_outcome(database, delivery.row_id, Outcome.DELIVERED, 0, "")
-                if delivery.first_sent:  # it may have been parked before, and its stop with it
-                    database.execute(PUT_OFF_ITS_STOP, (0, *delivery.key, delivery.row_id))
+            for delivery in deliveries:
+                self._let_follow(database, delivery)
+                _set_delivered(database, delivery)
 
     def parked(self, delivery: Delivery, reason: str) -> None:
         """Refused for now: tried again in an hour, and with a start its stop."""
@@ -221,7 +266,8 @@ class Outbox:
         """Refused because of another run: neither it nor its stop is sent again."""
         with self._state.writing() as database:
             _set_outcome(database, delivery.row_id, Outcome.SHADOWED, 0, reason)
-            _shadow_stops(database)
+            database.execute(SHADOW_STOPS)
+            self._shadow_followers(database)
 
     def put_off(self, delivery: Delivery, until: float, reason: str, *, refused: bool = False) -> None:
         """Try again at a Unix time. `refused` counts against the row itself."""
@@ -257,11 +303,12 @@ class Outbox:
             )
         return list(lost.values())
 
-    def clock_was_set(self, by: float) -> None:
-        """Waits go on as if the clock had always been so; `by` is in seconds, negative when it was set back."""
+    def clock_was_set(self, sink: str, by: float) -> None:
+        """A sink's waits go on as if the clock had always been so; `by` in seconds, negative when it was set back."""
         with self._state.writing() as database:
             for column in ("next_try", "first_sent"):
-                database.execute(f"UPDATE message SET {column} = {column} + ? WHERE {column} > 0", (by,))
+                where = f"sink = ? AND {column} > 0"
+                database.execute(f"UPDATE message SET {column} = {column} + ? WHERE {where}", (by, sink))
 
     def retry_owed(self, sink: str) -> None:
         """Make all rows due at once that wait for another try."""
@@ -290,10 +337,12 @@ class Outbox:
                 (now + PARKED_RETRY, now - max_age),
             )
             database.execute("DELETE FROM message WHERE outcome = 'shadowed' AND created < ?", (now - max_age,))
+            forgotten = [(follower, leader, now - max_age) for follower, leader in self._leaders.items()]
+            database.executemany(DELETE_FORGOTTEN_FOLLOWERS, forgotten)
             database.execute("DELETE FROM run WHERE stage = 'done' AND changed < ?", (now - max_age - KEEP_DONE,))
 
     def waiting(self) -> int:
-        """How many messages are still to be delivered, parked ones included."""
+        """How many messages are still to be delivered, parked ones included; not those that follow others."""
         rows = self._state.read(f"SELECT COUNT(*) FROM message WHERE {WAITING}", ())
         return int(rows[0][0])
 
@@ -302,26 +351,14 @@ class Outbox:
         return dict(self._state.read("SELECT outcome, COUNT(*) FROM message GROUP BY outcome", ()))
 
 
-def _write_changes(database: sqlite3.Connection, cluster: str, changes: Changes) -> None:
-    now, next_try = int(time.time()), URGENT if changes.urgent else 0
-    for key in changes.dropped:
-        database.execute("DELETE FROM run WHERE cluster = ? AND job_id = ? AND start_time = ?", key)
-    database.executemany(
-        "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, ?, ?)",
-        [(*run.key, run.stage.value, run.hosts, _details(run), now) for run in changes.runs.values()],
-    )
-    database.executemany(
-        "INSERT OR IGNORE INTO message (sink, cluster, job_id, start_time, kind, payload, created, next_try)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        [(each.sink, *each.key, each.kind.value, each.payload, now, next_try) for each in changes.messages],
-    )
-    stops = [each for each in changes.messages if each.kind is Kind.STOP]
-    if stops:
-        _shadow_stops(database)
-    if changes.urgent:
-        database.executemany(HURRY_ITS_START, [(URGENT, each.sink, *each.key) for each in stops])
-    if changes.checkpoint is not None:
-        database.execute("INSERT OR REPLACE INTO checkpoint VALUES (?, ?)", (cluster, changes.checkpoint))
+def _set_delivered(database: sqlite3.Connection, delivery: Delivery) -> None:
+    if delivery.kind is Kind.STOP:
+        database.execute(DELETE_ITS_START, (*delivery.key, delivery.row_id))
+        database.execute("DELETE FROM message WHERE id = ?", (delivery.row_id,))
+        return
+    _set_outcome(database, delivery.row_id, Outcome.DELIVERED, 0, "")
+    if delivery.first_sent:  # it may have been parked before, and its stop with it
+        database.execute(PUT_OFF_ITS_STOP, (0, *delivery.key, delivery.row_id))
 
 
 def _make_all_due(database: sqlite3.Connection) -> int:
@@ -339,15 +376,6 @@ def _set_outcome(database: sqlite3.Connection, row_id: int, outcome: Outcome, ne
     database.execute(
         "UPDATE message SET outcome = ?, next_try = ?, reason = ? WHERE id = ?",
         (outcome.value, next_try, reason[:500], row_id),
-    )
-
-
-def _shadow_stops(database: sqlite3.Connection) -> None:
-    """The stop of a shadowed run would end the other run's row: it is never sent."""
-    database.execute(
-        "UPDATE message SET outcome = 'shadowed' WHERE kind = 'stop' AND outcome = 'owed'"
-        " AND (sink, cluster, job_id, start_time) IN"
-        " (SELECT sink, cluster, job_id, start_time FROM message WHERE outcome = 'shadowed' AND kind = 'start')"
     )
 
 

@@ -80,3 +80,27 @@ WHERE sink = ? AND cluster = ? AND job_id = ? AND start_time = ? AND kind = 'sta
 AND outcome = 'owed' AND next_try = 0
 """
 """An urgent stop waits for its start; one that failed before has a time of its own."""
+PUT_IN = """
+INSERT OR IGNORE INTO message (sink, cluster, job_id, start_time, kind, payload, created, next_try, outcome)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+SHADOW_STOPS = """
+UPDATE message SET outcome = 'shadowed' WHERE kind = 'stop' AND outcome = 'owed'
+AND (sink, cluster, job_id, start_time) IN
+(SELECT sink, cluster, job_id, start_time FROM message WHERE outcome = 'shadowed' AND kind = 'start')
+"""
+"""The stop of a shadowed run would end the other run's row: it is never sent."""
+LET_FOLLOW = """
+UPDATE message SET outcome = 'owed'
+WHERE sink = ? AND cluster = ? AND job_id = ? AND start_time = ? AND kind = ? AND outcome = 'following'
+AND EXISTS (SELECT 1 FROM message WHERE id = ? AND sink = ?)
+"""
+SHADOW_FOLLOWERS = """
+UPDATE message SET outcome = 'shadowed'
+WHERE sink = ? AND outcome = 'following' AND (cluster, job_id, start_time, kind) IN
+(SELECT cluster, job_id, start_time, kind FROM message WHERE sink = ? AND outcome = 'shadowed')
+"""
+DELETE_FORGOTTEN_FOLLOWERS = """
+DELETE FROM message WHERE sink = ? AND outcome = 'following' AND (cluster, job_id, start_time, kind) NOT IN
+(SELECT cluster, job_id, start_time, kind FROM message WHERE sink = ?) AND created < ?
+"""

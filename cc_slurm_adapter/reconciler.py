@@ -10,7 +10,7 @@ from collections.abc import Callable
 from cc_slurm_adapter.backoff import Backoff
 from cc_slurm_adapter.errors import SinkError
 from cc_slurm_adapter.log import Reminder
-from cc_slurm_adapter.sinks import RunningRows, Sink
+from cc_slurm_adapter.sinks import AskableSink, RunningRows
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +27,16 @@ class Reconciler:
     A destination that is away is asked until it answers.
     """
 
-    def __init__(self, sink: Sink, cluster: str, interval: float, deliver: Callable[[RunningRows], None]) -> None:
-        self._sink = sink.name
+    def __init__(
+        self,
+        sink: AskableSink,
+        reported_to: str,
+        cluster: str,
+        interval: float,
+        deliver: Callable[[RunningRows], None],
+    ) -> None:
+        """`reported_to` is the name of the sink through which it gets jobs: itself, or NATS."""
+        self._sink = reported_to
         self._connection = sink.connect()
         self._cluster = cluster
         self._interval = interval

@@ -7,21 +7,21 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple, Union
+from collections.abc import Callable, Sequence
 
 from cc_slurm_adapter.backoff import Backoff
 from cc_slurm_adapter.errors import AdapterError
 from cc_slurm_adapter.job import NodeState
 from cc_slurm_adapter.log import Reminder
 from cc_slurm_adapter.outbox import Outbox
+from cc_slurm_adapter.row_troubles import MAX_TRIES, RowTroubles
+from cc_slurm_adapter.send_tasks import NodeStates, Request, Rows, Task
+from cc_slurm_adapter.set_clock import SetClock
 from cc_slurm_adapter.sinks import Answer, Connection, Delivery, Kind, Sink, Verdict
 from cc_slurm_adapter.status import Status
 
 log = logging.getLogger(__name__)
 
-CONNECTIONS = 4
 BATCH = 16
 """Rows read at once: each may carry a script of a megabyte."""
 FIRST_WAIT, LONGEST_WAIT = 1.0, 20.0
@@ -29,65 +29,42 @@ FIRST_WAIT, LONGEST_WAIT = 1.0, 20.0
 LONGEST_PAUSE = 3600.0
 """Seconds that a destination may ask for with Retry-After, at most."""
 SHORTEST_WAIT = 0.01
-CLOCK_STEP = 5.0
-"""Seconds by which the clock must differ to have been set; less is only corrected."""
 LONG_TROUBLE = 10.0
 """Seconds without a success after which a destination was away: when it is back nothing waits on."""
 PROBE_EVERY = 10.0
 """Seconds after which a request that hangs gets company, while nothing else is sent: the destination may be back."""
 HANGS = 3.0
 """Seconds that a request may be older than the first answer of a destination that is back."""
-MAX_ROW_TRIES, MAX_TRIES_AMID_OTHERS = 5, 20
-"""Refusals until a row is parked; the second while more than a fifth of the answers to other rows are refusals."""
-RECENT = 100
-"""Answers that are looked at for that."""
+GATHER = 0.05
+"""Seconds between two tasks of a connection that takes many rows at once, so that there are many."""
 
-
-TROUBLES = (Verdict.ROW_TROUBLE, Verdict.SINK_TROUBLE, Verdict.HELD)
-
-
-@dataclass
-class _Trouble:
-    """A row that failed: how many successes there had been when it was sent first, and how often it failed."""
-
-    successes_before: int
-    times: int = 0
-
-
-class NodeStates(NamedTuple):
-    """The states of all nodes after a poll; only the newest are worth sending."""
-
-    cluster: str
-    nodes: list[NodeState]
-
-
-Task = Union[Delivery, NodeStates]
-
-
-class _Request(NamedTuple):
-    """What a connection is busy with, since a time.monotonic()."""
-
-    task: Task
-    began: float
-    successes: int
-    """How many answers had been good by then."""
+OF_THE_SINK = (Verdict.SINK_TROUBLE, Verdict.HELD)
 
 
 class Sender:
     """Threads that send. `wake()` when rows were added; `stop()` ends them, whatever they wait for."""
 
     def __init__(
-        self, sink: Sink, outbox: Outbox, status: Status, on_unknown: Callable[[], None] = lambda: None
+        self,
+        sink: Sink,
+        outbox: Outbox,
+        status: Status,
+        on_unknown: Callable[[], None] = lambda: None,
+        on_delivered: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_unknown` is called when the destination does not know a run that it once took."""
+        """`on_unknown` is called when the destination does not know a run that it once took.
+
+        `on_delivered` is called after each message that it has taken: others may follow it.
+        """
         self._on_unknown = on_unknown
+        self._on_delivered = on_delivered
         self._sink = sink
         self._outbox = outbox
         self._status = status
         self._changed = threading.Condition()
         self._stopping = False
         self._ready: deque[Delivery] = deque()
-        self._under_way: dict[Connection, _Request] = {}
+        self._under_way: dict[Connection, Request] = {}
         self._nodes: NodeStates | None = None
         self._backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
         self._paused_until = 0.0
@@ -95,13 +72,12 @@ class Sender:
         self._troubles_in_a_row = 0
         self._failing_since = 0.0
         self._successes = 0
-        self._recent: deque[tuple[int, bool]] = deque(maxlen=RECENT)
-        """Rows that were refused (True) or settled by the last answers."""
-        self._troubled: dict[int, _Trouble] = {}
+        self._troubled = RowTroubles()
+        self._gather_until = 0.0
         self._parked_said: set[int] = set()
         self._nodes_reminder = Reminder()
-        self._clock_offset = _clock_offset()
-        self._connections = [sink.connect() for _ in range(CONNECTIONS)]
+        self._clock = SetClock()
+        self._connections = [sink.connect() for _ in range(sink.connections)]
         self._threads = [
             threading.Thread(target=self._work, args=(connection,), name=f"{sink.name}-{number}", daemon=True)
             for number, connection in enumerate(self._connections)
@@ -124,9 +100,10 @@ class Sender:
             thread.join(max(deadline - time.monotonic(), 0))
 
     def wake(self) -> None:
-        """Rows were added."""
-        with self._changed:
-            self._changed.notify_all()
+        """Rows were added. Whoever gathers rows finds them by itself."""
+        if time.monotonic() >= self._gather_until:
+            with self._changed:
+                self._changed.notify_all()
 
     def retry_now(self) -> None:
         """End every wait: the configuration or the destination has changed."""
@@ -156,25 +133,27 @@ class Sender:
             if isinstance(task, NodeStates):
                 self._settle_nodes(connection.post_nodes(*task))
             else:
-                self._deliver(connection, task)
+                self._deliver(connection, task.deliveries)
         finally:
             with self._changed:
                 del self._under_way[connection]
 
-    def _deliver(self, connection: Connection, delivery: Delivery) -> None:
+    def _deliver(self, connection: Connection, deliveries: list[Delivery]) -> None:
         request = self._under_way[connection]
         try:
-            answer = connection.deliver(delivery)
+            answers = connection.deliver_all(deliveries)
         except MemoryError:
-            answer = Answer(Verdict.SINK_TROUBLE, "this host has too little memory, or the daemon's limit is too low")
+            short = "this host has too little memory, or the daemon's limit is too low"
+            answers = [Answer(Verdict.SINK_TROUBLE, short)] * len(deliveries)
         except Exception:  # the one place that isolates a delivery
-            log.exception("%s %s could not be sent", delivery.kind.value, delivery.key)
-            answer = Answer(Verdict.ROW_TROUBLE, "an error of this program, see the log")
+            log.exception("%s", ", ".join(f"{each.kind.value} {each.key} could not be sent" for each in deliveries))
+            verdict = Verdict.ROW_TROUBLE if len(deliveries) == 1 else Verdict.LATER
+            self._troubled.suspect(each.row_id for each in deliveries)
+            answers = [Answer(verdict, "an error of this program, see the log", FIRST_WAIT)] * len(deliveries)
         try:
-            if not (self._stopping and answer.verdict is Verdict.SINK_TROUBLE):
-                self._settle(delivery, answer, request)
+            self._settle_all(deliveries, answers, request)
         except AdapterError as error:
-            log.error("%s", error)  # the row stays owed and is sent again
+            log.error("%s", error)  # the rows stay owed and are sent again
             self._pause(self._failed(request))
 
     def _next_task(self, connection: Connection) -> Task | None:
@@ -188,7 +167,7 @@ class Sender:
                 if not wait:
                     task, wait = self._find_task()
                     if task is not None:
-                        self._under_way[connection] = _Request(task, time.monotonic(), self._successes)
+                        self._under_way[connection] = Request(task, time.monotonic(), self._successes)
                         if self._ready or isinstance(task, NodeStates):
                             self._changed.notify()
                         return task
@@ -199,7 +178,7 @@ class Sender:
         """How long nothing is to be sent: a destination in trouble is asked by one request at a time."""
         until = self._paused_until
         if self._backoff.failures:
-            began = (request.began for request in self._under_way.values() if isinstance(request.task, Delivery))
+            began = (request.began for request in self._under_way.values() if isinstance(request.task, Rows))
             until = max(until, max(began, default=-PROBE_EVERY) + PROBE_EVERY)
         return max(until - time.monotonic(), 0)
 
@@ -211,75 +190,113 @@ class Sender:
         try:
             self._follow_clock()
             if not self._ready:
+                wait = self._gather_until - time.monotonic()
+                if wait > 0:
+                    return None, wait
                 self._refill()
             if self._ready:
-                return self._ready.popleft(), None
+                return self._take_rows(), None
             due = self._outbox.next_due(self._sink.name, time.time())
         except AdapterError as error:
             log.error("%s", error)
             return None, LONGEST_WAIT
         return None, None if due is None else max(due - time.time(), SHORTEST_WAIT)
 
+    def _take_rows(self) -> Rows:
+        rows = [self._ready.popleft()]
+        while self._ready and len(rows) < self._sink.at_once:
+            if not self._troubled.may_go_together(rows[0].row_id, self._ready[0].row_id):
+                break
+            rows.append(self._ready.popleft())
+        if 1 < self._sink.at_once > len(rows):
+            self._gather_until = time.monotonic() + GATHER
+        return Rows(rows)
+
     def _follow_clock(self) -> None:
         """The outbox knows Unix times, as they outlive this process: a clock that was set must not make rows wait."""
         with self._changed:
-            step = _clock_offset() - self._clock_offset
-            if abs(step) > CLOCK_STEP:
+            step = self._clock.step()
+            if step:
                 log.warning("the clock was set by %+.0f s", step)
-                self._outbox.clock_was_set(step)
-                self._clock_offset += step
+                self._outbox.clock_was_set(self._sink.name, step)
 
     def _refill(self) -> None:
         now = time.time()
-        busy = {request.task.row_id for request in self._under_way.values() if isinstance(request.task, Delivery)}
+        tasks = [request.task for request in self._under_way.values()]
+        busy = {each.row_id for task in tasks if isinstance(task, Rows) for each in task.deliveries}
         found = self._outbox.due(self._sink.name, now, BATCH, busy)
         if found:
             self._outbox.mark_sent(found, now)
             self._ready.extend(found)
 
-    def _settle(self, delivery: Delivery, answer: Answer, request: _Request) -> None:
+    def _settle_all(self, deliveries: Sequence[Delivery], answers: Sequence[Answer], request: Request) -> None:
+        self._follow_clock()  # before anything is put off
+        answered = list(zip(deliveries, answers))
+        done = [(delivery, answer) for delivery, answer in answered if answer.verdict is Verdict.DELIVERED]
+        if done:
+            self._settle_delivered(done, request)
+            request = request._replace(successes=self._successes)  # those of its own say nothing of the others
+        if len(deliveries) > 1:
+            self._troubled.suspect(each.row_id for each, answer in answered if answer.verdict in OF_THE_SINK)
+        is_away = self._stopping
+        for delivery, answer in answered:
+            self._status.count(f"{self._sink.counted_as}{delivery.kind.value}_{answer.verdict.name.lower()}")
+            if answer.verdict in OF_THE_SINK:
+                # One trouble, however many rows it kept from leaving: the others just stay owed.
+                if not is_away:
+                    self._settle_trouble(delivery, answer, request)
+                is_away = True
+            elif answer.verdict is not Verdict.DELIVERED:
+                self._settle(delivery, answer, request)
+
+    def _settle(self, delivery: Delivery, answer: Answer, request: Request) -> None:
         settle = {
-            Verdict.DELIVERED: self._settle_delivered,
             Verdict.PARKED: self._settle_parked,
             Verdict.SHADOWED: self._settle_shadowed,
             Verdict.START_FIRST: self._settle_start_first,
-            Verdict.TOO_LARGE: self._settle_too_large,
-            Verdict.LATER: self._settle_later,
         }
-        self._follow_clock()  # before anything is put off
-        if answer.verdict in TROUBLES:
+        if answer.verdict is Verdict.ROW_TROUBLE:
             self._settle_trouble(delivery, answer, request)
+        elif answer.verdict is Verdict.LATER:
+            self._settle_later(delivery, answer)
+        elif answer.verdict is Verdict.TOO_LARGE:
+            self._settle_too_large(delivery, answer)
         else:
-            self._sink_answers(delivery, request)
+            self._sink_answers([delivery], request)
             settle[answer.verdict](delivery, answer)
-        self._status.count(f"{delivery.kind.value}_{answer.verdict.name.lower()}")
 
-    def _settle_delivered(self, delivery: Delivery, answer: Answer) -> None:
-        self._outbox.delivered(delivery)
-        level = logging.WARNING if delivery.row_id in self._parked_said else logging.INFO
-        self._parked_said.discard(delivery.row_id)
-        said = f" ({answer.reason})" if answer.reason else ""
-        log.log(level, "%s: %s delivered%s", delivery.key, delivery.kind.value, said)
+    def _settle_delivered(self, done: list[tuple[Delivery, Answer]], request: Request) -> None:
+        deliveries = [delivery for delivery, _ in done]
+        self._sink_answers(deliveries, request)
+        self._outbox.delivered(*deliveries)
+        self._on_delivered()
+        for delivery, answer in done:
+            level = logging.WARNING if delivery.row_id in self._parked_said else logging.INFO
+            self._parked_said.discard(delivery.row_id)
+            said = f" ({answer.reason})" if answer.reason else ""
+            log.log(level, "%s: %s delivered to %s%s", delivery.key, delivery.kind.value, self._sink.label, said)
 
     def _settle_parked(self, delivery: Delivery, answer: Answer) -> None:
         self._outbox.parked(delivery, answer.reason)
-        self._troubled.pop(delivery.row_id, None)
+        self._troubled.forget(delivery.row_id)
         level = logging.INFO if delivery.row_id in self._parked_said else logging.WARNING
         self._parked_said.add(delivery.row_id)
         log.log(
             level,
-            "%s: %s refused and parked, tried again in an hour or after SIGHUP: %s",
+            "%s: %s refused and parked, tried again in an hour or after SIGHUP: %s: %s",
             delivery.key,
             delivery.kind.value,
+            self._sink.label,
             answer.reason,
         )
 
     def _settle_shadowed(self, delivery: Delivery, answer: Answer) -> None:
         self._outbox.shadowed(delivery, answer.reason)
+        self._parked_said.discard(delivery.row_id)
         log.warning("%s: not stored, another run of this job is: %s", delivery.key, answer.reason)
 
     def _settle_start_first(self, delivery: Delivery, answer: Answer) -> None:
-        if delivery.refusals < MAX_ROW_TRIES and self._outbox.start_first(delivery):
+        if delivery.refusals < MAX_TRIES and self._outbox.start_first(delivery):
             self._outbox.put_off(delivery, 0, answer.reason, refused=True)
             log.warning("%s: the destination does not know it (any more), sending its start again", delivery.key)
             self._on_unknown()
@@ -292,21 +309,21 @@ class Sender:
             self._settle_parked(delivery, answer)
         else:
             self._outbox.replace_payload(delivery, smaller)
-            log.warning("%s: too large for the destination, sending it with less text", delivery.key)
+            log.warning("%s: too large for %s, sending it with less text", delivery.key, self._sink.label)
 
-    def _settle_trouble(self, delivery: Delivery, answer: Answer, request: _Request) -> None:
+    def _settle_trouble(self, delivery: Delivery, answer: Answer, request: Request) -> None:
         """Only a row that is refused while others succeed is itself the trouble: it is parked after some tries.
 
         An answer that did not come says nothing of the row, however often. The outbox takes rows that
         failed last, so all get their turn whichever it is.
         """
-        trouble = self._troubled.setdefault(delivery.row_id, _Trouble(request.successes))
+        trouble = self._troubled.of(delivery.row_id, request.successes)
         self._troubles_in_a_row += 1
         others_succeed = self._successes > trouble.successes_before
         is_refusal = answer.verdict is Verdict.ROW_TROUBLE or (answer.verdict is Verdict.HELD and others_succeed)
         if is_refusal:
-            self._recent.append((delivery.row_id, True))
-        if is_refusal and others_succeed and delivery.refusals + 1 >= self._tries_of(delivery):
+            self._troubled.was_refused(delivery.row_id)
+        if is_refusal and others_succeed and delivery.refusals + 1 >= self._troubled.tries_of(delivery.row_id):
             self._settle_parked(delivery, answer)
             return
         pause = 0.0
@@ -315,21 +332,17 @@ class Sender:
         wait = max(pause + SHORTEST_WAIT, min(FIRST_WAIT * 2 ** min(trouble.times, 10), LONGEST_WAIT))
         trouble.times += 1
         self._outbox.put_off(delivery, time.time() + wait, answer.reason, refused=is_refusal)
-        log.info("%s: %s failed, again in %.0f s: %s", delivery.key, delivery.kind.value, wait, answer.reason)
-
-    def _tries_of(self, delivery: Delivery) -> int:
-        """Where many rows are refused now and taken later, a few refusals say nothing of one of them."""
-        others = [refused for row_id, refused in list(self._recent) if row_id != delivery.row_id]
-        return MAX_TRIES_AMID_OTHERS if 5 * sum(others) > len(others) else MAX_ROW_TRIES
+        what = f"{delivery.kind.value} to {self._sink.label} failed"
+        log.info("%s: %s, again in %.0f s: %s", delivery.key, what, wait, answer.reason)
 
     def _is_whole_sink(self, answer: Answer) -> bool:
         """Errors of one row after another, without a success between them, are no row's own."""
-        return answer.verdict is not Verdict.ROW_TROUBLE or self._troubles_in_a_row >= 2 * CONNECTIONS
+        return answer.verdict is not Verdict.ROW_TROUBLE or self._troubles_in_a_row >= 2 * self._sink.connections
 
     def _settle_later(self, delivery: Delivery, answer: Answer) -> None:
         self._outbox.put_off(delivery, time.time() + (answer.retry_after or LONGEST_WAIT), answer.reason)
 
-    def _pause_sink(self, answer: Answer, request: _Request) -> float:
+    def _pause_sink(self, answer: Answer, request: Request) -> float:
         """Everything waits; returns for how many seconds."""
         if answer.verdict is Verdict.HELD:
             self._say_trouble(logging.ERROR, "refuses everything, nothing is lost but somebody must act", answer.reason)
@@ -339,7 +352,7 @@ class Sender:
         self._pause(pause)
         return pause
 
-    def _failed(self, request: _Request) -> float:
+    def _failed(self, request: Request) -> float:
         """For how many seconds to wait now. Those that the request took count as waiting, too."""
         if not self._backoff.failures:
             self._failing_since = request.began
@@ -352,10 +365,10 @@ class Sender:
             self._ready.clear()
             self._paused_until = max(self._paused_until, time.monotonic() + seconds)
 
-    def _sink_answers(self, delivery: Delivery, request: _Request) -> None:
-        self._successes += 1
-        self._recent.append((delivery.row_id, False))
-        self._troubled.pop(delivery.row_id, None)
+    def _sink_answers(self, deliveries: Sequence[Delivery], request: Request) -> None:
+        self._successes += len(deliveries)
+        for delivery in deliveries:
+            self._troubled.is_settled(delivery.row_id)
         if self._trouble_reminder.over():
             log.warning("%s answers again", self._sink.label)
         with self._changed:
@@ -365,9 +378,9 @@ class Sender:
         if was_away:
             self._go_on(request)
 
-    def _go_on(self, answered: _Request) -> None:
+    def _go_on(self, answered: Request) -> None:
         """The destination is back: nothing waits for it any longer, and what was sent well before this is sent anew."""
-        self._troubled.clear()
+        self._troubled.forget_all()
         self._outbox.retry_owed(self._sink.name)
         with self._changed:
             for connection, request in self._under_way.items():
@@ -380,11 +393,8 @@ class Sender:
 
     def _settle_nodes(self, answer: Answer) -> None:
         if answer.verdict is Verdict.DELIVERED:
-            self._nodes_reminder.over()
-        elif self._nodes_reminder.is_due():
-            log.warning("%s does not take the node states: %s", self._sink.label, answer.reason)
-
-
-def _clock_offset() -> float:
-    """Changes when the clock is set, but not by a suspend."""
-    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+            if self._nodes_reminder.over():
+                log.warning("%s can be used again", self._sink.label)
+        elif self._nodes_reminder.is_due(answer.reason):
+            what = "cannot be used" if answer.verdict in OF_THE_SINK else "does not take the node states"
+            log.warning("%s %s: %s", self._sink.label, what, answer.reason)

@@ -22,11 +22,13 @@ class Setting(NamedTuple):
     help: str
     old_names: tuple[str, ...] = ()
     secret: bool = False
+    plural: bool = False
+    """Whether one text is several values: its field has an s at the end."""
 
     @property
     def field(self) -> str:
         """The name of its field in `Config`."""
-        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", self.key).lower()
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", self.key).lower() + ("s" if self.plural else "")
 
 
 SETTINGS = (
@@ -118,7 +120,13 @@ SETTINGS = (
         6 * 60 * 60,
         "Seconds between two comparisons with cc-backend's list of running jobs.",
     ),
-    Setting("ccRestSubmitJobs", values.boolean, True, "Whether starts and stops are sent to cc-backend over REST."),
+    Setting(
+        "ccRestSubmitJobs",
+        values.boolean,
+        True,
+        "Whether starts and stops are sent to cc-backend over REST. false: they are published to NATS only, and "
+        "ccRestUrl serves for comparisons or is empty.",
+    ),
     Setting("ccRestUrl", values.rest_url, "", "Address of cc-backend, for example https://cc-backend.example.org."),
     Setting("ccRestJwt", values.token, "", "Token for cc-backend's REST API.", secret=True),
     Setting(
@@ -170,13 +178,66 @@ SETTINGS = (
         "",
         "Regular expression on user names, or a list of exact names: their jobs are not reported.",
     ),
-    Setting("natsServer", values.word, "", "Host of the NATS server. Empty: no NATS."),
-    Setting("natsPort", values.whole_number(1, 65535), 4222, "Port of the NATS server."),
-    Setting("natsSubject", values.name, "jobs", "NATS subject under which jobs are published."),
-    Setting("natsUser", values.text, "", "User name for the NATS server."),
+    Setting(
+        "natsServer",
+        values.nats_servers,
+        "",
+        "Host or URL (nats:// or tls://) of the NATS server, several separated by commas; a port in it wins over "
+        "natsPort. Empty: no NATS.",
+        plural=True,
+    ),
+    Setting("natsPort", values.whole_number(1, 65535), 4222, "Port of the NATS servers."),
+    Setting("natsSubject", values.subject, "jobs", "NATS subject under which starts and stops are published."),
+    Setting(
+        "natsNodeSubject",
+        values.optional_subject,
+        "",
+        "NATS subject under which node states are published. Empty: they are not.",
+    ),
+    Setting("natsUser", values.text, "", "User name for the NATS server, together with natsPassword."),
     Setting("natsPassword", values.text, "", "Password for the NATS server.", secret=True),
-    Setting("natsCredsFile", values.optional_path, "", "Credentials file for the NATS server."),
-    Setting("natsNKeySeedFile", values.optional_path, "", "File with the seed of an NKey for the NATS server."),
+    Setting(
+        "natsCredsFile",
+        values.secret_file,
+        "",
+        "File with credentials for the NATS server, or the name of a systemd credential.",
+    ),
+    Setting(
+        "natsNKeySeedFile",
+        values.secret_file,
+        "",
+        "File with the seed of an NKey for the NATS server, or the name of a systemd credential.",
+    ),
+    Setting(
+        "natsTlsCaFile",
+        values.optional_path,
+        "",
+        "File with the certificates (PEM) that the NATS server's certificate is checked against. Empty: the system's.",
+    ),
+    Setting(
+        "natsTlsCertFile",
+        values.optional_path,
+        "",
+        "File with the certificate (PEM) that is shown to the NATS server, together with natsTlsKeyFile.",
+    ),
+    Setting(
+        "natsTlsKeyFile",
+        values.secret_file,
+        "",
+        "File with the private key (PEM) of natsTlsCertFile, or the name of a systemd credential.",
+    ),
+    Setting(
+        "natsJetStream",
+        values.boolean,
+        False,
+        "Whether publishing waits until a stream of the NATS server has acknowledged the message.",
+    ),
+    Setting(
+        "natsStopDelay",
+        values.at_least(0),
+        5,
+        "Seconds between the start of a job and its stop on NATS when ccRestSubmitJobs is false.",
+    ),
 )
 
 BY_NAME = {name.lower(): setting for setting in SETTINGS for name in (setting.key, *setting.old_names)}

@@ -18,17 +18,29 @@ MODULES = {
 # Each effect has its named modules. `socket` also serves to wake a selector and to name address families.
 EFFECTS = {
     "subprocess": {"slurm.commands"},
-    "sqlite3": {"outbox", "state_database"},
+    "sqlite3": {"outbox", "outbox_sinks", "state_database"},
     "http.client": {"sinks.http_client"},
-    "ssl": {"sinks.http_client"},
-    "socket": {"sinks.http_client", "hook", "prep", "prep_server", "prep_socket", "intake", "systemd"},
+    "ssl": {"sinks.http_client", "sinks.nats_client"},
+    "socket": {
+        "sinks.http_client",
+        "sinks.nats_loop",
+        "hook",
+        "prep",
+        "prep_server",
+        "prep_socket",
+        "intake",
+        "systemd",
+    },
     "signal": {"daemon", "slurm.commands"},
     "threading": {
         "daemon",
+        "destinations",
         "hook",
         "intake",
         "reconciler",
         "sender",
+        "sinks.cc_nats",
+        "sinks.nats_loop",
         "sinks.pace",
         "slurm.commands",
         "state_database",
@@ -36,7 +48,7 @@ EFFECTS = {
     },
     "ctypes": {"inotify"},
     "multiprocessing": set(),
-    "asyncio": set(),
+    "asyncio": {"sinks.nats_client", "sinks.nats_loop"},
     "urllib.request": set(),
 }
 ENTRY = {"__main__", "command_line"}
@@ -112,7 +124,7 @@ def test_no_module_grows_too_large() -> None:
 
 
 def test_the_program_needs_only_the_standard_library() -> None:
-    bundled = {"nats"}
+    bundled = {"ecdsa", "nats"}
     known = {name.partition(".")[0] for path in MODULES.values() for name in imports(path)}
     library = Path(ast.__file__).parent
     standard = {path.name.partition(".")[0] for path in [*library.iterdir(), *library.glob("lib-dynload/*")]}

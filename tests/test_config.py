@@ -29,7 +29,8 @@ from cc_slurm_adapter.settings import SETTINGS
 
 NEEDED = {"ccRestUrl": "https://cc.example.org", "ccRestJwt": "aa.bb.cc"}
 
-# All keys of the existing adapter with values that are no defaults, spelled as its README has them.
+# All keys of the existing adapter with values that are no defaults, spelled as its README has them; of the three ways
+# to log in at NATS the first.
 EXISTING = {
     "pidFilePath": "/run/a/pid",
     "prepSockListenPath": "tcp:0.0.0.0:12345",
@@ -50,8 +51,6 @@ EXISTING = {
     "natsSubject": "subject",
     "natsUser": "user",
     "natsPassword": "123456789",
-    "natsCredsFile": "/etc/a/creds",
-    "natsNKeySeedFile": "/etc/a/seed",
 }
 
 
@@ -89,11 +88,9 @@ def test_config_of_the_existing_adapter(tmp_path: Path) -> None:
     assert config.gpu_pci_addrs[0][1] == ("00000000:00:10.0", "00000000:00:3F.0")
     assert config.ignore_hosts is not None
     assert config.ignore_hosts.search("x1")
-    assert (config.nats_server, config.nats_port, config.nats_subject) == ("nats.example.org", 4333, "subject")
+    assert (config.nats_servers, config.nats_subject) == (("nats://nats.example.org:4333",), "subject")
     assert (config.nats_user, config.nats_password) == ("user", "123456789")
-    assert (config.nats_creds_file, config.nats_nkey_seed_file) == ("/etc/a/creds", "/etc/a/seed")
-    assert len(warnings) == 1
-    assert "natsServer" in warnings[0]
+    assert warnings == []
 
 
 def test_defaults_are_those_of_the_existing_adapter() -> None:
@@ -112,7 +109,8 @@ def test_defaults_are_those_of_the_existing_adapter() -> None:
     assert (config.gpu_pci_addrs, config.ignore_hosts, config.prep_allow) == ((), None, ())
     assert (config.ignore_partitions, config.ignore_users, config.job_script_max_bytes) == (None, None, 1 << 20)
     assert numbering_of("any", config.hwthread_numbering) is Numbering.BLOCK
-    assert (config.nats_server, config.nats_port, config.nats_subject) == ("", 4222, "jobs")
+    assert (config.nats_servers, config.nats_port, config.nats_subject) == ((), 4222, "jobs")
+    assert (config.nats_node_subject, config.nats_jet_stream, config.nats_stop_delay) == ("", False, 5)
     assert (config.cluster_name, config.slurm_conf, config.prep_secret_file) == ("", "", "")
 
 
@@ -191,7 +189,7 @@ def test_too_short_intervals_become_one_second(key: str, value: int) -> None:
         ("slurmPollInterval", True, "whole number"),
         ("slurmPollInterval", False, "whole number"),
         ("slurmPollInterval", 10**30, "whole number"),
-        ("natsServer", "a b", "white space"),
+        ("clusterName", "a b", "white space"),
         ("ccRestSubmitJobs", "true", "true or false"),
         ("ccRestSubmitJobs", 1, "true or false"),
         ("ccRestUrl", "cc.example.org", "http(s)://HOST"),
@@ -254,15 +252,6 @@ def test_comparing_at_every_poll(value: int) -> None:
     config, warnings = parse_config({**NEEDED, "ccPollInterval": value, "slurmPollInterval": 90})
     assert config.cc_poll_interval == 90
     assert warnings == [f"ccPollInterval: {value} is below 1, using slurmPollInterval"]
-
-
-@pytest.mark.parametrize("wrong", [{"natsPort": 0}, {"natsPort": 65536}, {"natsSubject": ""}, {"natsPort": "x"}])
-def test_nats_settings_matter_only_with_a_server(wrong: dict[str, object]) -> None:
-    (problem,) = problems_of({**NEEDED, **wrong, "natsServer": "h"})
-    for more in ({}, {"natsServer": ""}):
-        config, warnings = parse_config({**NEEDED, **wrong, **more})
-        assert warnings == [f"{problem}; ignored because natsServer is not set"]
-        assert (config.nats_port, config.nats_subject) == (4222, "jobs")
 
 
 def test_empty_address_for_hooks_is_the_default() -> None:
@@ -351,6 +340,7 @@ def test_leftover_events_folder_is_told(tmp_path: Path, monkeypatch: pytest.Monk
     assert load_config(write(tmp_path, {**NEEDED, "prepEventsPath": f"{known}/"}), explicit=True)[1] == []
 
 
+SEED = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY"
 JWT = "eyJhbGciOiJFZERTQSJ9.eyJyb2xlcyI6WyJhcGkiXX0.c2lnbmF0dXJl"
 
 
@@ -366,6 +356,8 @@ JWT = "eyJhbGciOiJFZERTQSJ9.eyJyb2xlcyI6WyJhcGkiXX0.c2lnbmF0dXJl"
         ("prepAllow", ["user:geheim@h"]),
         ("prepAllow", JWT),
         ("natsServer", "nats://geheim@h x"),
+        ("natsServer", "tls://user:geheim@h"),
+        ("natsServer", f"{SEED}!"),
         ("slurmPollInterval", JWT),
         ("ccRestJwtFile", [JWT]),
     ],
@@ -373,8 +365,7 @@ JWT = "eyJhbGciOiJFZERTQSJ9.eyJyb2xlcyI6WyJhcGkiXX0.c2lnbmF0dXJl"
 def test_errors_never_show_what_may_be_secret(key: str, value: object) -> None:
     (problem,) = problems_of({**NEEDED, key: value})
     assert problem.startswith(f"{key}: got a text that may hold a secret, ")
-    assert "geheim" not in problem
-    assert "eyJ" not in problem
+    assert not any(secret in problem for secret in ("geheim", "eyJ", SEED))
 
 
 def test_token_in_place_of_its_file_is_not_shown(tmp_path: Path) -> None:
@@ -403,7 +394,7 @@ def test_secrets_are_never_shown() -> None:
     for key in wrong:
         assert key in told
 
-    config, _ = parse_config({**NEEDED, "ccRestJwt": "geheim", "natsPassword": "geheim"})
+    config, _ = parse_config({**EXISTING, "ccRestJwt": "geheim", "natsPassword": "geheim"})
     assert "geheim" not in repr(config)
     shown = masked(config)
     assert (shown["ccRestJwt"], shown["natsPassword"]) == ("***", "***")
@@ -420,6 +411,7 @@ def test_masked_shows_what_is_in_effect() -> None:
     assert shown["prepSockConnectPath"] == "tcp:[::1]:12345"
     assert (shown["slurmPollInterval"], shown["ccRestSubmitJobs"]) == (30, True)
     assert shown["clusterName"] == ""
+    assert (shown["natsServer"], shown["natsJetStream"]) == ("nats://nats.example.org:4333", False)
 
 
 @pytest.mark.parametrize(
@@ -440,10 +432,8 @@ def test_url_endings_are_tolerated(given: str, used: str) -> None:
 
 def test_nothing_to_report_to_is_an_error() -> None:
     assert [problem.partition(":")[0] for problem in problems_of({})] == ["ccRestUrl", "ccRestJwt"]
-    for nats in ({}, {"natsServer": "h"}):
-        problems = problems_of({**NEEDED, **nats, "ccRestSubmitJobs": False})
-        assert len(problems) == 1
-        assert problems[0].startswith("ccRestSubmitJobs: got false, expected true")
+    (problem,) = problems_of({**NEEDED, "ccRestSubmitJobs": False})
+    assert problem == "natsServer: is missing and ccRestSubmitJobs is false: set it, or that to true"
 
 
 def test_relative_paths_are_taken_with_a_warning() -> None:
@@ -528,21 +518,24 @@ def test_unusable_token_files(tmp_path: Path, content: bytes) -> None:
 
 
 def test_unreadable_files_are_told_together(tmp_path: Path) -> None:
-    settings = {
-        "ccRestUrl": "http://h",
+    files = {
         "ccRestJwtFile": "/nowhere/token",
         "prepSecretFile": "/nowhere/secret",
         "ccRestCaFile": "/nowhere/ca.pem",
-        "natsServer": "h",
-        "natsPort": 0,
+        "natsCredsFile": "/nowhere/creds",
+        "natsTlsCaFile": "/nowhere/nats-ca.pem",
+        "natsTlsCertFile": "/nowhere/nats.pem",
+        "natsTlsKeyFile": "/nowhere/nats.key",
     }
+    settings = {**files, "ccRestUrl": "http://h", "natsServer": "h", "natsPort": 0, "xyzzy": 1}
     with pytest.raises(ConfigError) as caught:
         load_config(write(tmp_path, settings), explicit=True)
     told = "\n".join(caught.value.problems)
-    for part in ("natsPort", "/nowhere/token", "/nowhere/secret", "/nowhere/ca.pem"):
-        assert part in told
-    assert [line for line in caught.value.problems if "natsServer" in line], "warnings come along"
-    assert len(caught.value.problems) == 5
+    for key, path in files.items():
+        assert f"{key}: cannot read {path}: No such file or directory" in told
+    assert "natsPort" in told
+    assert "xyzzy" in told, "warnings come along"
+    assert len(caught.value.problems) == 9
 
 
 def test_systemd_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -305,3 +305,163 @@ def test_a_stop_does_not_wait_for_the_start_of_a_later_run(outbox: Outbox) -> No
     outbox.delivered(due(outbox)[0])
     owe(outbox, (SECOND, Kind.START), (FIRST, Kind.STOP))
     assert names(due(outbox)) == [(SECOND, Kind.START), (FIRST, Kind.STOP)]
+
+
+# --- sinks that follow another one
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Outbox]:
+    """The sink nats follows rest."""
+    made = Outbox(str(tmp_path / "pair.sqlite"), {"rest": "", "nats": "rest"})
+    yield made
+    made.close()
+
+
+def owe_both(outbox: Outbox, *rows: tuple[RunKey, Kind]) -> None:
+    messages = [Message(sink, key, kind, b"{}") for key, kind in rows for sink in ("rest", "nats")]
+    outbox.commit("lab", Changes(messages=messages))
+
+
+def followers(outbox: Outbox) -> list[tuple[RunKey, Kind]]:
+    """What may be sent to nats now."""
+    return names(outbox.due("nats", FAR, 100))
+
+
+def test_a_message_follows_the_one_that_was_delivered(pair: Outbox) -> None:
+    owe_both(pair, (FIRST, Kind.START), (FIRST, Kind.STOP), (OTHER, Kind.START))
+    assert followers(pair) == []
+    pair.delivered(due(pair)[0])
+    assert followers(pair) == [(FIRST, Kind.START)]
+    pair.delivered(due(pair)[0])
+    assert followers(pair) == [(FIRST, Kind.START)]  # its stop has left, but goes after the start here as well
+    pair.delivered(pair.due("nats", FAR, 1)[0])
+    assert followers(pair) == [(FIRST, Kind.STOP)]
+    pair.delivered(pair.due("nats", FAR, 1)[0])
+    pair.delivered(due(pair)[0])
+    assert followers(pair) == [(OTHER, Kind.START)]
+    pair.delivered(pair.due("nats", FAR, 1)[0])
+    assert pair.counts() == {"delivered": 2}
+
+
+def test_waits_and_retries_do_not_let_it_go_before(pair: Outbox) -> None:
+    owe_both(pair, (FIRST, Kind.START))
+    pair.parked(due(pair)[0], "refused")
+    pair.retry_all()
+    pair.retry_owed("nats")
+    pair.clock_was_set("nats", 1000)
+    assert followers(pair) == []
+    pair.delivered(due(pair)[0])
+    assert followers(pair) == [(FIRST, Kind.START)]
+
+
+def test_what_is_shadowed_is_told_to_nobody(pair: Outbox) -> None:
+    owe_both(pair, (FIRST, Kind.START))
+    pair.shadowed(due(pair)[0], "another run is stored")
+    owe_both(pair, (FIRST, Kind.STOP))
+    assert pair.counts() == {"shadowed": 4}
+    assert followers(pair) == []
+
+
+def test_a_clock_that_was_set_moves_only_the_waits_of_one_sink(pair: Outbox) -> None:
+    owe_both(pair, (FIRST, Kind.START))
+    pair.put_off(due(pair)[0], 1000.0, "away")
+    pair.clock_was_set("nats", 500)
+    assert pair.next_due("rest", 0) == 1000.0
+    pair.clock_was_set("rest", 500)
+    assert pair.next_due("rest", 0) == 1500.0
+
+
+BOTH, REST, NATS = {"cc_rest": "", "cc_nats": "cc_rest"}, {"cc_rest": ""}, {"cc_nats": ""}
+
+
+def switched(folder: Path, *configurations: dict[str, str], work: Callable[[Outbox], None]) -> Outbox:
+    """An outbox with the last of these sinks, after `work` with the first of them."""
+    path = str(folder / "switched.sqlite")
+    outbox = Outbox(path, configurations[0])
+    work(outbox)
+    for sinks in configurations[1:]:
+        outbox.close()
+        outbox = Outbox(path, sinks)
+    return outbox
+
+
+def tell(outbox: Outbox, sink: str, count: int = 1) -> None:
+    """So many of the messages that are due are delivered."""
+    outbox.delivered(*outbox.due(sink, FAR, count))
+
+
+def write_for(*sinks: str) -> Callable[[Outbox], None]:
+    """FIRST is told to the first sink and over; OTHER waits."""
+
+    def work(outbox: Outbox) -> None:
+        def owe(*rows: tuple[RunKey, Kind]) -> None:
+            messages = [Message(sink, key, kind, b"{}") for key, kind in rows for sink in sinks]
+            outbox.commit("lab", Changes(messages=messages))
+
+        owe((FIRST, Kind.START))
+        tell(outbox, sinks[0])
+        owe((FIRST, Kind.STOP), (OTHER, Kind.START), (OTHER, Kind.STOP))
+
+    return work
+
+
+ALL_LEFT = [(FIRST, Kind.STOP), (OTHER, Kind.START), (OTHER, Kind.STOP)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(REST, BOTH), (BOTH, REST), (REST, NATS), (NATS, REST), (NATS, BOTH), (BOTH, NATS)]
+)
+def test_nothing_is_lost_when_other_sinks_are_configured(
+    tmp_path: Path, before: dict[str, str], after: dict[str, str]
+) -> None:
+    outbox = switched(tmp_path, before, after, work=write_for(*before))
+    leading = next(iter(after))
+    told = []
+    while outbox.due(leading, FAR, 1):
+        told += names(outbox.due(leading, FAR, 1))
+        tell(outbox, leading)
+    assert set(told) - {(FIRST, Kind.START)} == set(ALL_LEFT)
+    assert len(told) == len(set(told))
+    while outbox.due("cc_nats", FAR, 1):
+        tell(outbox, "cc_nats")
+    assert outbox.counts() == {}
+    outbox.close()
+
+
+def test_a_sink_that_followed_leaves_nothing_behind_and_gets_nothing_early_when_it_is_back(tmp_path: Path) -> None:
+    outbox = switched(tmp_path, BOTH, REST, BOTH, work=write_for(*BOTH))
+    assert outbox.due("cc_nats", FAR, 100) == []
+    assert outbox.counts() == {"delivered": 1, "owed": 3}
+    outbox.close()
+
+
+def test_a_start_that_another_sink_was_told_can_be_told_again(tmp_path: Path) -> None:
+    def work(outbox: Outbox) -> None:
+        run = KnownRun(FIRST, Stage.LIVE, "node01", None)
+        outbox.commit("lab", Changes(runs={FIRST: run}, messages=[Message("cc_nats", FIRST, Kind.START, b"{}")]))
+        tell(outbox, "cc_nats")
+
+    outbox = switched(tmp_path, NATS, REST, work=work)
+    assert outbox.resend_starts("cc_rest", "lab", lambda key: True, FAR) == [FIRST]
+    outbox.close()
+
+
+def test_the_same_sinks_write_nothing_at_the_start(tmp_path: Path) -> None:
+    outbox = switched(tmp_path, BOTH, work=write_for(*BOTH))
+    before = outbox.counts()
+    outbox.close()
+    path = tmp_path / "switched.sqlite"
+    content = path.read_bytes()
+    Outbox(str(path), BOTH).close()
+    assert path.read_bytes() == content
+    again = Outbox(str(path), BOTH)
+    assert again.counts() == before
+    again.close()
+
+
+def test_what_nothing_leads_any_more_is_forgotten_with_the_rest(pair: Outbox) -> None:
+    owe_both(pair, (FIRST, Kind.START), (OTHER, Kind.START))
+    pair.shadowed(due(pair)[0], "another run is stored")
+    pair.tidy(-10)
+    assert pair.counts() == {"parked": 1, "following": 1}

@@ -11,7 +11,7 @@ import pytest
 from cc_slurm_adapter import reconciler as reconciler_module
 from cc_slurm_adapter.errors import SinkError
 from cc_slurm_adapter.reconciler import Reconciler
-from cc_slurm_adapter.sinks import RunningRow, RunningRows, Sink
+from cc_slurm_adapter.sinks import AskableSink, RunningRow, RunningRows
 
 PATIENCE = 10.0
 
@@ -44,7 +44,7 @@ class Answers:
     def __init__(self) -> None:
         self.sink = AskedSink()
         self._came: queue.SimpleQueue[RunningRows] = queue.SimpleQueue()
-        self.reconciler = Reconciler(cast("Sink", self.sink), "lab", 86400, self._came.put)
+        self.reconciler = Reconciler(cast("AskableSink", self.sink), AskedSink.name, "lab", 86400, self._came.put)
 
     def next(self) -> RunningRows:
         return self._came.get(timeout=PATIENCE)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
 from cc_slurm_adapter import sender as sender_module
-from cc_slurm_adapter.job import End, EndState, NodeState, Run
+from cc_slurm_adapter.job import End, EndState, NodeState, Run, RunKey
 from cc_slurm_adapter.outbox import Changes, Message, Outbox
 from cc_slurm_adapter.sender import Sender
-from cc_slurm_adapter.sinks import Kind
+from cc_slurm_adapter.sinks import Answer, Delivery, Kind, Verdict
 from cc_slurm_adapter.sinks.cc_messages import StartMessages
 from cc_slurm_adapter.sinks.cc_rest import CcRest
 from cc_slurm_adapter.status import Status
@@ -308,3 +310,97 @@ def test_a_stop_that_the_destination_does_not_know_is_told_to_whoever_compares(s
     assert site.settled()
     assert called
     assert site.states() == {1: "completed"}
+
+
+class Batches:
+    """A destination that takes many rows at once, and answers as it is told: `answer` gets try and job id."""
+
+    name, label, counted_as, connections, at_once = "cc_nats", "NATS", "nats_", 1, 16
+
+    def __init__(self, answer: Callable[[int, int], Verdict]) -> None:
+        self.sizes: list[int] = []
+        self._answer = answer
+
+    def connect(self) -> Batches:
+        return self
+
+    def deliver_all(self, deliveries: Sequence[Delivery]) -> list[Answer]:
+        self.sizes.append(len(deliveries))
+        verdicts = [self._answer(len(self.sizes), each.key.job_id) for each in deliveries]
+        if Verdict.SINK_TROUBLE in verdicts:  # the connection is lost, with all that was on it
+            verdicts = [Verdict.SINK_TROUBLE] * len(verdicts)
+        return [Answer(verdict, "as told") for verdict in verdicts]
+
+    def cut(self, payload: bytes) -> bytes | None:
+        return payload[:-1] or None
+
+    def post_nodes(self, cluster: str, nodes: list[NodeState]) -> Answer:
+        return Answer(Verdict.DELIVERED)
+
+    def encode_start(self, run: Run) -> bytes:
+        return b"xx"
+
+    def encode_stop(self, key: RunKey, end: End) -> bytes:
+        return b"x"
+
+    def abort(self) -> None: ...
+    def break_off(self) -> None: ...
+    def close(self) -> None: ...
+
+
+def send_batches(site: Site, answer: Callable[[int, int], Verdict], jobs: int = 40) -> Batches:
+    sink = Batches(answer)
+    messages = [Message(sink.name, run.key, Kind.START, b"xx") for run in runs(*range(1, jobs + 1))]
+    site.outbox.commit("lab", Changes(messages=messages))
+    site.sender = Sender(sink, site.outbox, site.status)
+    site.sender.start()
+    return sink
+
+
+def test_rows_go_together_where_the_destination_takes_many(site: Site) -> None:
+    sink = send_batches(site, lambda time, job_id: Verdict.DELIVERED)
+    assert site.settled(delivered=40)
+    assert sink.sizes == [16, 16, 8]
+    assert "nats_start_delivered=40" in str(site.status)
+
+
+def test_a_row_that_costs_the_connection_holds_up_no_other(site: Site) -> None:
+    sink = send_batches(site, lambda time, job_id: Verdict.SINK_TROUBLE if job_id == 5 else Verdict.DELIVERED)
+    assert site.settled(delivered=39, owed=1)
+    assert sink.sizes[0] == 16
+    assert 1 in sink.sizes
+
+
+def test_trouble_of_the_destination_parks_no_row_of_a_batch_that_it_took_in_part(site: Site) -> None:
+    fixed = threading.Event()
+
+    def answer(time: int, job_id: int) -> Verdict:
+        return Verdict.DELIVERED if fixed.is_set() or (time == 1 and job_id <= 8) else Verdict.HELD
+
+    sink = send_batches(site, answer)
+    deadline = time.monotonic() + PATIENCE
+    while len(sink.sizes) < 15 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert site.outbox.counts() == {"delivered": 8, "owed": 32}
+    fixed.set()
+    assert site.settled(delivered=40)
+
+
+def test_what_is_too_large_is_no_answer_of_a_destination_in_trouble(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = send_batches(site, lambda time, job_id: Verdict.TOO_LARGE if job_id == 3 else Verdict.HELD)
+    deadline = time.monotonic() + PATIENCE
+    while len(sink.sizes) < 8 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert "answers again" not in caplog.text
+
+
+def test_an_error_of_the_program_counts_against_no_row_that_was_sent_with_others(site: Site) -> None:
+    def answer(time: int, job_id: int) -> Verdict:
+        if job_id == 7:
+            raise ValueError("a payload that is broken")
+        return Verdict.DELIVERED
+
+    send_batches(site, answer, jobs=10)
+    assert site.settled(delivered=9, parked=1)

@@ -227,9 +227,10 @@ def test_a_trouble_is_said_at_once_and_then_now_and_then() -> None:
 
 def test_a_trouble_of_another_kind_is_said_soon() -> None:
     said = [(0.0, "refused"), (5.0, "no token"), (11.0, "no token"), (30.0, "no token")]
-    reminder = Reminder(clock=iter([when for when, _ in said]).__next__)
+    reminder = Reminder(clock=iter([*(when for when, _ in said), 31.0]).__next__)
     assert [reminder.is_due(about) for _, about in said] == [True, False, True, False]
     reminder.forget()
+    assert reminder.is_due("no token")
 
 
 def test_a_trouble_that_comes_and_goes_is_said_at_most_once_a_minute() -> None:

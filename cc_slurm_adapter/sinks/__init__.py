@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -32,7 +32,7 @@ class Verdict(enum.Enum):
     ROW_TROUBLE = enum.auto()
     """This row alone waits; after some tries while others succeed it is parked."""
     LATER = enum.auto()
-    """Nothing can be concluded yet: tried again after `retry_after`, however often."""
+    """Nothing is concluded, not even that the destination is there: again after `retry_after`, however often."""
     SINK_TROUBLE = enum.auto()
     """The destination is away or busy: everything for it waits."""
     HELD = enum.auto()
@@ -80,20 +80,12 @@ class RunningRows(NamedTuple):
 class Connection(Protocol):
     """One way to a destination, used by one thread."""
 
-    def deliver(self, delivery: Delivery) -> Answer:
-        """Send a row and judge the answer. Never raises for what a destination can do."""
+    def deliver_all(self, deliveries: Sequence[Delivery]) -> Sequence[Answer]:
+        """Send rows of different jobs and judge the answer to each. Never raises for what a destination can do."""
         ...
 
     def post_nodes(self, cluster: str, nodes: list[NodeState]) -> Answer:
         """Send the states of all nodes."""
-        ...
-
-    def running_rows(self, cluster: str) -> Iterable[RunningRow]:
-        """All runs that the destination believes to be running. Raises SinkError."""
-        ...
-
-    def cluster_names(self) -> list[str]:
-        """The clusters that the destination knows. Raises SinkError."""
         ...
 
     def abort(self) -> None:
@@ -106,6 +98,18 @@ class Connection(Protocol):
 
     def close(self) -> None:
         """Close it; called by the thread that used it."""
+        ...
+
+
+class AskableConnection(Connection, Protocol):
+    """One to a destination that tells what it knows."""
+
+    def running_rows(self, cluster: str) -> Iterable[RunningRow]:
+        """All runs that the destination believes to be running. Raises SinkError."""
+        ...
+
+    def cluster_names(self) -> list[str]:
+        """The clusters that the destination knows. Raises SinkError."""
         ...
 
 
@@ -122,6 +126,21 @@ class Sink(Protocol):
         """Names it in the log."""
         ...
 
+    @property
+    def counted_as(self) -> str:
+        """Begins the names under which its answers are counted."""
+        ...
+
+    @property
+    def connections(self) -> int:
+        """How many are used at the same time."""
+        ...
+
+    @property
+    def at_once(self) -> int:
+        """How many rows a connection is given at once, at most."""
+        ...
+
     def encode_start(self, run: Run) -> bytes:
         """The message that a run began."""
         ...
@@ -135,5 +154,13 @@ class Sink(Protocol):
         ...
 
     def connect(self) -> Connection:
+        """A connection for one thread; opens nothing yet."""
+        ...
+
+
+class AskableSink(Sink, Protocol):
+    """A destination that tells what it knows."""
+
+    def connect(self) -> AskableConnection:
         """A connection for one thread; opens nothing yet."""
         ...

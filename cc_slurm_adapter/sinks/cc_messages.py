@@ -18,7 +18,7 @@ from cc_slurm_adapter.sinks.node_words import node_words
 log = logging.getLogger(__name__)
 
 SHARED = {Sharing.WHOLE_NODE: "none", Sharing.ONE_USER: "single_user", Sharing.ANY_USER: "multi_user"}
-CUT_NOTE = "[left out by cc-slurm-adapter: cc-backend refused the request as too large]"
+CUT_NOTE = "[left out by cc-slurm-adapter: the whole message was too large]"
 CUTTABLE = ("jobScript", "slurmInfo")
 
 GpuAddresses = tuple[tuple["re.Pattern[str]", tuple[str, ...]], ...]

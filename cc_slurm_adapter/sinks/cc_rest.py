@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlencode
 
 from cc_slurm_adapter.errors import SinkError
 from cc_slurm_adapter.job import End, NodeState, Run, RunKey
-from cc_slurm_adapter.sinks import Answer, Connection, Delivery, Kind, RunningRow, Verdict
+from cc_slurm_adapter.sinks import Answer, Delivery, Kind, RunningRow, Verdict
 from cc_slurm_adapter.sinks.cc_messages import StartMessages, cut_start, encode_nodes, encode_stop
 from cc_slurm_adapter.sinks.http_client import HttpAnswer, HttpClient
 from cc_slurm_adapter.sinks.pace import Pace
@@ -29,6 +29,9 @@ class CcRest:
 
     name = "cc_rest"
     label = "cc-backend"
+    counted_as = ""
+    connections = 4
+    at_once = 1
 
     def __init__(
         self, url: str, read_token: Callable[[], str], start_messages: StartMessages, ca_file: str = ""
@@ -51,7 +54,7 @@ class CcRest:
         """A start without its longest text."""
         return cut_start(payload)
 
-    def connect(self) -> Connection:
+    def connect(self) -> CcRestConnection:
         """A connection with a keep-alive of its own."""
         return CcRestConnection(HttpClient(self._url, self._read_token, self._pace, self._ca_file))
 
@@ -61,6 +64,10 @@ class CcRestConnection:
 
     def __init__(self, client: HttpClient) -> None:
         self._client = client
+
+    def deliver_all(self, deliveries: Sequence[Delivery]) -> list[Answer]:
+        """One request for each row."""
+        return [self.deliver(delivery) for delivery in deliveries]
 
     def deliver(self, delivery: Delivery) -> Answer:
         """Send a row and judge the answer."""

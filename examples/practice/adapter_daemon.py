@@ -169,10 +169,10 @@ class AdapterDaemon:
             self._process.wait()
 
     def waiting_messages(self) -> int:
-        """How many messages its outbox holds that cc-backend has not accepted."""
+        """How many messages its outbox holds that have not arrived where they are to go."""
         path = self.state_folder / "state.sqlite"
         # The daemon may be about to make the file.
         with suppress(sqlite3.Error), closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as state:
-            row = state.execute("SELECT count(*) FROM message WHERE outcome IN ('owed', 'parked')").fetchone()
-            return int(row[0])
+            question = "SELECT count(*) FROM message WHERE outcome IN ('owed', 'parked', 'following')"
+            return int(state.execute(question).fetchone()[0])
         return 0

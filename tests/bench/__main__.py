@@ -20,6 +20,7 @@ from tests.bench.backlog import measure_backlog
 from tests.bench.events import measure_events
 from tests.bench.hooks import measure_hooks
 from tests.bench.lab_site import LabSites
+from tests.bench.nats_cost import measure_nats
 from tests.bench.polls import measure_polls
 from tests.bench.practice import PracticeSite
 from tests.bench.processes import BenchError
@@ -40,6 +41,7 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], None]] = {
     "events": measure_events,
     "sync": measure_sync,
     "backlog": measure_backlog,
+    "nats": measure_nats,
 }
 
 BIG = {"poll", "events", "sync"}

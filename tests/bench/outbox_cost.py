@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 
 sys.path.insert(0, f"{sys.argv[1]}/site-packages")
 
@@ -27,8 +28,8 @@ START, STOP = b"{" + b" " * 2400 + b"}", b"{" + b" " * 120 + b"}"
 class TakesAll:
     """A connection whose other end accepts everything and costs nothing."""
 
-    def deliver(self, delivery: Delivery) -> Answer:
-        return Answer(Verdict.DELIVERED)
+    def deliver_all(self, deliveries: Sequence[Delivery]) -> list[Answer]:
+        return [Answer(Verdict.DELIVERED)] * len(deliveries)
 
     def post_nodes(self, cluster: str, nodes: list[NodeState]) -> Answer:
         return Answer(Verdict.DELIVERED)
@@ -47,7 +48,7 @@ class TakesAll:
 class EasySink(CcRest):
     """Names its rows as cc-backend's."""
 
-    def connect(self) -> TakesAll:
+    def connect(self) -> TakesAll:  # type: ignore[override]
         return TakesAll()
 
 

@@ -13,6 +13,10 @@ import pytest
 
 import build
 from tests.built.installed import NOBODY, StandIn, newest_source
+from tests.nats.conftest import nats_program, nats_server, start_nats
+
+__all__ = ["nats_program", "nats_server", "start_nats"]
+"""Fixtures from elsewhere."""
 
 HERE = Path(__file__).parent
 FIXED_PLACES = [b"/usr/bin/python3", b"/usr/libexec/platform-python", b"/usr/bin/logger"]

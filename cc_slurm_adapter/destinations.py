@@ -1,0 +1,166 @@
+"""Where jobs and node states are reported to, by the configuration: cc-backend over REST, NATS, or both."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from cc_slurm_adapter.config import Config, read_nats_creds, read_nats_seed, read_token
+from cc_slurm_adapter.errors import ConfigError
+from cc_slurm_adapter.job import NodeState
+from cc_slurm_adapter.outbox import Outbox
+from cc_slurm_adapter.reconciler import Reconciler
+from cc_slurm_adapter.sender import Sender
+from cc_slurm_adapter.sinks import RunningRows, Sink
+from cc_slurm_adapter.sinks.cc_messages import StartMessages
+from cc_slurm_adapter.sinks.cc_rest import CcRest
+from cc_slurm_adapter.status import Status
+
+if TYPE_CHECKING:
+    from cc_slurm_adapter.sinks.cc_nats import CcNats
+    from cc_slurm_adapter.sinks.nats_client import NatsAccess
+
+CC_REST, CC_NATS = CcRest.name, "cc_nats"
+
+
+def sinks_of(config: Config) -> dict[str, str]:
+    """The sinks that jobs are reported to, each with the one whose messages its own follow, or ''.
+
+    Beside REST, NATS hears only what cc-backend has taken.
+    """
+    rest = {CC_REST: ""} if config.cc_rest_submit_jobs else {}
+    return {**rest, CC_NATS: CC_REST if rest else ""} if config.nats_servers else rest
+
+
+class Destinations:
+    """The sinks, and from `start` to `stop` the threads that serve them."""
+
+    def __init__(self, config: Config, status: Status) -> None:
+        self._config = config
+        messages = StartMessages(
+            config.gpu_pci_addrs,
+            config.hwthread_numbering,
+            lambda count: status.count("gpus_without_address", count),
+        )
+        self.rest: CcRest | None = None
+        """cc-backend's REST interface: for the jobs, or for the comparison alone."""
+        if config.cc_rest_url:
+            self.rest = CcRest(config.cc_rest_url, lambda: read_token(config), messages, config.cc_rest_ca_file)
+        self.sinks: list[Sink] = [self.rest] if self.rest and config.cc_rest_submit_jobs else []
+        """Those that jobs are reported to, the leading one first."""
+        if config.nats_servers:
+            self.sinks.append(_make_nats(config, messages))
+        self._status = status
+        self._senders: list[Sender] = []
+        self._reconciler: Reconciler | None = None
+
+    @property
+    def label(self) -> str:
+        """For the log: where everything goes."""
+        places = [self._config.cc_rest_url] if self._config.cc_rest_submit_jobs else []
+        return " and ".join([*places, *filter(None, [", ".join(self._config.nats_servers)])])
+
+    def start(self, outbox: Outbox, cluster: str, deliver: Callable[[RunningRows], None]) -> None:
+        """Begin to send, and to ask what cc-backend believes to be running: `deliver` gets the answers."""
+        if self.rest is not None:
+            reported_to = self.sinks[0].name
+            self._reconciler = Reconciler(self.rest, reported_to, cluster, self._config.cc_poll_interval, deliver)
+        on_unknown = self._reconciler.ask_now if self._reconciler else lambda: None
+        leading, *followers = self.sinks
+        self._senders = [
+            Sender(leading, outbox, self._status, on_unknown, self._wake_followers),
+            *(Sender(sink, outbox, self._status) for sink in followers),
+        ]
+        for sender in self._senders:
+            sender.start()
+        if self._reconciler:
+            self._reconciler.start()
+
+    def stop(self, time_limit: float) -> None:
+        """End all threads within so many seconds."""
+        deadline = time.monotonic() + time_limit
+        enders = [sender.stop for sender in self._senders]
+        enders += [self._reconciler.stop] if self._reconciler else []
+        threads = [threading.Thread(target=end, args=(time_limit,), daemon=True) for end in enders]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(deadline - time.monotonic(), 0))
+
+    def wake(self) -> None:
+        """Something new is owed."""
+        for sender in self._senders:
+            sender.wake()
+
+    def _wake_followers(self) -> None:
+        for sender in self._senders[1:]:
+            sender.wake()
+
+    def retry_now(self) -> None:
+        """End every wait: the configuration or a destination has changed."""
+        for sender in self._senders:
+            sender.retry_now()
+
+    def post_nodes(self, cluster: str, nodes: list[NodeState]) -> None:
+        """Send these node states; older ones that were not sent yet are dropped."""
+        for sender in self._senders:
+            sender.post_nodes(cluster, nodes)
+
+    def cluster_names(self) -> list[str]:
+        """The clusters that cc-backend knows, `none` when it knows none; nothing without REST. Raises SinkError."""
+        if self.rest is None:
+            return []
+        connection = self.rest.connect()
+        try:
+            return connection.cluster_names() or ["none"]
+        finally:
+            connection.close()
+
+
+def _make_nats(config: Config, messages: StartMessages) -> CcNats:
+    """Imported only where NATS is configured. Raises ConfigError."""
+    from cc_slurm_adapter.sinks.cc_nats import CcNats  # noqa: PLC0415
+    from cc_slurm_adapter.sinks.nats_client import NatsClient, make_tls_context  # noqa: PLC0415
+
+    try:  # so that what is wrong with its files is told at the start
+        make_tls_context(_read_nats_access(config))
+    except OSError as error:
+        raise ConfigError([f"natsTlsCaFile, natsTlsCertFile or natsTlsKeyFile cannot be used: {error}"]) from None
+    return CcNats(
+        NatsClient(lambda: _read_nats_access(config)),
+        messages,
+        os.uname().nodename,
+        config.nats_subject,
+        config.nats_node_subject,
+        0 if config.cc_rest_submit_jobs else config.nats_stop_delay,
+    )
+
+
+def _read_nats_access(config: Config) -> NatsAccess:
+    """With the files as they are now. Raises ConfigError."""
+    from cc_slurm_adapter.sinks.nats_client import NatsAccess  # noqa: PLC0415
+    from cc_slurm_adapter.sinks.nats_keys import Credentials, public_key, read_credentials  # noqa: PLC0415
+
+    creds, key = read_nats_creds(config), "natsCredsFile"
+    try:
+        credentials = read_credentials(creds) if creds else Credentials("", "")
+        seed, key = credentials.seed or read_nats_seed(config), key if creds else "natsNKeySeedFile"
+        if seed:
+            public_key(seed)
+    except ValueError as error:
+        file = config.nats_creds_file if key == "natsCredsFile" else config.nats_nkey_seed_file
+        raise ConfigError([f"{key}: {file}: {error}"]) from None
+    return NatsAccess(
+        servers=config.nats_servers,
+        user=config.nats_user,
+        password=config.nats_password,
+        seed=seed,
+        jwt=credentials.jwt,
+        tls_ca_file=config.nats_tls_ca_file,
+        tls_cert_file=config.nats_tls_cert_file,
+        tls_key_file=config.nats_tls_key_file,
+        jet_stream=config.nats_jet_stream,
+    )

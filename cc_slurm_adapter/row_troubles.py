@@ -1,0 +1,66 @@
+"""Which rows a destination did not take, how often, and how many of the others it refuses meanwhile."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+MAX_TRIES, MAX_TRIES_AMID_OTHERS = 5, 20
+"""Refusals until a row is parked; the second while more than a fifth of the answers to other rows are refusals."""
+RECENT = 100
+"""Answers that are looked at for that."""
+
+
+@dataclass
+class RowTrouble:
+    """A row that failed: how many successes there had been when it was sent first, and how often it failed."""
+
+    successes_before: int
+    times: int = 0
+
+
+class RowTroubles:
+    """Of one destination. Rows are named by their numbers in the outbox."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, RowTrouble] = {}
+        self._suspects: set[int] = set()
+        """Rows that were sent together when there was trouble."""
+        self._recent: deque[tuple[int, bool]] = deque(maxlen=RECENT)
+        """Rows that were refused (True) or settled by the last answers."""
+
+    def of(self, row_id: int, successes: int) -> RowTrouble:
+        """The trouble of a row, which begins now if it had none: `successes` are those before it was sent."""
+        return self._rows.setdefault(row_id, RowTrouble(successes))
+
+    def was_refused(self, row_id: int) -> None:
+        """The row itself was refused."""
+        self._recent.append((row_id, True))
+
+    def is_settled(self, row_id: int) -> None:
+        """Something else than trouble was the answer."""
+        self._recent.append((row_id, False))
+        self.forget(row_id)
+
+    def suspect(self, row_ids: Iterable[int]) -> None:
+        """They were sent together and there was trouble: each is sent alone, since one of them may be the cause."""
+        self._suspects.update(row_ids)
+
+    def may_go_together(self, row_id: int, other: int) -> bool:
+        """Whether two rows may be sent together."""
+        return not self._suspects & {row_id, other}
+
+    def forget(self, row_id: int) -> None:
+        """It is not tried any more for now."""
+        self._rows.pop(row_id, None)
+        self._suspects.discard(row_id)
+
+    def forget_all(self) -> None:
+        """The destination is back."""
+        self._rows.clear()
+
+    def tries_of(self, row_id: int) -> int:
+        """Where many rows are refused now and taken later, a few refusals say nothing of one of them."""
+        others = [refused for other, refused in list(self._recent) if other != row_id]
+        return MAX_TRIES_AMID_OTHERS if 5 * sum(others) > len(others) else MAX_TRIES

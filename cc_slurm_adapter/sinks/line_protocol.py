@@ -1,0 +1,30 @@
+"""Messages for NATS in InfluxDB's line protocol: one point a message, ended by a newline.
+
+cc-backend looks at the measurement, the tag `function` and the field `event` (a string with JSON) only; the existing
+adapter adds tags that others listen to. Escaping: InfluxDB's line protocol reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_BLANK = dict.fromkeys((*range(33), 127), r"\ ")
+"""White space and control characters have no place in names."""
+_MEASUREMENT = str.maketrans({",": r"\,", **{chr(number): blank for number, blank in _BLANK.items()}})
+_TAG = {**_MEASUREMENT, ord("="): r"\="}
+_STRING = str.maketrans({"\\": r"\\", '"': r"\""})
+
+
+def encode_point(measurement: str, tags: Mapping[str, str], event: bytes, time_ns: int) -> bytes:
+    """One point with the string field `event`; tags without a value are left out, as the protocol knows none.
+
+    `event` is UTF-8, `time_ns` are nanoseconds of Unix time.
+    """
+    names = [f",{_tag(name)}={_tag(value)}" for name, value in tags.items() if _tag(value)]
+    text = event.decode("utf-8").translate(_STRING)
+    return f'{measurement.translate(_MEASUREMENT)}{"".join(names)} event="{text}" {time_ns}\n'.encode()
+
+
+def _tag(text: str) -> str:
+    """A backslash at the end would escape what follows; nobody's host, type or function ends with one."""
+    return text.rstrip("\\").translate(_TAG)

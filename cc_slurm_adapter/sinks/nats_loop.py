@@ -1,0 +1,106 @@
+"""An asyncio loop in a thread of its own, which never keeps the program from ending."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import logging
+import socket
+import threading
+from collections.abc import Coroutine
+from typing import Any, Callable, TypeVar
+
+Result = TypeVar("Result")
+
+logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of every TLS connection that the other side closes
+
+END_LIMIT = 1.0
+"""Seconds for what is under way to end when the loop is stopped."""
+
+
+class LoopStopped(Exception):
+    """The loop was stopped before the work was done."""
+
+
+class LoopThread:
+    """Begins with the first work. `at_end` is run when it is stopped, before all other work is cancelled."""
+
+    def __init__(self, name: str, at_end: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._name = name
+        self._at_end = at_end
+        self._lock = threading.Lock()
+        self._loop: _Loop | None = None
+        self._stopped = False
+        self._under_way: set[concurrent.futures.Future[Any]] = set()
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Do some work there and wait for it; by any thread. Raises LoopStopped, and what the work raises."""
+        with self._lock:
+            if self._stopped:
+                work.close()
+                raise LoopStopped
+            future = asyncio.run_coroutine_threadsafe(work, self._running_loop())
+            self._under_way.add(future)
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError:
+            raise LoopStopped from None
+        finally:
+            with self._lock:
+                self._under_way.discard(future)
+
+    def stop(self) -> None:
+        """End it for good; does not wait. May be called again."""
+        with self._lock:
+            was_stopped, self._stopped = self._stopped, True
+            if self._loop is not None and not was_stopped:
+                self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = _Loop()
+            threading.Thread(target=self._work, args=(self._loop,), name=self._name, daemon=True).start()
+        return self._loop
+
+    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+            loop.run_until_complete(self._end())
+        finally:
+            with self._lock:
+                left = list(self._under_way)
+            for future in left:  # whoever waits for what could not be ended
+                future.cancel()
+            loop.close()
+
+    async def _end(self) -> None:
+        await self._at_end()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=END_LIMIT)
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """Resolves names in daemon threads: Python waits for asyncio's own when it ends, and name servers may be slow."""
+
+    async def getaddrinfo(self, *args: Any, **options: Any) -> Any:
+        found: asyncio.Future[Any] = self.create_future()
+
+        def resolve() -> None:
+            try:
+                answer: Any = socket.getaddrinfo(*args, **options)
+            except OSError as error:
+                answer = error
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                self.call_soon_threadsafe(tell, answer)
+
+        def tell(answer: Any) -> None:
+            if not found.done():
+                found.set_exception(answer) if isinstance(answer, OSError) else found.set_result(answer)
+
+        threading.Thread(target=resolve, name="nats-resolver", daemon=True).start()
+        return await found

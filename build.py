@@ -479,15 +479,15 @@ def in_words(counts: Counter[str]) -> str:
 def test(options: argparse.Namespace, pytest_arguments: list[str]) -> int:
     """Style, types, the build, unit tests, the built file; on request a real Slurm. The exit code."""
     report = Report(pytest_arguments)
-    others = unit_test_interpreters(options.python, report)
+    pythons = unit_test_interpreters(options.python, report)
     tools = environment(running(), ["run", "test", "lint"])
     check_sources(tools, report)
     report.check("build", [sys.executable, "build.py", "build"], 1800)
     provide_nats_server(report)
     unit_tests = ["-m", "not built and not slurm", "--ignore=tests/built", "--ignore=tests/lab", "tests"]
-    for some in ([(tools.python, running().version)], others):
-        steps = {f"unit tests, Python {version}": python for python, version in some}
-        report.pytest_side_by_side(steps, unit_tests, 900)
+    pythons.insert(0, (tools.python, running().version))
+    steps = {f"unit tests, Python {version}": python for python, version in pythons}
+    report.pytest_side_by_side(steps, unit_tests, 900)
     test_built_file(tools, report)
     if options.slurm:
         test_on_slurm(tools, report)

@@ -31,7 +31,7 @@ from cc_slurm_adapter.outbox_schema import (
     SHADOW_STOPS,
     WAITING,
 )
-from cc_slurm_adapter.outbox_sinks import KNOWN_SINKS, are_other_sinks, use_sinks
+from cc_slurm_adapter.outbox_sinks import USED_SINKS, use_sinks
 from cc_slurm_adapter.run_json import run_from_json, run_to_json
 from cc_slurm_adapter.sinks import Delivery, Kind
 from cc_slurm_adapter.state_database import StateDatabase
@@ -119,8 +119,7 @@ class Outbox:
         """`sinks` are those in use, each with the one whose messages its own follow, or ''. None: all, on their own."""
         self._state = StateDatabase(path)
         self._leaders = {sink: leader for sink, leader in (sinks or {}).items() if leader}
-        known = [sink for (sink,) in self._state.read(KNOWN_SINKS, ())]
-        if sinks and are_other_sinks(sinks, known):
+        if sinks and {sink for (sink,) in self._state.read(USED_SINKS, ())} != set(sinks):
             self._state.write(lambda database: use_sinks(database, sinks))
 
     @property

@@ -1,6 +1,6 @@
 """The tables of the state file, and the longer questions to them."""
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 TABLES = """
 CREATE TABLE checkpoint (cluster TEXT PRIMARY KEY, seen_until INTEGER NOT NULL);
 CREATE TABLE run (
@@ -20,6 +20,10 @@ CREATE TABLE message (
 CREATE INDEX message_by_job ON message (sink, cluster, job_id, id);
 CREATE INDEX message_shadowed ON message (sink, cluster, job_id, start_time) WHERE outcome = 'shadowed';
 """
+_USED_SINKS = """
+-- To notice that the configuration names others.
+CREATE TABLE IF NOT EXISTS used_sink (sink TEXT PRIMARY KEY) WITHOUT ROWID;
+"""
 WAYS_IN = """
 CREATE INDEX message_next ON message (sink, next_try) WHERE outcome IN ('owed', 'parked');
 -- A row waits for its own run's start. A start waits for what is owed of earlier runs of its job too, but for what is
@@ -37,7 +41,7 @@ SELECT * FROM message AS m WHERE outcome IN ('owed', 'parked') AND NOT EXISTS (
             AND s.start_time = e.start_time AND s.kind = 'start' AND s.outcome = 'parked')
         END);
 """
-SCHEMA = TABLES + WAYS_IN
+SCHEMA = TABLES + _USED_SINKS + WAYS_IN
 _NO_WAYS_IN = """
 DROP VIEW IF EXISTS sendable;
 DROP INDEX IF EXISTS message_waiting;
@@ -48,7 +52,11 @@ _FROM_1 = """
 UPDATE run SET stage = 'done' WHERE stage = 'ignored';
 DELETE FROM run WHERE stage = 'seen';
 """
-MIGRATIONS = {1: _FROM_1 + _NO_WAYS_IN + WAYS_IN, 2: _NO_WAYS_IN + WAYS_IN}
+MIGRATIONS = {
+    1: _FROM_1 + _NO_WAYS_IN + WAYS_IN + _USED_SINKS,
+    2: _NO_WAYS_IN + WAYS_IN + _USED_SINKS,
+    3: _USED_SINKS,
+}
 """From an older format to the present one; what they change is found out again from Slurm."""
 WAITING = "outcome IN ('owed', 'parked')"
 """In these very words: so SQLite sees that the index message_next has all that is asked for."""

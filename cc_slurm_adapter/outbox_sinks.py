@@ -1,6 +1,6 @@
 """What becomes of messages when the configuration names other sinks than those that they were written for.
 
-The messages are the same for all sinks. What a sink that led is still owed goes to the one that leads now, which may
+The messages are the same for all sinks. What the sink that led is still owed goes to the one that leads now, which may
 so be told something twice. What a sink that followed is owed has been taken by the one that it followed.
 """
 
@@ -8,36 +8,40 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 log = logging.getLogger(__name__)
 
 RANK = ("cc_rest", "cc_nats")
 """Where both are in use, the second one follows the first."""
-KNOWN_SINKS = "SELECT sink FROM message GROUP BY sink"
-_COLUMNS = "cluster, job_id, start_time, kind, payload, created, refusals, first_sent, next_try, reason"
-_TAKE_OVER = f"""
-INSERT OR IGNORE INTO message (sink, {_COLUMNS}, outcome)
-SELECT ?, {_COLUMNS}, CASE outcome WHEN 'following' THEN 'owed' ELSE outcome END
-FROM message WHERE sink = ? ORDER BY id
+USED_SINKS = "SELECT sink FROM used_sink"
+_SINKS_OF_ROWS = "SELECT sink FROM message GROUP BY sink"
+_COLUMNS = "cluster, job_id, start_time, kind, payload, created, refusals, first_sent, next_try, outcome, reason"
+_OWE_AGAIN = """
+UPDATE message SET outcome = 'owed', next_try = 0, first_sent = 0
+WHERE sink = ? AND outcome = 'delivered' AND (cluster, job_id, start_time, kind) IN
+(SELECT cluster, job_id, start_time, kind FROM message WHERE sink = ? AND outcome IN ('owed', 'parked'))
+"""
+"""What is owed again, after it was taken once, is owed to the other one too."""
+_MOVE = "UPDATE OR IGNORE message SET sink = ? WHERE sink = ?"
+"""The rows keep their numbers, and so their order."""
+_COPY = f"""
+INSERT OR IGNORE INTO message (sink, {_COLUMNS}) SELECT ?, {_COLUMNS} FROM message WHERE sink = ? ORDER BY id
 """  # noqa: S608 - made of the columns' names
 
 
-def are_other_sinks(sinks: Mapping[str, str], known: Collection[str]) -> bool:
-    """Whether the sinks in use, the leading one first, differ from those that there are messages for."""
-    return bool(known) and (not set(known) <= set(sinks) or next(iter(sinks)) not in known)
-
-
 def use_sinks(database: sqlite3.Connection, sinks: Mapping[str, str]) -> None:
-    """Bring the messages to the sinks in use, each given with the one that it follows or ''."""
-    known = [sink for (sink,) in database.execute(KNOWN_SINKS)]
+    """Bring the messages to the sinks in use, each given with the one that it follows or '', and note these sinks."""
+    before = {sink for question in (USED_SINKS, _SINKS_OF_ROWS) for (sink,) in database.execute(question)}
     leading = next(iter(sinks))
-    for sink in known:
-        has_led = leading not in known or RANK.index(sink) < RANK.index(leading)
-        if sink != leading and has_led:
-            database.execute(_TAKE_OVER, (leading, sink))
-        if sink not in sinks:
-            gone = database.execute("DELETE FROM message WHERE sink = ?", (sink,)).rowcount
-            what = f"go to {leading}" if has_led else f"are dropped: {leading} has them or gets them"
-            log.warning("jobs are not reported to %s any more: its %d messages %s", sink, gone, what)
+    has_led = next((sink for sink in RANK if sink in before), leading)
+    if has_led != leading:
+        database.execute(_OWE_AGAIN, (leading, has_led))
+        database.execute(_COPY if has_led in sinks else _MOVE, (leading, has_led))
+    for sink in before - set(sinks):
+        gone = database.execute("DELETE FROM message WHERE sink = ?", (sink,)).rowcount
+        what = f"what waited goes to {leading}" if sink == has_led else f"{gone} messages that followed are dropped"
+        log.warning("jobs are not reported to %s any more: %s", sink, what)
     database.execute("UPDATE message SET outcome = 'owed' WHERE sink = ? AND outcome = 'following'", (leading,))
+    database.execute("DELETE FROM used_sink")
+    database.executemany("INSERT INTO used_sink VALUES (?)", [(sink,) for sink in sinks])

@@ -147,9 +147,11 @@ class Sender:
             answers = [Answer(Verdict.SINK_TROUBLE, short)] * len(deliveries)
         except Exception:  # the one place that isolates a delivery
             log.exception("%s", ", ".join(f"{each.kind.value} {each.key} could not be sent" for each in deliveries))
-            verdict = Verdict.ROW_TROUBLE if len(deliveries) == 1 else Verdict.LATER
-            self._troubled.suspect(each.row_id for each in deliveries)
-            answers = [Answer(verdict, "an error of this program, see the log", FIRST_WAIT)] * len(deliveries)
+            answer = Answer(Verdict.ROW_TROUBLE, "an error of this program, see the log")
+            if len(deliveries) > 1:
+                self._troubled.suspect(each.row_id for each in deliveries)
+                answer = answer._replace(verdict=Verdict.LATER, retry_after=FIRST_WAIT)
+            answers = [answer] * len(deliveries)
         try:
             self._settle_all(deliveries, answers, request)
         except AdapterError as error:
@@ -219,6 +221,7 @@ class Sender:
             if step:
                 log.warning("the clock was set by %+.0f s", step)
                 self._outbox.clock_was_set(self._sink.name, step)
+                self._clock.took(step)
 
     def _refill(self) -> None:
         now = time.time()
@@ -281,14 +284,8 @@ class Sender:
         self._troubled.forget(delivery.row_id)
         level = logging.INFO if delivery.row_id in self._parked_said else logging.WARNING
         self._parked_said.add(delivery.row_id)
-        log.log(
-            level,
-            "%s: %s refused and parked, tried again in an hour or after SIGHUP: %s: %s",
-            delivery.key,
-            delivery.kind.value,
-            self._sink.label,
-            answer.reason,
-        )
+        what = f"{delivery.kind.value} refused and parked, tried again in an hour or after SIGHUP"
+        log.log(level, "%s: %s: %s: %s", delivery.key, what, self._sink.label, answer.reason)
 
     def _settle_shadowed(self, delivery: Delivery, answer: Answer) -> None:
         self._outbox.shadowed(delivery, answer.reason)

@@ -15,12 +15,13 @@ class SetClock:
         self._offset = _clock_offset()
 
     def step(self) -> float:
-        """Seconds by which it was set since the last call, or since the beginning; 0 when it was not."""
+        """Seconds by which it was set since `took` was called last, or since the beginning; 0 when it was not."""
         step = _clock_offset() - self._offset
-        if abs(step) <= CLOCK_STEP:
-            return 0.0
+        return step if abs(step) > CLOCK_STEP else 0.0
+
+    def took(self, step: float) -> None:
+        """All that depends on the clock has been moved by such a step."""
         self._offset += step
-        return step
 
 
 def _clock_offset() -> float:

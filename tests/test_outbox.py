@@ -436,6 +436,54 @@ def test_a_sink_that_followed_leaves_nothing_behind_and_gets_nothing_early_when_
     outbox.close()
 
 
+def test_a_stop_never_goes_before_its_start_whatever_was_configured(tmp_path: Path) -> None:
+    path = str(tmp_path / "switched.sqlite")
+    for sinks, kinds in ((REST, (Kind.START,)), (BOTH, (Kind.STOP,)), (NATS, ())):
+        outbox = Outbox(path, sinks)
+        outbox.commit("lab", Changes(messages=[Message(sink, FIRST, kind, b"{}") for kind in kinds for sink in sinks]))
+        outbox.close()
+    outbox = Outbox(path, NATS)
+    told = []
+    while outbox.due("cc_nats", FAR, 1):
+        told += names(outbox.due("cc_nats", FAR, 1))
+        tell(outbox, "cc_nats")
+    assert told == [(FIRST, Kind.START), (FIRST, Kind.STOP)]
+    assert outbox.counts() == {}
+    outbox.close()
+
+
+def test_a_start_that_is_owed_again_is_owed_to_the_other_sink(tmp_path: Path) -> None:
+    def work(outbox: Outbox) -> None:
+        messages = [Message(sink, FIRST, Kind.START, b"{}") for sink in BOTH]
+        run = KnownRun(FIRST, Stage.LIVE, "node01", None)
+        outbox.commit("lab", Changes(runs={FIRST: run}, messages=messages))
+        tell(outbox, "cc_rest")
+        tell(outbox, "cc_nats")
+        assert outbox.resend_starts("cc_rest", "lab", lambda key: True, FAR) == [FIRST]
+
+    outbox = switched(tmp_path, BOTH, NATS, work=work)
+    assert names(outbox.due("cc_nats", FAR, 100)) == [(FIRST, Kind.START)]
+    outbox.close()
+
+
+def test_what_only_nats_is_owed_is_not_told_to_rest_again(tmp_path: Path) -> None:
+    """An idle cluster: cc-backend has everything, NATS was away."""
+
+    def work(outbox: Outbox) -> None:
+        messages = [Message(sink, FIRST, kind, b"{}") for kind in (Kind.START, Kind.STOP) for sink in BOTH]
+        outbox.commit("lab", Changes(messages=messages))
+        tell(outbox, "cc_rest")
+        tell(outbox, "cc_rest")
+
+    outbox = switched(tmp_path, BOTH, BOTH, work=work)
+    assert outbox.due("cc_rest", FAR, 100) == []
+    assert outbox.counts() == {"owed": 2}
+    outbox.close()
+    outbox = Outbox(str(tmp_path / "switched.sqlite"), REST)
+    assert outbox.counts() == {}
+    outbox.close()
+
+
 def test_a_start_that_another_sink_was_told_can_be_told_again(tmp_path: Path) -> None:
     def work(outbox: Outbox) -> None:
         run = KnownRun(FIRST, Stage.LIVE, "node01", None)

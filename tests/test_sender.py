@@ -11,6 +11,8 @@ from typing import Callable
 import pytest
 
 from cc_slurm_adapter import sender as sender_module
+from cc_slurm_adapter import set_clock
+from cc_slurm_adapter.errors import StateError
 from cc_slurm_adapter.job import End, EndState, NodeState, Run, RunKey
 from cc_slurm_adapter.outbox import Changes, Message, Outbox
 from cc_slurm_adapter.sender import Sender
@@ -315,9 +317,10 @@ def test_a_stop_that_the_destination_does_not_know_is_told_to_whoever_compares(s
 class Batches:
     """A destination that takes many rows at once, and answers as it is told: `answer` gets try and job id."""
 
-    name, label, counted_as, connections, at_once = "cc_nats", "NATS", "nats_", 1, 16
+    name, label, counted_as, connections = "cc_nats", "NATS", "nats_", 1
 
-    def __init__(self, answer: Callable[[int, int], Verdict]) -> None:
+    def __init__(self, answer: Callable[[int, int], Verdict], at_once: int) -> None:
+        self.at_once = at_once
         self.sizes: list[int] = []
         self._answer = answer
 
@@ -348,8 +351,8 @@ class Batches:
     def close(self) -> None: ...
 
 
-def send_batches(site: Site, answer: Callable[[int, int], Verdict], jobs: int = 40) -> Batches:
-    sink = Batches(answer)
+def send_batches(site: Site, answer: Callable[[int, int], Verdict], jobs: int = 40, at_once: int = 16) -> Batches:
+    sink = Batches(answer, at_once)
     messages = [Message(sink.name, run.key, Kind.START, b"xx") for run in runs(*range(1, jobs + 1))]
     site.outbox.commit("lab", Changes(messages=messages))
     site.sender = Sender(sink, site.outbox, site.status)
@@ -404,3 +407,36 @@ def test_an_error_of_the_program_counts_against_no_row_that_was_sent_with_others
 
     send_batches(site, answer, jobs=10)
     assert site.settled(delivered=9, parked=1)
+
+
+def test_an_error_of_the_program_at_one_row_pauses_no_other(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    def answer(time: int, job_id: int) -> Verdict:
+        if job_id == 30:
+            raise ValueError("a payload that is broken")
+        return Verdict.DELIVERED
+
+    send_batches(site, answer, at_once=1)
+    assert site.settled(delivered=39, parked=1)
+    assert "everything waits" not in caplog.text
+
+
+def test_a_step_of_the_clock_counts_until_the_outbox_has_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[float] = []
+
+    def clock_was_set(sink: str, by: float) -> None:
+        moved.append(by)
+        if len(moved) == 1:
+            raise StateError("the disk is full")
+
+    monkeypatch.setattr(site.outbox, "clock_was_set", clock_was_set)
+    offset = set_clock._clock_offset()
+    monkeypatch.setattr(set_clock, "_clock_offset", lambda: offset - 3600)
+    site.sender.start()
+    site.owe(*runs(1))
+    deadline = time.monotonic() + PATIENCE
+    while len(moved) < 2 and time.monotonic() < deadline:
+        site.sender.wake()
+        time.sleep(0.01)
+    time.sleep(0.1)
+    site.sender.wake()
+    assert [round(by) for by in moved] == [-3600, -3600]

@@ -123,7 +123,7 @@ class NatsClient:
 
     def __init__(self, read_access: Callable[[], NatsAccess]) -> None:
         self._read_access = read_access
-        self._thread = LoopThread("nats", self._drop)
+        self._thread = LoopThread("nats", self._forget, self._drop)
         self._connection: _Connection | None = None
         self._access = NatsAccess(())
         self._connecting: asyncio.Lock | None = None
@@ -136,6 +136,8 @@ class NatsClient:
             return self._thread.run(self._publish(messages))
         except LoopStopped:
             return [_STOPPED] * len(messages)
+        except RuntimeError as error:  # no thread can be made
+            return [_trouble(error)] * len(messages)
 
     def check(self) -> Answer:
         """Connect, where that has not been done: whether a server takes us."""
@@ -152,6 +154,7 @@ class NatsClient:
             connection = await self._connected()
             hand_over = self._to_stream if self._access.jet_stream else self._to_server
             if messages == [_NOTHING]:
+                await connection.unless_lost(self._to_server(connection.client, []))
                 return [_DELIVERED]
             answers = await connection.unless_lost(hand_over(connection.client, messages))
         except _Refused as error:
@@ -283,6 +286,10 @@ class NatsClient:
         text = str(error).lower()
         if _DENIED in text:
             self._denials[text.rpartition(" ")[2].strip("\"'")] += 1
+
+    def _forget(self) -> None:
+        """What belonged to a loop that has died."""
+        self._connection = self._connecting = None
 
     async def _drop(self) -> None:
         connection, self._connection = self._connection, None

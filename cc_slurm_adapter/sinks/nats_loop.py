@@ -24,10 +24,16 @@ class LoopStopped(Exception):
 
 
 class LoopThread:
-    """Begins with the first work. `at_end` is run when it is stopped, before all other work is cancelled."""
+    """Begins with the first work, and again with the next should it have died of a mistake.
 
-    def __init__(self, name: str, at_end: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    `at_begin` is called before each beginning; `at_end` is run when it is stopped, before all other work is cancelled.
+    """
+
+    def __init__(
+        self, name: str, at_begin: Callable[[], None], at_end: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
         self._name = name
+        self._at_begin = at_begin
         self._at_end = at_end
         self._lock = threading.Lock()
         self._loop: _Loop | None = None
@@ -35,12 +41,19 @@ class LoopThread:
         self._under_way: set[concurrent.futures.Future[Any]] = set()
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Do some work there and wait for it; by any thread. Raises LoopStopped, and what the work raises."""
+        """Do some work there and wait for it; by any thread.
+
+        Raises LoopStopped, what the work raises, and RuntimeError when there can be no thread.
+        """
         with self._lock:
             if self._stopped:
                 work.close()
                 raise LoopStopped
-            future = asyncio.run_coroutine_threadsafe(work, self._running_loop())
+            try:
+                future = asyncio.run_coroutine_threadsafe(work, self._running_loop())
+            except RuntimeError:
+                work.close()
+                raise
             self._under_way.add(future)
         try:
             return future.result()
@@ -59,20 +72,27 @@ class LoopThread:
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
-            self._loop = _Loop()
-            threading.Thread(target=self._work, args=(self._loop,), name=self._name, daemon=True).start()
+            self._at_begin()
+            loop = _Loop()
+            try:
+                threading.Thread(target=self._work, args=(loop,), name=self._name, daemon=True).start()
+            except RuntimeError:  # there can be no more threads now
+                loop.close()
+                raise
+            self._loop = loop
         return self._loop
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
         try:
             loop.run_forever()
-            loop.run_until_complete(self._end())
         finally:
+            with contextlib.suppress(Exception):  # after a mistake it ends as well as it can
+                loop.run_until_complete(self._end())
             with self._lock:
-                left = list(self._under_way)
-            for future in left:  # whoever waits for what could not be ended
-                future.cancel()
+                self._loop = None
+                for future in self._under_way:  # whoever waits for what could not be ended
+                    future.cancel()
             loop.close()
 
     async def _end(self) -> None:
@@ -93,8 +113,8 @@ class _Loop(asyncio.SelectorEventLoop):
         def resolve() -> None:
             try:
                 answer: Any = socket.getaddrinfo(*args, **options)
-            except OSError as error:
-                answer = error
+            except (OSError, ValueError, OverflowError) as error:  # also a name that can be none
+                answer = error if isinstance(error, OSError) else OSError(f"{args[0]}: {error}")
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 self.call_soon_threadsafe(tell, answer)
 

@@ -273,6 +273,48 @@ def test_nothing_is_delivered_that_nobody_confirms(
     assert publish(client, "jobs", b"x") == DELIVERED
 
 
+def test_a_host_that_no_name_can_be(make_client: MakeClient) -> None:
+    answer = publish(make_client(NatsAccess((f"nats://{'a' * 70}.example.org:4222",))), "jobs", b"x")
+    assert answer.verdict is Verdict.SINK_TROUBLE
+    assert "label" in answer.reason
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_it_begins_again_when_its_thread_could_not_start_or_has_died(
+    nats_server: NatsServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = make_client(NatsAccess((nats_server.url,)))
+
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        assert publish(client, "jobs", b"x").verdict is Verdict.SINK_TROUBLE
+    assert publish(client, "jobs", b"x") == DELIVERED
+    loop = client._thread._loop
+    assert loop is not None
+
+    def die() -> None:
+        raise SystemExit  # the only thing that an asyncio loop does not survive
+
+    loop.call_soon_threadsafe(die)
+    deadline = time.monotonic() + 5
+    while client._thread._loop is loop and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert publish(client, "jobs", b"x") == DELIVERED
+
+
+def test_a_server_that_has_gone_without_a_word_is_noticed_without_a_message(
+    nats_server: NatsServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats_client_module, "TIME_LIMIT", 1.0)
+    client = make_client(NatsAccess((nats_server.url,)))
+    assert client.check() == DELIVERED
+    with nats_server.frozen():
+        assert client.check().verdict is Verdict.SINK_TROUBLE
+
+
 def test_a_name_server_that_hangs_keeps_no_program_from_ending() -> None:
     source = """
 import socket, threading, time

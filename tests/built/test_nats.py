@@ -67,9 +67,10 @@ def told(backend: CcBackend) -> list[Any]:
     return sorted(map(of_row, backend.rows), key=lambda row: row[0])
 
 
-def wait_until_idle(site: Site) -> None:
+def wait_for_all(site: Site, subscriber: Subscriber) -> list[Message]:
+    """Start and stop of every run, once all jobs have ended."""
     site.wait_for("the jobs to end", site.cluster.is_idle, 60)
-    site.wait_for("an empty outbox", lambda: site.daemon.waiting_messages() == 0, 40)
+    return subscriber.wait_for(2 * len([run for run in site.cluster.truth() if not run.opted_out]), PATIENCE)
 
 
 def test_a_listener_gets_what_cc_backend_accepts(adapter: Path, nats_server: NatsServer) -> None:
@@ -78,8 +79,7 @@ def test_a_listener_gets_what_cc_backend_accepts(adapter: Path, nats_server: Nat
             site.daemon.start()
             site.cluster.submit_all([*OF_EVERY_KIND, *[SHORT] * 8])
             site.wait_for("all to be reported", site.is_reported, 60)
-            site.wait_for("an empty outbox", lambda: site.daemon.waiting_messages() == 0)
-            messages = jobs.wait_for(2 * len(site.backend.rows))
+            messages = wait_for_all(site, jobs)
             (first, *_) = nodes.wait_for(1)
         assert len(messages) == 2 * len(site.backend.rows)
         assert told(listener(messages)) == told(site.backend)
@@ -139,8 +139,7 @@ def test_every_way_to_log_in(
         with Subscriber(server.url, "jobs", login=ours) as subscriber:
             site.daemon.start()
             site.cluster.submit_all([SHORT] * 2)
-            wait_until_idle(site)
-            messages = subscriber.wait_for(4)
+            messages = wait_for_all(site, subscriber)
         assert told(listener(messages)) == told(site.backend)
         assert len(site.backend.rows) == 2
         assert PASSWORD not in site.daemon.log()
@@ -152,8 +151,7 @@ def test_nats_alone_tells_cc_backend_all_that_it_needs(adapter: Path, nats_serve
         with Subscriber(nats_server.url, "jobs") as subscriber:
             site.daemon.start()
             site.cluster.submit_all([*OF_EVERY_KIND, *[SHORT] * 4])
-            wait_until_idle(site)
-            rows = listener(subscriber.messages).rows
+            rows = listener(wait_for_all(site, subscriber)).rows
         assert len(rows) >= len(OF_EVERY_KIND)
         assert differences(rows, site.cluster.truth(), site.settings, GPU_PCI_ADDRESSES) == []
         assert site.backend.rows == []
@@ -170,8 +168,7 @@ def test_kill_9_while_nats_is_away_loses_nothing(adapter: Path, nats_server: Nat
         nats_server.start()
         with Subscriber(nats_server.url, "jobs") as subscriber:
             site.daemon.start()
-            wait_until_idle(site)
-            messages = subscriber.wait_for(16)
+            messages = wait_for_all(site, subscriber)
         assert told(listener(messages)) == told(site.backend)
         assert site.differences() == []
 

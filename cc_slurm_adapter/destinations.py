@@ -14,7 +14,7 @@ from cc_slurm_adapter.job import NodeState
 from cc_slurm_adapter.outbox import Outbox
 from cc_slurm_adapter.reconciler import Reconciler
 from cc_slurm_adapter.sender import Sender
-from cc_slurm_adapter.sinks import RunningRows, Sink
+from cc_slurm_adapter.sinks import CC_NATS, CC_REST, RunningRows, Sink
 from cc_slurm_adapter.sinks.cc_messages import StartMessages
 from cc_slurm_adapter.sinks.cc_rest import CcRest
 from cc_slurm_adapter.status import Status
@@ -22,8 +22,6 @@ from cc_slurm_adapter.status import Status
 if TYPE_CHECKING:
     from cc_slurm_adapter.sinks.cc_nats import CcNats
     from cc_slurm_adapter.sinks.nats_client import NatsAccess
-
-CC_REST, CC_NATS = CcRest.name, "cc_nats"
 
 
 def sinks_of(config: Config) -> dict[str, str]:
@@ -126,7 +124,9 @@ def _make_nats(config: Config, messages: StartMessages) -> CcNats:
     from cc_slurm_adapter.sinks.nats_client import NatsClient, make_tls_context  # noqa: PLC0415
 
     try:  # so that what is wrong with its files is told at the start
-        make_tls_context(_read_nats_access(config))
+        access = _read_nats_access(config)
+        if any(map(access.needs_tls, access.servers)):
+            make_tls_context(access)
     except OSError as error:
         raise ConfigError([f"natsTlsCaFile, natsTlsCertFile or natsTlsKeyFile cannot be used: {error}"]) from None
     return CcNats(

@@ -128,7 +128,7 @@ def with_ends(runs: Iterable[Run], ends: Mapping[RunKey, End]) -> list[Run]:
     return list(found.values())
 
 
-def requeued_end(key: RunKey, current: Run | None, starts: Iterable[int] = ()) -> End | None:
+def requeued_end(key: RunKey, current: Run | None, starts: Iterable[int]) -> End | None:
     """Of a run whose job slurmctld shows with another one, if that is a later one, else None.
 
     A requeued job has a new submit time: that of the requeue. One that was requeued more than once ended before

@@ -26,6 +26,7 @@ class Ledger:
         self._cluster = cluster
         self._outbox = outbox
         self._sinks = sinks
+        self._leading = sinks[0]
         self._status = status
         self._on_owed = on_owed
 
@@ -34,14 +35,15 @@ class Ledger:
         if run.missing:
             self._status.count("incomplete_runs")
             self._tell_incomplete(run)
-        for sink in self._sinks:
-            changes.messages.append(Message(sink.name, run.key, Kind.START, sink.encode_start(run)))
+        self._owe(changes, run.key, Kind.START, self._leading.encode_start(run))
 
     def owe_stop(self, changes: Changes, key: RunKey, end: End) -> None:
         """Every sink is to be told that the run is over."""
         changes.over.append((key, end))
-        for sink in self._sinks:
-            changes.messages.append(Message(sink.name, key, Kind.STOP, sink.encode_stop(key, end)))
+        self._owe(changes, key, Kind.STOP, self._leading.encode_stop(key, end))
+
+    def _owe(self, changes: Changes, key: RunKey, kind: Kind, payload: bytes) -> None:
+        changes.messages += [Message(sink.name, key, kind, payload) for sink in self._sinks]
 
     def resend_starts(self, sink: str, is_lost: Callable[[RunKey], bool], sent_before: float) -> list[RunKey]:
         """Starts that a sink had and has lost are owed again, if they left before a Unix time."""
@@ -52,7 +54,7 @@ class Ledger:
 
     def owes_stop(self, key: RunKey) -> bool:
         """Whether the leading sink is still to be told that the run is over."""
-        return self._outbox.has_message([self._sinks[0].name], key, Kind.STOP)
+        return self._outbox.has_message([self._leading.name], key, Kind.STOP)
 
     def stands(self, changes: Changes, run: Run, stage: Stage) -> None:
         """The run is kept: with its nodes while it holds them, with all of it while its start may still move."""

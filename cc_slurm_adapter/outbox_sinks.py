@@ -10,10 +10,11 @@ import logging
 import sqlite3
 from collections.abc import Mapping
 
+from cc_slurm_adapter.sinks import CC_NATS, CC_REST
+
 log = logging.getLogger(__name__)
 
-RANK = ("cc_rest", "cc_nats")
-"""Where both are in use, the second one follows the first."""
+RANK = (CC_REST, CC_NATS)
 USED_SINKS = "SELECT sink FROM used_sink"
 _SINKS_OF_ROWS = "SELECT sink FROM message GROUP BY sink"
 _COLUMNS = "cluster, job_id, start_time, kind, payload, created, refusals, first_sent, next_try, outcome, reason"

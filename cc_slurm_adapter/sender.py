@@ -39,6 +39,8 @@ GATHER = 0.05
 """Seconds between two tasks of a connection that takes many rows at once, so that there are many."""
 
 OF_THE_SINK = (Verdict.SINK_TROUBLE, Verdict.HELD)
+WITHOUT_ASKING = (Verdict.TOO_LARGE, Verdict.LATER)
+"""They may be given without an answer of the destination, and so say nothing of it."""
 
 
 class Sender:
@@ -253,20 +255,19 @@ class Sender:
                 self._settle(delivery, answer, request)
 
     def _settle(self, delivery: Delivery, answer: Answer, request: Request) -> None:
+        if answer.verdict is Verdict.ROW_TROUBLE:
+            self._settle_trouble(delivery, answer, request)
+            return
         settle = {
             Verdict.PARKED: self._settle_parked,
             Verdict.SHADOWED: self._settle_shadowed,
             Verdict.START_FIRST: self._settle_start_first,
+            Verdict.TOO_LARGE: self._settle_too_large,
+            Verdict.LATER: self._settle_later,
         }
-        if answer.verdict is Verdict.ROW_TROUBLE:
-            self._settle_trouble(delivery, answer, request)
-        elif answer.verdict is Verdict.LATER:
-            self._settle_later(delivery, answer)
-        elif answer.verdict is Verdict.TOO_LARGE:
-            self._settle_too_large(delivery, answer)
-        else:
+        if answer.verdict not in WITHOUT_ASKING:
             self._sink_answers([delivery], request)
-            settle[answer.verdict](delivery, answer)
+        settle[answer.verdict](delivery, answer)
 
     def _settle_delivered(self, done: list[tuple[Delivery, Answer]], request: Request) -> None:
         deliveries = [delivery for delivery, _ in done]

@@ -52,7 +52,7 @@ EFFECTS = {
     "urllib.request": set(),
 }
 ENTRY = {"__main__", "command_line"}
-MAX_LINES = 400
+MAX_LINES = 600
 
 
 def _read_imports(path: Path) -> Iterator[str]:

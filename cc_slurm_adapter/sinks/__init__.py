@@ -9,6 +9,9 @@ from typing import NamedTuple, Protocol
 
 from cc_slurm_adapter.job import End, NodeState, Run, RunKey
 
+CC_REST, CC_NATS = "cc_rest", "cc_nats"
+"""The sinks' names. Where both are in use, the messages of the second one follow those of the first."""
+
 
 class Kind(enum.Enum):
     """What a row of the outbox tells."""
@@ -142,11 +145,11 @@ class Sink(Protocol):
         ...
 
     def encode_start(self, run: Run) -> bytes:
-        """The message that a run began."""
+        """The message that a run began: the same for all sinks."""
         ...
 
     def encode_stop(self, key: RunKey, end: End) -> bytes:
-        """The message that a run ended."""
+        """The message that a run ended: the same for all sinks."""
         ...
 
     def cut(self, payload: bytes) -> bytes | None:

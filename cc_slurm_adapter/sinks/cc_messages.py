@@ -162,6 +162,25 @@ def cut_start(payload: bytes) -> bytes | None:
     return None
 
 
+class CcMessages:
+    """What all sinks of cc-backend's messages have in common."""
+
+    def __init__(self, start_messages: StartMessages) -> None:
+        self._start_messages = start_messages
+
+    def encode_start(self, run: Run) -> bytes:
+        """The JSON of start_job."""
+        return self._start_messages.encode(run)
+
+    def encode_stop(self, key: RunKey, end: End) -> bytes:
+        """The JSON of stop_job."""
+        return encode_stop(key, end)
+
+    def cut(self, payload: bytes) -> bytes | None:
+        """A start without its longest text."""
+        return cut_start(payload)
+
+
 def encode_json(message: dict[str, Any]) -> bytes:
     """JSON as cc-backend takes it. Lone surrogates, which are no UTF-8, become question marks."""
     return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode("utf-8", errors="replace")

@@ -10,9 +10,9 @@ import threading
 import time
 from collections.abc import Sequence
 
-from cc_slurm_adapter.job import End, NodeState, Run, RunKey
-from cc_slurm_adapter.sinks import Answer, Connection, Delivery, Kind, Verdict
-from cc_slurm_adapter.sinks.cc_messages import StartMessages, cut_start, encode_nodes, encode_stop
+from cc_slurm_adapter.job import NodeState, RunKey
+from cc_slurm_adapter.sinks import CC_NATS, Answer, Connection, Delivery, Kind, Verdict
+from cc_slurm_adapter.sinks.cc_messages import CcMessages, StartMessages, encode_nodes
 from cc_slurm_adapter.sinks.line_protocol import encode_point
 from cc_slurm_adapter.sinks.nats_client import NatsClient, Outgoing
 
@@ -20,13 +20,13 @@ FUNCTIONS = {Kind.START: "start_job", Kind.STOP: "stop_job"}
 NANOSECONDS = 1_000_000_000
 
 
-class CcNats:
+class CcNats(CcMessages):
     """The Sink of NATS. Node states are published only where `node_subject` is not empty.
 
     A stop follows its start by `stop_delay` seconds at least, since cc-backend handles messages in parallel.
     """
 
-    name = "cc_nats"
+    name = CC_NATS
     label = "NATS"
     counted_as = "nats_"
     connections = 1
@@ -42,23 +42,11 @@ class CcNats:
         stop_delay: float = 0.0,
     ) -> None:
         self._client = client
-        self._start_messages = start_messages
+        super().__init__(start_messages)
         self.hostname = hostname
         self.subject = subject
         self.node_subject = node_subject
         self._recent_starts = RecentStarts(stop_delay)
-
-    def encode_start(self, run: Run) -> bytes:
-        """The JSON of start_job."""
-        return self._start_messages.encode(run)
-
-    def encode_stop(self, key: RunKey, end: End) -> bytes:
-        """The JSON of stop_job."""
-        return encode_stop(key, end)
-
-    def cut(self, payload: bytes) -> bytes | None:
-        """A start without its longest text."""
-        return cut_start(payload)
 
     def connect(self) -> Connection:
         """All share one connection to NATS."""

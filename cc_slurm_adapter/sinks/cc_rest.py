@@ -9,9 +9,9 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import urlencode
 
 from cc_slurm_adapter.errors import SinkError
-from cc_slurm_adapter.job import End, NodeState, Run, RunKey
-from cc_slurm_adapter.sinks import Answer, Delivery, Kind, RunningRow, Verdict
-from cc_slurm_adapter.sinks.cc_messages import StartMessages, cut_start, encode_nodes, encode_stop
+from cc_slurm_adapter.job import NodeState
+from cc_slurm_adapter.sinks import CC_REST, Answer, Delivery, Kind, RunningRow, Verdict
+from cc_slurm_adapter.sinks.cc_messages import CcMessages, StartMessages, encode_nodes
 from cc_slurm_adapter.sinks.http_client import HttpAnswer, HttpClient
 from cc_slurm_adapter.sinks.pace import Pace
 
@@ -24,10 +24,10 @@ COMMIT_SPAN = 300.0
 """Seconds after which cc-backend surely lists a start: two intervals of its commit worker, and a bit."""
 
 
-class CcRest:
+class CcRest(CcMessages):
     """The Sink of cc-backend's REST interface."""
 
-    name = "cc_rest"
+    name = CC_REST
     label = "cc-backend"
     counted_as = ""
     connections = 4
@@ -38,21 +38,9 @@ class CcRest:
     ) -> None:
         self._url = url
         self._read_token = read_token
-        self._start_messages = start_messages
+        super().__init__(start_messages)
         self._ca_file = ca_file
         self._pace = Pace()
-
-    def encode_start(self, run: Run) -> bytes:
-        """The body of start_job."""
-        return self._start_messages.encode(run)
-
-    def encode_stop(self, key: RunKey, end: End) -> bytes:
-        """The body of stop_job."""
-        return encode_stop(key, end)
-
-    def cut(self, payload: bytes) -> bytes | None:
-        """A start without its longest text."""
-        return cut_start(payload)
 
     def connect(self) -> CcRestConnection:
         """A connection with a keep-alive of its own."""

@@ -54,6 +54,10 @@ class NatsAccess:
     jet_stream: bool = False
     """A stream takes the messages and acknowledges each."""
 
+    def needs_tls(self, server: str) -> bool:
+        """Whether nothing may be said to one of the servers before TLS."""
+        return server.startswith("tls:") or bool(self.tls_ca_file or self.tls_cert_file)
+
 
 class Outgoing(NamedTuple):
     """A message. By `message_id` a stream knows one that comes twice."""
@@ -111,9 +115,6 @@ class _TlsClient(Client):
         await super()._process_info(info, initial_connection)
 
 
-_NOTHING = Outgoing("", b"")
-
-
 class _Refused(Exception):
     """The server does not want us as we are: somebody must act."""
 
@@ -132,44 +133,57 @@ class NatsClient:
 
     def publish(self, messages: Sequence[Outgoing]) -> list[Answer]:
         """Publish messages, and wait until the server or the stream has them. An answer for each."""
-        try:
-            return self._thread.run(self._publish(messages))
-        except LoopStopped:
-            return [_STOPPED] * len(messages)
-        except RuntimeError as error:  # no thread can be made
-            return [_trouble(error)] * len(messages)
+        return self._run(self._publish(messages), len(messages))
 
     def check(self) -> Answer:
         """Connect, where that has not been done: whether a server takes us."""
-        (answer,) = self.publish([_NOTHING])
+
+        async def confirm(client: Client) -> list[Answer]:
+            await _confirm(client)
+            return [_DELIVERED]
+
+        (answer,) = self._run(self._attempt(confirm, 1), 1)
         return answer
 
     def close(self) -> None:
         """End it for good: whoever waits for an answer gets none. May be called again."""
         self._thread.stop()
 
+    def _run(self, work: Coroutine[Any, Any, list[Answer]], count: int) -> list[Answer]:
+        try:
+            return self._thread.run(work)
+        except LoopStopped:
+            return [_STOPPED] * count
+        except RuntimeError as error:  # no thread can be made
+            return [_trouble(error)] * count
+
     async def _publish(self, messages: Sequence[Outgoing]) -> list[Answer]:
         denials = dict(self._denials)
-        try:
-            connection = await self._connected()
-            hand_over = self._to_stream if self._access.jet_stream else self._to_server
-            if messages == [_NOTHING]:
-                await connection.unless_lost(self._to_server(connection.client, []))
-                return [_DELIVERED]
-            answers = await connection.unless_lost(hand_over(connection.client, messages))
-        except _Refused as error:
-            answers = [Answer(Verdict.HELD, str(error))] * len(messages)
-        except Exception as error:  # a mistake of nats-py costs a connection, and no message
-            if not isinstance(error, _TROUBLES):
-                log.exception("NATS: an error of nats-py or of this program")
-            answers = [_trouble(error)] * len(messages)
-        if any(answer.verdict is Verdict.SINK_TROUBLE for answer in answers):
-            await self._drop()
+
+        def hand_over(client: Client) -> Coroutine[Any, Any, list[Answer]]:
+            return (self._to_stream if self._access.jet_stream else self._to_server)(client, messages)
+
+        answers = await self._attempt(hand_over, len(messages))
         denied = {subject for subject, count in self._denials.items() if count > denials.get(subject, 0)}
         return [
             _denial(message) if message.subject.lower() in denied else answer
             for message, answer in zip(messages, answers)
         ]
+
+    async def _attempt(self, work: Callable[[Client], Coroutine[Any, Any, list[Answer]]], count: int) -> list[Answer]:
+        """Do it with an open connection. What keeps it from being done is the answer for all that there is."""
+        try:
+            connection = await self._connected()
+            answers = await connection.unless_lost(work(connection.client))
+        except _Refused as error:
+            answers = [_held(str(error))] * count
+        except Exception as error:  # a mistake of nats-py costs a connection, and no message
+            if not isinstance(error, _TROUBLES):
+                log.exception("NATS: an error of nats-py or of this program")
+            answers = [_trouble(error)] * count
+        if any(answer.verdict is Verdict.SINK_TROUBLE for answer in answers):
+            await self._drop()
+        return answers
 
     async def _to_server(self, client: Client, messages: Sequence[Outgoing]) -> list[Answer]:
         answers = [_DELIVERED if message.fits(client) else _too_large(message) for message in messages]
@@ -236,7 +250,7 @@ class NatsClient:
 
     async def _connect(self, server: str) -> _Connection:
         access = self._access
-        needs_tls = server.startswith("tls:") or bool(access.tls_ca_file or access.tls_cert_file)
+        needs_tls = access.needs_tls(server)
         client = _TlsClient() if needs_tls else Client()
         connection = _Connection(client, asyncio.get_running_loop().create_future())
         options: dict[str, Any] = {}

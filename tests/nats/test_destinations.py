@@ -40,8 +40,9 @@ class Site:
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         self.config, _ = parse_config(config)
         self.outbox = Outbox(str(folder / "state.sqlite"), sinks_of(self.config))
-        self.destinations = Destinations(self.config, Status())
-        self.ledger = Ledger("lab", self.outbox, self.destinations.sinks, Status(), self.destinations.wake)
+        self.status = Status()
+        self.destinations = Destinations(self.config, self.status)
+        self.ledger = Ledger("lab", self.outbox, self.destinations.sinks, self.status, self.destinations.wake)
         self.is_open = True
 
     def start(self) -> None:
@@ -133,6 +134,14 @@ def test_each_message_follows_its_rest_call(
     assert sorted(told) == sorted((function, job) for job in range(1, 51) for function in ("start_job", "stop_job"))
     assert all(told.index(("start_job", job)) < told.index(("stop_job", job)) for job in range(1, 51))
     assert len(backend.rows) == 50
+
+
+def test_a_gpu_without_an_address_is_counted_once_for_all_destinations(
+    rest: dict[str, Any], nats_server: NatsServer, make_site: MakeSite
+) -> None:
+    site = make_site(**rest, natsServer=nats_server.url)
+    site.owe(make_run(1))  # it has two GPUs
+    assert "gpus_without_address=2" in str(site.status)
 
 
 def test_a_listener_gets_what_rest_was_sent(rest: dict[str, Any], nats_server: NatsServer, make_site: MakeSite) -> None:

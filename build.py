@@ -1,4 +1,4 @@
-"""The project's commands: `build.py build`, `build.py test`, `build.py demo` and `build.py bench`.
+"""The project's commands: `build.py build`, `test`, `demo`, `bench` and `lock`.
 
 They need Python 3.9 or newer with venv and, the first time, a package index that pip can reach.
 All that they make lies in .build/ (environments, caches, logs) and dist/ (the file that sites install).
@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import email.parser
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -29,16 +30,27 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parent
 PACKAGE = ROOT / "cc_slurm_adapter"
 WORK = ROOT / ".build"
+LOCKS = ROOT / "locks"
 ADAPTER = ROOT / "dist" / "cc-slurm-adapter"
 SOURCES = ["cc_slurm_adapter", "build.py", "examples", "tests"]
 SUPPORTED = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 """The Python versions that the adapter runs under."""
 UNIT_TESTED = ("3.9", "3.13")
 """The unit tests run under these too, beside the running Python."""
+GROUPS = (("lock",), ("run",), ("build",), ("run", "build"), ("run", "test"), ("run", "test", "lint"))
+"""What is installed together: each has a file in locks/ with a version and hashes for every package, all the way down.
+`run` are the packages that the shipped file bundles."""
 TOO_LONG = -1
 """In place of an exit code: the process was ended because it took too long."""
 NO_TESTS = 5
 """pytest's exit code when its arguments select no test."""
+UNIT_TESTS = ["-m", "not built and not slurm", "--ignore=tests/built", "--ignore=tests/lab", "tests"]
+PARTS = ("nats", "slurm", "soak", "busy", *(f"python{minor}" for minor in SUPPORTED))
+"""What `--without` takes: parts of the tests that not every machine has a place for."""
+LONG_SOAK = 10.0
+"""Minutes of the soak test in `test --all`."""
+BUSY, BUSY_RUNS = 4, 10
+"""Processes that do nothing but run, and how often the unit tests pass beside them."""
 PURE = r"\.(py|pyi)$|/py\.typed$|\.dist-info/"
 """What may be in the archive."""
 NOT_SHIPPED = ("RECORD", "INSTALLER", "REQUESTED", "WHEEL", "direct_url.json", "top_level.txt")
@@ -99,7 +111,7 @@ class Environment(NamedTuple):
     def python(self) -> str:
         return str(self.folder / "bin" / "python")
 
-    def pins(self, groups: list[str]) -> list[str]:
+    def pins(self, groups: Sequence[str]) -> list[str]:
         """The requirements of those groups; `run` are those of the shipped file."""
         named = {"run": self.project["dependencies"], **self.project["optional-dependencies"]}
         return [pin for group in groups for pin in named[group]]
@@ -219,24 +231,80 @@ def find_interpreter(minor: str) -> Interpreter | None:
     return None
 
 
-def environment(python: Interpreter, groups: list[str]) -> Environment:
-    """An environment with those groups of requirements, made anew when one of them has changed."""
+def environment(python: Interpreter, groups: Sequence[str]) -> Environment:
+    """An environment with what the lock of those groups names, made anew when that has changed."""
     folder = WORK / "environments" / "-".join([python.version, *groups])
-    stamp = folder / "pins.json"
+    stamp = folder / "lock.json"
+    made_from = [python.path, lock_of(groups).read_text(encoding="ascii")]
     with locked():
         try:
-            kept = Environment(folder, read_project(folder))
-            if json.loads(stamp.read_text()) == [python.path, kept.pins(groups)]:
-                return kept
+            if json.loads(stamp.read_text()) == made_from:
+                return Environment(folder, read_project(folder))
         except (OSError, ValueError, subprocess.SubprocessError):
             pass  # it was never finished, or its Python is gone
         print(f"  making an environment for: {', '.join(groups)} ({python})", flush=True)
         make_environment(python, folder)
         new = Environment(folder, read_project(folder))
-        install = [new.python, "-m", "pip", "install", "--quiet", *new.pins(groups)]
-        run_or_fail(install, log_of("install"), 900, "packages could not be installed")
-        stamp.write_text(json.dumps([python.path, new.pins(groups)]))
+        check_lock(groups, new.pins(groups))
+        run_or_fail(locked_pip(new, "install", groups), log_of("install"), 900, "packages could not be installed")
+        stamp.write_text(json.dumps(made_from))
         return new
+
+
+def lock_of(groups: Sequence[str]) -> Path:
+    return LOCKS / f"{'-'.join(groups)}.txt"
+
+
+def check_lock(groups: Sequence[str], pins: list[str]) -> None:
+    """Whether the lock was made from what pyproject.toml names now."""
+    lock = lock_of(groups)
+    if header_of(pins) not in lock.read_text(encoding="ascii"):
+        raise BuildError(f"{lock.relative_to(ROOT)} is not of pyproject.toml's versions: python3 build.py lock")
+
+
+def header_of(pins: list[str]) -> str:
+    return f"# Made by `python3 build.py lock` for: {', '.join(pins)}\n"
+
+
+def locked_pip(tools: Environment, command: str, groups: Sequence[str]) -> list[str]:
+    """pip, for exactly what the lock names. Wheels only: what is built from source needs others that no lock names."""
+    options = ["--quiet", "--require-hashes", "--only-binary", ":all:", "--requirement", str(lock_of(groups))]
+    return [tools.python, "-m", "pip", command, *options]
+
+
+def renew_locks() -> None:
+    """Looks up the newest versions that pyproject.toml allows and writes every file in locks/ anew."""
+    tools = locker()
+    for groups in GROUPS:
+        write_lock(tools, groups)
+        print(f"wrote {lock_of(groups).relative_to(ROOT)}", flush=True)
+
+
+def locker() -> Environment:
+    """What resolves. Where its own lock is not there or of another version, by its version alone this once."""
+    with contextlib.suppress(BuildError, FileNotFoundError):
+        return environment(running(), ["lock"])
+    folder = WORK / "environments" / "unlocked"
+    make_environment(running(), folder)
+    tools = Environment(folder, read_project(folder))
+    install = [tools.python, "-m", "pip", "install", "--quiet", *tools.pins(["lock"])]
+    run_or_fail(install, log_of("install"), 300, "what makes the locks could not be installed")
+    return tools
+
+
+def write_lock(tools: Environment, groups: Sequence[str]) -> None:
+    """One version of each package for all Pythons where there is one, with the hashes of all its files."""
+    pins = tools.pins(groups)
+    command = [str(tools.folder / "bin" / "uv"), "pip", "compile", "-", "--universal", "--python-version", SUPPORTED[0]]
+    command += ["--fork-strategy", "fewest", "--generate-hashes", "--no-header", "--no-annotate", "--quiet"]
+    variables = {**surroundings(), "UV_PYTHON_DOWNLOADS": "never", "UV_CACHE_DIR": str(WORK / "uv")}
+    done = subprocess.run(
+        command, input="\n".join(pins), capture_output=True, text=True, timeout=300, check=False, env=variables
+    )
+    if done.returncode != 0:
+        raise BuildError(f"no lock for {', '.join(groups)}:\n{done.stderr}")
+    LOCKS.mkdir(exist_ok=True)
+    lock_of(groups).write_text(header_of(pins) + done.stdout, encoding="ascii")
 
 
 def make_environment(python: Interpreter, folder: Path) -> None:
@@ -299,12 +367,12 @@ def copy_sources(target: Path) -> None:
 
 def wheels(tools: Environment) -> Path:
     """A folder with the wheels to bundle; kept, so that only the first build needs the network."""
-    kept = tools.folder / "wheels" / "-".join(tools.pins(["run"]))
+    check_lock(["run"], tools.pins(["run"]))
+    kept = tools.folder / "wheels" / hashlib.sha256(lock_of(["run"]).read_bytes()).hexdigest()
     with locked():
         if not kept.exists():
             new = tools.folder / "wheels" / "new"
-            command = [tools.python, "-m", "pip", "download", "--quiet", "--dest", str(new)]
-            command += ["--only-binary", ":all:", *tools.pins(["run"])]
+            command = [*locked_pip(tools, "download", ["run"]), "--dest", str(new)]
             run_or_fail(command, log_of("wheels"), 600, "the packages to bundle could not be fetched")
             new.replace(kept)
     return kept
@@ -382,14 +450,32 @@ def pack(files: dict[str, bytes], target: Path) -> None:
 
 
 class Report:
-    """Runs the steps of `build.py test` one after another and adds up what came of them."""
+    """Runs the steps of `build.py test` one after another and adds up what came of them.
 
-    def __init__(self, pytest_arguments: list[str]) -> None:
+    A part that cannot run here is named, and fails the whole if the call is `strict`, unless it is `excepted` by name.
+    """
+
+    def __init__(self, pytest_arguments: list[str], excepted: Sequence[str] = (), *, strict: bool = False) -> None:
         self.pytest_arguments = pytest_arguments
+        self.excepted = frozenset(excepted)
+        self.strict = strict
         self.began = time.monotonic()
         self.counts = Counter(passed=0, failed=0, skipped=0)
         self.ran: list[str] = []
         self.not_run: list[str] = []
+        self.notes: list[str] = []
+
+    def wants(self, part: str) -> bool:
+        """Whether this part was not excepted; otherwise it is noted as that."""
+        if part in self.excepted:
+            self.not_run.append(f"{part}: excepted by --without")
+        return part not in self.excepted
+
+    def could_not_run(self, part: str, reason: str) -> None:
+        """A part that this machine has no place for."""
+        if self.wants(part):
+            self.not_run.append(f"{part}: {reason}; where that cannot be mended: --without {part}")
+            self.counts["failed"] += self.strict
 
     def check(self, step: str, command: list[str], limit: float) -> None:
         """A step that succeeds or fails as a whole; a failure counts like a failed test."""
@@ -430,6 +516,7 @@ class Report:
                 counts["failed"] = 1  # pytest itself failed, took too long, or left no report
             self.ran.append(f"{step}: {in_words(counts)}")
         self.counts.update(counts)
+        self.notes += notes_in(log_of(step))
         self.tell(step, in_words(counts), show_log=counts["failed"] > 0)
         return counts["passed"]
 
@@ -449,7 +536,9 @@ class Report:
         for line in self.ran:
             print(f"ran: {line}")
         for line in self.not_run:
-            print(f"not run: {line}")
+            print(f"NOT RUN {line}")
+        for line in dict.fromkeys(self.notes):
+            print(line)
         print(in_words(self.counts))
         return 0 if self.counts["passed"] and not self.counts["failed"] else 1
 
@@ -471,44 +560,58 @@ def count_tests(junit: Path) -> Counter[str]:
     return counts
 
 
+def notes_in(log: Path) -> list[str]:
+    """Lines of a step that whoever started the tests should see although all passed."""
+    return [line for line in text_of(log).splitlines() if line.startswith("NOTE ")]
+
+
 def in_words(counts: Counter[str]) -> str:
     skipped = f", {counts['skipped']} skipped" if counts["skipped"] else ""
     return f"{counts['passed']} passed, {counts['failed']} failed{skipped}"
 
 
 def test(options: argparse.Namespace, pytest_arguments: list[str]) -> int:
-    """Style, types, the build, unit tests, the built file; on request a real Slurm. The exit code."""
-    report = Report(pytest_arguments)
-    pythons = unit_test_interpreters(options.python, report)
+    """Style, types, the build, unit tests, the built file, on request a real Slurm and what takes long: the exit code.
+
+    Whoever asks for the real Slurm or for all has a machine for it: there a part that cannot run is a failure.
+    """
+    report = Report(pytest_arguments, options.without, strict=options.slurm or options.all)
+    pythons = unit_test_interpreters(options.python or (SUPPORTED if options.all else UNIT_TESTED), report)
     tools = environment(running(), ["run", "test", "lint"])
     check_sources(tools, report)
     report.check("build", [sys.executable, "build.py", "build"], 1800)
     provide_nats_server(report)
-    unit_tests = ["-m", "not built and not slurm", "--ignore=tests/built", "--ignore=tests/lab", "tests"]
     pythons.insert(0, (tools.python, running().version))
     steps = {f"unit tests, Python {version}": python for python, version in pythons}
-    report.pytest_side_by_side(steps, unit_tests, 900)
+    report.pytest_side_by_side(steps, UNIT_TESTS, 900 + 300 * len(steps))
     test_built_file(tools, report)
-    if options.slurm:
+    if options.slurm or options.all:
         test_on_slurm(tools, report)
     else:
-        report.not_run.append("tests on a real Slurm (add --slurm)")
-    if options.soak:
-        test_endurance(tools, report, options.soak)
+        report.not_run.append("slurm: tests on a real Slurm (add --slurm)")
+    if options.soak or options.all:
+        test_endurance(tools, report, options.soak or LONG_SOAK)
     else:
-        report.not_run.append("the soak test for longer than a minute (add --soak MINUTES)")
+        report.not_run.append("soak: the soak test for longer than a minute (add --soak MINUTES)")
+    if options.all:
+        test_beside_busy_processes(tools, report)
+    else:
+        report.not_run.append(f"busy: the unit tests {BUSY_RUNS} times beside {BUSY} busy processes (add --all)")
     return report.close()
 
 
-def unit_test_interpreters(paths: list[str], report: Report) -> list[tuple[str, str]]:
-    """Python and version of the environments for unit tests beside the running one."""
-    found = [named_interpreter(path) for path in paths]
-    for minor in () if paths else UNIT_TESTED:
-        other = None if minor == running().minor else find_interpreter(minor)
-        if other:
-            found.append(other)
-        elif minor != running().minor:
-            report.not_run.append(f"unit tests under Python {minor}: none found")
+def unit_test_interpreters(wanted: Sequence[str], report: Report) -> list[tuple[str, str]]:
+    """Python and version of the environments for unit tests beside the running one; `wanted` are versions or paths."""
+    found = []
+    for each in wanted:
+        if each not in SUPPORTED:
+            found.append(named_interpreter(each))
+        elif each != running().minor and report.wants(f"python{each}"):
+            other = find_interpreter(each)
+            if other:
+                found.append(other)
+            else:
+                report.could_not_run(f"python{each}", f"no Python {each} for the unit tests")
     return [(environment(other, ["run", "test"]).python, other.version) for other in found]
 
 
@@ -529,37 +632,55 @@ def check_sources(tools: Environment, report: Report) -> None:
 
 def provide_nats_server(report: Report) -> None:
     """A nats-server for the tests, fetched if need be; without one they skip what needs it, and it is said here."""
+    if not report.wants("nats"):
+        os.environ["CC_SLURM_ADAPTER_NATS_SERVER"] = "none"
+        return
     code = report.run("nats-server", [sys.executable, "tests/nats/server_program.py"], 300)
     said = text_of(log_of("nats-server")).rpartition("\n")[2]
     report.tell("nats-server", said, show_log=False)
     os.environ["CC_SLURM_ADAPTER_NATS_SERVER"] = said if code == 0 else "none"
     if code != 0:
-        report.not_run.append(f"tests with a real nats-server: {said}")
+        report.could_not_run("nats", f"no nats-server for the tests: {said}")
 
 
 def test_built_file(tools: Environment, report: Report) -> None:
     arguments = ["-m", "built", "--ignore=tests/lab", "tests"]
     report.pytest("tests of the built file", tools.python, arguments, 900)
     for minor in SUPPORTED:
-        if not find_interpreter(minor):
-            report.not_run.append(f"the built file under Python {minor}: none found")
+        if f"python{minor}" not in report.excepted and not find_interpreter(minor):
+            report.could_not_run(f"python{minor}", f"no Python {minor} for the built file")
 
 
 def test_on_slurm(tools: Environment, report: Report) -> None:
+    if not report.wants("slurm"):
+        return
     passed = report.pytest("tests on a real Slurm", tools.python, ["-m", "slurm", "tests/lab"], 2400)
     if not passed:
-        report.counts["failed"] += 1
-        report.not_run.append("tests on a real Slurm: none passed")
+        report.could_not_run("slurm", "no test on a real Slurm passed")
 
 
 def test_endurance(tools: Environment, report: Report, minutes: float) -> None:
     """The soak test for so long; says what it has measured."""
+    if not report.wants("soak"):
+        return
     os.environ["CC_SLURM_ADAPTER_SOAK_MINUTES"] = str(minutes)
     step = f"soak test, {minutes:g} minutes"
     # Beside the load it waits until all is reported; a slow machine takes longer for so many jobs.
     passed = report.pytest(step, tools.python, ["-m", "built", "tests/built/test_soak.py"], minutes * 180 + 900)
     if passed:
         print(text_of(log_of(step)), flush=True)
+
+
+def test_beside_busy_processes(tools: Environment, report: Report) -> None:
+    """No test depends on how fast the machine is: all pass again and again while others take its time."""
+    if not report.wants("busy"):
+        return
+    with contextlib.ExitStack() as until_the_end:
+        for number in range(BUSY):
+            spin = [sys.executable, "-I", "-S", "-c", "while True: pass"]
+            until_the_end.enter_context(started(spin, log_of(f"busy {number}")))
+        for number in range(1, BUSY_RUNS + 1):
+            report.pytest(f"unit tests, busy machine, run {number}", tools.python, UNIT_TESTS, 1800)
 
 
 # --- the commands
@@ -597,6 +718,7 @@ def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="build.py", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("build", help="make dist/cc-slurm-adapter")
+    commands.add_parser("lock", help="renew locks/: the version and the hashes of every package that is installed")
     tests = commands.add_parser("test", help="check style and types, build, run all tests; pytest's arguments after --")
     tests.add_argument("--slurm", action="store_true", help="also on real Slurms in chroots; needs root")
     tests.add_argument(
@@ -613,6 +735,21 @@ def command_line() -> argparse.ArgumentParser:
         action="extend",
         default=[],
         help=f"run the unit tests under these too, not under the Python {' and '.join(UNIT_TESTED)} found here",
+    )
+    tests.add_argument(
+        "--all",
+        action="store_true",
+        help=f"all there is: --slurm, --soak {LONG_SOAK:g}, the unit tests under every Python, and {BUSY_RUNS} times"
+        " beside busy processes; some hours",
+    )
+    tests.add_argument(
+        "--without",
+        metavar="NAME",
+        nargs="+",
+        action="extend",
+        choices=PARTS,
+        default=[],
+        help="leave out a part that cannot run here, which is a failure with --slurm and --all: %(choices)s",
     )
     commands.add_parser(
         "demo", add_help=False, help="build, then show it at work; --slurm and other options are the demo's"
@@ -637,6 +774,9 @@ def main(arguments: list[str]) -> int:
         return bench(others)
     if options.command == "test":
         return test(options, arguments[split + 1 :])
+    if options.command == "lock":
+        renew_locks()
+        return 0
     build()
     print(f"made {ADAPTER.relative_to(ROOT)} ({ADAPTER.stat().st_size // 1024} KB)")
     return 0

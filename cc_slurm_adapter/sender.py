@@ -245,7 +245,6 @@ class Sender:
             self._troubled.suspect(each.row_id for each, answer in answered if answer.verdict in OF_THE_SINK)
         is_away = self._stopping
         for delivery, answer in answered:
-            self._status.count(f"{self._sink.counted_as}{delivery.kind.value}_{answer.verdict.name.lower()}")
             if answer.verdict in OF_THE_SINK:
                 # One trouble, however many rows it kept from leaving: the others just stay owed.
                 if not is_away:
@@ -253,6 +252,8 @@ class Sender:
                 is_away = True
             elif answer.verdict is not Verdict.DELIVERED:
                 self._settle(delivery, answer, request)
+            # Last, so that whoever sees the number finds that all has been done which follows from the answer.
+            self._status.count(f"{self._sink.counted_as}{delivery.kind.value}_{answer.verdict.name.lower()}")
 
     def _settle(self, delivery: Delivery, answer: Answer, request: Request) -> None:
         if answer.verdict is Verdict.ROW_TROUBLE:

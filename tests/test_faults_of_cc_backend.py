@@ -311,8 +311,10 @@ def test_a_token_that_was_replaced_in_its_file_is_taken_without_another_refusal(
     site.owe(*runs(21))
     assert comes(lambda: site.status.counts().get("start_held", 0) > 0)
     assert "refuses the token (ccRestJwt or ccRestJwtFile)" in caplog.text
-    held = site.status.counts()["start_held"]
-    file.write_text(site.backend.token)
+    following = tmp_path / "following"
+    following.write_text(site.backend.token)
+    following.replace(file)  # a try that reads half of a file would be refused once more
+    held = site.status.counts()["start_held"]  # only now: until the file was there any number of tries was refused
     site.owe(*runs(*range(22, 61)))
     assert site.settled()
     assert set(site.states().values()) == {"completed"}

@@ -161,9 +161,10 @@ class CcBackendServer:
 
     def __init__(self, backend: CcBackend, host: str = "127.0.0.1", port: int = 0) -> None:
         self._backend = backend
-        self._listener = _Listener(backend, (host, port))
+        self._reservation = _reserve(host, port)
+        self._address: tuple[str, int] = self._reservation.getsockname()
         self._thread: threading.Thread | None = None
-        self._address: tuple[str, int] = self._listener.socket.getsockname()
+        self._listener = self._listen()
 
     @property
     def port(self) -> int:
@@ -183,17 +184,40 @@ class CcBackendServer:
 
     def stop(self) -> None:
         """Close the listener and every connection; requests under way are dropped. Can be started again."""
-        self.close()
-        self._listener = _Listener(self._backend, self._address)
+        self._end_listener()
+        self._listener = self._listen()
 
     def close(self) -> None:
         """Stop for good and give the port back."""
+        self._end_listener()
+        self._reservation.close()
+
+    def _listen(self) -> _Listener:
+        try:
+            return _Listener(self._backend, self._address)
+        except BaseException:
+            self._reservation.close()
+            raise
+
+    def _end_listener(self) -> None:
         if self._thread:
             self._listener.shutdown()
             self._thread.join()
             self._thread = None
         self._listener.server_close()
         self._listener.close_connections()
+
+
+def _reserve(host: str, port: int) -> socket.socket:
+    """A socket that only keeps the port: without it a connection of anybody may take it while nobody listens there."""
+    reservation = socket.socket()
+    try:
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reservation.bind((host, port))
+    except BaseException:
+        reservation.close()
+        raise
+    return reservation
 
 
 @contextlib.contextmanager

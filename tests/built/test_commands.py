@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -69,7 +70,60 @@ def test_arguments_may_leave_out_a_whole_run(capsys: pytest.CaptureFixture[str],
     report.counts["passed"] = 1
     report.pytest("unit tests", sys.executable, suite(tmp_path, "def test_a(): pass\n"), 60)
     assert report.close() == 0
-    assert "not run: unit tests: the arguments select none" in capsys.readouterr().out
+    assert "NOT RUN unit tests: the arguments select none" in capsys.readouterr().out
+
+
+def test_a_part_that_cannot_run_is_named_and_fails_where_all_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    for strict in (False, True):
+        report = build.Report([], strict=strict)
+        report.counts["passed"] = 1
+        report.could_not_run("nats", "no nats-server for the tests")
+        assert report.close() == int(strict)
+        assert "NOT RUN nats: no nats-server for the tests; where that" in capsys.readouterr().out
+
+
+def test_a_part_that_was_excepted_by_name_fails_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    report = build.Report([], ["nats"], strict=True)
+    report.counts["passed"] = 1
+    report.could_not_run("nats", "no nats-server for the tests")
+    assert report.close() == 0
+    assert "NOT RUN nats: excepted by --without" in capsys.readouterr().out
+
+
+def test_notes_of_a_step_are_told_although_it_passed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    report = build.Report(["-s"])
+    report.pytest("unit tests", sys.executable, suite(tmp_path, "def test_a(): print('\\nNOTE it is newer')\n"), 60)
+    assert report.close() == 0
+    assert "\nNOTE it is newer\n" in capsys.readouterr().out
+
+
+def test_every_lock_names_what_pyproject_names_and_a_hash_for_each_package() -> None:
+    tools = build.environment(build.running(), ["build"])
+    for groups in build.GROUPS:
+        build.check_lock(groups, tools.pins(groups))
+        lock = build.lock_of(groups).read_text()
+        named = re.findall(r"^([a-z0-9-]+)==\S+.*\\$", lock, re.M)
+        assert {re.split("[=;]", pin)[0].strip() for pin in tools.pins(groups)} <= set(named)
+        entries = [entry for entry in re.split(r"^(?=[a-z])", lock, flags=re.M) if not entry.startswith("#")]
+        assert all("--hash=sha256:" in entry for entry in entries)
+        assert len(entries) == len(named)
+
+
+def test_a_lock_of_other_versions_is_refused() -> None:
+    with pytest.raises(build.BuildError, match=r"locks/run\.txt is not of .* build\.py lock"):
+        build.check_lock(["run"], ["nats-py==0.0.1"])
+
+
+def test_what_has_not_the_hash_of_the_lock_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tools = build.environment(build.running(), ["build"])
+    lock = build.lock_of(["run"]).read_text()
+    monkeypatch.setattr(build, "LOCKS", tmp_path)
+    build.lock_of(["run"]).write_text(re.sub("sha256:[0-9a-f]{64}", f"sha256:{'0' * 64}", lock))
+    kept = next((tools.folder / "wheels").iterdir())
+    command = [*build.locked_pip(tools, "download", ["run"]), "--no-index", "--find-links", str(kept)]
+    assert build.run([*command, "--dest", str(tmp_path)], tmp_path / "log", 60) != 0
+    assert "THESE PACKAGES DO NOT MATCH THE HASHES" in (tmp_path / "log").read_text()
+    assert not list(tmp_path.glob("*.whl"))
 
 
 def test_no_test_at_all_is_a_failure() -> None:

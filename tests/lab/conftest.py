@@ -12,7 +12,7 @@ from typing import Callable, Protocol, TypeVar, Union
 import pytest
 
 from .campaign import Campaign, run_campaign
-from .debian import SUITES, make_chroot
+from .debian import SUITES, make_chroot, read_notes
 from .installation import Installation
 from .killed import Killed, run_killed
 from .namespaces import LabError
@@ -34,6 +34,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every test here that wants a release of Slurm is run for each of them."""
     if "release" in metafunc.fixturenames:
         metafunc.parametrize("release", list(SUITES), scope="session")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """A newer Slurm than the tests know is no failure, but is said."""
+    for note in read_notes(FOLDER):
+        terminalreporter.write_line(note)
 
 
 def wanted_releases(session: pytest.Session, fixture: str) -> list[str]:

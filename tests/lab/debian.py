@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -29,6 +30,9 @@ class Suite(NamedTuple):
 
 
 SUITES = {suite.slurm: suite for suite in (Suite("bookworm", "22.05"), Suite("trixie", "24.11"), Suite("sid", "26.05"))}
+
+NOTE = ".note"
+"""A file in a chroot: what whoever runs the tests should know of it."""
 
 PACKAGES = [
     *("slurmctld", "slurmdbd", "slurmd", "slurm-client", "munge", "mariadb-server-core", "mariadb-client-core"),
@@ -134,9 +138,27 @@ def fill(suite: Suite, root: Path, folder: Path) -> None:
         step(place, log, [*inside, "sh", "-ec", USERS], seconds=10)
         question = ["dpkg-query", "--show", "--showformat=${Version}", "slurmctld"]
         version = place.run([*inside, *question], seconds=10).stdout
-    if not version.startswith(f"{suite.slurm}."):
-        has = f"Debian {suite.name} has Slurm {version or '(none)'} instead of {suite.slurm}"
-        raise LabError(f"{has}: where it has moved on, SUITES in tests/lab/debian.py must follow")
+    (root / NOTE).write_text(judge_version(suite, version), encoding="ascii")
+
+
+def judge_version(suite: Suite, version: str) -> str:
+    """A line about a Slurm that is newer than expected, or ''. Raises LabError for an older one."""
+    found = re.match(r"(\d+)\.(\d+)\.", version)
+    expected = tuple(map(int, suite.slurm.split(".")))
+    if not found or (int(found[1]), int(found[2])) < expected:
+        raise LabError(f"Debian {suite.name} has Slurm {version or '(none)'}, which is older than {suite.slurm}")
+    if version.startswith(f"{suite.slurm}."):
+        return ""
+    return (
+        f"NOTE Debian {suite.name} has moved on to Slurm {version}: the tests of {suite.slurm} ran with that;"
+        " SUITES in tests/lab/debian.py and the recorded output must follow"
+    )
+
+
+def read_notes(folder: Path) -> list[str]:
+    """What is to be said of the chroots below `folder`."""
+    notes = [folder / suite.name / NOTE for suite in SUITES.values()]
+    return [text for text in (note.read_text(encoding="ascii") for note in notes if note.exists()) if text]
 
 
 def step(place: Namespaces, log: Path, argv: Sequence[str], *, seconds: float) -> None:

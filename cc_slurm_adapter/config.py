@@ -32,7 +32,7 @@ DEFAULT_EVENTS_PATH = beside(DEFAULT_LAST_RUN_PATH, "events")
 _WITH_PATTERNS = frozenset({"gpuPciAddrs", "hwthreadNumbering", "ignoreHosts", "ignorePartitions", "ignoreUsers"})
 _TOGETHER = (("natsUser", "natsPassword"), ("natsTlsCertFile", "natsTlsKeyFile"))
 _ONE_OF = ("natsUser", "natsCredsFile", "natsNKeySeedFile")
-_NEED_REST = frozenset({"ccRestJwt", "ccRestJwtFile", "ccRestCaFile"})
+_NEED_REST = frozenset({"ccRestJwt", "ccRestJwtFile", "ccRestCaFile", "ccRestProxy"})
 _NEED_NATS = frozenset(setting.key for setting in SETTINGS if setting.key.startswith("nats")) - {"natsServer"}
 
 
@@ -63,6 +63,8 @@ class Config:
     cc_rest_jwt: str = field(repr=False)
     cc_rest_jwt_file: str
     cc_rest_ca_file: str
+    cc_rest_proxy: str = field(repr=False)
+    """A URL, 'none', or '' for what the environment says."""
     gpu_pci_addrs: values.GpuPciAddrs
     hwthread_numbering: NumberingByHost
     job_script_max_bytes: int
@@ -311,7 +313,7 @@ def _unreadable(key: str, path: str) -> list[str]:
 
 def _exposed_secrets(config: Config, mode: int) -> list[str]:
     warnings = []
-    held = [setting.key for setting in SETTINGS if setting.secret and getattr(config, setting.field)]
+    held = [setting.key for setting in SETTINGS if setting.secret and _holds_secret(setting, config)]
     if held and mode & stat.S_IROTH:
         warnings.append(f"everyone on this host can read this file and {' and '.join(held)} in it: run chmod o-r")
     files = {"ccRestJwtFile": config.cc_rest_jwt_file, "prepSecretFile": config.prep_secret_file}
@@ -323,6 +325,12 @@ def _exposed_secrets(config: Config, mode: int) -> list[str]:
         if name and _others_can_read(secret_path(name)):
             warnings.append(f"{key}: everyone on this host can read {secret_path(name)}: run chmod o-r on it")
     return warnings
+
+
+def _holds_secret(setting: Setting, config: Config) -> bool:
+    """The address of a proxy is a secret only with a password in it."""
+    value = str(getattr(config, setting.field))
+    return "@" in value if setting.key == "ccRestProxy" else bool(value)
 
 
 def _others_can_read(path: str) -> bool:

@@ -18,6 +18,7 @@ from cc_slurm_adapter.errors import ConfigError
 from cc_slurm_adapter.host_pattern import PatternError, compile_host_pattern
 from cc_slurm_adapter.hwthreads import Numbering, NumberingByHost
 from cc_slurm_adapter.prep import TcpAddress, UnixAddress, parse_address
+from cc_slurm_adapter.proxy import NONE, parse_proxy
 
 Warn = Callable[[str], None]
 Parser = Callable[[object, Warn], object]
@@ -178,6 +179,17 @@ def _check_url(url: str) -> None:
         usable = False
     if not usable:
         raise WrongValue(expected)
+
+
+def proxy(value: object, warn: Warn) -> str:
+    """The address of a proxy, 'none', or ''."""
+    found = word(value, warn)
+    if found not in ("", NONE):
+        try:
+            parse_proxy(found)
+        except ValueError as error:
+            raise WrongValue(f"{error}, or 'none' for no proxy") from None
+    return found
 
 
 _LABEL = r"\w(?:[\w-]{0,61}\w)?"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from cc_slurm_adapter.config import Config, read_nats_creds, read_nats_seed, read_token
 from cc_slurm_adapter.errors import ConfigError
 from cc_slurm_adapter.job import NodeState
 from cc_slurm_adapter.outbox import Outbox
+from cc_slurm_adapter.proxy import NONE, Proxy, parse_proxy, proxy_variable
 from cc_slurm_adapter.reconciler import Reconciler
 from cc_slurm_adapter.sender import Sender
 from cc_slurm_adapter.sinks import CC_NATS, CC_REST, RunningRows, Sink
@@ -33,6 +34,21 @@ def sinks_of(config: Config) -> dict[str, str]:
     return {**rest, CC_NATS: CC_REST if rest else ""} if config.nats_servers else rest
 
 
+def choose_proxy(config: Config, environment: Mapping[str, str]) -> Proxy | None:
+    """The proxy for cc-backend: what the configuration says, else the environment. Raises ConfigError."""
+    if config.cc_rest_proxy:
+        return None if config.cc_rest_proxy == NONE else parse_proxy(config.cc_rest_proxy)
+    variable = proxy_variable(config.cc_rest_url, environment)
+    if not variable:
+        return None
+    try:
+        return parse_proxy(environment[variable])
+    except ValueError as error:
+        raise ConfigError(
+            [f"the environment's {variable} cannot be used, {error}: mend it, or set ccRestProxy"]
+        ) from None
+
+
 class Destinations:
     """The sinks, and from `start` to `stop` the threads that serve them."""
 
@@ -43,10 +59,14 @@ class Destinations:
             config.hwthread_numbering,
             lambda count: status.count("gpus_without_address", count),
         )
+        self._proxy: Proxy | None = None
         self.rest: CcRest | None = None
         """cc-backend's REST interface: for the jobs, or for the comparison alone."""
         if config.cc_rest_url:
-            self.rest = CcRest(config.cc_rest_url, lambda: read_token(config), messages, config.cc_rest_ca_file)
+            self._proxy = choose_proxy(config, os.environ)
+            self.rest = CcRest(
+                config.cc_rest_url, lambda: read_token(config), messages, config.cc_rest_ca_file, self._proxy
+            )
         self.sinks: list[Sink] = [self.rest] if self.rest and config.cc_rest_submit_jobs else []
         """Those that jobs are reported to, the leading one first."""
         if config.nats_servers:
@@ -58,7 +78,8 @@ class Destinations:
     @property
     def label(self) -> str:
         """For the log: where everything goes."""
-        places = [self._config.cc_rest_url] if self._config.cc_rest_submit_jobs else []
+        through = f" through the proxy {self._proxy}" if self._proxy else ""
+        places = [self._config.cc_rest_url + through] if self._config.cc_rest_submit_jobs else []
         return " and ".join([*places, *filter(None, [", ".join(self._config.nats_servers)])])
 
     def start(self, outbox: Outbox, cluster: str, deliver: Callable[[RunningRows], None]) -> None:

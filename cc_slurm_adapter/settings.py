@@ -142,6 +142,14 @@ SETTINGS = (
         "File with the certificates (PEM) that cc-backend's certificate is checked against. Empty: the system's.",
     ),
     Setting(
+        "ccRestProxy",
+        values.proxy,
+        "",
+        "Proxy for cc-backend, as http://proxy.example.org:3128. Empty: HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the "
+        "environment count. none: no proxy.",
+        secret=True,
+    ),
+    Setting(
         "gpuPciAddrs",
         values.gpu_pci_addrs,
         {},

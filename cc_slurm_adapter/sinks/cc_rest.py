@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 from cc_slurm_adapter.errors import SinkError
 from cc_slurm_adapter.job import NodeState
+from cc_slurm_adapter.proxy import Proxy
 from cc_slurm_adapter.sinks import CC_REST, Answer, Delivery, Kind, RunningRow, Verdict
 from cc_slurm_adapter.sinks.cc_messages import CcMessages, StartMessages, encode_nodes
 from cc_slurm_adapter.sinks.http_client import HttpAnswer, HttpClient
@@ -34,9 +35,15 @@ class CcRest(CcMessages):
     at_once = 1
 
     def __init__(
-        self, url: str, read_token: Callable[[], str], start_messages: StartMessages, ca_file: str = ""
+        self,
+        url: str,
+        read_token: Callable[[], str],
+        start_messages: StartMessages,
+        ca_file: str = "",
+        proxy: Proxy | None = None,
     ) -> None:
         self._url = url
+        self._proxy = proxy
         self._read_token = read_token
         super().__init__(start_messages)
         self._ca_file = ca_file
@@ -44,7 +51,7 @@ class CcRest(CcMessages):
 
     def connect(self) -> CcRestConnection:
         """A connection with a keep-alive of its own."""
-        return CcRestConnection(HttpClient(self._url, self._read_token, self._pace, self._ca_file))
+        return CcRestConnection(HttpClient(self._url, self._read_token, self._pace, self._ca_file, self._proxy))
 
 
 class CcRestConnection:
@@ -152,7 +159,7 @@ def judge(kind: Kind, answer: HttpAnswer) -> Answer:
         return Answer(Verdict.DELIVERED) if _is_json_object(answer.body) else Answer(Verdict.SINK_TROUBLE, said)
     if status in WHOLE_SINK:
         return Answer(WHOLE_SINK[status], said, _seconds(answer.retry_after))
-    if status in (401, 403):
+    if status in (401, 403, 407):
         return Answer(Verdict.HELD, _refusal(answer))
     if 300 <= status < 400:
         where = f" to {answer.location[:200]!r}" if answer.location else ""
@@ -183,7 +190,9 @@ def _judge_stop(answer: HttpAnswer, said: str) -> Answer:
 
 
 def _refusal(answer: HttpAnswer) -> str:
-    """cc-backend says 401 also with its web page, for paths that are not of its interface."""
+    """cc-backend says 401 also with its web page, for paths that are not of its interface; 407 is a proxy's."""
+    if answer.status == 407:
+        return f"the proxy wants a user and a password, put the right ones into ccRestProxy: {_said(answer)}"
     why = "is ccRestUrl right? " if answer.own_error is None else _REFUSED
     return why + _said(answer)
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from cc_slurm_adapter.errors import ConfigError, SinkError
+from cc_slurm_adapter.proxy import Proxy
 from cc_slurm_adapter.sinks.pace import TIME_LIMIT, Pace
 
 log = logging.getLogger(__name__)
@@ -59,11 +60,15 @@ def _summary(body: bytes) -> str:
 class HttpClient:
     """One keep-alive connection. Raises SinkError for everything that keeps an answer from coming."""
 
-    def __init__(self, url: str, read_token: Callable[[], str], pace: Pace, ca_file: str = "") -> None:
+    def __init__(
+        self, url: str, read_token: Callable[[], str], pace: Pace, ca_file: str = "", proxy: Proxy | None = None
+    ) -> None:
         parts = urlsplit(url)
-        self._base = parts.path
-        self._where = parts.netloc
         self._tls = _tls_context(ca_file) if parts.scheme == "https" else None
+        self._proxy = proxy
+        # A proxy is told the whole address, unless it only passes TLS on.
+        self._base = url if proxy and not self._tls else parts.path
+        self._where = f"{parts.netloc} through the proxy {proxy}" if proxy else parts.netloc
         self._host, self._port = parts.hostname or "", parts.port
         self._read_token = read_token
         self._token = ""
@@ -161,9 +166,18 @@ class HttpClient:
         return self._connection
 
     def _new_connection(self) -> http.client.HTTPConnection:
+        host, port = (self._proxy.host, self._proxy.port) if self._proxy else (self._host, self._port)
         if self._tls is None:
-            return http.client.HTTPConnection(self._host, self._port, timeout=TIME_LIMIT)
-        return http.client.HTTPSConnection(self._host, self._port, timeout=TIME_LIMIT, context=self._tls)
+            return http.client.HTTPConnection(host, port, timeout=TIME_LIMIT)
+        connection = http.client.HTTPSConnection(host, port, timeout=TIME_LIMIT, context=self._tls)
+        if self._proxy:
+            connection.set_tunnel(self._host, self._port, self._to_proxy())
+        return connection
+
+    def _to_proxy(self) -> dict[str, str]:
+        """What only the proxy may know."""
+        authorization = self._proxy.authorization if self._proxy else ""
+        return {"Proxy-Authorization": authorization} if authorization else {}
 
     def _headers(self, body: bytes | None) -> Mapping[str, str]:
         if not self._token:
@@ -171,6 +185,8 @@ class HttpClient:
         headers = {"X-AUTH-TOKEN": self._token, "Accept": "application/ld+json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
+        if self._tls is None:
+            headers.update(self._to_proxy())
         return headers
 
     def close(self) -> None:
@@ -250,11 +266,18 @@ def describe(error: Exception) -> str:
     if isinstance(error, http.client.BadStatusLine):
         is_tls = str(error).startswith("\x15\x03")
         return "what answers there speaks no HTTP" + (" but TLS: must ccRestUrl begin with https?" if is_tls else "")
+    refused = re.match(r"Tunnel connection failed: (\d+)", str(error))
+    if refused:
+        return f"the proxy does not pass this on (HTTP {refused[1]}): {_PROXY_ADVICE.get(refused[1], 'see its log')}"
     if isinstance(error, socket.gaierror):
         return f"the name cannot be resolved ({error.strerror})"
     return f"{type(error).__name__}: {error}"
 
 
+_PROXY_ADVICE = {
+    "407": "it wants a user and a password, put the right ones into ccRestProxy",
+    "403": "allow this host in the proxy, or set ccRestProxy to none",
+}
 _NO_TLS = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"}
 """OpenSSL's reasons when something else than TLS comes."""
 _CERTIFICATE_ADVICE = {

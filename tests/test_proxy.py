@@ -260,8 +260,6 @@ def test_the_token_goes_only_through_the_tunnel(tunnel: Tunnel, certificate: tup
     assert b"practice.api.token" not in head + bytes(tunnel.passed_on)
 
 
-# Python 3.9 leaves the proxy's refusal to the garbage collector.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     ("refusal", "words"),
     [

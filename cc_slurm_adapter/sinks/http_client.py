@@ -158,8 +158,7 @@ class HttpClient:
     def _connected(self) -> http.client.HTTPConnection:
         if self._connection is None:
             self._connection = self._new_connection()
-            self._connection.response_class = _TimedResponse
-            self._connection.connect()
+            _connect(self._connection)
             self._connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._stopped:  # looked at after the socket is there: abort() sees one of the two
             raise OSError("the daemon stops")
@@ -194,6 +193,23 @@ class HttpClient:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _connect(connection: http.client.HTTPConnection) -> None:
+    """Open it. A proxy that refuses has answered then: that answer is closed here, as Python 3.9 forgets it."""
+    of_proxy: list[http.client.HTTPResponse] = []
+
+    def note(*args: Any, **named: Any) -> http.client.HTTPResponse:
+        of_proxy.append(_TimedResponse(*args, **named))
+        return of_proxy[-1]
+
+    connection.response_class = note  # type: ignore[assignment]
+    try:
+        connection.connect()
+    finally:
+        for answer in of_proxy:
+            answer.close()
+    connection.response_class = _TimedResponse
 
 
 class _TimedResponse(http.client.HTTPResponse):

@@ -99,7 +99,7 @@ class Daemon:
         self._start_intake(setup)
         destinations = Destinations(config, self._status)
         if destinations.rest:
-            self._check_cluster(destinations, cluster)
+            self._check_cluster(destinations, cluster, setup.cluster)
         if self._stopping:
             return None
         loop = self._start_reporting(slurm, setup, outbox, destinations, cluster)
@@ -173,7 +173,7 @@ class Daemon:
         destinations.start(outbox, cluster, self._inbox.put)
         return loop
 
-    def _check_cluster(self, destinations: Destinations, cluster: str) -> None:
+    def _check_cluster(self, destinations: Destinations, cluster: str, own_name: str) -> None:
         """cc-backend refuses every job of a cluster that it does not know; one that is away is not waited for.
 
         Asked in a thread, because a connection that hangs must not delay a stop.
@@ -184,6 +184,14 @@ class Daemon:
             raise StateError(
                 f"cc-backend at {self._config.cc_rest_url} does not know the cluster {cluster}, only"
                 f" {', '.join(known.names)}: add it there, or set clusterName to the name it has there"
+            )
+        if isinstance(known, ClusterNames) and cluster != own_name and own_name in known.names:
+            log.warning(
+                "clusterName is %s, but Slurm calls this cluster %s and cc-backend knows both: all jobs are reported as"
+                " those of %s. If that is not meant, remove clusterName and restart",
+                cluster,
+                own_name,
+                cluster,
             )
 
     def _ask_for_clusters(self, destinations: Destinations) -> None:

@@ -14,6 +14,7 @@ from cc_slurm_adapter.errors import AdapterError
 from cc_slurm_adapter.job import NodeState
 from cc_slurm_adapter.log import Reminder
 from cc_slurm_adapter.outbox import Outbox
+from cc_slurm_adapter.row_lines import RowLines
 from cc_slurm_adapter.row_troubles import MAX_TRIES, RowTroubles
 from cc_slurm_adapter.send_tasks import NodeStates, Request, Rows, Task
 from cc_slurm_adapter.set_clock import SetClock
@@ -77,6 +78,7 @@ class Sender:
         self._troubled = RowTroubles()
         self._gather_until = 0.0
         self._parked_said: set[int] = set()
+        self._lines = RowLines(sink.label)
         self._nodes_reminder = Reminder()
         self._clock = SetClock()
         self._connections = [sink.connect() for _ in range(sink.connections)]
@@ -125,6 +127,7 @@ class Sender:
                 task = self._next_task(connection)
                 if task is not None:
                     self._send(connection, task)
+                self._lines.tell_due()
             except Exception:  # a thread that ends would be missed by nobody but the jobs
                 log.exception("%s: an error of this program", self._sink.label)
                 self._pause(LONGEST_WAIT)
@@ -276,28 +279,29 @@ class Sender:
         self._outbox.delivered(*deliveries)
         self._on_delivered()
         for delivery, answer in done:
-            level = logging.WARNING if delivery.row_id in self._parked_said else logging.INFO
-            self._parked_said.discard(delivery.row_id)
             said = f" ({answer.reason})" if answer.reason else ""
-            log.log(level, "%s: %s delivered to %s%s", delivery.key, delivery.kind.value, self._sink.label, said)
+            log.info("%s: %s delivered to %s%s", delivery.key, delivery.kind.value, self._sink.label, said)
+            if delivery.row_id in self._parked_said:
+                self._parked_said.discard(delivery.row_id)
+                self._lines.tell(delivery, "delivered after a refusal", answer.reason or "it was stored")
 
     def _settle_parked(self, delivery: Delivery, answer: Answer) -> None:
         self._outbox.parked(delivery, answer.reason)
         self._troubled.forget(delivery.row_id)
-        level = logging.INFO if delivery.row_id in self._parked_said else logging.WARNING
         self._parked_said.add(delivery.row_id)
-        what = f"{delivery.kind.value} refused and parked, tried again in an hour or after SIGHUP"
-        log.log(level, "%s: %s: %s: %s", delivery.key, what, self._sink.label, answer.reason)
+        self._lines.tell(delivery, "refused and parked, tried again in an hour or after SIGHUP", answer.reason)
 
     def _settle_shadowed(self, delivery: Delivery, answer: Answer) -> None:
         self._outbox.shadowed(delivery, answer.reason)
         self._parked_said.discard(delivery.row_id)
-        log.warning("%s: not stored, another run of this job is: %s", delivery.key, answer.reason)
+        self._lines.tell(delivery, "not stored, another run of this job is", answer.reason)
 
     def _settle_start_first(self, delivery: Delivery, answer: Answer) -> None:
         if delivery.refusals < MAX_TRIES and self._outbox.start_first(delivery):
             self._outbox.put_off(delivery, 0, answer.reason, refused=True)
-            log.warning("%s: the destination does not know it (any more), sending its start again", delivery.key)
+            self._lines.tell(
+                delivery, "of a run that is not known there (any more), sending its start again", answer.reason
+            )
             self._on_unknown()
         else:
             self._settle_parked(delivery, answer)
@@ -308,7 +312,7 @@ class Sender:
             self._settle_parked(delivery, answer)
         else:
             self._outbox.replace_payload(delivery, smaller)
-            log.warning("%s: too large for %s, sending it with less text", delivery.key, self._sink.label)
+            self._lines.tell(delivery, "too large, sending it with less text", answer.reason)
 
     def _settle_trouble(self, delivery: Delivery, answer: Answer, request: Request) -> None:
         """Only a row that is refused while others succeed is itself the trouble: it is parked after some tries.

@@ -38,6 +38,7 @@ EFFECTS = {
         "hook",
         "intake",
         "reconciler",
+        "row_lines",
         "sender",
         "sinks.cc_nats",
         "sinks.nats_loop",

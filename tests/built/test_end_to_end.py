@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
-from examples.practice.cc_backend import LostAnswer, refused_jobs
+from examples.practice.cc_backend import CcBackend, CcBackendServer, LostAnswer, refused_jobs
 from examples.practice.demo_jobs import KINDS
 from examples.practice.site import GPU_PCI_ADDRESSES, Site
 from examples.practice.slurm.model import JobRequest, Settings
@@ -255,3 +255,27 @@ def test_node_states_are_posted(adapter: Path) -> None:
         assert reported("node02") == dict.fromkeys(wanted, 0)
         states = {host: report.payload["states"] for (_, host), report in site.backend.node_states.items()}
         assert states == {"node01": ["mixed"], "node02": ["idle"], "node03": ["idle"], "node04": ["idle"]}
+
+
+class SiteOfTwoClusters(Site):
+    """Its cc-backend knows another cluster too, which has none of the hosts here."""
+
+    def _start_backend(self) -> None:
+        super()._start_backend()
+        self.server.close()
+        self.backend = CcBackend({"lab": ["node01"], "big": ["n001"]})
+        self.server = CcBackendServer(self.backend)
+        self._open.callback(self.server.close)
+        self.server.start()
+
+
+def test_the_name_of_another_cluster_is_told_and_its_refusals_are_one_line(adapter: Path) -> None:
+    """As when a site copies the configuration of its other cluster."""
+    with SiteOfTwoClusters(adapter, clusterName="big", slurmPollInterval=1) as site:
+        site.daemon.start()
+        site.cluster.submit_all([JobRequest(duration=600)] * 8)
+        told = "clusterName is big, but Slurm calls this cluster lab and cc-backend knows both"
+        site.wait_for("the warning", lambda: told in site.daemon.log())
+        refused = "start refused and parked, tried again in an hour or after SIGHUP"
+        site.wait_for("all refusals", lambda: site.daemon.log().count(refused) == 8)
+        assert [refused in line for line in site.daemon.log().splitlines() if "WARNING" in line].count(True) == 1

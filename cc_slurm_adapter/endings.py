@@ -19,7 +19,7 @@ from cc_slurm_adapter.ledger import Ledger
 from cc_slurm_adapter.outbox import Changes, KnownRun, Outbox, Stage
 from cc_slurm_adapter.progress import Progress
 from cc_slurm_adapter.slurm.accounting import AccountedEnd
-from cc_slurm_adapter.slurm.client import Details
+from cc_slurm_adapter.slurm.details import Details
 from cc_slurm_adapter.slurm.questions import Slurm, ask_slurmctld
 
 log = logging.getLogger(__name__)

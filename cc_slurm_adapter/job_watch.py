@@ -22,7 +22,7 @@ from cc_slurm_adapter.outbox import Changes, Outbox, Stage
 from cc_slurm_adapter.progress import Progress
 from cc_slurm_adapter.reconciliation import Reconciliation
 from cc_slurm_adapter.sinks import RunningRows, Sink
-from cc_slurm_adapter.slurm.client import Details
+from cc_slurm_adapter.slurm.details import Details
 from cc_slurm_adapter.slurm.questions import Slurm
 from cc_slurm_adapter.status import Status
 

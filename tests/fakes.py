@@ -20,7 +20,7 @@ from cc_slurm_adapter.job import (
     Sighting,
 )
 from cc_slurm_adapter.slurm.accounting import AccountedEnd
-from cc_slurm_adapter.slurm.client import Details
+from cc_slurm_adapter.slurm.details import Details
 
 NOW = 1_800_000_000
 COMPLETED = EndState.COMPLETED

@@ -17,8 +17,9 @@ from cc_slurm_adapter.sinks import Kind, RunningRow
 from cc_slurm_adapter.slurm import answers as answers_module
 from cc_slurm_adapter.slurm.accounting import AccountedEnd
 from cc_slurm_adapter.slurm.answers import BATCH
-from cc_slurm_adapter.slurm.client import CHUNK, SlurmClient
+from cc_slurm_adapter.slurm.client import SlurmClient
 from cc_slurm_adapter.slurm.commands import TIME_LIMIT, Commands
+from cc_slurm_adapter.slurm.details import CHUNK
 from cc_slurm_adapter.status import Status
 from tests.fake_programs import FakePrograms
 from tests.fakes import NOW, make_run

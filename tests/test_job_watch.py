@@ -22,7 +22,7 @@ from cc_slurm_adapter.sinks import Kind, RunningRow, RunningRows
 from cc_slurm_adapter.sinks.cc_messages import StartMessages
 from cc_slurm_adapter.sinks.cc_rest import CcRest
 from cc_slurm_adapter.slurm.accounting import AccountedEnd
-from cc_slurm_adapter.slurm.client import Details
+from cc_slurm_adapter.slurm.details import Details
 from cc_slurm_adapter.status import Status
 from tests.fakes import NOW, FakeSlurm, make_run
 

@@ -12,13 +12,14 @@ import pytest
 from cc_slurm_adapter.errors import CommandFailed, SlurmError
 from cc_slurm_adapter.job import Run, Sharing
 from cc_slurm_adapter.slurm import client as client_module
+from cc_slurm_adapter.slurm import details as details_module
 from cc_slurm_adapter.slurm.client import SlurmClient
 from cc_slurm_adapter.slurm.commands import Command, Commands
 from tests.fake_programs import FakePrograms
 from tests.fixture_files import FIXTURES, sinfo_row
 
 JOBS = FIXTURES / "slurm-26.05.5" / "jobs"
-OFFERS_OLD = "[ $1 = --json=list ] && { echo data_parser/v0.0.40; exit; }"
+OFFERS_OLD = "[ $1 = --json=list ] && { echo data_parser/v0.0.40; echo data_parser/v0.0.41; exit; }"
 OFFERS_NEW = "[ $1 = --json=list ] && { echo data_parser/v0.0.44; exit; }"
 OFFERS_NEWEST = "[ $1 = --json=list ] && { echo data_parser/v0.0.45; exit; }"
 
@@ -138,9 +139,9 @@ def test_the_last_task_of_an_array_is_asked_for_by_its_own_name(
     list(client.read_details([last]))
     programs.make("squeue", f"{OFFERS_OLD}\necho '{last}|8-99%2'")
     list(client.read_details([last]))
-    programs.make("squeue", f"{OFFERS_OLD}\nexit 1")
+    programs.make("squeue", f"{OFFERS_OLD}\necho 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
     list(client.read_details([last]))
-    monkeypatch.setattr(client_module, "MAX_ARRAYS", 0)
+    monkeypatch.setattr(details_module, "MAX_ARRAYS", 0)
     list(client.read_details([last]))  # it is not remembered any more
     programs.make("squeue", f"{OFFERS_OLD}\necho '{last}|7'")
     list(client.read_details([last]))
@@ -150,7 +151,7 @@ def test_the_last_task_of_an_array_is_asked_for_by_its_own_name(
 def test_slurm_prepares_the_next_answer_while_one_is_dealt_with(
     client: SlurmClient, programs: FakePrograms, commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "CHUNK", 2)
+    monkeypatch.setattr(details_module, "CHUNK", 2)
     programs.make("squeue", f"{OFFERS_OLD}\nmkdir {tmp_path}/$5; echo '{{\"jobs\": []}}'")
     begun = [commands.started for _ in client.read_details([1, 2, 3, 4, 5, 6])]
     assert begun == [4, 5, 5]  # sinfo, the formats, and then always one chunk ahead
@@ -160,7 +161,7 @@ def test_slurm_prepares_the_next_answer_while_one_is_dealt_with(
 def test_an_answer_that_nobody_wants_any_more_leaves_no_process(
     client: SlurmClient, programs: FakePrograms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "CHUNK", 2)
+    monkeypatch.setattr(details_module, "CHUNK", 2)
     squeue = f"[ $5 = 1,2 ] || {{ echo $$ > {tmp_path}/pid; exec sleep 60; }}\necho '{{\"jobs\": []}}'"
     programs.make("squeue", f"{OFFERS_OLD}\n{squeue}")
     details = client.read_details([1, 2, 3, 4])
@@ -175,7 +176,7 @@ def test_an_answer_that_nobody_wants_any_more_leaves_no_process(
 def test_a_question_that_failed_ahead_is_asked_again_in_its_turn(
     client: SlurmClient, programs: FakePrograms, commands: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "CHUNK", 2)
+    monkeypatch.setattr(details_module, "CHUNK", 2)
     programs.make("squeue", f"{OFFERS_OLD}\necho '{{\"jobs\": []}}'")
     details = client.read_details([1, 2, 3, 4])
     commands.run(["sinfo"])

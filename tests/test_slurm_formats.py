@@ -47,7 +47,6 @@ def forget_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("offered", "used"),
     [
-        (("v0.0.40", "v0.0.39"), "v0.0.40"),  # 23.11
         (("v0.0.41", "v0.0.39", "v0.0.40"), "v0.0.40"),  # 24.05
         (("v0.0.42", "v0.0.40", "v0.0.41"), "v0.0.40"),  # 24.11
         (("v0.0.43", "v0.0.42", "v0.0.41", "v0.0.40"), "v0.0.40"),  # 25.05
@@ -67,9 +66,54 @@ def test_releases_whose_commands_take_no_name() -> None:
     assert find_format(Offering(version="23.02.7")) == ONLY_V39
     assert find_format(Offering(version="cannot be read")) == PLAIN
     assert PLAIN.lists_all_jobs
-    assert not PLAIN.one_at_a_time
-    assert ONLY_V39.one_at_a_time
+    assert not PLAIN.filters_by_user_only
+    assert ONLY_V39.filters_by_user_only
     assert not ONLY_V39.lists_all_jobs
+
+
+class Recorded(Commands):
+    """squeue as far as find_format asks it, as a real release answered."""
+
+    def __init__(self, release: str) -> None:
+        self._folder = FIXTURES / f"slurm-{release}" / "cluster"
+
+    def run(self, argv: list[str], **_: object) -> Finished:
+        if argv == ["squeue", "--version"]:
+            return Finished(0, (self._folder / "squeue-version.txt").read_bytes(), "")
+        assert argv == ["squeue", "--json=list"]
+        streams = self._folder / "json-list.stdout", self._folder / "json-list.stderr"
+        if streams[0].exists():
+            code = int((self._folder / "json-list.rc").read_text())
+            return Finished(code, streams[0].read_bytes(), streams[1].read_text())
+        errors = self._folder / "squeue-json-list.txt.err"
+        told = errors.read_text() if errors.exists() else ""
+        return Finished(int("doesn't allow" in told), (self._folder / "squeue-json-list.txt").read_bytes(), told)
+
+
+# The right ones: what the README of the recorded output says of each release, and which format is the smallest there.
+RECORDED_FORMATS = {
+    "22.05.8": PLAIN,
+    "23.02.8": ONLY_V39,
+    "23.11.11": JsonFormat("v0.0.40", "--json=v0.0.40", filters_by_user_only=True),
+    "24.05.8": JsonFormat("v0.0.40", "--json=v0.0.40"),
+    "24.11.5": JsonFormat("v0.0.40", "--json=v0.0.40"),
+    "25.05.8": JsonFormat("v0.0.40", "--json=v0.0.40"),
+    "25.11.7": JsonFormat("v0.0.41", "--json=v0.0.41"),
+    "26.05.5": JsonFormat("v0.0.42", "--json=v0.0.42"),
+}
+
+
+@pytest.mark.parametrize("release", VERSIONS)
+def test_each_recorded_release_is_asked_for_its_fastest_format_on_whichever_stream_it_lists_them(
+    release: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert find_format(Recorded(release)) == RECORDED_FORMATS[release]
+    assert not caplog.messages
+
+
+def test_a_release_that_does_not_say_its_version_is_not_trusted_to_filter() -> None:
+    assert find_format(Offering("v0.0.39", "v0.0.40")).filters_by_user_only
+    assert not find_format(Offering("v0.0.40", version="24.05.1")).filters_by_user_only
 
 
 def test_an_unknown_newer_slurm_is_asked_for_the_newest_format_that_both_know(

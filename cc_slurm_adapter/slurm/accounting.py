@@ -49,7 +49,7 @@ def ended_command(since: int, until: int, job_ids: Iterable[int] = ()) -> list[s
     return ["sacct", "-X", "-a", "-D", "-n", "-P", "-s", CLOSED, *window, f"--format={ENDED_COLUMNS}"]
 
 
-def runs_command(job_ids: list[int], since: int, until: int, json_option: str) -> list[str]:
+def runs_command(job_ids: Iterable[int], since: int, until: int, json_option: str) -> list[str]:
     """sacct for everything it knows of these jobs in a window; without one it searches back to 1970."""
     ids = ",".join(map(str, job_ids))
     return ["sacct", "-X", "-a", "-D", json_option, "-j", ids, *_window(since, until)]

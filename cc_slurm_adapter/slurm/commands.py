@@ -139,6 +139,8 @@ class Command:
 
     def __init__(self, argv: list[str], process: subprocess.Popen[bytes], stdin: bytes, cancel: int) -> None:
         self.argv = argv
+        self.time_limit = TIME_LIMIT
+        """Seconds without a word."""
         self._process = process
         self._stdin = stdin
         self._cancel = cancel
@@ -170,7 +172,7 @@ class Command:
         assert process.stderr is not None  # noqa: S101
         errors, name = bytearray(), self.argv[0]
         began = time.monotonic()
-        say_at, deadline, end = began + SLOW, began + TIME_LIMIT, began + LONGEST
+        say_at, deadline, end = began + SLOW, began + self.time_limit, began + LONGEST
         with selectors.DefaultSelector() as selector:
             selector.register(self._cancel, selectors.EVENT_READ, "cancel")
             selector.register(process.stdout, selectors.EVENT_READ, "output")
@@ -198,7 +200,7 @@ class Command:
                     elif key.data == "output":
                         yield piece
                         paused = time.monotonic() - now
-                        say_at, deadline, end = say_at + paused, now + paused + TIME_LIMIT, end + paused
+                        say_at, deadline, end = say_at + paused, now + paused + self.time_limit, end + paused
                     else:
                         errors += piece[: ERROR_LIMIT - len(errors)]
         return errors.decode("utf-8", errors="replace")

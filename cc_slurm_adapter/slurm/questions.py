@@ -8,7 +8,7 @@ from typing import Protocol
 
 from cc_slurm_adapter.job import NodeState, Run, RunKey, Sighting
 from cc_slurm_adapter.slurm.accounting import AccountedEnd
-from cc_slurm_adapter.slurm.client import Details
+from cc_slurm_adapter.slurm.details import Details
 
 
 class Slurm(Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cc_slurm_adapter.errors import SlurmError
 from cc_slurm_adapter.slurm.commands import Commands
@@ -24,8 +24,8 @@ class JsonFormat:
     option: str
     lists_all_jobs: bool = False
     """squeue prints every job in memory whatever -j says, and scontrol has no JSON."""
-    one_at_a_time: bool = False
-    """squeue prints every job in memory when it is asked for several: details come from scontrol, job by job."""
+    filters_by_user_only: bool = False
+    """squeue prints every job in memory when it is asked for several ids, but -u filters (23.02 and 23.11)."""
     lacks_sharing: bool = False
     """It cannot tell --exclusive from --exclusive=user: `sharing_command` asks."""
 
@@ -39,11 +39,14 @@ FORMATS = (
     JsonFormat("v0.0.44", "--json=v0.0.44"),  # 25.11 and 26.05
     JsonFormat("v0.0.45", "--json=v0.0.45", lacks_sharing=True),  # 26.05
 )
-# Read in Slurm's source and never run here. 23.11 and 24.05 have it too, beside v0.0.40.
-ONLY_V39 = JsonFormat("v0.0.39", "--json", one_at_a_time=True)  # 23.02
+# 24.05 has it too, beside v0.0.40; 23.11 lists it and prints nothing for it.
+ONLY_V39 = JsonFormat("v0.0.39", "--json", filters_by_user_only=True)  # 23.02
 PLAIN = JsonFormat("plain", "--json", lists_all_jobs=True)  # 22.05
 
 _NEWEST = FORMATS[-1]
+_LAST_WITHOUT_FILTER = "v0.0.40"
+"""The newest format of 23.11; later releases, whose squeue filters by ids, have newer ones beside it."""
+_FILTERS_SINCE = "24.05"
 _TAKES_NO_NAME = "doesn't allow an argument"
 _warned: set[str] = set()
 
@@ -51,9 +54,13 @@ _warned: set[str] = set()
 def find_format(commands: Commands) -> JsonFormat:
     """The best format that this Slurm and this program share. Raises SlurmError."""
     answer = commands.run(["squeue", "--json=list"])
-    offered = re.findall(r"data_parser/(v\d+\.\d+\.\d+)\b", answer.output.decode("ascii", errors="replace"))
+    # 23.11 and 24.05 print the list on standard error.
+    said = answer.output.decode("ascii", errors="replace") + answer.errors
+    offered = sorted(set(re.findall(r"data_parser/(v\d+\.\d+\.\d+)\b", said)), key=_age)
     if offered:
-        return _best_of(sorted(set(offered), key=_age))
+        best = _best_of(offered)
+        may_lack_filter = _age(offered[-1]) <= _age(_LAST_WITHOUT_FILTER)
+        return replace(best, filters_by_user_only=may_lack_filter and _release(commands) < _FILTERS_SINCE)
     if _TAKES_NO_NAME in answer.errors:
         return _unnamed(commands)
     raise SlurmError(f"squeue --json=list does not say which JSON formats there are: {answer.complaint()}")
@@ -74,9 +81,14 @@ def _best_of(offered: list[str]) -> JsonFormat:
 
 def _unnamed(commands: Commands) -> JsonFormat:
     """The one format of commands that take no name."""
+    return ONLY_V39 if _release(commands) >= "23.02" else PLAIN
+
+
+def _release(commands: Commands) -> str:
+    """As in 23.11, from `slurm 23.11.11` or `slurm-wlm 22.05.8`; '' when the commands do not say."""
     answer = commands.run(["squeue", "--version"])
-    version = re.search(r"\b(\d\d\.\d\d)\b", answer.output.decode("ascii", errors="replace"))
-    return ONLY_V39 if version and version.group(1) >= "23.02" else PLAIN
+    version = re.search(r"\b(\d\d\.\d\d)\b", answer.output.decode("ascii", errors="replace") + answer.errors)
+    return version[1] if version else ""
 
 
 def _age(name: str) -> list[int]:

@@ -45,6 +45,9 @@ def make_parser() -> argparse.ArgumentParser:
         help="run the daemon in the foreground, as systemd wants it")  # fmt: skip
     add("-debug", "--debug", metavar="N", type=int, default=2, help=DEBUG_HELP)
     add("-settings", "--settings", action="store_true", help="list the keys of the configuration with their defaults")
+    add("-topology", "--topology", action="store_true",
+        help="on a compute node: print its hwthreadNumbering for the configuration")  # fmt: skip
+    add("-json", "--json", action="store_true", help="with -topology: one JSON object in a line, for many nodes")
     add("-version", "--version", action="store_true", help="print the version and what this file consists of")
     add("-help", "--help", "-h", action="help", help="print this")
     return parser
@@ -74,6 +77,10 @@ def _run(arguments: argparse.Namespace) -> int:
         _print_version()
     elif arguments.settings:
         _print_settings()
+    elif arguments.json and not arguments.topology:
+        raise UsageError("-json says how -topology prints: give both")
+    elif arguments.topology:
+        return _print_topology(as_json=arguments.json)
     elif arguments.daemon:
         _run_daemon(arguments)
     else:
@@ -110,3 +117,18 @@ def _print_settings() -> None:
 
     for key, default, text in settings_reference():
         print(f"{key} (default {default})\n    {text}")
+
+
+def _print_topology(*, as_json: bool) -> int:
+    """The setting goes to standard output, what is to be known about it to standard error; 1 without a setting."""
+    from cc_slurm_adapter.topology_report import read_topology
+
+    report = read_topology()
+    if as_json:
+        print(report.as_json())
+    elif report.numbering is not None:
+        print(report.as_setting())
+    if not as_json:
+        for note in report.notes:
+            print(f"cc-slurm-adapter: {report.node_name}: {note}", file=sys.stderr)
+    return 0 if report.numbering is not None else 1

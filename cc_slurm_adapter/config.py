@@ -23,13 +23,16 @@ from cc_slurm_adapter.config_file import (
     secret_path,
 )
 from cc_slurm_adapter.errors import ConfigError
-from cc_slurm_adapter.hwthreads import NumberingByHost
+from cc_slurm_adapter.hostnames import HostnameRewrites
+from cc_slurm_adapter.hwthreads import CpuNumbers, Numbering, NumberingByHost
 from cc_slurm_adapter.prep import TcpAddress, UnixAddress, read_secret
 from cc_slurm_adapter.settings import BY_NAME, REMOVED, SETTINGS, Setting
 
 DEFAULT_EVENTS_PATH = beside(DEFAULT_LAST_RUN_PATH, "events")
 
-_WITH_PATTERNS = frozenset({"gpuPciAddrs", "hwthreadNumbering", "ignoreHosts", "ignorePartitions", "ignoreUsers"})
+_WITH_PATTERNS = frozenset(
+    {"gpuPciAddrs", "hostnameRewrite", "hwthreadNumbering", "ignoreHosts", "ignorePartitions", "ignoreUsers"}
+)
 _TOGETHER = (("natsUser", "natsPassword"), ("natsTlsCertFile", "natsTlsKeyFile"))
 _ONE_OF = ("natsUser", "natsCredsFile", "natsNKeySeedFile")
 _NEED_REST = frozenset({"ccRestJwt", "ccRestJwtFile", "ccRestCaFile", "ccRestProxy"})
@@ -67,6 +70,7 @@ class Config:
     """A URL, 'none', or '' for what the environment says."""
     gpu_pci_addrs: values.GpuPciAddrs
     hwthread_numbering: NumberingByHost
+    hostname_rewrite: HostnameRewrites
     job_script_max_bytes: int
     ignore_hosts: re.Pattern[str] | None
     ignore_partitions: re.Pattern[str] | None
@@ -360,17 +364,40 @@ def masked(config: Config) -> dict[str, object]:
 def _masked_value(setting: Setting, value: Any) -> object:
     if setting.secret:
         return "***" if value else ""
-    if setting.key == "gpuPciAddrs":
-        return {pattern.pattern: list(addresses) for pattern, addresses in value}
-    if setting.key == "hwthreadNumbering":
-        by_host = {pattern.pattern: numbering.value for pattern, numbering in value}
-        return by_host[""] if list(by_host) == [""] else by_host
+    if setting.key in _BY_PATTERN:
+        return _BY_PATTERN[setting.key](value)
     if isinstance(value, tuple):
         items = [str(item) for item in value]
         return ",".join(items) if setting.plural else items
     if isinstance(value, re.Pattern):
         return value.pattern
     return value if isinstance(value, (bool, int)) else str(value or "")
+
+
+def _addresses_as_json(value: values.GpuPciAddrs) -> object:
+    return {pattern.pattern: list(addresses) for pattern, addresses in value}
+
+
+def _rewrites_as_json(value: HostnameRewrites) -> object:
+    return [[pattern.pattern, replacement] for pattern, replacement in value]
+
+
+def _numberings_as_json(value: NumberingByHost) -> object:
+    by_host = {pattern.pattern: _numbering_as_json(numbering) for pattern, numbering in value}
+    return by_host[""] if list(by_host) == [""] else by_host
+
+
+def _numbering_as_json(numbering: Numbering | CpuNumbers) -> object:
+    if isinstance(numbering, Numbering):
+        return numbering.value
+    return [numbers[0] if len(numbers) == 1 else list(numbers) for numbers in numbering]
+
+
+_BY_PATTERN: dict[str, Callable[[Any], object]] = {
+    "gpuPciAddrs": _addresses_as_json,
+    "hwthreadNumbering": _numberings_as_json,
+    "hostnameRewrite": _rewrites_as_json,
+}
 
 
 def settings_reference() -> list[tuple[str, str, str]]:

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 from cc_slurm_adapter.config_file import DEFAULT_SOCKET_PATH, presentable
 from cc_slurm_adapter.errors import ConfigError
 from cc_slurm_adapter.host_pattern import PatternError, compile_host_pattern
-from cc_slurm_adapter.hwthreads import Numbering, NumberingByHost
+from cc_slurm_adapter.hostnames import HostnameRewrites
+from cc_slurm_adapter.hwthreads import CpuNumbers, Numbering, NumberingByHost
 from cc_slurm_adapter.prep import TcpAddress, UnixAddress, parse_address
 from cc_slurm_adapter.proxy import NONE, parse_proxy
 
@@ -265,19 +266,88 @@ def names(value: object, warn: Warn) -> re.Pattern[str] | None:
     return re.compile(rf"\A(?:{'|'.join(map(re.escape, value))})\Z") if value else None
 
 
+LARGEST_CPU = 65535
+"""Slurm counts CPUs in 16 bits."""
+_WORDS = ", ".join(numbering.value for numbering in Numbering)
+
+
 def hwthread_numbering(value: object, warn: Warn) -> NumberingByHost:
-    """Pairs of (regular expression on host names, numbering), in the file's order; one word is for all hosts."""
-    words = [numbering.value for numbering in Numbering]
+    """Pairs of (regular expression on host names, numbering), in the file's order; one value is for all hosts.
+
+    A numbering is a word, or a list with the operating system's number, or a list of numbers, of each of
+    Slurm's CPUs.
+    """
     by_host = value if isinstance(value, dict) else {"": value}
     wrong = [
-        f"{pattern!r} has the value {presentable(json.dumps(word))}" if pattern else ""
-        for pattern, word in by_host.items()
-        if word not in words
+        f"{repr(pattern) if pattern else 'it'} {problem}"
+        for pattern, numbering in by_host.items()
+        if (problem := _wrong_numbering(numbering))
     ]
     if wrong:
-        expected = f'expected one of {", ".join(words)}, or {{"regex of hosts": one of them, ...}}'
-        raise WrongValue("; ".join([expected, *filter(None, wrong)]))
-    return tuple((_compiled(text(pattern, warn)), Numbering(word)) for pattern, word in by_host.items())
+        expected = f'expected one of {_WORDS}, a list of CPU numbers, or {{"regex of hosts": one of these, ...}}'
+        raise WrongValue("; ".join([expected, *wrong]))
+    return tuple((_compiled(text(pattern, warn)), _numbering(each)) for pattern, each in by_host.items())
+
+
+def _wrong_numbering(value: object) -> str:
+    """What is wrong with the numbering of hosts; '' for nothing."""
+    if not isinstance(value, list):
+        return "" if value in [each.value for each in Numbering] else f"has the value {presentable(json.dumps(value))}"
+    if not value:
+        return "has an empty list"
+    seen: set[int] = set()
+    for at, cpu in enumerate(value):
+        for number in cpu if isinstance(cpu, list) and cpu else [cpu]:
+            if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= LARGEST_CPU:
+                shown = presentable(json.dumps(number)[:40])
+                return f"has {shown} for CPU {at}, expected whole numbers from 0 to {LARGEST_CPU}"
+            if number in seen:
+                return f"has {number} for CPU {at}, and for one before it: each number can stand there once"
+            seen.add(number)
+    return ""
+
+
+def _numbering(value: object) -> Numbering | CpuNumbers:
+    """The same, for a value that nothing is wrong with."""
+    if isinstance(value, list):
+        return tuple(tuple(cpu) if isinstance(cpu, list) else (cpu,) for cpu in value)
+    return Numbering(value)
+
+
+_GROUP = re.compile(r"\\(?:[1-9][0-9]?|g<\w+>)", re.ASCII)
+_IN_NAMES = re.compile(r"[A-Za-z0-9._-]*\Z")
+_SAMPLE = "node01"
+
+
+def hostname_rewrite(value: object, warn: Warn) -> HostnameRewrites:
+    """Pairs of (regular expression on host names, replacement as Python's re.sub takes it), in the file's order."""
+    expected = 'expected a list of pairs ["regex of hosts", "replacement"]'
+    if not isinstance(value, list):
+        raise WrongValue(expected)
+    pairs = []
+    for pair in value:
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(each, str) for each in pair):
+            raise WrongValue(f"{expected}; {presentable(json.dumps(pair)[:80])} is none")
+        pattern, replacement = (text(each, warn) for each in pair)
+        _required(pattern, f"{expected}; the pattern of {json.dumps(pair)[:80]} is empty")
+        compiled = _compiled(pattern)
+        _check_replacement(compiled, pattern, replacement)
+        pairs.append((compiled, replacement))
+    return tuple(pairs)
+
+
+def _check_replacement(compiled: re.Pattern[str], pattern: str, replacement: str) -> None:
+    where = f"in the replacement {replacement!r} of {pattern!r}"
+    try:
+        compiled.sub(replacement, _SAMPLE)
+    except (re.error, IndexError) as error:
+        raise WrongValue(f"expected groups that the pattern has, written \\1 or \\g<name>; {where}: {error}") from None
+    if not _IN_NAMES.match(_GROUP.sub("", replacement)):
+        raise WrongValue(f"expected letters, digits, dots, '-', '_' and groups written \\1 or \\g<name> {where}")
+    found = [match.span() for match in compiled.finditer(_SAMPLE)]
+    if len(found) > 1 and any(first == last for first, last in found):
+        # r".*" matches a name, and once more the nothing behind it: the replacement would come twice.
+        raise WrongValue(f"expected a pattern that matches once; {pattern!r} also matches nothing: begin it with ^")
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -157,6 +157,7 @@ class Daemon:
             has_accounting=setup.has_accounting,
             max_span=config.slurm_query_max_span,
             on_owed=destinations.wake,
+            on_nodes=destinations.learn,
         )
         watch = JobWatch(slurm, outbox, destinations.sinks, self._status, watch_settings)
         settings = LoopSettings(

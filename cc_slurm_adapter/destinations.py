@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cc_slurm_adapter.config import Config, read_nats_creds, read_nats_seed, read_token
 from cc_slurm_adapter.errors import ConfigError
+from cc_slurm_adapter.host_checks import HostChecks
+from cc_slurm_adapter.hostnames import HostNames
 from cc_slurm_adapter.job import NodeState
 from cc_slurm_adapter.outbox import Outbox
 from cc_slurm_adapter.proxy import NONE, Proxy, parse_proxy, proxy_variable
 from cc_slurm_adapter.reconciler import Reconciler
 from cc_slurm_adapter.sender import Sender
 from cc_slurm_adapter.sinks import CC_NATS, CC_REST, RunningRows, Sink
-from cc_slurm_adapter.sinks.cc_messages import StartMessages
+from cc_slurm_adapter.sinks.cc_messages import StartMessages, count_cards
 from cc_slurm_adapter.sinks.cc_rest import CcRest
 from cc_slurm_adapter.status import Status
 
@@ -54,10 +57,13 @@ class Destinations:
 
     def __init__(self, config: Config, status: Status) -> None:
         self._config = config
+        self._names = HostNames(config.hostname_rewrite)
+        self._checks = HostChecks(config)
         messages = StartMessages(
             config.gpu_pci_addrs,
             config.hwthread_numbering,
             lambda count: status.count("gpus_without_address", count),
+            self._names.sent,
         )
         self._proxy: Proxy | None = None
         self.rest: CcRest | None = None
@@ -125,8 +131,18 @@ class Destinations:
 
     def post_nodes(self, cluster: str, nodes: list[NodeState]) -> None:
         """Send these node states; older ones that were not sent yet are dropped."""
+        reported = [self._as_sent(node) for node in nodes]
         for sender in self._senders:
-            sender.post_nodes(cluster, nodes)
+            sender.post_nodes(cluster, reported)
+
+    def _as_sent(self, node: NodeState) -> NodeState:
+        counted, name = count_cards(node, self._config.gpu_pci_addrs), self._names.sent(node.hostname)
+        return counted if name == node.hostname else replace(counted, hostname=name)
+
+    def learn(self, nodes: Sequence[NodeState]) -> None:
+        """All nodes that Slurm lists, after each poll: what the configuration says of hosts is held against them."""
+        self._names.learn(node.hostname for node in nodes)
+        self._checks.check(nodes)
 
     def cluster_names(self) -> list[str]:
         """The clusters that cc-backend knows, `none` when it knows none; nothing without REST. Raises SinkError."""

@@ -162,6 +162,10 @@ class NodeState:
     memory_allocated: int
     gpus_allocated: int
     jobs_running: int = 0
+    gpus_in_use: tuple[int, ...] = ()
+    """Slurm's indices of the allocated GPUs; () where Slurm only counts them."""
+    cpus: int = 0
+    """All of them as Slurm's layout of the node has them: sockets * cores * threads."""
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,8 @@ class WatchSettings:
     """Seconds that accounting is read back at most."""
     on_owed: Callable[[], None] = lambda: None
     """Called when something new is in the outbox."""
+    on_nodes: Callable[[Sequence[NodeState]], None] = lambda nodes: None
+    """Called with all nodes, ignored ones as well, as soon as a poll has read them."""
     clock: Callable[[], float] = time.time
 
 
@@ -132,6 +134,7 @@ class JobWatch:
         """First, because the nodes' layouts number the cores; what fails here is raised when the jobs are served."""
         try:
             self._nodes = self._slurm.node_states()
+            self._settings.on_nodes(self._nodes)
         except CommandCancelled:
             raise
         except SlurmError as error:

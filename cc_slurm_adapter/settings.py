@@ -159,8 +159,16 @@ SETTINGS = (
         "hwthreadNumbering",
         values.hwthread_numbering,
         "block",
-        "How the operating system numbers hardware threads: block, interleaved, or cores to list cores only; "
-        "one word for all hosts, or words by regular expression on host names, the first match counts.",
+        "How the operating system numbers hardware threads: block, interleaved, cores to list cores only, or a list "
+        "with the number, or the list of numbers, of each of Slurm's CPUs; for all hosts, or by regular expression on "
+        "host names, the first match counts.",
+    ),
+    Setting(
+        "hostnameRewrite",
+        values.hostname_rewrite,
+        [],
+        "What nodes are called in what is sent, if not by Slurm's NodeName: pairs of a regular expression and its "
+        "replacement as in Python's re.sub; the first match counts.",
     ),
     Setting(
         "jobScriptMaxBytes",

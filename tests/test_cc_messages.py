@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cc_slurm_adapter.hwthreads import Numbering, NumberingByHost, hwthreads
-from cc_slurm_adapter.job import End, EndState, Missing, Phase, Resource, Run, RunKey, Sharing
-from cc_slurm_adapter.sinks.cc_messages import StartMessages, cut_start, encode_stop
+from cc_slurm_adapter.job import End, EndState, Missing, NodeState, Phase, Resource, Run, RunKey, Sharing
+from cc_slurm_adapter.sinks.cc_messages import StartMessages, count_cards, cut_start, encode_stop
 from cc_slurm_adapter.slurm.jobs import parse_job
 from tests.fakes import make_run
 from tests.fixture_files import FIXTURES, LAYOUTS, VERSIONS, Recording, read_truth, recordings, split_document
@@ -147,6 +147,60 @@ def test_smt_is_said_when_it_can_be_said() -> None:
         assert "smt" not in start_of(make_run(resources=resources), numberings)
 
 
+# 8 cores of 2 threads. The second threads count on from 8; the sockets are numbered 0,1,0,1.
+ALTERNATING = tuple((number,) for number in (0, 8, 2, 10, 4, 12, 6, 14, 1, 9, 3, 11, 5, 13, 7, 15))
+
+
+@pytest.mark.parametrize(
+    ("cores", "node_cores", "threads", "held", "smt"),
+    [
+        ((0,), 8, 2, [0, 8], 1),
+        ((1, 4), 8, 2, [1, 2, 9, 10], 1),
+        # CPUs=16 alone in slurm.conf: 16 sockets of 1 core of 1 thread, which the machine has not.
+        ((0, 2), 16, 1, [0, 2], 0),
+        ((1, 15), 16, 1, [8, 15], 0),
+    ],
+)
+def test_a_list_has_the_number_of_each_of_slurms_cpus(
+    cores: tuple[int, ...], node_cores: int, threads: int, held: list[int], smt: int
+) -> None:
+    run = make_run(resources=(Resource("node01", cores, (), node_cores, threads),))
+    ours = start_of(run, ((EVERYWHERE, ALTERNATING),))
+    assert (listed(ours), ours["smt"]) == ({"node01": held}, smt)
+    assert "incomplete" not in ours["metaData"]
+
+
+def test_a_list_may_have_several_numbers_for_a_cpu() -> None:
+    """As where Slurm counts cores alone, and tasks are free to use both threads of theirs."""
+    run = make_run(resources=(Resource("node01", (1,), (), 2, 1),))
+    ours = start_of(run, ((EVERYWHERE, ((0, 2), (1, 3))),))
+    assert (listed(ours), ours["smt"]) == ({"node01": [1, 3]}, 1)
+
+
+@pytest.mark.parametrize("cpus", [15, 17])
+def test_a_list_that_does_not_fit_its_node_gives_no_numbers_and_the_run_says_so(cpus: int) -> None:
+    numberings = ((re.compile("^bad"), tuple((number,) for number in range(cpus))),)
+    bad, good = Resource("bad1", (0,), (), 8, 2), Resource("good1", (0,), (), 8, 2)
+    ours = start_of(make_run(resources=(bad, good)), numberings)
+    assert (listed(ours), ours["smt"]) == ({"bad1": [], "good1": [0, 8]}, 1)
+    assert "hwthreads" not in ours["resources"][0]
+    assert ours["metaData"]["incomplete"] == "cores"
+    assert ours["numHwthreads"] == 4
+    alone = start_of(make_run(resources=(bad,), missing=frozenset({Missing.GPUS})), numberings)
+    assert alone["metaData"]["incomplete"] == "cores,gpus"
+    assert "smt" not in alone
+
+
+def test_hosts_are_sent_by_their_other_name_and_all_else_goes_by_slurms() -> None:
+    messages = StartMessages(
+        ADDRESSES,
+        ((re.compile("^node01$"), Numbering.INTERLEAVED),),
+        sent_name=lambda node: node.replace("node", "cn-"),
+    )
+    ours = json.loads(messages.encode(make_run(resources=(Resource("node01", (1,), (1,), 4, 2),))))
+    assert ours["resources"] == [{"hostname": "cn-01", "hwthreads": [2, 3], "accelerators": ["00000000:01:00.0"]}]
+
+
 # --- the recorded jobs, against their right answers
 
 RECORDINGS = [*recordings("*.squeue*.json"), *recordings("*.scontrol*.json")]
@@ -244,6 +298,48 @@ def test_an_entry_without_an_address_leaves_only_its_gpu_out(caplog: pytest.LogC
     assert ours["resources"][0]["accelerators"] == ["00000000:0E:00.0", "00000000:13:00.0"]
     assert (ours["numAcc"], left_out) == (2, [1])
     assert caplog.messages[0].startswith("gpuPciAddrs has no address for GPU 1 of node01")
+
+
+# Two cards; the first is cut into three MIG instances, which are devices of their own for Slurm.
+MIG = ((re.compile("^mig"), ("00000000:0E:00.0",) * 3 + ("00000000:13:00.0", "")),)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "accelerators", "cards"),
+    [
+        ((0, 1), ["00000000:0E:00.0"], 1),
+        ((2, 3), ["00000000:0E:00.0", "00000000:13:00.0"], 2),
+        ((0, 1, 2, 3), ["00000000:0E:00.0", "00000000:13:00.0"], 2),
+    ],
+)
+def test_parts_of_one_card_are_that_card_once(gpus: tuple[int, ...], accelerators: list[str], cards: int) -> None:
+    left_out: list[int] = []
+    messages = StartMessages(MIG, on_missing_address=left_out.append)
+    ours = json.loads(messages.encode(make_run(num_gpus=len(gpus), resources=(Resource("mig1", (0,), gpus),))))
+    assert (ours["resources"][0]["accelerators"], ours["numAcc"], left_out) == (accelerators, cards, [])
+
+
+def test_parts_of_cards_on_several_hosts_are_counted_for_each_host() -> None:
+    run = make_run(num_gpus=4, resources=(Resource("mig1", (0,), (0, 1)), Resource("mig2", (0,), (0, 1))))
+    assert json.loads(StartMessages(MIG).encode(run))["numAcc"] == 2
+
+
+@pytest.mark.parametrize(
+    ("host", "in_use", "slurms_count", "cards"),
+    [
+        ("mig1", (0, 1), 2, 1),
+        ("mig1", (0, 1, 2, 3), 4, 2),
+        ("mig1", (0, 1, 4), 3, 2),  # one without an address stands for itself
+        ("mig1", (3, 7), 2, 2),  # and so does one that is not in the list
+        ("mig1", (), 3, 3),  # Slurm only counts them
+        ("other", (0, 1), 2, 2),
+    ],
+)
+def test_allocated_parts_of_one_card_are_one_gpu_of_the_node(
+    host: str, in_use: tuple[int, ...], slurms_count: int, cards: int
+) -> None:
+    node = NodeState(host, ("mixed",), 1, 1, slurms_count, gpus_in_use=in_use)
+    assert count_cards(node, MIG).gpus_allocated == cards
 
 
 def test_nothing_is_said_while_all_gpus_have_addresses(caplog: pytest.LogCaptureFixture) -> None:

@@ -49,8 +49,23 @@ def test_help_names_every_flag_and_version_the_version(capsys: pytest.CaptureFix
         main(["-help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    for flag in ("-config", "-daemon", "-debug", "-settings", "-version", "-help", "SLURM_JOB_ID"):
+    for flag in (
+        "-config",
+        "-daemon",
+        "-debug",
+        "-settings",
+        "-topology",
+        "-json",
+        "-version",
+        "-help",
+        "SLURM_JOB_ID",
+    ):
         assert flag in text
+
+
+def test_json_alone_says_what_it_belongs_to(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-json"]) == 1
+    assert "-topology" in capsys.readouterr().err
 
 
 def test_settings_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,7 +73,7 @@ def test_settings_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "slurmPollInterval (default 60)" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("argv", [["-daemon"], ["-version"], ["-config"], ["-config", "x", "-daemon"]])
+@pytest.mark.parametrize("argv", [["-daemon"], ["-version"], ["-json"], ["-config"], ["-config", "x", "-daemon"]])
 def test_what_is_no_hook_call_is_none_although_slurm_started_it(
     argv: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

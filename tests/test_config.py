@@ -210,16 +210,49 @@ def test_too_short_intervals_become_one_second(key: str, value: int) -> None:
         ("ignoreUsers", [""], '"" is no name'),
         ("ignoreUsers", ["alice "], '"alice " is no name'),
         ("ignoreUsers", ["a\0"], "zero bytes"),
-        ("hwthreadNumbering", "blocks", "one of block, interleaved, cores, or {"),
-        ("hwthreadNumbering", "", "one of block, interleaved, cores, or {"),
-        ("hwthreadNumbering", ["block"], "one of block, interleaved, cores, or {"),
+        ("hwthreadNumbering", "blocks", "one of block, interleaved, cores, a list of CPU numbers, or {"),
+        ("hwthreadNumbering", "", "one of block, interleaved, cores, a list of CPU numbers, or {"),
+        ("hwthreadNumbering", True, "one of block, interleaved, cores, a list of CPU numbers, or {"),
+        ("hwthreadNumbering", ["block"], 'it has "block" for CPU 0, expected whole numbers from 0 to 65535'),
         (
             "hwthreadNumbering",
             {"^a?": "Block", "b": "cores", "c": 1},
             "'^a?' has the value \"Block\"; 'c' has the value 1",
         ),
         ("hwthreadNumbering", {"^a": None}, "'^a' has the value null"),
-        ("hwthreadNumbering", {"^a": ["cores"]}, "'^a' has the value [\"cores\"]"),
+        ("hwthreadNumbering", {"^a": ["cores"]}, "'^a' has \"cores\" for CPU 0, expected whole numbers"),
+        ("hwthreadNumbering", {"^a": []}, "'^a' has an empty list"),
+        ("hwthreadNumbering", {"^a": [0, []]}, "'^a' has [] for CPU 1, expected whole numbers"),
+        ("hwthreadNumbering", {"^a": [0, [1, [2]]]}, "'^a' has [2] for CPU 1, expected whole numbers"),
+        ("hwthreadNumbering", {"^a": [0, -1]}, "'^a' has -1 for CPU 1, expected whole numbers from 0"),
+        ("hwthreadNumbering", {"^a": [0, True]}, "'^a' has true for CPU 1, expected whole numbers from 0"),
+        ("hwthreadNumbering", {"^a": [0, 1.0]}, "'^a' has 1.0 for CPU 1, expected whole numbers from 0"),
+        ("hwthreadNumbering", {"^a": [0, "1"]}, "'^a' has \"1\" for CPU 1, expected whole numbers from 0"),
+        ("hwthreadNumbering", {"^a": [0, None]}, "'^a' has null for CPU 1, expected whole numbers from 0"),
+        (
+            "hwthreadNumbering",
+            {"^a": [65535, 65536]},
+            "'^a' has 65536 for CPU 1, expected whole numbers from 0 to 65535",
+        ),
+        ("hwthreadNumbering", {"^a": [0, 10**400]}, "for CPU 1, expected whole numbers from 0 to 65535"),
+        ("hwthreadNumbering", {"^a": [0, 8, 1, 8]}, "'^a' has 8 for CPU 3, and for one before it"),
+        ("hwthreadNumbering", {"^a": [[0, 8], [1, 0]]}, "'^a' has 0 for CPU 1, and for one before it"),
+        ("hwthreadNumbering", [1, 1], "it has 1 for CPU 1, and for one before it"),
+        ("hostnameRewrite", {"^a": "b"}, 'a list of pairs ["regex of hosts", "replacement"]'),
+        ("hostnameRewrite", ["^a", "b"], '"^a" is none'),
+        ("hostnameRewrite", [["^a"]], '["^a"] is none'),
+        ("hostnameRewrite", [["^a", 7]], '["^a", 7] is none'),
+        ("hostnameRewrite", [["", "b"]], 'the pattern of ["", "b"] is empty'),
+        ("hostnameRewrite", [["a(", "b"]], "regular expression, but in 'a('"),
+        ("hostnameRewrite", [["^(a)", r"\2"]], "groups that the pattern has"),
+        ("hostnameRewrite", [["^(a)", r"\g<x>"]], "groups that the pattern has"),
+        ("hostnameRewrite", [["^(a)", "\\"]], "groups that the pattern has"),
+        ("hostnameRewrite", [["^(a)", "$1"]], r"groups written \1 or \g<name>"),
+        ("hostnameRewrite", [["^a", "b c"]], "expected letters, digits, dots"),
+        ("hostnameRewrite", [["^a", "b\u00e4"]], "expected letters, digits, dots"),
+        ("hostnameRewrite", [["^a", r"b\n"]], "expected letters, digits, dots"),
+        ("hostnameRewrite", [["^a", "b/"]], "expected letters, digits, dots"),
+        ("hostnameRewrite", [["(.*)", r"\1.example.org"]], "also matches nothing: begin it with ^"),
         ("hwthreadNumbering", {"a(": "cores"}, "regular expression, but in 'a('"),
         ("jobScriptMaxBytes", -1, "whole number from 0"),
         ("jobScriptMaxBytes", "1 MiB", "whole number from 0"),
@@ -284,14 +317,39 @@ def test_one_numbering_for_all_hosts(numbering: Numbering) -> None:
 def test_numberings_by_host() -> None:
     given = {"^a[0-9]": "interleaved", "2$": "cores", "^a": "block", "": "interleaved"}
     config, warnings = parse_config({**NEEDED, "hwthreadNumbering": given})
-    found = {host: numbering_of(host, config.hwthread_numbering).value for host in ("a1", "a2", "b2", "ax", "b")}
-    assert found == {"a1": "interleaved", "a2": "interleaved", "b2": "cores", "ax": "block", "b": "interleaved"}
+    found = {host: numbering_of(host, config.hwthread_numbering) for host in ("a1", "a2", "b2", "ax", "b")}
+    expected = {"a1": "interleaved", "a2": "interleaved", "b2": "cores", "ax": "block", "b": "interleaved"}
+    assert found == {host: Numbering(word) for host, word in expected.items()}
     assert (masked(config)["hwthreadNumbering"], warnings) == (given, [])
 
     for few in ({}, {"^a": "cores"}):
         config, warnings = parse_config({**NEEDED, "hwthreadNumbering": few})
         assert numbering_of("b1", config.hwthread_numbering) is Numbering.BLOCK
         assert (masked(config)["hwthreadNumbering"], warnings) == (few, [])
+
+
+def test_lists_of_cpus_by_host() -> None:
+    given = {"^a": [0, 2, 1, 3], "^b": [[0, 2], [1, 3]], "^c": "interleaved"}
+    config, warnings = parse_config({**NEEDED, "hwthreadNumbering": given})
+    assert numbering_of("a1", config.hwthread_numbering) == ((0,), (2,), (1,), (3,))
+    assert numbering_of("b1", config.hwthread_numbering) == ((0, 2), (1, 3))
+    assert (masked(config)["hwthreadNumbering"], warnings) == (given, [])
+
+    config, warnings = parse_config({**NEEDED, "hwthreadNumbering": [1, 0]})
+    assert numbering_of("any", config.hwthread_numbering) == ((1,), (0,))
+    assert (masked(config)["hwthreadNumbering"], warnings) == ([1, 0], [])
+
+
+def test_names_of_hosts_are_rewritten_by_pairs() -> None:
+    given = [
+        ["^node([0-9]+)$", r"cn-\1.example.org"],
+        [r"\.local$", ""],
+        ["^(?P<rack>r[0-9])", r"\g<rack>x"],
+        ["_", "-"],
+    ]
+    config, warnings = parse_config({**NEEDED, "hostnameRewrite": given})
+    assert [replacement for _, replacement in config.hostname_rewrite] == [pair[1] for pair in given]
+    assert (masked(config)["hostnameRewrite"], warnings) == (given, [])
 
 
 @pytest.mark.parametrize("key", ["ignorePartitions", "ignoreUsers"])

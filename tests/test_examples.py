@@ -32,6 +32,8 @@ DEFAULTS = {setting.key: setting.default for setting in SETTINGS}
 NEEDED = {"ccRestUrl": "https://cc-backend.example.org", "ccRestJwtFile": "/etc/cc-slurm-adapter/token"}
 # What each site must choose; all else in the full example has the value that counts without it.
 CHOSEN_BY_THE_SITE = {*NEEDED, "clusterName", "slurmConf", "ccRestCaFile", "gpuPciAddrs"} | {
+    "hostnameRewrite",
+    "hwthreadNumbering",
     "ignoreHosts",
     "ignorePartitions",
     "ignoreUsers",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,13 +37,21 @@ class Lab:
         self.folder = folder
         self.now = NOW
         self.ignore = IgnoreRules()
+        self.on_nodes: Callable[[Sequence[NodeState]], None] = lambda nodes: None
         self.has_accounting = True
         self.outbox = Outbox(str(folder / "state.sqlite"))
         self.status = Status()
         self.watch = self._new_watch()
 
     def _new_watch(self) -> JobWatch:
-        settings = WatchSettings("lab", self.ignore, self.has_accounting, 604800, clock=lambda: self.now)
+        settings = WatchSettings(
+            "lab",
+            self.ignore,
+            self.has_accounting,
+            604800,
+            on_nodes=lambda nodes: self.on_nodes(nodes),
+            clock=lambda: self.now,
+        )
         return JobWatch(self.slurm, self.outbox, [SINK], self.status, settings)
 
     def poll(self) -> None:
@@ -753,6 +761,20 @@ def test_what_is_left_out_is_said_also_when_it_is_over_already(lab: Lab, caplog:
     lab.slurm.put(make_run(phase=Phase.ENDED, opted_out=True))
     lab.poll()
     assert "is left out: its AdminComment" in caplog.text
+
+
+def test_all_nodes_of_each_poll_are_told_also_ignored_ones_and_none_when_they_cannot_be_read(lab: Lab) -> None:
+    told: list[list[str]] = []
+    lab.on_nodes = lambda nodes: told.append([node.hostname for node in nodes])
+    lab.ignore = IgnoreRules(hosts=re.compile("node01$"))
+    lab.restart()
+    for _ in range(2):
+        lab.poll()
+    assert told == [["node01"], ["node01"]]
+    lab.slurm.failure = CommandFailed("sinfo: Unable to contact slurm controller")
+    with pytest.raises(CommandFailed):
+        lab.poll()
+    assert len(told) == 2
 
 
 def test_nodes_that_cannot_be_read_keep_no_job_waiting(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,6 +204,12 @@ def test_a_node_is_told_once_although_it_is_in_several_partitions() -> None:
     assert (state.cpus_allocated, state.memory_allocated, state.gpus_allocated) == (4, 400, 2)
 
 
+def test_a_nodes_cpus_are_those_of_its_layout() -> None:
+    """Also where slurm.conf has CPUs=8 for 8 cores of 2 threads: its CPU_IDs then go to 15 all the same."""
+    _, (state,) = parse_sinfo(sinfo_row(CPUsState="4/4/0/8"))
+    assert state.cpus == 16
+
+
 def test_memory_that_slurm_does_not_know_is_none() -> None:
     _, (state,) = parse_sinfo(sinfo_row(AllocMem="N/A"))
     assert state.memory_allocated == 0

@@ -130,6 +130,29 @@ def test_the_gpus_that_are_in_use_on_a_node(gres_used: str, count: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("gres_used", "indices"),
+    [
+        ("gpu:a:2(IDX:0-1),gpu:b:1(IDX:2)", (0, 1, 2)),
+        ("gpu:h100:2(IDX:1,3)", (1, 3)),
+        ("gpu:h100:12(IDX:0-11),shard:0,mps:0", tuple(range(12))),
+        ("gpu:a:1(IDX:0),gpu:b:1(IDX:2),shard:a:0(IDX:N/A),shard:b:0(IDX:N/A),mps:0", (0, 2)),
+        ("gpu:a:2(IDX:0-1),gpu:b:0(IDX:N/A),shard:a:0(-/2,-/2),shard:b:0(0/2,0/2)", (0, 1)),
+        # Shares are in use, of devices that are not named.
+        ("gpu:a:2(IDX:0-1),gpu:b:0(IDX:N/A),shard:a:0(0/2,0/2),shard:b:3(2/2,1/2)", ()),
+        ("gpu:0(IDX:N/A),mps:150(100/100,50/100)", ()),
+        # Only counted.
+        ("gpu:1,shard:0,mps:(null):0(IDX:N/A)", ()),
+        ("gpu:a:2(IDX:0-1),gpu:b:1(IDX:N/A)", ()),
+        ("gpu:h100:0(IDX:N/A)", ()),
+        ("(null)", ()),
+    ],
+)
+def test_which_gpus_are_in_use_on_a_node_is_known_of_all_or_of_none(gres_used: str, indices: tuple[int, ...]) -> None:
+    _, (state,) = parse_sinfo(sinfo_row(GresUsed=gres_used))
+    assert state.gpus_in_use == indices
+
+
+@pytest.mark.parametrize(
     "gres",
     [
         "gpu:1(IDX:0-999999999)",

@@ -9,9 +9,10 @@ import json
 import logging
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from cc_slurm_adapter.hwthreads import Numbering, NumberingByHost, has_smt, hwthreads, numbering_of
+from cc_slurm_adapter.hwthreads import CpuNumbers, Numbering, NumberingByHost, has_smt, hwthreads, numbering_of
 from cc_slurm_adapter.job import End, Missing, NodeState, Resource, Run, RunKey, Sharing
 from cc_slurm_adapter.sinks.node_words import node_words
 
@@ -27,8 +28,9 @@ GpuAddresses = tuple[tuple["re.Pattern[str]", tuple[str, ...]], ...]
 class StartMessages:
     """Makes start messages; knows what Slurm does not.
 
-    That is the PCI addresses of each host's GPUs, in Slurm's order, and how its hardware threads are
-    numbered. `on_missing_address` is told how many GPUs were left out because they have no address.
+    That is the PCI addresses of each host's GPUs, in Slurm's order, how its hardware threads are
+    numbered, and what it is called elsewhere: `sent_name` makes that of Slurm's NodeName, by which all else
+    goes. `on_missing_address` is told how many GPUs were left out because they have no address.
     """
 
     def __init__(
@@ -36,10 +38,12 @@ class StartMessages:
         gpu_addresses: GpuAddresses,
         numberings: NumberingByHost = (),
         on_missing_address: Callable[[int], None] = lambda count: None,
+        sent_name: Callable[[str], str] = str,
     ) -> None:
         self._gpu_addresses = gpu_addresses
         self._numberings = numberings
         self._on_missing_address = on_missing_address
+        self._sent_name = sent_name
         self._warned: set[str] = set()
 
     def encode(self, run: Run) -> bytes:
@@ -53,7 +57,7 @@ class StartMessages:
             "user": run.user,
             "shared": SHARED[run.sharing],
             "resources": resources,
-            "metaData": _meta_data(run),
+            "metaData": _meta_data(run, self._missing(run, resources)),
             "jobId": run.key.job_id,
             "numHwthreads": run.num_cpus,
             "numNodes": len(resources),
@@ -69,33 +73,43 @@ class StartMessages:
         return encode_json(message)
 
     def _resource(self, resource: Resource) -> dict[str, Any]:
-        message: dict[str, Any] = {"hostname": resource.hostname}
-        if resource.cores:
-            message["hwthreads"] = hwthreads(resource, self._numbering(resource))
+        message: dict[str, Any] = {"hostname": self._sent_name(resource.hostname)}
+        listed = hwthreads(resource, self._numbering(resource))
+        if listed:
+            message["hwthreads"] = listed
         accelerators = self._accelerators(resource)
         if accelerators:
             message["accelerators"] = accelerators
         return message
 
-    def _numbering(self, resource: Resource) -> Numbering:
+    def _missing(self, run: Run, resources: list[dict[str, Any]]) -> frozenset[Missing]:
+        """Also cores that are known, but not by the operating system's numbers."""
+        unnumbered = any(
+            resource.cores and "hwthreads" not in message for resource, message in zip(run.resources, resources)
+        )
+        return run.missing | {Missing.CORES} if unnumbered else run.missing
+
+    def _numbering(self, resource: Resource) -> Numbering | CpuNumbers:
         return numbering_of(resource.hostname, self._numberings)
 
     def _smt(self, run: Run) -> int | None:
-        """1 when a core has several listed threads, else 0; None where cores are listed, or nothing is known."""
-        numberings = {self._numbering(resource) for resource in run.resources}
-        if Numbering.CORES in numberings or not any(resource.cores for resource in run.resources):
+        """1 when a core has several listed threads, else 0; None where cores are listed, or nothing."""
+        numbered = [(resource, self._numbering(resource)) for resource in run.resources]
+        if Numbering.CORES in (numbering for _, numbering in numbered) or not any(
+            hwthreads(*each) for each in numbered
+        ):
             return None
-        return int(any(has_smt(resource) for resource in run.resources))
+        return int(any(has_smt(*each) for each in numbered))
 
     def _accelerators(self, resource: Resource) -> list[str]:
         if not resource.gpus:
             return []
-        addresses = next((found for regex, found in self._gpu_addresses if regex.search(resource.hostname)), ())
+        addresses = addresses_of(resource.hostname, self._gpu_addresses)
         known = {index: addresses[index] for index in resource.gpus if index < len(addresses) and addresses[index]}
         if len(known) < len(resource.gpus):
             self._on_missing_address(len(resource.gpus) - len(known))
             self._warn_once(resource.hostname, [index for index in resource.gpus if index not in known])
-        return list(known.values())
+        return list(dict.fromkeys(known.values()))
 
     def _warn_once(self, hostname: str, gpus: list[int]) -> None:
         """One line for each host, however many jobs its GPUs have."""
@@ -105,13 +119,27 @@ class StartMessages:
             log.warning("gpuPciAddrs has no address for GPU %s of %s: left out of what is reported", numbers, hostname)
 
 
-def _meta_data(run: Run) -> dict[str, str]:
+def addresses_of(hostname: str, by_host: GpuAddresses) -> tuple[str, ...]:
+    """The PCI addresses of a host's GPUs in Slurm's order, '' for one without. Parts of a card (MIG) have one."""
+    return next((found for regex, found in by_host if regex.search(hostname)), ())
+
+
+def count_cards(node: NodeState, by_host: GpuAddresses) -> NodeState:
+    """The same with each allocated card counted once, however many of its parts are; by its address, if it has one."""
+    if not node.gpus_in_use:
+        return node
+    addresses = addresses_of(node.hostname, by_host)
+    known = [addresses[index] for index in node.gpus_in_use if index < len(addresses) and addresses[index]]
+    return replace(node, gpus_allocated=node.gpus_allocated - len(known) + len(set(known)))
+
+
+def _meta_data(run: Run, missing: frozenset[Missing]) -> dict[str, str]:
     meta_data = {
         "jobName": run.name,
         "jobScript": run.job_script,
         "slurmInfo": run.slurm_info,
         "submitTime": str(run.submit_time),
-        "incomplete": ",".join(sorted(missing.value for missing in run.missing)),
+        "incomplete": ",".join(sorted(each.value for each in missing)),
         "hetJobId": _as_text(run.het_job_id),
         "hetJobOffset": _as_text(run.het_job_offset),
     }

@@ -50,6 +50,17 @@ def gpu_indices(gres: str) -> tuple[int, ...]:
     return tuple(sorted({index for entry in _entries(gres) for index in _devices(entry, gres)}))
 
 
+def gpus_in_use(used: str) -> tuple[int, ...]:
+    """The devices in a node's GresUsed, `gpu:a:2(IDX:0-1),gpu:b:1(IDX:4)`, ascending.
+
+    () where it does not name all of them, as when shares of GPUs are in use: those are told without indices.
+    """
+    if any(entry.name in _SHARED and _devices(entry, used) for entry in _entries(used)):
+        return ()
+    indices = gpu_indices(used)
+    return indices if len(indices) == gpu_count(used) else ()
+
+
 def gpu_count(gres: str) -> int:
     """How many GPUs `gpu:h100:4(S:0-1),gpu:a100:2`, `gpu(CNT:4)` or `gpu:4` names.
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cc_slurm_adapter.errors import UnexpectedOutput
 from cc_slurm_adapter.job import NodeState
-from cc_slurm_adapter.slurm.gres import gpu_count
+from cc_slurm_adapter.slurm.gres import gpu_count, gpus_in_use
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +66,8 @@ def parse_sinfo(text: str) -> tuple[dict[str, NodeLayout], list[NodeState]]:
             continue
         try:
             row = _row(line)
-            layouts[name] = _layout(row)
-            states.append(_node_state(row))
+            layouts[name] = layout = _layout(row)
+            states.append(replace(_node_state(row), cpus=layout.cores * layout.threads_per_core))
             seen.add(name)
         except UnexpectedOutput as error:
             _warn(name, str(error))
@@ -111,6 +111,7 @@ def _node_state(row: Row) -> NodeState:
         cpus_allocated=allocated,
         memory_allocated=0 if row["AllocMem"] == "N/A" else _number(row, "AllocMem"),
         gpus_allocated=gpu_count(row["GresUsed"]),
+        gpus_in_use=gpus_in_use(row["GresUsed"]),
     )
 
 

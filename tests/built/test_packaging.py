@@ -294,6 +294,18 @@ def test_help_needs_no_configuration_and_is_quick(copy: Path) -> None:
     assert min(seconds) < 0.1
 
 
+def test_topology_needs_the_file_and_python_alone(copy: Path, tmp_path: Path) -> None:
+    """No configuration, no Slurm, no rights; inside of a job, as with srun."""
+    environment = {"PATH": str(tmp_path), "SLURM_JOB_ID": "7", "SLURMD_NODENAME": "node07"}
+    done = subprocess.run(
+        [copy, "--topology", "-json"], env=environment, capture_output=True, text=True, timeout=20, check=False
+    )
+    (line,) = done.stdout.splitlines()
+    told = json.loads(line)
+    assert (told["hostname"], done.stderr) == ("node07", "")
+    assert (done.returncode == 0) == (told["hwthreadNumbering"] is not None)
+
+
 def test_wrong_arguments_fail_with_one_line(copy: Path) -> None:
     done = call([copy, "-no-such-flag"])
     assert done.returncode != 0

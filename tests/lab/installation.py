@@ -29,7 +29,13 @@ USER = "cc-slurm-adapter:slurm"
 CONFIG = Path("/etc/cc-slurm-adapter/config.json")
 STATE_FOLDER = Path("/var/lib/cc-slurm-adapter")
 RUN_FOLDER = Path("/run/cc-slurm-adapter")
-NUMBERING = {"^node0[12567]$": "block", "^node03$": "interleaved", "^node04$": "cores"}
+NUMBERING: dict[str, str | list[int]] = {
+    "^node0[1567]$": "block",
+    "^node02$": [0, 8, 2, 10, 4, 12, 6, 14, 1, 9, 3, 11, 5, 13, 7, 15],
+    "^node03$": "interleaved",
+    "^node04$": "cores",
+}
+"""The list is of a machine whose sockets are numbered in turn."""
 POLL_SECONDS = 5
 COMMAND = [str(SHIPPED_FILE), "-daemon", "-config", str(CONFIG), "-debug", "4"]
 
@@ -189,15 +195,17 @@ def expected_times_and_end(job: EndedJob) -> tuple[int | None, int, str]:
     return job.start_time, job.end_time, job.state.lower()
 
 
-def numbering_of(host: str) -> str:
+def numbering_of(host: str) -> str | list[int]:
     """How the lab's configuration numbers the hardware threads of a node."""
-    (numbering,) = (word for pattern, word in NUMBERING.items() if re.search(pattern, host))
+    (numbering,) = (found for pattern, found in NUMBERING.items() if re.search(pattern, host))
     return numbering
 
 
 def expected_hwthreads(host: str, cpu_ids: Sequence[int]) -> list[int]:
     """Slurm's CPU_IDs in the numbers of that node, ascending."""
     numbering = numbering_of(host)
+    if isinstance(numbering, list):
+        return sorted(numbering[cpu] for cpu in cpu_ids)
     if numbering == "interleaved":
         return sorted(cpu_ids)
     cores_and_threads = [divmod(cpu, THREADS_PER_CORE) for cpu in cpu_ids]

@@ -18,7 +18,7 @@ from cc_slurm_adapter import sender as sender_module
 from cc_slurm_adapter.config import parse_config
 from cc_slurm_adapter.destinations import Destinations, sinks_of
 from cc_slurm_adapter.errors import ConfigError
-from cc_slurm_adapter.job import NodeState, Phase, Run
+from cc_slurm_adapter.job import NodeState, Phase, Resource, Run
 from cc_slurm_adapter.ledger import Ledger
 from cc_slurm_adapter.outbox import Changes, Outbox
 from cc_slurm_adapter.sinks import RunningRows
@@ -307,6 +307,35 @@ def test_a_wrong_login_is_said_before_there_is_any_job(
     trouble.mend()
     site.destinations.post_nodes("lab", [])
     wait_until(lambda: "NATS can be used again" in caplog.text)
+
+
+def test_hosts_have_their_other_name_and_cards_are_counted_once_wherever_they_are_sent(
+    backend: CcBackend, rest: dict[str, Any], nats_server: NatsServer, make_site: MakeSite
+) -> None:
+    """All keys but hostnameRewrite go by Slurm's names: `cn01` has two MIG instances of one card."""
+    site = make_site(
+        **rest,
+        natsServer=nats_server.url,
+        natsNodeSubject="nodes",
+        hostnameRewrite=[["^cn([0-9]+)$", r"node\1"], ["^twin.$", "twin"]],
+        gpuPciAddrs={"^cn": ["00000000:0E:00.0", "00000000:0E:00.0"]},
+        hwthreadNumbering={"^cn": [1, 0]},
+    )
+    nodes = [NodeState(name, ("mixed",), 1, 1, 2, gpus_in_use=(0, 1), cpus=2) for name in ("cn01", "twin1", "twin2")]
+    with Subscriber(nats_server.url, "jobs", "nodes") as subscriber:
+        site.destinations.learn(nodes)
+        site.owe(make_run(1, resources=(Resource("cn01", (0,), (0, 1), 2, 1),)))
+        site.start()
+        site.wait()
+        (start,) = received(subscriber, 1)
+        site.destinations.post_nodes("lab", nodes)
+        (states,) = received(subscriber, 2)[1:]
+    expected = [{"hostname": "node01", "hwthreads": [1], "accelerators": ["00000000:0E:00.0"]}]
+    assert body(start)["resources"] == backend.rows[0].start["resources"] == expected
+    gpus = {"node01": 1, "twin1": 2, "twin2": 2}
+    assert {node["hostname"]: node["gpusAllocated"] for node in body(states)["nodes"]} == gpus
+    wait_until(lambda: len(backend.node_states) == 3)
+    assert {name: report.payload["gpusAllocated"] for (_, name), report in backend.node_states.items()} == gpus
 
 
 def test_nats_alone_asks_cc_backend_what_runs_if_it_is_there(

@@ -1,0 +1,99 @@
+"""What a node is called in what is sent: Slurm's NodeName, or what hostnameRewrite makes of it.
+
+The metrics of a host come to cc-backend under the name that the host has for itself. Where that is not
+its NodeName, jobs would be shown without metrics.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+
+log = logging.getLogger(__name__)
+
+HostnameRewrites = tuple[tuple["re.Pattern[str]", str], ...]
+"""Pairs of a regular expression and what it is replaced by; the first that is found in a NodeName counts."""
+
+_HOSTNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}\Z")
+
+
+class HostNames:
+    """The names of the nodes. `learn` and `sent` may be called from several threads."""
+
+    def __init__(self, rewrites: HostnameRewrites = ()) -> None:
+        self._rewrites = rewrites
+        self._sent: dict[str, str] = {}
+        """By NodeName, for all nodes of the last poll. It is replaced as a whole."""
+        self._others: dict[str, str] = {}
+        """NodeNames by the name under which they were sent, of nodes that no poll had listed then."""
+        self._warned: set[tuple[str, ...]] = set()
+
+    def learn(self, nodes: Iterable[str]) -> None:
+        """All nodes that Slurm lists. Nodes that would come to have one name keep Slurm's, and it is said."""
+        if not self._rewrites:
+            return
+        names = set(nodes)
+        if names == self._sent.keys():
+            return
+        sent = {node: self._rewritten(node) for node in names}
+        while clashing := [group for group in _by_name(sent).values() if len(group) > 1]:
+            for group in clashing:
+                self._say_clash(group, sent[group[0]])
+                sent.update((node, node) for node in group)
+        self._sent = sent
+
+    def sent(self, node: str) -> str:
+        """The name of a node in what is sent; one that Slurm has not listed never takes another's."""
+        if not self._rewrites:
+            return node
+        known = self._sent
+        if node in known:
+            return known[node]
+        name = self._rewritten(node)
+        taken = name in known.values() or self._others.setdefault(name, node) != node
+        return node if taken else name
+
+    def _rewritten(self, node: str) -> str:
+        for regex, replacement in self._rewrites:
+            if regex.search(node):
+                name = regex.sub(replacement, node)
+                return name if _HOSTNAME.match(name) else self._unusable(node, name)
+        return node
+
+    def _unusable(self, node: str, name: str) -> str:
+        if (node,) not in self._warned:
+            self._warned.add((node,))
+            log.error(
+                "hostnameRewrite makes %.100r of the node %s, which is no host name: it is sent as %s. Mend the pattern"
+                " or the replacement, then restart",
+                name,
+                node,
+                node,
+            )
+        return node
+
+    def _say_clash(self, nodes: list[str], name: str) -> None:
+        if tuple(nodes) not in self._warned:
+            self._warned.add(tuple(nodes))
+            log.error(
+                "hostnameRewrite gives one name, %s, to %s: they are sent as Slurm calls them. Mend the patterns, then"
+                " restart",
+                name,
+                shortened(nodes),
+            )
+
+
+def shortened(names: Iterable[str]) -> str:
+    """Names for a log line: at most ten of them, and how many more there are."""
+    listed = sorted(names)
+    more = f" and {len(listed) - 10} more" if len(listed) > 10 else ""
+    return ", ".join(listed[:10]) + more
+
+
+def _by_name(sent: dict[str, str]) -> dict[str, list[str]]:
+    nodes: dict[str, list[str]] = defaultdict(list)
+    for node, name in sorted(sent.items()):
+        nodes[name].append(node)
+    return nodes

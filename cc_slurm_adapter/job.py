@@ -63,6 +63,8 @@ class Missing(enum.Enum):
 
     CORES = "cores"
     GPUS = "gpus"
+    SHARING = "sharing"
+    """Who else may have been on the nodes: it is said to be anybody."""
 
 
 class Sighting(NamedTuple):

@@ -115,7 +115,7 @@ def complete_from_seen(run: Run, same_job: Iterable[KnownRun]) -> Run:
     for known in same_job:
         before = known.details
         if before is not None and [each.hostname for each in before.resources] == hosts and not before.missing:
-            return replace(run, resources=before.resources, missing=frozenset())
+            return replace(run, resources=before.resources, sharing=before.sharing, missing=frozenset())
     return run
 
 

@@ -37,6 +37,7 @@ from tests.test_job_watch import Lab
 
 PATIENCE = 10.0
 RECORDED = FIXTURES / "slurm-24.11.5"
+FORMATS = RECORDED / "cluster" / "squeue-json-list.txt"
 DOCUMENT = json.loads((RECORDED / "jobs" / "one-core" / "running.squeue.v0.0.40.json").read_text())
 START = DOCUMENT["jobs"][0]["start_time"]["number"]
 NAMES = ("squeue", "scontrol", "sinfo", "sacct")
@@ -54,7 +55,7 @@ class Cluster:
         self.runs()
         details = f"*--json=v*) cat {folder}/details;;"
         self._scripts = {
-            "squeue": f'case "$*" in *=list*) echo data_parser/v0.0.40;; {details} *) cat {folder}/listing;; esac',
+            "squeue": f'case "$*" in *=list*) cat {FORMATS};; {details} *) cat {folder}/listing;; esac',
             "scontrol": f'case "$*" in {details} *) cat > /dev/null;; esac',
             "sinfo": f"cat {folder}/sinfo",
             "sacct": f"cat {folder}/sacct",

@@ -22,9 +22,11 @@ from cc_slurm_adapter.slurm.commands import Commands
 from cc_slurm_adapter.slurm.job_infos import JobInfos, read_job_infos
 from tests.fake_programs import FakePrograms
 from tests.fakes import make_run
+from tests.fixture_files import FIXTURES, VERSIONS
 
 TEXT = "JobId={} JobName=a\n   UserId=bob(1001)\n   WorkDir=/home/bob"
 END = "\n   \n\n"
+"""Up to 25.05; later releases print no blanks between the two newlines."""
 
 
 def key_of(job_id: int) -> RunKey:
@@ -61,6 +63,19 @@ def test_each_job_has_its_own_text_however_the_output_is_cut(tmp_path: Path, siz
     texts = {job_id: TEXT.format(job_id) for job_id in (1, 77, 4294967295)}
     infos = Output(answer(*texts.values()), size).read(tmp_path, texts)
     assert {job_id: infos.get(key_of(job_id)) for job_id in texts} == texts
+    infos.close()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_recorded_texts_of_each_release_are_told_apart(tmp_path: Path, version: str) -> None:
+    files = sorted((FIXTURES / f"slurm-{version}/jobs").glob("*/running.scontrol.txt"))
+    found = {int(text.split(" ")[0][len("JobId=") :]): text for text in (file.read_text() for file in files)}
+    single = {job_id: text for job_id, text in found.items() if text.count("\nJobId=") == 0}
+    assert len(single) > 10
+    infos = Output("".join(single.values()).encode(), 500).read(tmp_path, single)
+    assert {job_id: infos.get(key_of(job_id)) for job_id in single} == {
+        job_id: text.rstrip() for job_id, text in single.items()
+    }
     infos.close()
 
 

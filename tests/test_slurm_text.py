@@ -1,4 +1,4 @@
-"""Slurm's small languages: states, host lists, listings, configuration, accounting."""
+"""Slurm's small languages: host lists, listings, configuration, accounting."""
 
 from __future__ import annotations
 
@@ -12,52 +12,9 @@ from cc_slurm_adapter.slurm.accounting import EndedParser, ended_command, parse_
 from cc_slurm_adapter.slurm.hostlist import expand
 from cc_slurm_adapter.slurm.listing import parse_listing
 from cc_slurm_adapter.slurm.setup import parse_setup
-from cc_slurm_adapter.slurm.states import read_states
 from tests.fixture_files import FIXTURES, VERSIONS, Recording, recordings, split_document
 
 SACCT = [*recordings("*.sacct*.json")]
-
-
-@pytest.mark.parametrize(
-    ("words", "meaning"),
-    [
-        (["RUNNING"], (Phase.RUNNING, None)),
-        (["RUNNING", "CONFIGURING"], (Phase.CONFIGURING, None)),
-        (["CONFIGURING"], (Phase.CONFIGURING, None)),
-        (["SUSPENDED"], (Phase.RUNNING, None)),
-        (["PENDING"], (Phase.WAITING, None)),
-        (["PENDING", "COMPLETING"], (Phase.WAITING, None)),
-        (["PENDING", "REQUEUED"], (Phase.WAITING, None)),
-        (["PENDING", "SPECIAL_EXIT"], (Phase.WAITING, None)),
-        (["PENDING", "LAUNCH_FAILED"], (Phase.WAITING, None)),
-        (["PENDING", "EXPEDITING"], (Phase.WAITING, None)),
-        (["EXPEDITING"], (Phase.WAITING, None)),
-        (["RUNNING", "CONFIGURING", "EXPEDITING"], (Phase.CONFIGURING, None)),
-        (["PENDING", "REVOKED"], (Phase.WAITING, None)),
-        (["RUNNING", "SIGNALING"], (Phase.RUNNING, None)),
-        (["RUNNING", "RECONFIG_FAIL"], (Phase.RUNNING, None)),
-        (["SUSPENDED", "REQUEUED"], (Phase.RUNNING, None)),
-        (["NODE_FAIL", "LAUNCH_FAILED"], (Phase.ENDED, EndState.NODE_FAIL)),
-        (["CANCELLED", "REVOKED"], (Phase.ENDED, EndState.CANCELLED)),
-        (["LAUNCH_FAILED"], (Phase.ENDED, EndState.FAILED)),
-        (["COMPLETING"], (Phase.ENDED, None)),
-        (["COMPLETED", "COMPLETING"], (Phase.ENDED, EndState.COMPLETED)),
-        (["CANCELLED"], (Phase.ENDED, EndState.CANCELLED)),
-        (["REQUEUED"], (Phase.ENDED, EndState.CANCELLED)),
-        (["REVOKED"], (Phase.ENDED, EndState.CANCELLED)),
-        (["SPECIAL_EXIT"], (Phase.ENDED, EndState.FAILED)),
-        (["OUT_OF_MEMORY"], (Phase.ENDED, EndState.OUT_OF_MEMORY)),
-        (["DANCING"], (Phase.ENDED, EndState.FAILED)),
-    ],
-)
-def test_states(words: list[str], meaning: tuple[Phase, EndState | None]) -> None:
-    assert read_states(words) == meaning
-
-
-def test_an_unknown_state_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    for _ in range(3):
-        read_states(["SINGING"])
-    assert len([line for line in caplog.messages if "SINGING" in line]) == 1
 
 
 def _host_lists() -> list[tuple[str, str, str]]:
@@ -172,13 +129,16 @@ def test_accounted_runs_agree_with_the_truth(recording: Recording) -> None:
         assert [resource.hostname for resource in run.resources] == list(held)
         assert run.num_cpus == (truth["num_cpus"] if held else 0)
         assert run.num_gpus == sum(len(on_host["gpu_indices"]) for on_host in held.values())
-        assert (run.user, run.account, run.partition) == (truth["user"], truth["account"], truth["partition"])
+        assert (run.user, run.account, run.submit_time) == (truth["user"], truth["account"], truth["submit"])
         assert run.name == name_in_accounting(truth["name"], recording.version)
-        assert (run.submit_time, run.walltime) == (truth["submit"], truth["walltime_s"])
         assert (run.array_job_id, run.array_task_id) == (truth["array_job_id"], truth["array_task_id"])
         assert (run.het_job_id, run.het_job_offset) == (truth["het_job_id"], truth["het_job_offset"])
-        assert run.missing == ({Missing.CORES, Missing.GPUS} if run.num_gpus else {Missing.CORES})
         assert_same_end(run, truth)
+        if run.phase is not Phase.WAITING:
+            assert (run.partition, run.walltime) == (truth["partition"], truth["walltime_s"])
+            unknown = set() if "exclusive" in job else {Missing.SHARING}
+            assert run.missing - unknown == ({Missing.CORES, Missing.GPUS} if run.num_gpus else {Missing.CORES})
+            assert run.missing >= unknown
 
 
 def assert_same_end(run: Run, truth: dict[str, Any]) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from cc_slurm_adapter.errors import UnexpectedOutput
-from cc_slurm_adapter.job import End, Missing, Resource, Run, RunKey, Sharing
+from cc_slurm_adapter.job import End, EndState, Missing, Phase, Resource, Run, RunKey, Sharing
 from cc_slurm_adapter.slurm.hostlist import expand
 from cc_slurm_adapter.slurm.jobs import is_opt_out, job_id_of, seconds, sharing_of, state_words
 from cc_slurm_adapter.slurm.json_values import (
@@ -21,6 +22,8 @@ from cc_slurm_adapter.slurm.json_values import (
     read_digits,
     read_job_id,
 )
+from cc_slurm_adapter.slurm.nodes import NodeLayout
+from cc_slurm_adapter.slurm.partitions import Partition
 from cc_slurm_adapter.slurm.states import CLOSED, WAITING, read_states
 
 log = logging.getLogger(__name__)
@@ -152,46 +155,100 @@ def parse_accounted_run(job: Json, cluster: str) -> Run:
 
 
 def _parse_accounted_run(job: Json, job_id: int, cluster: str) -> Run:
+    """Values count only where the state says that they are facts.
+
+    A record of 23.02 to 24.05 may be PENDING with nodes and a start, and lack all else: for a moment accounting has
+    a step of the job before the job's own start. It waits; it is read again later.
+    """
     time, array = get_object(job, "time", _JOB), get_object(job, "array", _JOB)
-    hosts = _hosts(job)
-    start, end_time = _times(time, hosts)
     words = state_words(get_object(job, "state", _JOB), "current", f"{_JOB}.state")
-    # A requeued run is ["PENDING", "REQUEUED"] here, with its end: what waits is the job's next run.
-    closing = [word for word in words if word not in WAITING] if end_time else []
-    phase, end_state = read_states(closing or words)
-    if end_state and hosts and not end_time:
-        raise UnexpectedOutput(f"{_JOB}.time.end", "a job that is over has no end")
-    num_gpus = _num_gpus(job)
+    phase, end_state, end_time = _stands(words, time)
     het_job_id, het_job_offset = _het(job)
-    return Run(
-        key=RunKey(cluster, job_id, start),
+    waiting = Run(
+        key=RunKey(cluster, job_id, 0),
         phase=phase,
-        end=End(end_state, end_time or start, "+".join(words)) if end_state else None,
+        end=None,
         user=get_text(job, "user", _JOB),
         account=get_text(job, "account", _JOB),
-        partition=get_text(job, "partition", _JOB),
+        partition="",
         name=get_text(job, "name", _JOB),
         submit_time=need_number(time, "submission", f"{_JOB}.time"),
-        walltime=seconds(get_number(time, "limit", f"{_JOB}.time")),
-        num_cpus=_num_cpus(job, hosts),
-        num_gpus=num_gpus,
-        sharing=_sharing(job),
-        resources=tuple(Resource(host) for host in hosts),
+        walltime=None,
+        num_cpus=0,
+        num_gpus=0,
+        sharing=Sharing.ANY_USER,
+        resources=(),
         array_job_id=need_number(array, "job_id", f"{_JOB}.array") or None,
         array_task_id=get_number(array, "task_id", f"{_JOB}.array"),
         het_job_id=het_job_id,
         het_job_offset=het_job_offset,
         opted_out=is_opt_out(get_text(get_object(job, "comment", _JOB), "administrator", f"{_JOB}.comment")),
-        missing=frozenset({Missing.CORES, Missing.GPUS} if num_gpus else {Missing.CORES}),
     )
+    if phase is Phase.WAITING:
+        return waiting
+    run = _with_allocation(waiting, job, time)
+    if end_state is None:
+        return run
+    if run.resources and not end_time:
+        raise UnexpectedOutput(f"{_JOB}.time.end", "a job that is over has no end")
+    return replace(run, end=End(end_state, end_time or run.key.start_time, "+".join(words)))
 
 
-def _times(time: Json, hosts: list[str]) -> tuple[int, int]:
-    """Start and end in Unix seconds; 0 where there is none."""
+def _stands(words: list[str], time: Json) -> tuple[Phase, EndState | None, int]:
+    """Phase, and how and when it ended (Unix seconds; 0 where there is no end).
+
+    A requeued run is ["PENDING", "REQUEUED"] here, with its end: what waits is the job's next run.
+    """
+    closing = [word for word in words if word not in WAITING]
+    phase, end_state = read_states(closing or words)
+    end_time = (get_number(time, "end", f"{_JOB}.time") or 0) if end_state else 0
+    if closing != words and not end_time:
+        phase, end_state = read_states(words)
+    return phase, end_state, end_time
+
+
+def _with_allocation(waiting: Run, job: Json, time: Json) -> Run:
+    """The run with what it holds or held."""
+    hosts = _hosts(job)
     start = get_number(time, "start", f"{_JOB}.time") or 0
     if hosts and not start:
         raise UnexpectedOutput(f"{_JOB}.time.start", "a run that has nodes has no start")
-    return start, get_number(time, "end", f"{_JOB}.time") or 0
+    num_gpus = _num_gpus(job)
+    return replace(
+        waiting,
+        key=waiting.key._replace(start_time=start),
+        partition=get_text(job, "partition", _JOB),
+        walltime=seconds(get_number(time, "limit", f"{_JOB}.time")),
+        num_cpus=_num_cpus(job, hosts),
+        num_gpus=num_gpus,
+        sharing=_sharing(job),
+        resources=tuple(Resource(host) for host in hosts),
+        missing=frozenset(_missing(job, num_gpus)),
+    )
+
+
+def _missing(job: Json, num_gpus: int) -> Iterator[Missing]:
+    yield Missing.CORES
+    if num_gpus:
+        yield Missing.GPUS
+    if not _tells_sharing(job):
+        yield Missing.SHARING
+
+
+def with_sharing(run: Run, layouts: Mapping[str, NodeLayout], partitions: Mapping[str, Partition]) -> Run:
+    """The run with who else was on its nodes, where its partition or its CPUs prove it.
+
+    Who has all CPUs of its nodes had them for itself, unless several jobs may have the same CPUs there. One that has
+    fewer had no whole nodes; whether they were kept for its user is not known.
+    """
+    partition = partitions.get(run.partition)
+    if Missing.SHARING not in run.missing or partition is None:
+        return run
+    cpus = [layouts[each.hostname].cpus if each.hostname in layouts else 0 for each in run.resources]
+    has_all = all(cpus) and sum(cpus) == run.num_cpus
+    if partition.gives_whole_nodes or (has_all and not partition.shares_cores):
+        return replace(run, sharing=Sharing.WHOLE_NODE, missing=run.missing - {Missing.SHARING})
+    return run
 
 
 def _het(job: Json) -> tuple[int | None, int | None]:
@@ -231,8 +288,12 @@ def _allocated(job: Json, kind: str, group: str) -> dict[str, int]:
     return {name: get_number(row, "count", path) or 0 for row, name in wanted}
 
 
-def _sharing(job: Json) -> Sharing:
+def _tells_sharing(job: Json) -> bool:
     """Only v0.0.45 says who else may be on the nodes."""
-    if "exclusive" not in job:
+    return "exclusive" in job
+
+
+def _sharing(job: Json) -> Sharing:
+    if not _tells_sharing(job):
         return Sharing.ANY_USER
     return sharing_of(get_text(job, "exclusive", _JOB) or "NO", f"{_JOB}.exclusive")

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from cc_slurm_adapter.errors import SlurmError, UnexpectedOutput
-from cc_slurm_adapter.job import NodeState, Run, RunKey, Sighting
+from cc_slurm_adapter.errors import CommandCancelled, SlurmError, UnexpectedOutput
+from cc_slurm_adapter.job import Missing, NodeState, Run, RunKey, Sighting
 from cc_slurm_adapter.slurm.accounting import (
     AccountedEnd,
     EndedParser,
@@ -19,6 +19,7 @@ from cc_slurm_adapter.slurm.accounting import (
     parse_users,
     runs_command,
     users_command,
+    with_sharing,
 )
 from cc_slurm_adapter.slurm.answers import batches, read_lines, read_text
 from cc_slurm_adapter.slurm.commands import Commands
@@ -28,6 +29,8 @@ from cc_slurm_adapter.slurm.jobs import parse_job
 from cc_slurm_adapter.slurm.json_values import Json
 from cc_slurm_adapter.slurm.listing import LISTING, parse_listing
 from cc_slurm_adapter.slurm.nodes import SINFO, NodeLayout, parse_sinfo
+from cc_slurm_adapter.slurm.partitions import COMMAND as PARTITIONS
+from cc_slurm_adapter.slurm.partitions import Partition, parse_partitions
 from cc_slurm_adapter.slurm.parts import Part, ask_in_parts, in_parts
 from cc_slurm_adapter.slurm.texts import Texts, Wanted, read_texts
 from cc_slurm_adapter.slurm.versions import JsonFormat, find_format
@@ -59,6 +62,8 @@ class SlurmClient:
         self._infos: JobInfos | None = None
         self._layouts: dict[str, NodeLayout] = {}
         self._details = DetailReader(commands, self._parse_job, self._learn)
+        self._partitions: dict[str, Partition] = {}
+        self._partitions_until = 0.0
 
     def list_jobs(self) -> Iterable[Sighting]:
         """Every job that slurmctld remembers and that does not wait: running ones, and ended ones for MinJobAge."""
@@ -138,7 +143,7 @@ class SlurmClient:
         def ask(part: Part, _: Part | None) -> Details:
             with self._commands.begin(runs_command(part.jobs, since, until, option)) as question:
                 details = read_jobs(question, self._parse_accounted, frozenset(part.jobs))
-            return self._with_users(details, since, until)
+            return self._with_users(self._with_proven_sharing(details), since, until)
 
         def may_halve() -> bool:
             return self._is_format_current() and self._accounting_answers()
@@ -150,6 +155,28 @@ class SlurmClient:
         with contextlib.suppress(SlurmError):
             return self._commands.run(ended_command(0, 1, [1])).exit_code == 0
         return False
+
+    def _with_proven_sharing(self, details: Details) -> Details:
+        """The same with whose the nodes were, where layouts and partitions tell what accounting does not."""
+        if not any(Missing.SHARING in run.missing for run in details.runs):
+            return details
+        try:
+            if not self._layouts:
+                self.node_states()
+            partitions = self._partitions_now()
+        except CommandCancelled:
+            raise
+        except SlurmError as error:
+            log.info("the partitions are not known, so neither is who shared the nodes of old runs: %s", error)
+            return details
+        runs = [with_sharing(run, self._layouts, partitions) for run in details.runs]
+        return replace(details, runs=runs)
+
+    def _partitions_now(self) -> dict[str, Partition]:
+        if time.monotonic() >= self._partitions_until:
+            self._partitions = parse_partitions(self._text(PARTITIONS))
+            self._partitions_until = time.monotonic() + FORMAT_SECONDS
+        return self._partitions
 
     def _with_users(self, details: Details, since: int, until: int) -> Details:
         nameless = {run.key.job_id for run in details.runs if not run.user}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from cc_slurm_adapter.errors import SlurmError, UnexpectedOutput
-from cc_slurm_adapter.job import Run
+from cc_slurm_adapter.job import Missing, Run, Sharing
 from cc_slurm_adapter.slurm.answers import failure, read_text
 from cc_slurm_adapter.slurm.commands import Command, Commands
 from cc_slurm_adapter.slurm.documents import JobSplitter
@@ -227,8 +227,15 @@ class DetailReader:
         if not details.runs:
             return details
         told = parse_sharing(read_text(self._commands, sharing_command(run.key.job_id for run in details.runs)))
-        runs = [replace(run, sharing=told.get(run.key.job_id, run.sharing)) for run in details.runs]
+        runs = [_with_told_sharing(run, told.get(run.key.job_id)) for run in details.runs]
         return replace(details, runs=runs)
+
+
+def _with_told_sharing(run: Run, told: Sharing | None) -> Run:
+    """Whole nodes of which squeue's text does not tell whose they are may be kept for one user."""
+    if told is not None:
+        return replace(run, sharing=told)
+    return replace(run, missing=run.missing | {Missing.SHARING}) if run.sharing is Sharing.WHOLE_NODE else run
 
 
 class _Ahead:

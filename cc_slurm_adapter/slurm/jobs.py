@@ -1,7 +1,7 @@
 """One job from squeue's or scontrol's JSON, in any of its formats, as a Run.
 
-v0.0.39 was read in Slurm's source and never run: ids, minutes and counts as later, but times as plain
-numbers, the state as a single word as in 22.05, and job_resources as in v0.0.40.
+In v0.0.39 ids, minutes and counts are as later, but times are plain numbers, the state is a single word as in
+22.05, and job_resources is as in v0.0.40.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from cc_slurm_adapter.errors import UnexpectedOutput
 from cc_slurm_adapter.job import End, EndState, Missing, Phase, Resource, Run, RunKey, Sharing
@@ -27,13 +28,14 @@ from cc_slurm_adapter.slurm.json_values import (
     read_digits,
 )
 from cc_slurm_adapter.slurm.nodes import NodeLayout
-from cc_slurm_adapter.slurm.states import read_states
+from cc_slurm_adapter.slurm.states import read_shown, read_states
 
 log = logging.getLogger(__name__)
 
 Layouts = Mapping[str, NodeLayout]
 _OPT_OUT = "disable_cc_submission"
 _JOB = "jobs[]"
+_ON_NODES = (Phase.CONFIGURING, Phase.RUNNING)
 _REQUESTS = ("tres_per_node", "tres_per_job", "tres_per_task", "tres_per_socket")
 _SHARED = {
     "none": Sharing.WHOLE_NODE,
@@ -70,35 +72,60 @@ def parse_job(job: Json, cluster: str, layouts: Layouts) -> Run:
 
 
 def _parse_job(job: Json, job_id: int, cluster: str, layouts: Layouts) -> Run:
+    """Values count only where the state says that they are facts.
+
+    Of a job that waits slurmctld forecasts start and end, in any year (a job without a limit ends after 2^32
+    seconds), and it may show nodes that it held before; of a running one it forecasts the end.
+    """
     words = state_words(job, "job_state", _JOB)
-    phase, end_state = read_states(words)
-    resources = _resources(job, layouts)
-    start = _start_time(job, phase, resources)
-    tres = get_text(job, "tres_alloc_str", _JOB)
-    num_gpus = max(gpus_of_tres(tres), gpus_of_details(_gres_detail(job)))
+    is_shown = isinstance(job["job_state"], str)
+    phase, end_state = read_shown(words[0]) if is_shown else read_states(words)
     het_job_id = get_number(job, "het_job_id", _JOB) or None
-    return Run(
-        key=RunKey(cluster, job_id, start),
+    waiting = Run(
+        key=RunKey(cluster, job_id, 0),
         phase=phase,
-        end=_end(job, end_state, words, start, resources),
+        end=None,
         user=_user(job),
         account=get_text(job, "account", _JOB),
-        partition=get_text(job, "partition", _JOB),
+        partition="",
         name=get_text(job, "name", _JOB),
         submit_time=need_number(job, "submit_time", _JOB),
-        walltime=seconds(get_number(job, "time_limit", _JOB)),
-        # Not `cpus`: while a job completes, Slurm takes its CPUs out of that node by node.
-        num_cpus=cpus_of_tres(tres) or get_number(job, "cpus", _JOB) or 0,
-        num_gpus=num_gpus,
-        sharing=_sharing(job),
-        resources=resources,
+        walltime=None,
+        num_cpus=0,
+        num_gpus=0,
+        sharing=Sharing.ANY_USER,
+        resources=(),
         array_job_id=get_number(job, "array_job_id", _JOB) or None,
         array_task_id=get_number(job, "array_task_id", _JOB),
         het_job_id=het_job_id,
         het_job_offset=get_number(job, "het_job_offset", _JOB) if het_job_id else None,
         has_script=job.get("batch_flag") is not False,
         opted_out=is_opt_out(get_text(job, "admin_comment", _JOB)),
-        missing=missing_of(resources, num_gpus, had_gpus=_had_gpus(job, phase, resources, layouts)),
+    )
+    is_over = end_state is not None
+    return _with_allocation(waiting, job, words, end_state, layouts) if is_over or phase in _ON_NODES else waiting
+
+
+def _with_allocation(
+    waiting: Run, job: Json, words: Sequence[str], end_state: EndState | None, layouts: Layouts
+) -> Run:
+    """The run with what it holds, or held until its end; what only a job that was started has as facts."""
+    resources = _resources(job, layouts)
+    start = _start_time(job, waiting.phase, resources)
+    tres = get_text(job, "tres_alloc_str", _JOB)
+    num_gpus = max(gpus_of_tres(tres), gpus_of_details(_gres_detail(job)))
+    return replace(
+        waiting,
+        key=waiting.key._replace(start_time=start),
+        end=_end(job, end_state, words, start, resources) if end_state else None,
+        partition=get_text(job, "partition", _JOB),
+        walltime=seconds(get_number(job, "time_limit", _JOB)),
+        # Not `cpus`: while a job completes, Slurm takes its CPUs out of that node by node.
+        num_cpus=cpus_of_tres(tres) or get_number(job, "cpus", _JOB) or 0,
+        num_gpus=num_gpus,
+        sharing=_sharing(job),
+        resources=resources,
+        missing=missing_of(resources, num_gpus, had_gpus=_had_gpus(job, waiting.phase, resources, layouts)),
     )
 
 
@@ -112,17 +139,13 @@ def state_words(value: Json, key: str, path: str) -> list[str]:
 
 def _start_time(job: Json, phase: Phase, resources: Sequence[Resource]) -> int:
     start = get_number(job, "start_time", _JOB) or 0
-    if not start and (phase in (Phase.RUNNING, Phase.CONFIGURING) or (phase is Phase.ENDED and resources)):
+    if not start and (phase in _ON_NODES or resources):
         raise UnexpectedOutput(f"{_JOB}.start_time", "a job that has nodes has no start")
     return start
 
 
-def _end(
-    job: Json, end_state: EndState | None, words: Sequence[str], start: int, resources: Sequence[Resource]
-) -> End | None:
+def _end(job: Json, end_state: EndState, words: Sequence[str], start: int, resources: Sequence[Resource]) -> End:
     end_time = get_number(job, "end_time", _JOB)
-    if end_state is None:
-        return None
     if not end_time and resources:
         raise UnexpectedOutput(f"{_JOB}.end_time", "a job that is over has no end")
     return End(end_state, end_time or start, "+".join(words))

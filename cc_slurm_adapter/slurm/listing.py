@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from cc_slurm_adapter.job import EndState, Phase, Sighting
 from cc_slurm_adapter.slurm.json_values import read_digits, read_job_id
-from cc_slurm_adapter.slurm.states import LISTED, is_known, read_states
+from cc_slurm_adapter.slurm.states import LISTED, read_shown
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,10 @@ LISTING = ["squeue", "-h", "-a", "-t", LISTED, "-o", "%A|%T|%S|%e"]
 
 
 def parse_listing(text: str) -> Iterator[Sighting]:
-    """Sightings from the output of LISTING. A line that does not fit is logged."""
+    """Sightings from the output of LISTING. A line that does not fit is logged.
+
+    Of a job that waits slurmctld forecasts a start, of one that is not over an end: neither is read.
+    """
     for line in text.splitlines():
         columns = line.split("|")
         job_id = read_job_id(columns[0])
@@ -29,11 +32,11 @@ def parse_listing(text: str) -> Iterator[Sighting]:
             continue
         _, state, start, end = columns
         phase, end_state = _read_state(state)
-        end_time = read_digits(end) if phase is Phase.ENDED else None
-        yield Sighting(job_id, phase, read_digits(start), end_time, end_state, state)
+        start_time = None if phase is Phase.WAITING else read_digits(start)
+        end_time = None if end_state is None else read_digits(end)
+        yield Sighting(job_id, phase, start_time, end_time, end_state, state)
 
 
 @lru_cache(maxsize=100)
 def _read_state(word: str) -> tuple[Phase, EndState | None]:
-    """A word that is new here may stand for a job that runs: its details tell."""
-    return read_states([word]) if is_known(word) else (Phase.ENDED, None)
+    return read_shown(word)

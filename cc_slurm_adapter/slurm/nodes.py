@@ -44,6 +44,8 @@ class NodeLayout:
     cores_per_socket: int
     threads_per_core: int
     gpus: int
+    cpus: int = 0
+    """As Slurm counts them, which may be fewer than there are threads; 0 where nobody knows."""
 
     @property
     def cores(self) -> int:
@@ -96,6 +98,7 @@ def _layout(row: Row) -> NodeLayout:
         cores_per_socket=_number(row, "Cores"),
         threads_per_core=_number(row, "Threads"),
         gpus=gpu_count(row["Gres"]),
+        cpus=_cpus(row["CPUsState"])[1],
     )
 
 

@@ -1,7 +1,8 @@
 """Slurm's job states and what they mean for a run.
 
 A job has one base state and any number of flags. JSON gives them as a list (a single string up to
-23.02); text prints the most telling one alone, so COMPLETING hides how the job ended.
+23.02); text prints one of them alone, a flag before the base, so COMPLETING hides how the job ended.
+The combinations that Slurm makes, with their source, are the table in `tests/test_slurm_states.py`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,11 @@ FLAG_ENDS = {
 WAITING = frozenset({"PENDING", "EXPEDITING", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD"})
 CONFIGURING = frozenset({"CONFIGURING", "POWER_UP_NODE"})
 _BASE_HOLDING = frozenset({"RUNNING", "SUSPENDED"})
-HOLDING = _BASE_HOLDING | frozenset({"STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING", "UPDATE_DB"})
+HOLDING = _BASE_HOLDING | frozenset({"STOPPED", "SIGNALING", "RESIZING", "UPDATE_DB"})
+CLEARING = frozenset({"COMPLETING", "STAGE_OUT"})
+"""Flags of what goes on when a run is over: its nodes are cleaned, or its burst buffer is copied."""
+_AMBIGUOUS = frozenset({"EXPEDITING", "REQUEUE_FED"})
+"""Flags of jobs that wait, and for a moment of one that is over or runs."""
 
 LISTED = "BF,CA,CD,CF,CG,DL,F,NF,OOM,PR,R,RS,S,SE,SI,SO,ST,TO"
 """What the short listing asks for: every state but those of jobs that wait here, or run in another cluster (REVOKED).
@@ -52,7 +57,7 @@ _warned: set[str] = set()
 def read_states(words: Iterable[str]) -> tuple[Phase, EndState | None]:
     """Phase of a job with these state words, and how it ended if they say so.
 
-    (ENDED, None) is a job of which only COMPLETING is known. A word that nobody knows is
+    (ENDED, None) is a job of which only COMPLETING or STAGE_OUT is known. A word that nobody knows is
     logged once; alone it counts as a failed end, since a job that holds its nodes has a known one.
     """
     found = set(words)
@@ -65,7 +70,7 @@ def read_states(words: Iterable[str]) -> tuple[Phase, EndState | None]:
         return Phase.CONFIGURING, None
     if found & HOLDING:
         return Phase.RUNNING, None
-    if "COMPLETING" in found:
+    if found & CLEARING:
         return Phase.ENDED, None
     warn_once(" ".join(sorted(found)))
     return Phase.ENDED, EndState.FAILED
@@ -76,9 +81,14 @@ def _end_state(found: set[str]) -> EndState | None:
     return next((table[word] for table in tables for word in table if word in found), None)
 
 
-def is_known(word: str) -> bool:
-    """Whether this program knows a state word."""
-    return any(word in table for table in (ENDS, FLAG_ENDS, WAITING, CONFIGURING, HOLDING, ("COMPLETING",)))
+def read_shown(word: str) -> tuple[Phase, EndState | None]:
+    """The same for the single word that squeue's text shows, and its JSON up to 23.02: it may hide others.
+
+    (ENDED, None) is what it does not tell: a flag behind which a job waits, holds its nodes or is over, or a
+    word that is new here.
+    """
+    is_certain = any(word in table for table in (ENDS, WAITING, CONFIGURING, HOLDING)) and word not in _AMBIGUOUS
+    return read_states([word]) if is_certain else (Phase.ENDED, None)
 
 
 def warn_once(words: str) -> None:

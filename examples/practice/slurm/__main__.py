@@ -14,6 +14,7 @@ from examples.practice.slurm.cluster import PracticeCluster
 from examples.practice.slurm.command import FOLDER_VARIABLE
 from examples.practice.slurm.controller import Controller
 from examples.practice.slurm.model import ENDINGS, PARTITIONS, JobRequest, Settings
+from examples.practice.slurm.release import RELEASES
 from examples.practice.slurm.store import FILE_NAME
 
 EXAMPLE = """\
@@ -68,6 +69,7 @@ def _add_up(parser: argparse.ArgumentParser) -> None:
     default = Settings()
     parser.add_argument("folder")
     parser.add_argument("--cluster", default=default.cluster, help="its name (%(default)s)")
+    parser.add_argument("--release", default=default.release, choices=tuple(RELEASES), help="its Slurm (%(default)s)")
     parser.add_argument("--nodes", default=default.nodes, help="a host list (%(default)s)")
     parser.add_argument("--min-job-age", type=float, default=default.min_job_age, help="seconds (%(default)s)")
     parser.add_argument("--requeue-delay", type=float, default=default.requeue_delay, help="seconds (%(default)s)")
@@ -104,6 +106,7 @@ def _up(options: argparse.Namespace) -> int:
     if not (Path(cluster.folder) / FILE_NAME).exists():
         settings = Settings(
             cluster=options.cluster,
+            release=options.release,
             nodes=options.nodes,
             min_job_age=options.min_job_age,
             requeue_delay=options.requeue_delay,

@@ -1,4 +1,4 @@
-"""A job as `sacct -X --json` prints it, in the formats v0.0.40 to 42: no cores, no GPU indices."""
+"""A job as `sacct -X --json` prints it, v0.0.40 to 42 and the older formats by them: no cores, no GPU indices."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ from examples.practice.slurm.model import (
     Settings,
     shares,
 )
+from examples.practice.slurm.older_formats import accounted_plain, accounted_v39
+from examples.practice.slurm.release import PLAIN, V39, V40, V42, release_of
 from examples.practice.slurm.view import (
     TRES_IDS,
     TYPED_GPU_ID,
     accounting_state,
     cpus_asked,
     elapsed,
+    shown_task,
+    submit_line,
     tres_asked,
     tres_held,
     work_dir,
@@ -57,6 +61,10 @@ def accounting_name(record: Record) -> str:
 
 def accounting_object(record: Record, settings: Settings, now: float, version: str) -> dict[str, Any]:
     """One element of `jobs`."""
+    if version == PLAIN:
+        return accounted_plain(accounting_object(record, settings, now, V39))
+    if version == V39:
+        return accounted_v39(accounting_object(record, settings, now, V40))
     held = shares(record)
     return {
         **_who(record, settings),
@@ -64,7 +72,7 @@ def accounting_object(record: Record, settings: Settings, now: float, version: s
         "exit_code": exit_object(*accounting_exit(record)),
         "extra": "",
         "failed_node": held[0].host if record.end_state == "NODE_FAIL" else "",
-        "flags": ["START_RECEIVED"] if record.start_time is None else ["STARTED_ON_SCHEDULE", "START_RECEIVED"],
+        "flags": _flags(record, settings),
         "group": record.group_name,
         "het": {"job_id": 0, "job_offset": UNSET},
         "job_id": record.job_id,
@@ -76,20 +84,20 @@ def accounting_object(record: Record, settings: Settings, now: float, version: s
         "hold": False,
         "priority": number(1),
         "qos": "normal",
-        **({"qosreq": ""} if version == "v0.0.42" else {}),
+        **({"qosreq": ""} if version == V42 else {}),
         "required": {
             "CPUs": cpus_asked(record),
             "memory_per_cpu": number(MEMORY_PER_CPU),
             "memory_per_node": UNSET,
         },
         "kill_request_user": record.killed_by,
-        **({"restart_cnt": record.restarts} if version == "v0.0.42" else {}),
+        **({"restart_cnt": record.restarts} if version == V42 else {}),
         "reservation": {"id": 0, "name": ""},
         "script": "",
-        **({} if version == "v0.0.40" else _streams(record)),
+        **({} if version == V40 else _streams(record)),
         "state": {"current": _states(record), "reason": "None"},
         "steps": [],
-        "submit_line": f"{'sbatch' if record.batch else 'salloc'} -J {record.name} -p {record.partition}",
+        "submit_line": submit_line(record),
         "tres": _tres(record, held, settings),
         "used_gres": "",
         "user": record.user,
@@ -98,13 +106,21 @@ def accounting_object(record: Record, settings: Settings, now: float, version: s
     }
 
 
+def _flags(record: Record, settings: Settings) -> list[str]:
+    release = release_of(settings.release)
+    started = [] if record.start_time is None else ["STARTED_ON_SCHEDULE"]
+    if release.is_before("23.02"):
+        return ["CLEAR_SCHEDULING", *started] if started else []
+    return started if release.is_before("23.11") else [*started, "START_RECEIVED"]
+
+
 def _who(record: Record, settings: Settings) -> dict[str, Any]:
     comment = record.comment if record.end_time is not None else ""
     return {
         "account": record.account,
         "comment": {"administrator": admin_comment(record), "job": comment, "system": ""},
         "allocation_nodes": record.nodes if record.node_list else 0,
-        "array": _array(record),
+        "array": _array(record, settings),
         "association": {
             "account": record.account,
             "cluster": settings.cluster,
@@ -120,13 +136,16 @@ def _who(record: Record, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _array(record: Record) -> dict[str, Any]:
+def _array(record: Record, settings: Settings) -> dict[str, Any]:
     waiting = range(record.array_first or 0, record.array_size if record.array_first is not None else 0)
+    task_id = shown_task(record, settings)
+    if record.array_task_id is not None and task_id is None:
+        waiting = range(record.array_task_id, record.array_task_id + 1)
     limit = record.array_limit if record.job_id == record.array_job_id else 0
     return {
         "job_id": record.array_job_id,
         "limits": {"max": {"running": {"tasks": limit}}},
-        "task_id": UNSET if record.array_task_id is None else number(record.array_task_id),
+        "task_id": UNSET if task_id is None else number(task_id),
         # The waiting tasks as bits.
         "task": f"0x{sum(1 << task for task in waiting):X}" if waiting else "",
     }
@@ -135,12 +154,13 @@ def _array(record: Record) -> dict[str, Any]:
 def _times(record: Record, now: float, version: str) -> dict[str, Any]:
     eligible = eligible_time(record)
     start = NO_TIME if record.start_time is None and record.end_time is not None else record.start_time or 0
+    is_throttled = record.array_first is not None or record.reason == "JobArrayTaskLimit"
     waited = int(now if record.start_time is None else record.start_time) - eligible
     return {
         "elapsed": elapsed(record, now),
-        "eligible": NOT_ELIGIBLE if record.array_first is not None else eligible,
+        "eligible": NOT_ELIGIBLE if is_throttled else eligible,
         "end": record.end_time or 0,
-        **({} if version == "v0.0.40" else {"planned": number(waited)}),
+        **({} if version == V40 else {"planned": number(waited)}),
         "start": start,
         "submission": record.submit_time,
         "suspended": 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import shlex
@@ -27,6 +28,7 @@ from examples.practice.slurm.model import (
     TrueRun,
     shares,
 )
+from examples.practice.slurm.release import release_of
 from examples.practice.slurm.store import Store
 from examples.practice.slurm.view import accounting_state
 
@@ -62,7 +64,12 @@ class PracticeCluster:
         settings: Settings | None = None,
         clock: Callable[[], float] = time.time,
     ) -> PracticeCluster:
-        """Make a new cluster with idle nodes; the folder is made if need be and must hold no cluster."""
+        """Make a new cluster with idle nodes; the folder is made if need be and must hold no cluster.
+
+        ValueError for a release that it cannot be.
+        """
+        settings = _with_me(settings or Settings())
+        release_of(settings.release)
         cluster = cls(folder, clock)
         bin_folder = Path(cluster.folder) / "bin"
         bin_folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +82,6 @@ class PracticeCluster:
                 command=command,
             )
             write_program(bin_folder / command, text)
-        settings = _with_me(settings or Settings())
         Store.create(cluster.folder, settings, expand_hosts(settings.nodes), clock())
         return cluster
 
@@ -143,6 +149,12 @@ class PracticeCluster:
             raise ValueError(f"no such daemon: {daemon}")
         with self.store() as store:
             store.write(f"down:{daemon}", str(int(down)))
+
+    def upgrade(self, release: str) -> None:
+        """Make its commands those of another release, in either direction. ValueError for one that it cannot be."""
+        release_of(release)
+        with self.store() as store, store.transaction():
+            store.write("settings", json.dumps(store.settings()._replace(release=release)._asdict()))
 
     def truth(self) -> list[TrueRun]:
         """Every run that ever had nodes, by start and job id."""

@@ -76,5 +76,6 @@ def _run(call: Call) -> int:
     try:
         return int(module.main(call))
     except CommandError as error:
-        call.complain(str(error))
+        if str(error):
+            call.complain(str(error))
         return error.status

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from examples.practice.slurm.call import Call
 from examples.practice.slurm.hostlist import expand_hosts
-from examples.practice.slurm.model import MEMORY_PER_CPU, SLURM_VERSION, Settings
+from examples.practice.slurm.model import MEMORY_PER_CPU, Settings
 from examples.practice.slurm.times import format_time
 
 KEY_WIDTH = 23
@@ -60,7 +60,7 @@ def _values(call: Call, settings: Settings, boot: str) -> Mapping[str, str]:
         "SlurmctldPort": "6817",
         "SlurmdUser": "root(0)",
         "SLURM_CONF": "/etc/slurm/slurm.conf",
-        "SLURM_VERSION": SLURM_VERSION,
+        "SLURM_VERSION": settings.release,
         **hooks,
     }
     return dict(sorted(values.items(), key=lambda item: item[0].lower()))

@@ -1,4 +1,4 @@
-"""A job as `squeue --json` and `scontrol show job --json` print it, in the formats v0.0.40 to 42."""
+"""A job as `squeue --json` and `scontrol show job --json` print it: v0.0.40 to 42, and the older formats by them."""
 
 from __future__ import annotations
 
@@ -23,17 +23,21 @@ from examples.practice.slurm.model import (
     Settings,
     shares,
 )
+from examples.practice.slurm.older_formats import job_plain, job_v39
+from examples.practice.slurm.release import PLAIN, V39, V40, V42, release_of
 from examples.practice.slurm.view import (
     controller_states,
     cpus_asked,
     cpus_held,
     format_tres,
+    gres_request,
     gres_text,
     holds_nodes,
     moments,
     reason,
     shown_nodes,
     shown_restarts,
+    shown_task,
     tres_asked,
     tres_held,
     waiting_tasks,
@@ -43,9 +47,13 @@ from examples.practice.slurm.view import (
 
 def job_object(record: Record, settings: Settings, now: float, version: str) -> dict[str, Any]:
     """One element of `jobs`."""
+    if version == PLAIN:
+        return job_plain(job_object(record, settings, now, V39))
+    if version == V39:
+        return job_v39(job_object(record, settings, now, V40))
     held = shares(record)
     return {
-        **(TEMPLATE if version == "v0.0.42" else OLDER_TEMPLATE),
+        **(TEMPLATE if version == V42 else _older_template(settings)),
         **_identity(record, settings),
         **_state(record, now),
         **_request(record, settings, version),
@@ -53,15 +61,21 @@ def job_object(record: Record, settings: Settings, now: float, version: str) -> 
     }
 
 
+def _older_template(settings: Settings) -> dict[str, Any]:
+    flags = ["ALL", "DETAIL", "LOCAL"] if release_of(settings.release).is_before("24.11") else []
+    return {**OLDER_TEMPLATE, "show_flags": flags}
+
+
 def _identity(record: Record, settings: Settings) -> dict[str, Any]:
     silent = {} if record.batch else {"standard_error": "", "standard_input": "", "standard_output": ""}
+    task_id = shown_task(record, settings)
     return {
         "account": record.account,
         "admin_comment": record.admin_comment,
         "array_job_id": number(record.array_job_id),
-        "array_task_id": UNSET if record.array_task_id is None else number(record.array_task_id),
+        "array_task_id": UNSET if task_id is None else number(task_id),
         "array_max_tasks": number(record.array_limit),
-        "array_task_string": waiting_tasks(record),
+        "array_task_string": waiting_tasks(record, settings),
         "batch_flag": bool(record.batch),
         "cluster": settings.cluster,
         "comment": record.comment,
@@ -113,7 +127,6 @@ def _flags(record: Record) -> list[str]:
 
 
 def _request(record: Record, settings: Settings, version: str) -> dict[str, Any]:
-    gpus = f"{settings.gpu_type}:{record.gpus_per_node}" if record.typed_gpus else str(record.gpus_per_node)
     wanted: dict[str, Any] = {
         "cpus_per_task": number(record.cpus_per_task),
         "minimum_cpus_per_node": number(record.cpus_per_task),
@@ -121,11 +134,11 @@ def _request(record: Record, settings: Settings, version: str) -> dict[str, Any]
         "tasks": number(record.tasks),
         "time_limit": INFINITE if record.time_limit is None else number(record.time_limit),
         "shared": ["none"] if record.exclusive else ["oversubscribe"] if record.oversubscribe else [],
-        "tres_per_node": f"gres/gpu:{gpus}" if record.gpus_per_node else "",
+        "tres_per_node": gres_request(record, settings),
         "tres_per_task": f"cpu={record.cpus_per_task}" if record.cpus_per_task > 1 else "",
         "tres_req_str": format_tres(tres_asked(record, settings)),
     }
-    if version != "v0.0.42":
+    if version != V42:
         wanted["exclusive"] = ["true"] if record.exclusive else ["false"] if record.oversubscribe else []
         wanted["oversubscribe"] = not record.exclusive
     return wanted
@@ -133,9 +146,9 @@ def _request(record: Record, settings: Settings, version: str) -> dict[str, Any]
 
 def _allocation(record: Record, held: Sequence[HostShare], settings: Settings, version: str) -> dict[str, Any]:
     if not held:
-        return {"cpus": number(cpus_asked(record)), "job_resources": {} if version == "v0.0.40" else None}
+        return {"cpus": number(cpus_asked(record)), "job_resources": {} if version == V40 else None}
     cpus = cpus_held(held, settings)
-    layout = _resources_v40 if version == "v0.0.40" else _resources_v41
+    layout = _resources_v40 if version == V40 else _resources_v41
     gres = [gres_text(share, settings) for share in held if share.gpus]
     return {
         "batch_host": held[0].host,

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from examples.practice.slurm.hostlist import compress_hosts, format_numbers
 from examples.practice.slurm.model import MEMORY_PER_CPU, PENDING, HostShare, Record, Settings, shares
+from examples.practice.slurm.release import Release, release_of
 from examples.practice.slurm.times import format_duration, format_time
 from examples.practice.slurm.view import (
     cpus_asked,
@@ -15,6 +16,7 @@ from examples.practice.slurm.view import (
     format_exit,
     format_tres,
     gpus_held,
+    gres_request,
     gres_text,
     holds_nodes,
     moments,
@@ -22,6 +24,8 @@ from examples.practice.slurm.view import (
     shown_nodes,
     shown_restarts,
     shown_state,
+    sluid,
+    submit_line,
     tres_asked,
     tres_held,
     waiting_tasks,
@@ -32,21 +36,24 @@ from examples.practice.slurm.view import (
 def job_text(record: Record, settings: Settings, now: float, environ: Mapping[str, str], *, details: bool) -> str:
     """The lines of one job, with the blank line that ends it."""
     held = shares(record)
+    release = release_of(settings.release)
     lines = [
-        *_identity(record, now),
+        *_identity(record, settings, now),
         *(["DerivedExitCode=0:0"] if details else []),
         *_times(record, now, environ),
         *_nodes(record, held, settings),
         *(_details(record, held, settings) if details else []),
         *_request(record, settings),
     ]
-    return "\n   ".join(lines) + "\n   \n\n"
+    return "\n   ".join(lines) + ("\n   \n\n" if release.is_before("25.11") else "\n\n")
 
 
-def _identity(record: Record, now: float) -> list[str]:
+def _identity(record: Record, settings: Settings, now: float) -> list[str]:
     failed = f" FailedNode={shares(record)[0].host}" if record.end_state == "NODE_FAIL" else ""
+    has_sluid = not release_of(settings.release).is_before("25.11")
     return [
-        f"JobId={record.job_id}{_array(record)} JobName={record.name}",
+        f"JobId={record.job_id}{_array(record, settings)} JobName={record.name}",
+        *([f"SLUID={sluid(record)}"] if has_sluid else []),
         f"UserId={record.user}({record.uid}) GroupId={record.group_name}({record.gid}) MCS_label=N/A",
         f"Priority=1 Nice=0 Account={record.account} QOS=normal",
         f"JobState={shown_state(record)} Reason={reason(record, now)}{failed} Dependency=(null)",
@@ -55,11 +62,11 @@ def _identity(record: Record, now: float) -> list[str]:
     ]
 
 
-def _array(record: Record) -> str:
+def _array(record: Record, settings: Settings) -> str:
     if not record.array_job_id:
         return ""
     throttle = f" ArrayTaskThrottle={record.array_limit}" if record.array_limit else ""
-    task = waiting_tasks(record) or record.array_task_id
+    task = waiting_tasks(record, settings) or record.array_task_id
     return f" ArrayJobId={record.array_job_id} ArrayTaskId={task}{throttle}"
 
 
@@ -91,12 +98,25 @@ def _nodes(record: Record, held: Sequence[HostShare], settings: Settings) -> lis
         "ReqNodeList=(null) ExcNodeList=(null)",
         f"NodeList={shown_nodes(record)}",
         *([f"BatchHost={held[0].host}"] if held else []),
-        f"NumNodes={record.nodes} NumCPUs={cpus} NumTasks={record.tasks} "
+        f"NumNodes={_node_count(record, settings)} NumCPUs={cpus} NumTasks={record.tasks} "
         f"CPUs/Task={record.cpus_per_task} ReqB:S:C:T=0:0:*:*",
-        f"ReqTRES={format_tres(tres_asked(record, settings))}",
-        f"AllocTRES={format_tres(tres_held(held, settings)) or '(null)'}",
+        *_tres(record, held, settings),
         "Socks/Node=* NtasksPerN:B:S:C=0:0:*:* CoreSpec=*",
     ]
+
+
+def _node_count(record: Record, settings: Settings) -> str:
+    """26.05 prints least and most of a job that waits, and no job uses more nodes than it has tasks."""
+    if record.phase != PENDING or release_of(settings.release).is_before("26.05"):
+        return str(record.nodes)
+    return f"{record.nodes}-{max(record.nodes, record.tasks)}"
+
+
+def _tres(record: Record, held: Sequence[HostShare], settings: Settings) -> list[str]:
+    asked, got = format_tres(tres_asked(record, settings)), format_tres(tres_held(held, settings))
+    if release_of(settings.release).is_before("23.02"):
+        return [f"TRES={got or asked}"]
+    return [f"ReqTRES={asked}", f"AllocTRES={got or '(null)'}"]
 
 
 def _details(record: Record, held: Sequence[HostShare], settings: Settings) -> list[str]:
@@ -119,20 +139,32 @@ def _contents(share: HostShare, record: Record, settings: Settings) -> str:
 
 
 def _request(record: Record, settings: Settings) -> Iterator[str]:
-    sharing = "NO" if record.exclusive else "YES" if record.oversubscribe else "OK"
+    release = release_of(settings.release)
     yield f"MinCPUsNode={record.cpus_per_task} MinMemoryCPU={MEMORY_PER_CPU}M MinTmpDiskNode=0"
     yield "Features=(null) DelayBoot=00:00:00"
-    yield f"OverSubscribe={sharing} Contiguous=0 Licenses=(null) Network=(null)"
+    allocated = "" if release.is_before("25.05") else "LicensesAlloc=(null) "
+    yield f"{_sharing(record, release)} Contiguous=0 Licenses=(null) {allocated}Network=(null)"
     yield "Command=(null)"
+    if not release.is_before("25.11"):
+        yield f"SubmitLine={submit_line(record)}"
     yield f"WorkDir={work_dir(record)}"
     if record.admin_comment:
         yield f"AdminComment={record.admin_comment} "
     if record.comment:
         yield f"Comment={record.comment} "
     if record.batch:
-        yield from ("StdErr=/dev/null", "StdIn=/dev/null", "StdOut=/dev/null")
+        errors = "/dev/null" if release.is_before("25.11") else ""
+        yield from (f"StdErr={errors}", "StdIn=/dev/null", "StdOut=/dev/null")
+    if release.is_before("24.05"):
+        yield "Power="
     if record.cpus_per_task > 1:
         yield f"TresPerTask=cpu={record.cpus_per_task}"
     if record.gpus_per_node:
-        kind = f"{settings.gpu_type}:" if record.typed_gpus else ""
-        yield f"TresPerNode=gres/gpu:{kind}{record.gpus_per_node}"
+        yield f"TresPerNode={gres_request(record, settings)}"
+
+
+def _sharing(record: Record, release: Release) -> str:
+    if release.is_before("26.05"):
+        return f"OverSubscribe={'NO' if record.exclusive else 'YES' if record.oversubscribe else 'OK'}"
+    shared, exclusive = "YES" if record.oversubscribe else "NO", "NODE" if record.exclusive else "NO"
+    return f"OverSubscribe={shared} Exclusive={exclusive}"

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from examples.practice.slurm.hostlist import parse_numbers
 
-SLURM_VERSION = "24.11.5"
 MEMORY_PER_CPU = 100
 """MB that a job gets for each CPU, as with DefMemPerCPU=100."""
 
@@ -16,6 +15,8 @@ class Settings(NamedTuple):
     """One cluster. The defaults are those of the recorded cluster under tests/fixtures."""
 
     cluster: str = "lab"
+    release: str = "24.11.5"
+    """The Slurm that its commands are, one of release.RELEASES."""
     nodes: str = "node[01-04]"
     sockets: int = 2
     cores_per_socket: int = 4

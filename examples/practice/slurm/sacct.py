@@ -19,16 +19,19 @@ from examples.practice.slurm.call import (
     Call,
     CommandError,
     Option,
-    json_version,
-    list_json_versions,
+    database_is_down,
+    json_format,
+    list_json_formats,
     parse_options,
     print_json,
     print_version,
 )
 from examples.practice.slurm.model import PENDING, RUNNING, Record, Settings, shares
+from examples.practice.slurm.release import PLAIN, release_of
 from examples.practice.slurm.times import InvalidTime, format_duration, format_time, parse_time
 from examples.practice.slurm.view import (
     accounting_state,
+    cpus_asked,
     cpus_held,
     elapsed,
     format_exit,
@@ -54,12 +57,13 @@ OPTIONS = (
     Option("version", "V"),
 )
 DEFAULT_FORMAT = "JobID,JobName,Partition,Account,AllocCPUS,State,ExitCode"
-DATABASE_DOWN = (
-    "sacct: error: _open_persist_conn: failed to open persistent connection to host:localhost:15998: "
-    "Connection refused\n"
-    "sacct: error: Sending PersistInit msg: Connection refused\n"
-    "sacct: error: Problem talking to the database: Connection refused"
-)
+DATABASE_DOWN = "sacct: error: Problem talking to the database: Connection refused"
+NOTHING_FOUND = {
+    "description": "Nothing found",
+    "error_number": 9003,
+    "error": "Nothing found with query",
+    "source": "slurmdb_jobs_get",
+}
 
 
 class Window(NamedTuple):
@@ -94,18 +98,20 @@ def main(call: Call) -> int:
     if "version" in options:
         return print_version(call)
     if options.get("json") == "list":
-        return list_json_versions(call)
-    version = json_version(call, options["json"], status=0) if "json" in options else ""
+        return list_json_formats(call)
+    version = json_format(call, options["json"], status=0) if "json" in options else ""
     fields = _parse_fields(options.get("format", DEFAULT_FORMAT))
     window = parse_window(call, options)
     ids = _parse_ids(options["jobs"]) if "jobs" in options else None
     if call.store.is_down("slurmdbd"):
-        raise CommandError(DATABASE_DOWN)
-    records = select(call, window, ids, duplicates="duplicates" in options)
+        raise CommandError(f"{database_is_down(call)}\n{DATABASE_DOWN}")
+    # The JSON of 22.05 has all runs of a job in any case.
+    records = select(call, window, ids, duplicates="duplicates" in options or version == PLAIN)
     if version:
         jobs = [accounting_object(record, call.settings(), call.now, version) for record in records]
         command = [word for word in (call.name, *call.arguments) if not word.startswith("--json")]
-        print_json(call, {"jobs": jobs}, version, command)
+        errors = [NOTHING_FOUND] if version == PLAIN and not jobs else []
+        print_json(call, {"jobs": jobs, "errors": errors}, version, command)
         return 0
     settings = call.settings()
     lines = [Line(record, settings, call.now, call.environ) for record in records]
@@ -218,7 +224,10 @@ def _state(line: Line) -> str:
 
 
 def _cpus(line: Line) -> str:
-    return str(cpus_held(shares(line.record), line.settings))
+    held = shares(line.record)
+    if not held and release_of(line.settings.release).is_before("23.02"):
+        return str(cpus_asked(line.record))
+    return str(cpus_held(held, line.settings))
 
 
 def _sorted_tres(tres: dict[str, int]) -> str:
@@ -232,7 +241,7 @@ def _time_limit(line: Line, *, raw: bool) -> str:
 
 
 FIELDS = (
-    Field("JobID", -12, lambda line: task_name(line.record)),
+    Field("JobID", -12, lambda line: task_name(line.record, line.settings)),
     Field("JobIDRaw", -12, lambda line: str(line.record.job_id)),
     Field("JobName", 10, lambda line: accounting_name(line.record)),
     Field("Partition", 10, lambda line: line.record.partition),

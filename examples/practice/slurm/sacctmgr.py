@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from examples.practice.slurm.call import Call, CommandError, Option, parse_options, print_version
+from examples.practice.slurm.call import Call, CommandError, Option, database_is_down, parse_options, print_version
 
 OPTIONS = (
     Option("noheader", "n"),
     Option("parsable2", "P"),
     Option("version", "V"),
-)
-DATABASE_DOWN = (
-    "sacctmgr: error: _open_persist_conn: failed to open persistent connection to host:localhost:15998: "
-    "Connection refused\n"
-    "sacctmgr: error: Sending PersistInit msg: Connection refused"
 )
 
 
@@ -27,7 +22,7 @@ def main(call: Call) -> int:
         raise CommandError("sacctmgr: error: only `sacctmgr -nP show user|cluster` is known here")
     entity = words[1].lower() if len(words) > 1 else ""
     if call.store.is_down("slurmdbd"):
-        raise CommandError(DATABASE_DOWN)
+        raise CommandError(database_is_down(call))
     if entity not in SHOWN:
         raise CommandError("No valid entity in list command")
     names, fields = _parse_conditions(words[2:], entity)

@@ -12,8 +12,8 @@ from examples.practice.slurm.call import (
     Call,
     CommandError,
     Option,
-    json_version,
-    list_json_versions,
+    json_format,
+    list_json_formats,
     parse_options,
     print_json,
     print_version,
@@ -25,10 +25,13 @@ from examples.practice.slurm.job_json import job_object
 from examples.practice.slurm.job_template import number
 from examples.practice.slurm.job_text import job_text
 from examples.practice.slurm.model import Record
+from examples.practice.slurm.partition_text import partition_lines
+from examples.practice.slurm.release import PLAIN
 
 OPTIONS = (
     Option("all", "a", FLAG),
     Option("details", "d", FLAG),
+    Option("oneliner", "o", FLAG),
     Option("json", "", OPTIONAL),
     Option("version", "V"),
 )
@@ -42,15 +45,18 @@ NO_SCRIPT = "job script retrieval failed"
 
 def main(call: Call) -> int:
     """Run scontrol and return its exit status."""
-    options, words = parse_options(call, OPTIONS)
+    has_json = call.release().default != PLAIN
+    options, words = parse_options(call, [option for option in OPTIONS if has_json or option.long != "json"])
     if "version" in options:
         return print_version(call)
     if options.get("json") == "list":
-        return list_json_versions(call)
+        return list_json_formats(call)
     if "json" in options:
-        version = json_version(call, options["json"])
+        version = json_format(call, options["json"])
         _require_show_job(words)
         return _show_job_json(call, words, version)
+    if ("oneliner" in options) != ([word.lower() for word in words[:2]] == ["show", "partition"]):
+        raise CommandError("scontrol: error: only `show partition` is known with --oneliner here, and only with it")
     details = "details" in options
     return run_words(call, words, details=details) if words else _converse(call, details=details)
 
@@ -102,8 +108,14 @@ def _ping(call: Call) -> int:
 
 
 def _show_config(call: Call, rest: Sequence[str], details: bool) -> int:
-    require_controller(call, "slurm_load_ctl_conf error")
+    require_controller(call, "slurm_load_ctl_conf error", call.release().config_colon)
     call.out.write(config_text(call))
+    return 0
+
+
+def _show_partition(call: Call, rest: Sequence[str], details: bool) -> int:
+    require_controller(call, "slurm_load_partitions error")
+    call.out.writelines(f"{line}\n" for line in partition_lines(call.settings()))
     return 0
 
 
@@ -134,6 +146,7 @@ SHOWN: dict[str, Callable[[Call, Sequence[str], bool], int]] = {
     "hostnames": _show_hostnames,
     "job": _show_job,
     "jobs": _show_job,
+    "partition": _show_partition,
 }
 
 
@@ -171,7 +184,8 @@ def _show_job_json(call: Call, words: Sequence[str], version: str) -> int:
         "last_backfill": updated,
         "last_update": updated,
     }
-    print_json(call, document, version, words[:2])
+    warnings = ["Zero jobs to dump"] if call.release().is_before("23.11") and not records else []
+    print_json(call, document, version, words[:2], warnings)
     return 0
 
 

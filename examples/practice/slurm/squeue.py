@@ -13,8 +13,8 @@ from examples.practice.slurm.call import (
     Call,
     CommandError,
     Option,
-    json_version,
-    list_json_versions,
+    json_format,
+    list_json_formats,
     parse_options,
     print_json,
     print_version,
@@ -23,6 +23,7 @@ from examples.practice.slurm.call import (
 from examples.practice.slurm.job_json import job_object
 from examples.practice.slurm.job_template import number
 from examples.practice.slurm.model import COMPLETING, CONFIGURING, ENDED, PENDING, RUNNING, Record, Settings, shares
+from examples.practice.slurm.release import ONE, PLAIN
 from examples.practice.slurm.times import format_duration, format_time
 from examples.practice.slurm.view import (
     STATE_CODES,
@@ -43,6 +44,7 @@ OPTIONS = (
     Option("all", "a"),
     Option("states", "t", VALUE),
     Option("jobs", "j", VALUE),
+    Option("user", "u", VALUE),
     Option("format", "o", VALUE),
     Option("json", "", OPTIONAL),
     Option("version", "V"),
@@ -69,17 +71,47 @@ def main(call: Call) -> int:
     if "version" in options:
         return print_version(call)
     if options.get("json") == "list":
-        return list_json_versions(call)
-    version = json_version(call, options["json"]) if "json" in options else ""
+        return list_json_formats(call)
+    version = json_format(call, options["json"]) if "json" in options else ""
     states = parse_states(options["states"]) if "states" in options else DEFAULT_STATES
     ids = _parse_ids(options["jobs"]) if "jobs" in options else None
+    if version == PLAIN:
+        return _print_plain(call)
     require_controller(call, "slurm_load_jobs error")
-    records = select(call, states, ids)
+    users = frozenset(options["user"].split(",")) if "user" in options else frozenset()
+    if version and call.release().json_jobs == ONE:
+        _print_jobs(call, _loaded(call, ids, users), version)
+        return 0
+    records = [record for record in select(call, states, ids) if not users or record.user in users]
     if version:
         _print_jobs(call, records, version)
     else:
         _print_lines(call, records, options.get("format", DEFAULT_FORMAT), header="noheader" not in options)
     return 0
+
+
+def _print_plain(call: Call) -> int:
+    """22.05 asks slurmctld for all jobs, whatever the options say; a failure is told in the document."""
+    if call.store.is_down("slurmctld"):
+        problem = {"description": "Failed while looking for jobs", "error_number": -1, "error": "Unspecified error"}
+        print_json(call, {"jobs": [], "errors": [{**problem, "source": "slurm_load_jobs"}]}, PLAIN, ())
+    else:
+        _print_jobs(call, call.store.in_memory(), PLAIN)
+    return 0
+
+
+def _loaded(call: Call, ids: Sequence[tuple[int, int | None]] | None, users: frozenset[str]) -> list[Record]:
+    """What squeue of 23.02 and 23.11 loads, and prints unfiltered: the job of one id, else those of one user, else all.
+
+    (_load_job_info or print_jobs in src/squeue/squeue.c; -u was not recorded.)
+    """
+    if ids is not None and len(ids) == 1:
+        records = _by_id(call, [(ids[0][0], None)])
+        if not records:
+            raise CommandError(f"slurm_load_jobs error: {UNKNOWN_JOB}")
+        return records
+    records = call.store.in_memory()
+    return [record for record in records if record.user in users] if len(users) == 1 else records
 
 
 def parse_states(text: str) -> frozenset[str]:
@@ -220,7 +252,8 @@ def _time_limit(line: Line) -> str:
 
 def _task(line: Line) -> str:
     record = line.record
-    return waiting_tasks(record) or ("N/A" if record.array_task_id is None else str(record.array_task_id))
+    waiting = waiting_tasks(record, line.settings)
+    return waiting or ("N/A" if record.array_task_id is None else str(record.array_task_id))
 
 
 def _nodes_or_reason(line: Line) -> str:
@@ -241,7 +274,7 @@ COLUMNS = {
     "D": Column("NODES", lambda line: str(line.record.nodes)),
     "e": Column("END_TIME", _end),
     "F": Column("ARRAY_JOB_ID", lambda line: str(line.record.array_job_id or line.record.job_id)),
-    "i": Column("JOBID", lambda line: task_name(line.record)),
+    "i": Column("JOBID", lambda line: task_name(line.record, line.settings)),
     "j": Column("NAME", lambda line: line.record.name),
     "K": Column("ARRAY_TASK_ID", _task),
     "l": Column("TIME_LIMIT", _time_limit),

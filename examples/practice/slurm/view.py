@@ -18,6 +18,7 @@ from examples.practice.slurm.model import (
     Record,
     Settings,
 )
+from examples.practice.slurm.release import release_of
 
 YEAR = 365 * 86400
 """slurmctld expects the end of a job without time limit after this many seconds."""
@@ -141,21 +142,41 @@ def reason(record: Record, now: float) -> str:
     return record.reason
 
 
-def waiting_tasks(record: Record) -> str:
+def shown_task(record: Record, settings: Settings) -> int | None:
+    """The task of an array that a record is; from 25.11 on not the last one while it waits: its job is the array."""
+    is_array = record.phase == PENDING and record.job_id == record.array_job_id
+    return None if is_array and not release_of(settings.release).is_before("25.11") else record.array_task_id
+
+
+def waiting_tasks(record: Record, settings: Settings) -> str:
     """The tasks of an array that wait together, such as 2-5%2; '' for anything else."""
-    if record.array_first is None:
+    if record.array_first is not None:
+        tasks = format_numbers(range(record.array_first, record.array_size))
+    elif record.array_task_id is not None and shown_task(record, settings) is None:
+        tasks = str(record.array_task_id)
+    else:
         return ""
-    tasks = format_numbers(range(record.array_first, record.array_size))
     return f"{tasks}%{record.array_limit}" if record.array_limit else tasks
 
 
-def task_name(record: Record) -> str:
+def task_name(record: Record, settings: Settings) -> str:
     """JobID as squeue %i and sacct print it: 9_[2-5%2], 9_1 or 9."""
-    if record.array_first is not None:
-        return f"{record.array_job_id}_[{waiting_tasks(record)}]"
+    waiting = waiting_tasks(record, settings)
+    if waiting:
+        return f"{record.array_job_id}_[{waiting}]"
     if record.array_task_id is not None:
         return f"{record.array_job_id}_{record.array_task_id}"
     return str(record.job_id)
+
+
+def sluid(record: Record) -> str:
+    """A name for the run that no other run ever has, as long as Slurm's."""
+    return f"s{record.db_index:013X}"
+
+
+def submit_line(record: Record) -> str:
+    """The command with which a user would have submitted it."""
+    return f"{'sbatch' if record.batch else 'salloc'} -J {record.name} -p {record.partition}"
 
 
 def cpus_asked(record: Record) -> int:
@@ -214,6 +235,15 @@ def gres_text(share: HostShare, settings: Settings) -> str:
     if not share.gpus:
         return ""
     return f"gpu:{settings.gpu_type}:{len(share.gpus)}(IDX:{format_numbers(share.gpus)})"
+
+
+def gres_request(record: Record, settings: Settings) -> str:
+    """What it asked for on each node, as TresPerNode; '' for no GPUs."""
+    if not record.gpus_per_node:
+        return ""
+    separator = ":" if release_of(settings.release).is_before("23.11") else "/"
+    kind = f"{settings.gpu_type}:" if record.typed_gpus else ""
+    return f"gres{separator}gpu:{kind}{record.gpus_per_node}"
 
 
 def format_exit(code: int, signal: int) -> str:

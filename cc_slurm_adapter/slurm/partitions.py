@@ -1,0 +1,35 @@
+"""What partitions do with their nodes, from `scontrol show partition`: accounting does not know it.
+
+A job's CPUs alone do not tell whether it shares its nodes: of OverSubscribe=YES or FORCE several jobs may have the
+same CPUs, each of them all CPUs of the node.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+COMMAND = ["scontrol", "--all", "--oneliner", "show", "partition"]
+_NAME = re.compile(r"PartitionName=(\S+) ")
+_WORDS = re.compile(r" (OverSubscribe|Exclusive)=(\S+)")
+
+
+class Partition(NamedTuple):
+    """How the jobs of a partition stand to each other."""
+
+    gives_whole_nodes: bool
+    """OverSubscribe=EXCLUSIVE; from 26.05 on Exclusive=NODE."""
+    shares_cores: bool
+    """Several jobs may have the same cores."""
+
+
+def parse_partitions(text: str) -> dict[str, Partition]:
+    """Partitions by name from the output of COMMAND: a line for each. One that says nothing of this is left out."""
+    found = {}
+    for line in text.splitlines():
+        name, words = _NAME.match(line), dict(_WORDS.findall(line))
+        if name and "OverSubscribe" in words:
+            sharing = words["OverSubscribe"]
+            whole = sharing == "EXCLUSIVE" or words.get("Exclusive") == "NODE"
+            found[name.group(1)] = Partition(whole, shares_cores=sharing not in ("NO", "EXCLUSIVE"))
+    return found

@@ -69,6 +69,7 @@ class Config:
     cc_rest_proxy: str = field(repr=False)
     """A URL, 'none', or '' for what the environment says."""
     gpu_pci_addrs: values.GpuPciAddrs
+    accelerator_gres: tuple[str, ...]
     hwthread_numbering: NumberingByHost
     hostname_rewrite: HostnameRewrites
     job_script_max_bytes: int

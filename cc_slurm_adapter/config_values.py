@@ -383,6 +383,26 @@ def gpu_pci_addrs(value: object, warn: Warn) -> GpuPciAddrs:
     return tuple(pairs)
 
 
+_GRES_NAME = re.compile(r"[A-Za-z0-9_.+-]+\Z")
+_SHARES = ("shard", "mps")
+
+
+def gres_names(value: object, warn: Warn) -> tuple[str, ...]:
+    """Names of GRES in the file's order, at least one, none of them twice."""
+    expected = 'expected a list of names of GRES without their types, for example ["gpu", "npu"]'
+    if not isinstance(value, list) or not value:
+        raise WrongValue(expected)
+    names = [text(item, warn) if isinstance(item, str) else "" for item in value]
+    for item, name in zip(value, names):
+        if not _GRES_NAME.match(name):
+            raise WrongValue(f"{expected}; {presentable(json.dumps(item))} is no name")
+        if name in _SHARES:
+            raise WrongValue(f"{expected}; {name!r} are shares of the devices called gpu and counted as these")
+        if names.count(name) > 1:
+            raise WrongValue(f"{expected}; {name!r} is there twice")
+    return tuple(names)
+
+
 def networks(value: object, warn: Warn) -> tuple[Network, ...]:
     """IP addresses and networks."""
     expected = 'expected a list of IP addresses and networks, for example ["10.1.0.5", "10.2.0.0/16"]'

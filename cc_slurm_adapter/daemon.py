@@ -94,7 +94,7 @@ class Daemon:
         if setup is None:
             return None
         cluster = config.cluster_name or setup.cluster
-        slurm = SlurmClient(self._commands, cluster, folder, config.job_script_max_bytes)
+        slurm = SlurmClient(self._commands, cluster, folder, config.job_script_max_bytes, config.accelerator_gres)
         warn_of_missing_rights(slurm, setup, _user_name())
         self._start_intake(setup)
         destinations = Destinations(config, self._status)

@@ -19,8 +19,9 @@ from cc_slurm_adapter.proxy import NONE, Proxy, parse_proxy, proxy_variable
 from cc_slurm_adapter.reconciler import Reconciler
 from cc_slurm_adapter.sender import Sender
 from cc_slurm_adapter.sinks import CC_NATS, CC_REST, RunningRows, Sink
-from cc_slurm_adapter.sinks.cc_messages import StartMessages, count_cards
+from cc_slurm_adapter.sinks.cc_messages import StartMessages
 from cc_slurm_adapter.sinks.cc_rest import CcRest
+from cc_slurm_adapter.sinks.gpu_addresses import MissingAddresses, count_cards
 from cc_slurm_adapter.status import Status
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Destinations:
         """Those that jobs are reported to, the leading one first."""
         if config.nats_servers:
             self.sinks.append(_make_nats(config, messages))
+        self._missing_addresses = MissingAddresses(config.gpu_pci_addrs)
         self._status = status
         self._senders: list[Sender] = []
         self._reconciler: Reconciler | None = None
@@ -130,7 +132,8 @@ class Destinations:
             sender.retry_now()
 
     def post_nodes(self, cluster: str, nodes: list[NodeState]) -> None:
-        """Send these node states; older ones that were not sent yet are dropped."""
+        """Send these node states; older ones that were not sent yet are dropped. Nodes that lack addresses are told."""
+        self._missing_addresses.look(nodes)
         reported = [self._as_sent(node) for node in nodes]
         for sender in self._senders:
             sender.post_nodes(cluster, reported)

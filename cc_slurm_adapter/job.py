@@ -102,6 +102,8 @@ class Resource:
     """How many cores the node has; needed to number its hardware threads. 0 where `cores` is empty."""
     threads_per_core: int = 1
     """Hardware threads of each core: the run holds all threads of its cores."""
+    other_gres: tuple[str, ...] = ()
+    """GRES whose devices the run holds, and which the site does not name as accelerators."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,10 @@ class NodeState:
     """Slurm's indices of the allocated GPUs; () where Slurm only counts them."""
     cpus: int = 0
     """All of them as Slurm's layout of the node has them: sockets * cores * threads."""
+    gpus: int = 0
+    """All that it has, in use or not."""
+    gpu_types: str = ""
+    """The same for people: `4 gpu:h100`."""
 
 
 @dataclass(frozen=True)

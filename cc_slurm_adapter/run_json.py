@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from cc_slurm_adapter.job import End, EndState, Missing, Phase, Resource, Run, RunKey, Sharing
@@ -31,5 +32,8 @@ def run_from_json(text: str) -> Run:
     return Run(**plain)
 
 
-def _resource(hostname: str, cores: list[int], gpus: list[int], node_cores: int, threads: int) -> Resource:
-    return Resource(hostname, tuple(cores), tuple(gpus), node_cores, threads)
+def _resource(  # noqa: PLR0913 - the fields of a Resource in their order
+    hostname: str, cores: list[int], gpus: list[int], node_cores: int, threads: int, other_gres: Sequence[str] = ()
+) -> Resource:
+    """Without `other_gres` it was written by an older version."""
+    return Resource(hostname, tuple(cores), tuple(gpus), node_cores, threads, tuple(other_gres))

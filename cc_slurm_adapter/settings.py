@@ -156,6 +156,13 @@ SETTINGS = (
         "PCI addresses of the GPUs in Slurm's order, by regular expression on host names; the first match counts.",
     ),
     Setting(
+        "acceleratorGres",
+        values.gres_names,
+        ["gpu"],
+        "Names of the GRES whose devices are reported as accelerators. gpuPciAddrs lists the devices of the first "
+        "name, then those of the next.",
+    ),
+    Setting(
         "hwthreadNumbering",
         values.hwthread_numbering,
         "block",

@@ -13,7 +13,7 @@ from cc_slurm_adapter.slurm.nodes import CELL_END, COLUMNS, NodeLayout
 
 FIXTURES = Path(__file__).parent / "fixtures"
 VERSIONS = ("22.05.8", "23.02.8", "23.11.11", "24.05.8", "24.11.5", "25.05.8", "25.11.7", "26.05.5")
-LAYOUTS = {f"node0{number}": NodeLayout(2, 4, 2, 4, 16) for number in range(1, 5)}
+LAYOUTS = {f"node0{number}": NodeLayout(2, 4, 2, (4,), 16) for number in range(1, 5)}
 CORES_PER_SOCKET = 4
 
 

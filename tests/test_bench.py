@@ -166,7 +166,7 @@ def test_what_was_asked_can_be_asked_again(cluster: BigCluster, client: SlurmCli
     (details,) = client.read_details(cluster.jobs[:2])
     infos = [run.slurm_info for run in client.add_texts(details.runs)]
     calls = read_calls(cluster.folder)
-    assert [call.argv[0] for call in calls] == ["sinfo", "squeue", "squeue", "scontrol"]
+    assert [call.argv[0] for call in calls] == ["sinfo", "scontrol", "squeue", "squeue", "scontrol"]
     assert f"show job {FIRST_JOB}" in calls[-1].stdin
     assert read_calls(cluster.folder) == []
     write_calls(tmp_path / "calls.json", calls)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from cc_slurm_adapter.hwthreads import Numbering, NumberingByHost, hwthreads
 from cc_slurm_adapter.job import End, EndState, Missing, NodeState, Phase, Resource, Run, RunKey, Sharing
-from cc_slurm_adapter.sinks.cc_messages import StartMessages, count_cards, cut_start, encode_stop
+from cc_slurm_adapter.sinks.cc_messages import StartMessages, cut_start, encode_stop
+from cc_slurm_adapter.sinks.gpu_addresses import count_cards
 from cc_slurm_adapter.slurm.jobs import parse_job
 from tests.fakes import make_run
 from tests.fixture_files import FIXTURES, LAYOUTS, VERSIONS, Recording, read_truth, recordings, split_document
@@ -273,20 +274,20 @@ def test_a_recorded_job_has_the_cores_that_it_really_had(recording: Recording) -
 # --- GPUs
 
 
-def test_gpus_without_an_address_are_left_out_counted_and_said_once_for_each_host(
+def test_gpus_without_an_address_are_counted_and_said_once_for_each_kind_of_host(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     left_out: list[int] = []
     messages = StartMessages(ADDRESSES, on_missing_address=left_out.append)
-    run = make_run(num_gpus=5, resources=(Resource("node01", (0,), (1, 2)), Resource("other", (0,), (0, 1, 2))))
+    resources = (Resource("node01", (0,), (1, 2)), Resource("other", (0,), (0, 1, 2)), Resource("node02", (0,), (2,)))
     for _ in range(2):
-        ours = json.loads(messages.encode(run))
-        assert [resource.get("accelerators") for resource in ours["resources"]] == [["00000000:01:00.0"], None]
-        assert ours["numAcc"] == 1
-    assert left_out == [1, 3, 1, 3]
+        ours = json.loads(messages.encode(make_run(num_gpus=6, resources=resources)))
+        assert [resource.get("accelerators") for resource in ours["resources"]] == [["00000000:01:00.0"], None, None]
+        assert ours["numAcc"] == 6
+    assert left_out == [1, 3, 1, 1, 3, 1]
     assert [line for line in caplog.messages if "gpuPciAddrs" in line] == [
-        "gpuPciAddrs has no address for GPU 2 of node01: left out of what is reported",
-        "gpuPciAddrs has no address for GPU 0, 1, 2 of other: left out of what is reported",
+        "gpuPciAddrs has no address for GPU 2 of node01: of these and their like only the number is reported",
+        "gpuPciAddrs has no address for GPU 0, 1, 2 of other: of these and their like only the number is reported",
     ]
 
 
@@ -296,7 +297,7 @@ def test_an_entry_without_an_address_leaves_only_its_gpu_out(caplog: pytest.LogC
     messages = StartMessages(addresses, on_missing_address=left_out.append)
     ours = json.loads(messages.encode(make_run(resources=(Resource("node01", (0,), (0, 1, 2)),))))
     assert ours["resources"][0]["accelerators"] == ["00000000:0E:00.0", "00000000:13:00.0"]
-    assert (ours["numAcc"], left_out) == (2, [1])
+    assert (ours["numAcc"], left_out) == (3, [1])
     assert caplog.messages[0].startswith("gpuPciAddrs has no address for GPU 1 of node01")
 
 
@@ -340,6 +341,20 @@ def test_allocated_parts_of_one_card_are_one_gpu_of_the_node(
 ) -> None:
     node = NodeState(host, ("mixed",), 1, 1, slurms_count, gpus_in_use=in_use)
     assert count_cards(node, MIG).gpus_allocated == cards
+
+
+def test_devices_that_no_name_covers_are_said_once_where_addresses_are_configured(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    messages = StartMessages(ADDRESSES)
+    held = Resource("node01", (0,), (), other_gres=("dcu",))
+    elsewhere = Resource("other", (0,), (), other_gres=("npu",))
+    for _ in range(2):
+        ours = json.loads(messages.encode(make_run(num_gpus=0, resources=(elsewhere, held))))
+        assert "numAcc" not in ours
+    (line,) = caplog.messages
+    assert "devices of the GRES dcu on node01" in line
+    assert "name it in acceleratorGres" in line
 
 
 def test_nothing_is_said_while_all_gpus_have_addresses(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,8 +12,9 @@ from cc_slurm_adapter.errors import ConfigError, SinkError
 from cc_slurm_adapter.job import End, EndState, NodeState, RunKey
 from cc_slurm_adapter.sinks import Delivery, Kind, RunningRow, Verdict
 from cc_slurm_adapter.sinks.cc_messages import StartMessages
-from cc_slurm_adapter.sinks.cc_rest import CcRest, judge
-from cc_slurm_adapter.sinks.http_client import HttpAnswer
+from cc_slurm_adapter.sinks.cc_rest import CcRest, CcRestConnection, judge
+from cc_slurm_adapter.sinks.http_client import HttpAnswer, HttpClient
+from cc_slurm_adapter.sinks.pace import Pace
 from examples.practice.cc_backend import CcBackend, Clock, LostAnswer, OtherAnswer, serving
 from tests.fakes import NOW, make_run
 
@@ -156,6 +157,54 @@ def test_node_states_arrive(backend: CcBackend, sink: CcRest) -> None:
     assert connection.post_nodes("lab", [NodeState("node01", ("idle",), 0, 0, 0)]).verdict is Verdict.DELIVERED
     assert backend.node_states["lab", "node01"].payload["states"] == ["idle"]
     connection.close()
+
+
+def many_nodes(count: int) -> list[NodeState]:
+    return [NodeState(f"node{number:05}", ("idle",), number, 0, 0) for number in range(count)]
+
+
+def test_the_states_of_many_nodes_go_in_several_requests(backend: CcBackend, sink: CcRest) -> None:
+    connection = sink.connect()
+    assert connection.post_nodes("lab", many_nodes(20_000)).verdict is Verdict.DELIVERED
+    assert len(backend.node_states) == 20_000
+    assert backend.node_states["lab", "node19999"].payload["cpusAllocated"] == 19_999
+    assert 2 < len(backend.log) < 10
+    connection.close()
+
+
+class BehindProxy(HttpClient):
+    """A proxy that takes so many bytes, as nginx does it."""
+
+    largest = 100_000
+    refused = 0
+
+    def request(self, method: str, path: str, body: bytes | None = None) -> HttpAnswer:
+        if body is not None and len(body) > self.largest:
+            self.refused += 1
+            return HttpAnswer(413, b"<html>413 Request Entity Too Large</html>")
+        return super().request(method, path, body)
+
+
+def test_a_proxy_that_takes_less_gets_less_and_is_remembered(backend: CcBackend) -> None:
+    with serving(backend) as url:
+        client = BehindProxy(url, lambda: backend.token, Pace())
+        connection = CcRestConnection(client)
+        for _ in range(2):
+            assert connection.post_nodes("lab", many_nodes(3000)).verdict is Verdict.DELIVERED
+            assert len(backend.node_states) == 3000
+            assert client.refused == 3  # 512, 256 and 128 KiB
+        connection.close()
+
+
+def test_a_proxy_that_takes_nothing_is_told(backend: CcBackend) -> None:
+    with serving(backend) as url:
+        client = BehindProxy(url, lambda: backend.token, Pace())
+        client.largest = 1000
+        connection = CcRestConnection(client)
+        answer = connection.post_nodes("lab", many_nodes(3000))
+        assert (answer.verdict, answer.reason[:8]) == (Verdict.TOO_LARGE, "HTTP 413")
+        assert client.refused == 6
+        connection.close()
 
 
 def test_a_new_token_is_read_after_a_refusal(backend: CcBackend) -> None:

@@ -21,8 +21,10 @@ from cc_slurm_adapter.sinks.cc_messages import StartMessages
 from cc_slurm_adapter.sinks.cc_rest import CcRest
 from cc_slurm_adapter.slurm.accounting import users_command
 from cc_slurm_adapter.slurm.client import FORMAT_SECONDS, SlurmClient
+from cc_slurm_adapter.slurm.cluster_nodes import ALL_EVERY, ClusterNodes
 from cc_slurm_adapter.slurm.commands import Commands
 from cc_slurm_adapter.slurm.details import CHUNK
+from cc_slurm_adapter.slurm.nodes import SCONTROL_ALL
 from cc_slurm_adapter.status import Status
 from tests.bench.big_cluster import CLUSTER, BigCluster
 from tests.bench.site import read_calls
@@ -30,7 +32,15 @@ from tests.test_examples import README, code, rows, section
 
 DAY, JOBS_A_DAY, POLL_INTERVAL, MAX_SPAN = 86400, 10_000, 60, 604800
 FORMATS = "squeue --json=list"
+ALL_NODES = "scontrol show node"
 SINK = CcRest("http://127.0.0.1:1", lambda: "token", StartMessages(()))
+
+
+def named(argv: list[str]) -> str:
+    """The command as README.md calls it."""
+    if argv == SCONTROL_ALL:
+        return ALL_NODES
+    return FORMATS if argv == FORMATS.split() else argv[0]
 
 
 class Site:
@@ -68,7 +78,7 @@ class Site:
         """How many commands a step takes, by name."""
         self.asked()
         step()
-        return Counter(FORMATS if argv == FORMATS.split() else argv[0] for argv in self.asked())
+        return Counter(named(argv) for argv in self.asked())
 
     def owed(self) -> list[tuple[Kind, int]]:
         """What is to be sent, by job; it counts as delivered then."""
@@ -126,6 +136,14 @@ def windows_of_a_day() -> int:
     return read
 
 
+def test_all_nodes_are_named_once_an_hour(make_site: Callable[[int], Site]) -> None:
+    site, now = make_site(1), 0.0
+    nodes = ClusterNodes(site.commands, clock=lambda: now)
+    for now in (0.0, ALL_EVERY - 1, ALL_EVERY, ALL_EVERY + 1):  # noqa: B007 - the clock reads it
+        nodes.read()
+    assert Counter(map(named, site.asked())) == {"sinfo": 4, ALL_NODES: 2}
+
+
 def test_slurm_is_asked_as_often_as_the_readme_says(make_site: Callable[[int], Site]) -> None:
     site = make_site(3)
     site.poll()
@@ -139,7 +157,9 @@ def test_slurm_is_asked_as_often_as_the_readme_says(make_site: Callable[[int], S
     assert site.count(site.catch_up) == {"sacct": len(windows)}  # one for each window, and no other command
     assert site.owed() == []
 
-    in_a_day = Counter({FORMATS: round(DAY / FORMAT_SECONDS), "sacct": windows_of_a_day()})
+    in_a_day = Counter(
+        {FORMATS: round(DAY / FORMAT_SECONDS), "sacct": windows_of_a_day(), ALL_NODES: round(DAY / ALL_EVERY)}
+    )
     for step, times in ((poll, DAY // POLL_INTERVAL), (start, JOBS_A_DAY), (stop, JOBS_A_DAY)):
         in_a_day.update({name: count * times for name, count in step.items()})
     assert in_the_readme() == {name: f"{count:,}" for name, count in in_a_day.items()}

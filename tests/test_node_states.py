@@ -34,7 +34,7 @@ FLAGS = {
     "26.05": FLAGS_SINCE_25_05,
 }
 ALL_FLAGS = sorted({flag for flags in FLAGS.values() for flag in flags})
-DOWN_FLAGS = {"DRAIN", "FAIL", "INVALID_REG", "NOT_RESPONDING", "REBOOT_ISSUED"}
+DOWN_FLAGS = {"DRAIN", "FAIL", "INVALID_REG", "NOT_RESPONDING", "POWER_DOWN", "POWERING_DOWN", "REBOOT_ISSUED"}
 RESERVED_FLAGS = {"BLOCKED", "MAINTENANCE", "RESERVED"}
 CC_BACKEND = {"allocated", "reserved", "idle", "down", "mixed"}
 
@@ -73,20 +73,123 @@ def test_every_flag_of_every_version_is_known(version: str, caplog: pytest.LogCa
     assert not caplog.messages
 
 
-@pytest.mark.parametrize(
-    ("state", "word"),
-    [
-        ("idle+drain+reserved", "down"),
-        ("idle+maintenance+not_responding", "down"),
-        ("idle+cloud+powered_down", "idle"),
-        ("idle+cloud+powering_down+reserved", "reserved"),
-        ("mixed+drain+maintenance+reserved", "mixed"),
-        ("down+reserved", "down"),
-        ("future+dynamic_future", "down"),
-    ],
-)
-def test_several_flags(state: str, word: str) -> None:
-    assert shown_by_cc_backend(node_words(state.split("+"))) == word
+# Free nodes: what slurmctld's avail_node_bitmap (the nodes that it gives jobs to) says of the flags together. Read in
+# slurmctld's source of 22.05.8, 24.11.5 and 26.05.3, where it is the same; the functions are in node_mgr.c if no file
+# is named. "reserved" is in the bitmap, but only some jobs get it. On a real 22.05 and 24.11 a job for a free node was
+# started at once when the node was powered_down or not_responding+powering_up, also when the job for which it was
+# powered up had been cancelled. It waited (ReqNodeNotAvail) while the node was power_down or powering_down.
+COMBINATIONS = [
+    ("idle", "idle", "_sync_bitmaps: neither down, drain, fail nor not responding"),
+    ("idle+not_responding", "down", "_sync_bitmaps, node_not_resp: the bit is cleared"),
+    # A node that is powered up, for a job or by hand: power_save.c sets both flags and leaves the bit as it is, which
+    # it got when the node was off. Powered up for features it is allocated (reboot_job_nodes in job_scheduler.c).
+    ("idle+cloud+not_responding+powering_up", "idle", "_do_power_work in power_save.c"),
+    ("idle+not_responding+powering_up", "idle", "_do_power_work in power_save.c"),
+    ("idle+cloud+powering_up", "idle", "_do_power_work in power_save.c"),
+    ("idle+cloud+not_responding+planned+powering_up", "idle", "planned is read by nobody who clears the bit"),
+    ("idle+cloud+not_responding+powering_up+reserved", "reserved", "the reservation's jobs get it"),
+    ("idle+cloud+drain+not_responding+powering_up", "down", "_drain_node, update_node: cleared"),
+    ("idle+cloud+fail+not_responding+powering_up", "down", "update_node: cleared"),
+    ("idle+cloud+invalid_reg+drain", "down", "validate_node_specs: drained with it"),
+    ("idle+cloud+not_responding+power_down+powering_up", "down", "update_node: an idle node's bit is cleared"),
+    ("down+cloud+not_responding+powering_up", "down", "_sync_bitmaps: the base state"),
+    # Off: jobs power it up.
+    ("idle+cloud+powered_down", "idle", "_do_power_work in power_save.c: make_node_avail after SuspendTimeout"),
+    ("idle+powered_down", "idle", "the same"),
+    ("idle+cloud+not_responding+powered_down", "idle", "update_node: make_node_avail if silent or powered down"),
+    ("idle+cloud+power_up+powered_down", "idle", "update_node: the bit is left as it is"),
+    ("idle+cloud+not_responding+power_up+powered_down+powering_up", "idle", "update_node: a repeated power up"),
+    ("idle+cloud+planned+powered_down", "idle", "the same as powered_down alone"),
+    ("idle+cloud+powered_down+reserved", "reserved", "the reservation's jobs get it"),
+    ("idle+cloud+drain+powered_down", "down", "_do_power_work in power_save.c: not made available"),
+    ("down+cloud+powered_down", "down", "_do_power_work in power_save.c: not resumed by ResumeTimeout"),
+    # On its way there: no job until SuspendTimeout is over.
+    ("idle+cloud+powering_down", "down", "_do_power_work in power_save.c: Don't allocate until after SuspendTimeout"),
+    ("idle+powering_down", "down", "make_node_avail: returns without setting the bit"),
+    ("idle+cloud+powering_down+reserved", "down", "the same, also for a reservation's jobs"),
+    ("idle+power_down", "down", "update_node: so that it will power_down before jobs get on it"),
+    ("idle+cloud+power_down", "down", "make_node_idle: cleared"),
+    ("idle+cloud+power_down+not_responding", "down", "update_node: POWER_DOWN_FORCE of a booting node"),
+    ("idle+cloud+power_down+powered_down", "down", "update_node: power down request repeating"),
+    ("idle+drain+power_down", "down", "_drain_node: POWER_DOWN_ASAP"),
+    # Reboots.
+    ("idle+reboot_requested", "idle", "update_node: the bit stays until the reboot is issued"),
+    ("idle+drain+reboot_requested", "down", "_slurm_rpc_reboot_nodes in proc_req.c: ASAP drains"),
+    ("down+reboot_issued", "down", "_queue_reboot_msg in controller.c, of 26.05 in power_save.c"),
+    ("idle+reboot_issued", "down", "the same: the bit is cleared with the flag"),
+    # Drained, failing, in reservations.
+    ("idle+drain", "down", "_sync_bitmaps"),
+    ("idle+fail", "down", "_sync_bitmaps"),
+    ("idle+fail+not_responding", "down", "_sync_bitmaps"),
+    ("idle+drain+reserved", "down", "_sync_bitmaps"),
+    ("idle+drain+maintenance+reserved", "down", "_sync_bitmaps"),
+    ("idle+reserved", "reserved", "reservation.c: other jobs do not get it"),
+    ("idle+maintenance+reserved", "reserved", "reservation.c"),
+    ("idle+maintenance+not_responding", "down", "_sync_bitmaps"),
+    ("idle+blocked", "reserved", "node_mgr_make_node_blocked: a job on its neighbours has it (24.05 and later)"),
+    ("idle+planned", "idle", "the backfill scheduler means it for a job to come"),
+    # A job is being cleaned away: the node stays in the bitmap, and gets jobs when that is over.
+    ("idle+completing", "idle", "make_node_comp: the bit stays"),
+    ("idle+completing+drain", "down", "_sync_bitmaps"),
+    ("idle+completing+not_responding", "down", "_sync_bitmaps"),
+    ("idle+perfctrs", "idle", "until 23.11: network counters are in use"),
+    # Dynamic and external nodes.
+    ("idle+dynamic_norm", "idle", "create_dynamic_reg_node: make_node_idle"),
+    ("idle+dynamic_future", "idle", "validate_node_specs: make_node_idle at its registration"),
+    ("idle+dynamic_norm+not_responding", "down", "node_not_resp"),
+    ("future+dynamic_future", "down", "make_node_idle: a FUTURE node is left as it is"),
+    ("future", "down", "make_node_idle"),
+    ("idle+external", "idle", "25.05 and later: create_nodes: make_node_idle"),
+    ("idle+drain+external", "down", "_drain_node"),
+    ("down+external", "down", "_make_node_down"),
+    # What slurmctld has no good word for.
+    ("unknown", "down", "read_config.c: neither idle nor allocated"),
+    ("unknown+not_responding", "down", "read_config.c"),
+    ("error", "down", "slurm.h: UNUSED"),
+    ("down", "down", "_make_node_down"),
+    ("down+drain", "down", "_make_node_down"),
+    ("down+reserved", "down", "_make_node_down"),
+    ("down+not_responding", "down", "_make_node_down"),
+    # Nodes with jobs are told as such.
+    ("mixed+drain+maintenance+reserved", "mixed", "they run their jobs to the end"),
+    ("allocated+cloud+not_responding+powering_up", "allocated", "the job waits for it (CONFIGURING)"),
+    ("mixed+cloud+not_responding+powering_up", "mixed", "the same"),
+    ("mixed+power_down", "mixed", "update_node: powered down when its jobs are over"),
+    ("allocated+not_responding", "allocated", "node_not_resp: its jobs go on"),
+]
+
+
+@pytest.mark.parametrize(("state", "word", "source"), COMBINATIONS)
+def test_flags_are_judged_together_as_slurmctld_does(
+    state: str, word: str, source: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert shown_by_cc_backend(node_words(state.split("+"))) == word, source
+    assert not caplog.messages
+
+
+def is_available(base: str, flags: set[str]) -> bool:
+    """slurmctld's rules in the order of its source, for a node without jobs."""
+    if base in {"DOWN", "ERROR", "FUTURE", "UNKNOWN"} or flags & {"DRAIN", "FAIL"}:
+        return False  # _sync_bitmaps, make_node_idle, read_config.c
+    if "INVALID_REG" in flags or "REBOOT_ISSUED" in flags:
+        return False  # validate_node_specs drains; _queue_reboot_msg clears the bit
+    if flags & {"POWER_DOWN", "POWERING_DOWN"}:
+        return False  # make_node_avail, _do_power_work
+    if "NOT_RESPONDING" in flags:
+        return bool(flags & {"POWERING_UP", "POWERED_DOWN"})  # node_not_resp; _do_power_work, update_node
+    return True
+
+
+def test_all_combinations_of_all_flags() -> None:
+    """The flags that decide, in all ways; the others change nothing."""
+    deciding = sorted(DOWN_FLAGS | RESERVED_FLAGS | {"POWERED_DOWN", "POWERING_UP"})
+    others = [flag for flag in ALL_FLAGS if flag not in deciding]
+    for number in range(1 << len(deciding)):
+        flags = {flag for at, flag in enumerate(deciding) if number >> at & 1}
+        other = others[number % len(others)]
+        for base in ("IDLE", "DOWN"):
+            expected = "down" if not is_available(base, flags) else "reserved" if flags & RESERVED_FLAGS else "idle"
+            assert shown_by_cc_backend(node_words([base, *flags, other])) == expected, (base, flags, other)
 
 
 @given(st.sampled_from(BASES), st.lists(st.sampled_from(ALL_FLAGS)))
@@ -261,7 +364,7 @@ def test_cells_of_any_length_are_whole(types: int) -> None:
     gres = ",".join(f"gpu:type-{number}:2" for number in range(types))
     layouts, (node,) = parse_sinfo(sinfo_row(StateComplete=state, Gres=gres, GresUsed=gres))
     assert node.states == tuple(state.split("+"))
-    assert layouts["node01"].gpus == node.gpus_allocated == 2 * types
+    assert (sum(layouts["node01"].gpus), node.gpus_allocated) == (2 * types, 2 * types)
 
 
 @pytest.mark.parametrize("column", COLUMNS)
@@ -325,4 +428,4 @@ def test_no_row_costs_another_anything(rows: list[str]) -> None:
 
 
 def test_a_layout_counts_the_cores_of_all_sockets() -> None:
-    assert NodeLayout(2, 4, 2, 4).cores == 8
+    assert NodeLayout(2, 4, 2, (4,)).cores == 8

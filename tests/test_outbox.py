@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -181,6 +182,14 @@ def test_open_runs_survive_with_what_was_read_of_them(tmp_path: Path) -> None:
 def test_a_run_as_json_comes_back_equal() -> None:
     for run in (make_run(), make_run(phase=Phase.ENDED, array_job_id=5, array_task_id=0, walltime=None)):
         assert run_from_json(run_to_json(run)) == run
+
+
+def test_a_run_that_an_older_version_wrote_comes_back() -> None:
+    """It knew no other_gres, the last field of a resource."""
+    run = make_run()
+    older = json.loads(run_to_json(run))
+    older["resources"] = [fields[:5] for fields in older["resources"]]
+    assert run_from_json(json.dumps(older)) == run
 
 
 def test_what_is_still_to_be_told_is_known(outbox: Outbox) -> None:

@@ -59,18 +59,43 @@ def node_rows(text: str) -> set[tuple[str, ...]]:
     return {tuple(word for word in line.split()[:13] if word != "vm") for line in text.splitlines()}
 
 
+def test_node_text(lab: Lab) -> None:
+    """The lines that count are those that Slurm prints for such nodes."""
+    make_mixed_allocated_and_drained(lab)
+    recorded = (FIXTURES / "cluster/nodes-mixed-allocated-drained.scontrol-detail.txt").read_text(encoding="utf-8")
+    counting = ("NodeName=", "   CPUAlloc=", "   Gres", "   State=", "   Partitions=")
+    ours = lab.run("scontrol", "-a", "-d", "show", "node").out
+    assert lines_of(ours, counting) == lines_of(recorded, counting)
+    asked = lab.run("scontrol", "-a", "-d", "show", "node", "node02,nodeXX")
+    assert lines_of(asked.out, counting) == lines_of(recorded, counting)[7:14]
+    assert (asked.status, asked.out.splitlines()[-1]) == (1, "Node nodeXX not found")
+    assert [line.split()[0] for line in lab.run("scontrol", "-a", "-o", "show", "node").out.splitlines()] == [
+        f"NodeName=node0{number}" for number in range(1, 5)
+    ]
+
+
+def lines_of(text: str, beginnings: tuple[str, ...]) -> list[str]:
+    """Those lines, without the load of the CPUs."""
+    return [line.partition(" CPULoad")[0] for line in text.splitlines() if line.startswith(beginnings)]
+
+
+def make_mixed_allocated_and_drained(lab: Lab) -> None:
+    """As the recording has them."""
+    for node in ("node01", "node03", "node04"):
+        lab.cluster.drain(node)
+    lab.submit(exclusive=True)
+    lab.step()
+    lab.cluster.resume("node01")
+    lab.submit()
+    lab.step()
+    lab.cluster.resume("node03")
+    lab.step()
+
+
 @pytest.mark.parametrize("recording", ["nodes-idle", "nodes-mixed-allocated-drained"])
 def test_node_table(lab: Lab, recording: str) -> None:
     if recording != "nodes-idle":
-        for node in ("node01", "node03", "node04"):
-            lab.cluster.drain(node)
-        lab.submit(exclusive=True)
-        lab.step()
-        lab.cluster.resume("node01")
-        lab.submit()
-        lab.step()
-        lab.cluster.resume("node03")
-        lab.step()
+        make_mixed_allocated_and_drained(lab)
     recorded = (FIXTURES / "cluster" / f"{recording}.sinfo-N.txt").read_text(encoding="utf-8")
     ours = lab.run("sinfo", "-N", "-h", "-a", "-O", NODE_COLUMNS.replace("GresUsed", "GresUsed:40")).out
     assert node_rows(ours) == node_rows(recorded)

@@ -19,6 +19,8 @@ from tests.fake_programs import FakePrograms
 from tests.fixture_files import FIXTURES, sinfo_row
 
 JOBS = FIXTURES / "slurm-26.05.5" / "jobs"
+NO_OTHER_NODES = '[ "$1" = -a ] && exit'
+"""For a scontrol: there is no node but those of sinfo."""
 OFFERS_OLD = "[ $1 = --json=list ] && { echo data_parser/v0.0.40; echo data_parser/v0.0.41; exit; }"
 OFFERS_NEW = "[ $1 = --json=list ] && { echo data_parser/v0.0.44; exit; }"
 OFFERS_NEWEST = "[ $1 = --json=list ] && { echo data_parser/v0.0.45; exit; }"
@@ -80,7 +82,7 @@ def test_an_upgrade_of_slurm_is_noticed_although_the_old_format_still_works(
 ) -> None:
     path = running("one-core")
     programs.make("squeue", OFFERS_NEW)
-    programs.make("scontrol", f"echo $4 >> {programs.folder}/asked; cat {path}")
+    programs.make("scontrol", f"{NO_OTHER_NODES}; echo $4 >> {programs.folder}/asked; cat {path}")
     read_one(client, path)
     programs.make("squeue", OFFERS_OLD)
     read_one(client, path)
@@ -133,7 +135,7 @@ def test_the_last_task_of_an_array_is_asked_for_by_its_own_name(
     last = next(
         job["job_id"] for job in json.loads(path.read_text())["jobs"] if job["job_id"] == job["array_job_id"]["number"]
     )
-    programs.make("scontrol", f"echo $3 >> {programs.folder}/asked; cat {path}")
+    programs.make("scontrol", f"{NO_OTHER_NODES}; echo $3 >> {programs.folder}/asked; cat {path}")
     programs.make("squeue", f"{OFFERS_OLD}\necho '{last}|7'")
     list(client.read_details([last]))
     list(client.read_details([last]))
@@ -190,3 +192,40 @@ def test_a_question_that_failed_ahead_is_asked_again_in_its_turn(
 
     monkeypatch.setattr(Commands, "begin", refuse)
     assert [each.runs for each in details] == [[], []]
+
+
+def test_the_names_of_accelerators_reach_what_is_read(
+    tmp_path: Path, commands: Commands, programs: FakePrograms
+) -> None:
+    """A recorded job with two GPUs on each of its nodes, as it looks where the GRES is called npu."""
+    for name in ("gpu", "npu"):
+        recorded = JOBS / "gpu-typed-2nodes" / "running.squeue.json"
+        (tmp_path / "job.json").write_text(recorded.read_text().replace("gpu", name))
+        rows = (sinfo_row(NodeList=f"node0{number}").replace("gpu", name) for number in range(1, 5))
+        (tmp_path / "sinfo").write_text("".join(f"{row}\n" for row in rows))
+        programs.make("sinfo", f"cat {tmp_path}/sinfo")
+        programs.make("squeue", OFFERS_NEW)
+        programs.make("scontrol", f"{NO_OTHER_NODES}; cat {tmp_path}/job.json")
+        run = read_one(SlurmClient(commands, "lab", str(tmp_path), 0, (name,)), recorded)
+        held = [resource.gpus for resource in run.resources]
+        other = read_one(SlurmClient(commands, "lab", str(tmp_path), 0, ("dcu",)), recorded)
+        truth = json.loads((recorded.parent / "truth.json").read_text())["jobs"][0]
+        assert held == [tuple(host["gpu_indices"]) for host in truth["hosts"].values()]
+        assert run.num_gpus == sum(map(len, held))
+        assert (other.num_gpus, {resource.gpus for resource in other.resources}) == (0, {()})
+        assert {resource.other_gres for resource in other.resources} == {(name,)}
+
+
+def test_the_names_of_accelerators_reach_what_accounting_is_asked(
+    tmp_path: Path, commands: Commands, programs: FakePrograms
+) -> None:
+    recorded = JOBS / "gpu-typed-2nodes" / "ended.sacct.json"
+    (tmp_path / "sacct.json").write_text(recorded.read_text().replace('"gpu', '"npu'))
+    job_id = json.loads(recorded.read_text())["jobs"][0]["job_id"]
+    programs.make("squeue", OFFERS_NEW)
+    programs.make("sacct", f"cat {tmp_path}/sacct.json")
+    truth = json.loads((recorded.parent / "truth.json").read_text())["jobs"][0]
+    count = sum(len(host["gpu_indices"]) for host in truth["hosts"].values())
+    for names, expected in ((("gpu",), 0), (("gpu", "npu"), count)):
+        (details,) = SlurmClient(commands, "lab", str(tmp_path), 0, names).read_accounted([job_id], 0, 1)
+        assert [run.num_gpus for run in details.runs] == [expected]

@@ -223,12 +223,12 @@ def test_nodes_that_were_added_since_the_last_poll_are_looked_up(
     job = FIXTURES / "slurm-24.11.5/jobs/one-core/running.squeue.v0.0.40.json"
     host = json.loads(job.read_text())["jobs"][0]["nodes"]
     programs.make("squeue", "echo data_parser/v0.0.40")
-    programs.make("scontrol", f"cat {job}")
-    programs.make("sinfo", f"cat {tmp_path}/sinfo")
+    nodes = FIXTURES / "slurm-24.11.5/cluster/nodes-idle.scontrol-detail.txt"
+    programs.make("scontrol", f'case "$*" in "-a -d show node {host}") cat {nodes};; *--json*) cat {job};; esac')
     (tmp_path / "sinfo").write_text(f"{sinfo_row(NodeList='other')}\n")
+    programs.make("sinfo", f"cat {tmp_path}/sinfo")
     client = SlurmClient(commands, "lab", str(tmp_path), 1 << 20)
     client.node_states()
-    (tmp_path / "sinfo").write_text(f"{sinfo_row(NodeList=host)}\n")
     job_id = json.loads(job.read_text())["jobs"][0]["job_id"]
     (details,) = client.read_details([job_id])
     assert details.runs[0].resources[0].cores

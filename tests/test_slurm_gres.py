@@ -19,13 +19,16 @@ from hypothesis import strategies as st
 from cc_slurm_adapter.errors import UnexpectedOutput
 from cc_slurm_adapter.job import Missing, Run
 from cc_slurm_adapter.slurm.gres import (
+    GPU,
     MAX_DEVICES,
     cpus_of_tres,
     gpu_count,
     gpu_indices,
+    gpu_types,
     gpus_by_host,
     gpus_of_details,
     gpus_of_tres,
+    other_devices,
     requests_gpus,
 )
 from cc_slurm_adapter.slurm.jobs import job_id_of, parse_job
@@ -96,7 +99,7 @@ def test_the_devices_of_a_job_in_one_node(gres: str, indices: tuple[int, ...]) -
 def test_the_gpus_that_a_node_has(gres: str, count: int) -> None:
     assert gpu_count(gres) == count
     layouts, _ = parse_sinfo(sinfo_row(Gres=gres))
-    assert layouts["node01"].gpus == count
+    assert layouts["node01"].gpus == (count,)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +212,7 @@ def test_requests_for_gpus(tres: str, answer: bool) -> None:
     assert requests_gpus(tres) is answer
 
 
-EQUIPMENT = {"node01": 4, "node02": 12, "node03": 3, "node04": 0}
+EQUIPMENT = {"node01": (4,), "node02": (12,), "node03": (3,), "node04": (0,)}
 HOSTS = sorted(EQUIPMENT)
 
 
@@ -221,7 +224,7 @@ def test_each_node_of_a_job_has_an_entry_even_one_without_gpus() -> None:
 
 
 def test_a_node_may_have_devices_and_the_one_before_it_none() -> None:
-    gpus = gpus_by_host([None, "gpu:1(IDX:1)", None], ["c", "a", "b"], {"a": 2, "b": 2, "c": 2}, "")
+    gpus = gpus_by_host([None, "gpu:1(IDX:1)", None], ["c", "a", "b"], {"a": (2,), "b": (2,), "c": (2,)}, "")
     assert gpus == {"a": (1,)}
 
 
@@ -245,6 +248,101 @@ def test_after_the_end_only_all_gpus_of_all_nodes_are_known(
     hosts: list[str], tres: str, gpus: dict[str, tuple[int, ...]]
 ) -> None:
     assert gpus_by_host([], hosts, EQUIPMENT, tres) == gpus
+
+
+SEVERAL = ("gpu", "npu")
+"""What a site may name as accelerators. The texts have the shapes that they have for gpu: gres.c makes them alike for
+every GRES, from 22.05 (src/common) to 26.05 (src/interfaces)."""
+
+
+def test_a_gres_of_another_name_is_no_gpu_unless_the_site_says_so() -> None:
+    assert gpu_indices("dcu:z100:2(IDX:0,3)") == ()
+    assert gpu_indices("dcu:z100:2(IDX:0,3)", ("dcu",)) == (0, 3)
+    assert gpu_count("dcu:z100:4(S:0-1)", ("dcu",)) == gpu_count("dcu:4", ("dcu",)) == 4
+    assert gpu_count("gpu:4,dcu:8", ("dcu",)) == 8
+    assert gpu_count("mydcu:4,dcu_x:2,dcu.1:3", ("dcu",)) == 0
+    assert gpus_of_tres("cpu=4,gres/dcu=2,gres/dcu:z100=2,gres/gpu=7", ("dcu",)) == 2
+    assert requests_gpus("gres/dcu:2", ("dcu",))
+    assert requests_gpus("gres:dcu:z100:2", ("dcu",))
+    assert not requests_gpus("gres/gpu:2,gres/shard:1", ("dcu",))
+    assert not requests_gpus("gres/dcu:0", ("dcu",))
+
+
+def test_shares_are_of_the_devices_called_gpu() -> None:
+    assert gpu_indices("shard:3(2/2,1/2)", ("npu",)) == ()
+    assert gpu_indices("shard:3(2/2,1/2)", ("npu", "gpu"), (4, 2)) == (4, 5)
+    assert not requests_gpus("gres/shard:1", ("npu",))
+
+
+@pytest.mark.parametrize(
+    ("detail", "counts", "indices"),
+    [
+        # Seen on a real 22.05 and 24.11, on a node with gpu:h100:2,npu:910b:2.
+        ("gpu:h100:1(IDX:0),npu:910b:2(IDX:0-1)", (2, 2), (0, 2, 3)),
+        ("gpu:h100:2(IDX:0-1),npu:910b:2(IDX:1,3)", (2, 4), (0, 1, 3, 5)),
+        ("npu:910b:2(IDX:0-1)", (2, 4), (2, 3)),
+        ("npu:910b:1(IDX:0)", (0, 4), (0,)),  # a node without the first
+        ("gpu:h100:1(IDX:1)", (2, 0), (1,)),
+        ("gpu:h100:1(IDX:1),npu:1(IDX:0)", (), (1,)),  # nobody knows the node: only the first are numbered
+    ],
+)
+def test_devices_of_the_next_name_follow_those_of_the_one_before(
+    detail: str, counts: tuple[int, ...], indices: tuple[int, ...]
+) -> None:
+    assert gpu_indices(detail, SEVERAL, counts) == indices
+
+
+def test_a_node_with_devices_of_two_names() -> None:
+    """Seen on a real 24.11."""
+    row = sinfo_row(Gres="gpu:h100:2,npu:910b:2", GresUsed="gpu:h100:1(IDX:0),npu:910b:2(IDX:0-1)")
+    for names, counts, used, words in (
+        (("gpu",), (2,), 1, "2 gpu:h100"),
+        (("npu", "gpu"), (2, 2), 3, "2 gpu:h100, 2 npu:910b"),
+    ):
+        layouts, (state,) = parse_sinfo(row, names)
+        assert layouts["node01"].gpus == counts
+        assert (state.gpus, state.gpus_allocated, state.gpu_types) == (sum(counts), used, words)
+
+
+def test_after_the_end_all_devices_of_all_names_are_known_or_none() -> None:
+    equipment = {"a": (2, 4), "b": (0, 4)}
+    everything = gpus_by_host([], ["a", "b"], equipment, "gres/gpu=2,gres/npu=8,gres/npu:910b=8", SEVERAL)
+    assert everything == {"a": (0, 1, 2, 3, 4, 5), "b": (0, 1, 2, 3)}
+    assert gpus_by_host([], ["a", "b"], equipment, "gres/npu=8", SEVERAL) == {}
+
+
+@pytest.mark.parametrize(
+    ("detail", "names", "others"),
+    [
+        ("gpu:1(IDX:0),dcu:2(IDX:0-1)", GPU, ("dcu",)),
+        ("dcu:2(IDX:0-1),npu:1(IDX:3)", GPU, ("dcu", "npu")),
+        ("dcu:2(IDX:0-1)", ("dcu",), ()),
+        ("gpu:1(IDX:0)", ("dcu",), ("gpu",)),
+        ("shard:3(2/2,1/2),mps:100(100/100)", GPU, ()),
+        ("shard:1(IDX:0)", ("dcu",), ()),
+        ("license:4(CNT:4),bandwidth:1G", GPU, ()),  # no devices
+        ("dcu:0(IDX:N/A),dcu:0(IDX:)", GPU, ()),
+        ("", GPU, ()),
+    ],
+)
+def test_what_else_has_devices_is_known(detail: str, names: tuple[str, ...], others: tuple[str, ...]) -> None:
+    assert other_devices(detail, names) == others
+
+
+@pytest.mark.parametrize(
+    ("gres", "text"),
+    [
+        ("gpu:h100:4(S:0-1)", "4 gpu:h100"),
+        ("gpu:2", "2 gpu"),
+        ("gpu:(null):2(S:0)", "2 gpu"),
+        ("gpu:1g.10gb:2,gpu:2g-20gb:1,npu:8", "2 gpu:1g.10gb, 1 gpu:2g-20gb, 8 npu"),
+        ("gpu:4090(CNT:2)", "2 gpu:4090"),
+        ("gpu:0,shard:8,lustre:1", ""),
+        ("(null)", ""),
+    ],
+)
+def test_what_a_node_has_in_words(gres: str, text: str) -> None:
+    assert gpu_types(gres, SEVERAL) == text
 
 
 TYPED = [each for each in recordings("running.squeue*.json") if each.case == "gpu-typed-2nodes"]
@@ -342,7 +440,7 @@ class TestJobs:
 
 
 WHOLE = [each for each in recordings("running.squeue*.json") if each.case == "exclusive-partition"]
-BARE = {host: NodeLayout(2, 4, 2, 0) for host in LAYOUTS}
+BARE = {host: NodeLayout(2, 4, 2, (0,)) for host in LAYOUTS}
 
 
 @pytest.mark.parametrize("recording", WHOLE, ids=str)
@@ -369,7 +467,7 @@ TEXTS = st.text(max_size=60) | st.lists(PIECES, max_size=15).map("".join)
 
 @given(TEXTS)
 def test_no_text_breaks_a_parser(text: str) -> None:
-    for parse in (gpu_indices, gpu_count, gpus_of_tres, cpus_of_tres, requests_gpus):
+    for parse in (gpu_indices, gpu_count, gpu_types, other_devices, gpus_of_tres, cpus_of_tres, requests_gpus):
         try:
             parse(text)
         except UnexpectedOutput as error:

@@ -78,8 +78,8 @@ MAIN = {"main": Partition(gives_whole_nodes=False, shares_cores=False)}
     ("layouts", "partitions"),
     [
         ({}, MAIN),
-        ({"node01": NodeLayout(2, 4, 2, 4)}, MAIN),  # nobody knows how many CPUs it has
-        ({"node01": NodeLayout(2, 8, 2, 4, 32)}, MAIN),
+        ({"node01": NodeLayout(2, 4, 2, (4,))}, MAIN),  # nobody knows how many CPUs it has
+        ({"node01": NodeLayout(2, 8, 2, (4,), 32)}, MAIN),
         (LAYOUTS, {}),
         (LAYOUTS, {"main": Partition(gives_whole_nodes=False, shares_cores=True)}),
     ],

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import logging
-import re
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from cc_slurm_adapter.hwthreads import CpuNumbers, Numbering, NumberingByHost, has_smt, hwthreads, numbering_of
 from cc_slurm_adapter.job import End, Missing, NodeState, Resource, Run, RunKey, Sharing
+from cc_slurm_adapter.sinks.gpu_addresses import GpuAddresses, addresses_of, further_parts
 from cc_slurm_adapter.sinks.node_words import node_words
 
 log = logging.getLogger(__name__)
@@ -22,15 +21,13 @@ SHARED = {Sharing.WHOLE_NODE: "none", Sharing.ONE_USER: "single_user", Sharing.A
 CUT_NOTE = "[left out by cc-slurm-adapter: the whole message was too large]"
 CUTTABLE = ("jobScript", "slurmInfo")
 
-GpuAddresses = tuple[tuple["re.Pattern[str]", tuple[str, ...]], ...]
-
 
 class StartMessages:
     """Makes start messages; knows what Slurm does not.
 
     That is the PCI addresses of each host's GPUs, in Slurm's order, how its hardware threads are
     numbered, and what it is called elsewhere: `sent_name` makes that of Slurm's NodeName, by which all else
-    goes. `on_missing_address` is told how many GPUs were left out because they have no address.
+    goes. `on_missing_address` is told how many GPUs were not listed because they have no address.
     """
 
     def __init__(
@@ -44,12 +41,13 @@ class StartMessages:
         self._numberings = numberings
         self._on_missing_address = on_missing_address
         self._sent_name = sent_name
-        self._warned: set[str] = set()
+        self._warned: set[tuple[str, ...] | str] = set()
+        """Addresses of a kind of hosts that lacks some, and names of GRES: each is said once."""
 
     def encode(self, run: Run) -> bytes:
         """The body of start_job for a run."""
         resources = [self._resource(resource) for resource in run.resources]
-        listed = sum(len(resource.get("accelerators", ())) for resource in resources)
+        held = sum(map(self._cards, run.resources))
         message: dict[str, Any] = {
             "cluster": run.key.cluster,
             "partition": run.partition,
@@ -64,7 +62,7 @@ class StartMessages:
             "startTime": run.key.start_time,
         }
         optional = {
-            "numAcc": (run.num_gpus if Missing.GPUS in run.missing else listed) or None,
+            "numAcc": (run.num_gpus if Missing.GPUS in run.missing else held) or None,
             "arrayJobId": run.array_job_id or None,
             "walltime": run.walltime or None,
             "smt": self._smt(run),
@@ -102,35 +100,36 @@ class StartMessages:
         return int(any(has_smt(*each) for each in numbered))
 
     def _accelerators(self, resource: Resource) -> list[str]:
-        if not resource.gpus:
-            return []
         addresses = addresses_of(resource.hostname, self._gpu_addresses)
+        if addresses and resource.other_gres:
+            self._warn_of_other_gres(resource)
         known = {index: addresses[index] for index in resource.gpus if index < len(addresses) and addresses[index]}
         if len(known) < len(resource.gpus):
             self._on_missing_address(len(resource.gpus) - len(known))
-            self._warn_once(resource.hostname, [index for index in resource.gpus if index not in known])
+            self._warn_of_missing(resource, addresses, [index for index in resource.gpus if index not in known])
         return list(dict.fromkeys(known.values()))
 
-    def _warn_once(self, hostname: str, gpus: list[int]) -> None:
-        """One line for each host, however many jobs its GPUs have."""
-        if hostname not in self._warned:
-            self._warned.add(hostname)
+    def _cards(self, resource: Resource) -> int:
+        return len(resource.gpus) - further_parts(resource.gpus, addresses_of(resource.hostname, self._gpu_addresses))
+
+    def _warn_of_missing(self, resource: Resource, addresses: tuple[str, ...], gpus: list[int]) -> None:
+        """One line for all hosts with the same addresses, however many jobs their GPUs have."""
+        if addresses not in self._warned:
+            self._warned.add(addresses)
             numbers = ", ".join(map(str, gpus))
-            log.warning("gpuPciAddrs has no address for GPU %s of %s: left out of what is reported", numbers, hostname)
+            text = "gpuPciAddrs has no address for GPU %s of %s: of these and their like only the number is reported"
+            log.warning(text, numbers, resource.hostname)
 
-
-def addresses_of(hostname: str, by_host: GpuAddresses) -> tuple[str, ...]:
-    """The PCI addresses of a host's GPUs in Slurm's order, '' for one without. Parts of a card (MIG) have one."""
-    return next((found for regex, found in by_host if regex.search(hostname)), ())
-
-
-def count_cards(node: NodeState, by_host: GpuAddresses) -> NodeState:
-    """The same with each allocated card counted once, however many of its parts are; by its address, if it has one."""
-    if not node.gpus_in_use:
-        return node
-    addresses = addresses_of(node.hostname, by_host)
-    known = [addresses[index] for index in node.gpus_in_use if index < len(addresses) and addresses[index]]
-    return replace(node, gpus_allocated=node.gpus_allocated - len(known) + len(set(known)))
+    def _warn_of_other_gres(self, resource: Resource) -> None:
+        for name in resource.other_gres:
+            if name not in self._warned:
+                self._warned.add(name)
+                log.warning(
+                    "a job has devices of the GRES %.40s on %s, which are not reported: name it in acceleratorGres if"
+                    " the addresses in gpuPciAddrs are those of such devices",
+                    name,
+                    resource.hostname,
+                )
 
 
 def _meta_data(run: Run, missing: frozenset[Missing]) -> dict[str, str]:
@@ -166,6 +165,24 @@ def encode_stop(key: RunKey, end: End) -> bytes:
 def encode_nodes(cluster: str, nodes: list[NodeState]) -> bytes:
     """The body of nodestate."""
     return encode_json({"cluster": cluster, "nodes": [_node(node) for node in nodes]})
+
+
+def encode_node_parts(
+    cluster: str, nodes: list[NodeState], limit: int, wrap: Callable[[bytes], bytes] = bytes
+) -> Iterator[bytes]:
+    """Bodies of nodestate with all these nodes, none of them larger than `limit` bytes when it is wrapped.
+
+    A single node that is larger has a body all the same. cc-backend takes each node by itself: it does not matter
+    which of them come together.
+    """
+    whole = wrap(encode_nodes(cluster, nodes))
+    if len(whole) <= limit or len(nodes) <= 1:
+        yield whole
+        return
+    count = len(whole) // limit + 1
+    size = -(-len(nodes) // count)
+    for at in range(0, len(nodes), size):
+        yield from encode_node_parts(cluster, nodes[at : at + size], limit, wrap)
 
 
 def _node(node: NodeState) -> dict[str, Any]:

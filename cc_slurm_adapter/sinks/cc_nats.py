@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from cc_slurm_adapter.job import NodeState, RunKey
 from cc_slurm_adapter.sinks import CC_NATS, Answer, Connection, Delivery, Kind, Verdict
-from cc_slurm_adapter.sinks.cc_messages import CcMessages, StartMessages, encode_nodes
+from cc_slurm_adapter.sinks.cc_messages import CcMessages, StartMessages, encode_node_parts
 from cc_slurm_adapter.sinks.line_protocol import encode_point
 from cc_slurm_adapter.sinks.nats_client import NatsClient, Outgoing
 
@@ -104,12 +104,22 @@ class CcNatsConnection:
         return Outgoing(self._sink.subject, point, message_id)
 
     def post_nodes(self, cluster: str, nodes: list[NodeState]) -> Answer:
-        """Publish the states of all nodes, where that is wanted; else see whether NATS is there."""
+        """Publish the states of all nodes, where that is wanted, in messages of the size that the server takes.
+
+        Else see whether NATS is there.
+        """
         if not self._sink.node_subject:
             return self._client.check()
-        point = encode_point("nodestate", {}, encode_nodes(cluster, nodes), time.time_ns())
-        (answer,) = self._client.publish([Outgoing(self._sink.node_subject, point)])
-        return answer
+        now = time.time_ns()
+
+        def point(body: bytes) -> bytes:
+            return encode_point("nodestate", {}, body, now)
+
+        def messages(max_payload: int) -> list[Outgoing]:
+            parts = encode_node_parts(cluster, nodes, max_payload, point)
+            return [Outgoing(self._sink.node_subject, part) for part in parts]
+
+        return self._client.publish_all(messages)
 
     def abort(self) -> None:
         """The daemon stops."""

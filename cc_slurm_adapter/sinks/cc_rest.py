@@ -12,7 +12,7 @@ from cc_slurm_adapter.errors import SinkError
 from cc_slurm_adapter.job import NodeState
 from cc_slurm_adapter.proxy import Proxy
 from cc_slurm_adapter.sinks import CC_REST, Answer, Delivery, Kind, RunningRow, Verdict
-from cc_slurm_adapter.sinks.cc_messages import CcMessages, StartMessages, encode_nodes
+from cc_slurm_adapter.sinks.cc_messages import CcMessages, StartMessages, encode_node_parts
 from cc_slurm_adapter.sinks.http_client import HttpAnswer, HttpClient
 from cc_slurm_adapter.sinks.pace import Pace
 
@@ -21,6 +21,8 @@ NODES_PATH = "/api/nodestate/"
 JOBS_PATH = "/api/jobs/"
 CLUSTERS_PATH = "/api/clusters/"
 PAGE = 500
+MAX_NODES_BODY, MIN_NODES_BODY = 512 * 1024, 16 * 1024
+"""Bytes of node states in one request: a proxy may take a megabyte (nginx's client_max_body_size), or less."""
 COMMIT_SPAN = 300.0
 """Seconds after which cc-backend surely lists a start: two intervals of its commit worker, and a bit."""
 
@@ -59,6 +61,7 @@ class CcRestConnection:
 
     def __init__(self, client: HttpClient) -> None:
         self._client = client
+        self._nodes_body = MAX_NODES_BODY
 
     def deliver_all(self, deliveries: Sequence[Delivery]) -> list[Answer]:
         """One request for each row."""
@@ -75,12 +78,23 @@ class CcRestConnection:
         return judge(delivery.kind, answer)
 
     def post_nodes(self, cluster: str, nodes: list[NodeState]) -> Answer:
-        """Send the states of all nodes."""
-        try:
-            answer = self._client.request("POST", NODES_PATH, encode_nodes(cluster, nodes))
-        except SinkError as error:
-            return Answer(Verdict.SINK_TROUBLE, str(error))
-        return Answer(Verdict.DELIVERED) if answer.status == 200 else Answer(Verdict.PARKED, _said(answer))
+        """Send the states of all nodes, in smaller requests from then on when one was too large."""
+        answer = self._post_parts(cluster, nodes)
+        while answer.verdict is Verdict.TOO_LARGE and self._nodes_body > MIN_NODES_BODY:
+            self._nodes_body //= 2
+            answer = self._post_parts(cluster, nodes)
+        return answer
+
+    def _post_parts(self, cluster: str, nodes: list[NodeState]) -> Answer:
+        """DELIVERED, or what became of the first request that was not taken."""
+        for body in encode_node_parts(cluster, nodes, self._nodes_body):
+            try:
+                answer = self._client.request("POST", NODES_PATH, body)
+            except SinkError as error:
+                return Answer(Verdict.SINK_TROUBLE, str(error))
+            if answer.status != 200:
+                return Answer(Verdict.TOO_LARGE if answer.status == 413 else Verdict.PARKED, _said(answer))
+        return Answer(Verdict.DELIVERED)
 
     def running_rows(self, cluster: str) -> Iterator[RunningRow]:
         """All rows in the state running, page by page. Raises SinkError."""

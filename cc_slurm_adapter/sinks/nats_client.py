@@ -133,7 +133,12 @@ class NatsClient:
 
     def publish(self, messages: Sequence[Outgoing]) -> list[Answer]:
         """Publish messages, and wait until the server or the stream has them. An answer for each."""
-        return self._run(self._publish(messages), len(messages))
+        return self._run(self._publish(lambda _: messages, len(messages)), len(messages))
+
+    def publish_all(self, make: Callable[[int], Sequence[Outgoing]]) -> Answer:
+        """Publish what `make` makes of the size in bytes that the server takes at most; one answer for all of it."""
+        answers = self._run(self._publish(make, 1), 1)
+        return next((answer for answer in answers if answer.verdict is not Verdict.DELIVERED), _DELIVERED)
 
     def check(self) -> Answer:
         """Connect, where that has not been done: whether a server takes us."""
@@ -157,14 +162,19 @@ class NatsClient:
         except RuntimeError as error:  # no thread can be made
             return [_trouble(error)] * count
 
-    async def _publish(self, messages: Sequence[Outgoing]) -> list[Answer]:
+    async def _publish(self, make: Callable[[int], Sequence[Outgoing]], count: int) -> list[Answer]:
+        """`count` is how many answers there are when nothing can be made of it, because no server is there."""
         denials = dict(self._denials)
+        messages: list[Outgoing] = []
 
         def hand_over(client: Client) -> Coroutine[Any, Any, list[Answer]]:
+            messages[:] = make(client.max_payload)
             return (self._to_stream if self._access.jet_stream else self._to_server)(client, messages)
 
-        answers = await self._attempt(hand_over, len(messages))
+        answers = await self._attempt(hand_over, count)
         denied = {subject for subject, count in self._denials.items() if count > denials.get(subject, 0)}
+        if not denied:
+            return answers
         return [
             _denial(message) if message.subject.lower() in denied else answer
             for message, answer in zip(messages, answers)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from cc_slurm_adapter.errors import UnexpectedOutput
 from cc_slurm_adapter.job import End, EndState, Missing, Phase, Resource, Run, RunKey, Sharing
+from cc_slurm_adapter.slurm.gres import GPU, Names
 from cc_slurm_adapter.slurm.hostlist import expand
 from cc_slurm_adapter.slurm.jobs import is_opt_out, job_id_of, seconds, sharing_of, state_words
 from cc_slurm_adapter.slurm.json_values import (
@@ -142,19 +143,19 @@ def _first_record(record: _Record, resized: Mapping[tuple[int, int], _Record]) -
         record = before
 
 
-def parse_accounted_run(job: Json, cluster: str) -> Run:
+def parse_accounted_run(job: Json, cluster: str, accelerators: Names = GPU) -> Run:
     """A Run from sacct's JSON: without cores and GPU indices, and with a name that accounting may have altered.
 
     Raises UnexpectedOutput with the path in the JSON that broke.
     """
     job_id = job_id_of(job)
     try:
-        return _parse_accounted_run(job, job_id, cluster)
+        return _parse_accounted_run(job, job_id, cluster, accelerators)
     except UnexpectedOutput as error:
         raise in_job(error, job_id) from error
 
 
-def _parse_accounted_run(job: Json, job_id: int, cluster: str) -> Run:
+def _parse_accounted_run(job: Json, job_id: int, cluster: str, accelerators: Names) -> Run:
     """Values count only where the state says that they are facts.
 
     A record of 23.02 to 24.05 may be PENDING with nodes and a start, and lack all else: for a moment accounting has
@@ -186,7 +187,7 @@ def _parse_accounted_run(job: Json, job_id: int, cluster: str) -> Run:
     )
     if phase is Phase.WAITING:
         return waiting
-    run = _with_allocation(waiting, job, time)
+    run = _with_allocation(waiting, job, time, accelerators)
     if end_state is None:
         return run
     if run.resources and not end_time:
@@ -207,13 +208,13 @@ def _stands(words: list[str], time: Json) -> tuple[Phase, EndState | None, int]:
     return phase, end_state, end_time
 
 
-def _with_allocation(waiting: Run, job: Json, time: Json) -> Run:
+def _with_allocation(waiting: Run, job: Json, time: Json, accelerators: Names) -> Run:
     """The run with what it holds or held."""
     hosts = _hosts(job)
     start = get_number(time, "start", f"{_JOB}.time") or 0
     if hosts and not start:
         raise UnexpectedOutput(f"{_JOB}.time.start", "a run that has nodes has no start")
-    num_gpus = _num_gpus(job)
+    num_gpus = sum(_num_gpus(job, name) for name in accelerators)
     return replace(
         waiting,
         key=waiting.key._replace(start_time=start),
@@ -270,10 +271,10 @@ def _num_cpus(job: Json, hosts: list[str]) -> int:
     return num_cpus
 
 
-def _num_gpus(job: Json) -> int:
+def _num_gpus(job: Json, name: str) -> int:
     """The row without a type is the sum of those with one; a site may track only one kind of row."""
-    counts = _allocated(job, "gres", "gpu")
-    return counts.get("gpu", sum(counts.values()))
+    counts = _allocated(job, "gres", name)
+    return counts.get(name, sum(counts.values()))
 
 
 def _allocated(job: Json, kind: str, group: str) -> dict[str, int]:

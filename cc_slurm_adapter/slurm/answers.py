@@ -18,6 +18,11 @@ def read_text(commands: Commands, argv: list[str], environment: Mapping[str, str
     answer = commands.run(argv, environment=environment)
     if answer.exit_code != 0:
         raise failure(argv, answer)
+    return whole_text(argv, answer)
+
+
+def whole_text(argv: list[str], answer: Finished) -> str:
+    """The output as text, whatever the exit code. Raises UnexpectedOutput when it was cut."""
     if answer.output and not answer.output.endswith(b"\n"):
         raise _cut(argv)
     return answer.output.decode("utf-8", errors="replace")

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from cc_slurm_adapter.errors import CommandCancelled, SlurmError, UnexpectedOutput
+from cc_slurm_adapter.errors import CommandCancelled, SlurmError
 from cc_slurm_adapter.job import Missing, NodeState, Run, RunKey, Sighting
 from cc_slurm_adapter.slurm.accounting import (
     AccountedEnd,
@@ -22,13 +22,14 @@ from cc_slurm_adapter.slurm.accounting import (
     with_sharing,
 )
 from cc_slurm_adapter.slurm.answers import batches, read_lines, read_text
+from cc_slurm_adapter.slurm.cluster_nodes import ClusterNodes
 from cc_slurm_adapter.slurm.commands import Commands
 from cc_slurm_adapter.slurm.details import CHUNK, DetailReader, Details, is_forgotten, job_failed, read_jobs
+from cc_slurm_adapter.slurm.gres import GPU, Names
 from cc_slurm_adapter.slurm.job_infos import JobInfos, read_job_infos
 from cc_slurm_adapter.slurm.jobs import parse_job
 from cc_slurm_adapter.slurm.json_values import Json
 from cc_slurm_adapter.slurm.listing import LISTING, parse_listing
-from cc_slurm_adapter.slurm.nodes import SINFO, NodeLayout, parse_sinfo
 from cc_slurm_adapter.slurm.partitions import COMMAND as PARTITIONS
 from cc_slurm_adapter.slurm.partitions import Partition, parse_partitions
 from cc_slurm_adapter.slurm.parts import Part, ask_in_parts, in_parts
@@ -50,9 +51,17 @@ class SlurmClient:
     """The questions the daemon asks.
 
     Job scripts pass through a private folder in `state_folder`; at most `max_script_bytes` of each are read.
+    `accelerators` are the names of the GRES whose devices are reported.
     """
 
-    def __init__(self, commands: Commands, cluster: str, state_folder: str, max_script_bytes: int) -> None:
+    def __init__(
+        self,
+        commands: Commands,
+        cluster: str,
+        state_folder: str,
+        max_script_bytes: int,
+        accelerators: Names = GPU,
+    ) -> None:
         self._commands = commands
         self._cluster = cluster
         self._state_folder = state_folder
@@ -60,8 +69,9 @@ class SlurmClient:
         self._format: JsonFormat | None = None
         self._format_until = 0.0
         self._infos: JobInfos | None = None
-        self._layouts: dict[str, NodeLayout] = {}
-        self._details = DetailReader(commands, self._parse_job, self._learn)
+        self._accelerators = accelerators
+        self._nodes = ClusterNodes(commands, accelerators)
+        self._details = DetailReader(commands, self._parse_job, self._nodes.learn)
         self._partitions: dict[str, Partition] = {}
         self._partitions_until = 0.0
 
@@ -74,7 +84,7 @@ class SlurmClient:
 
         Jobs that slurmctld no longer knows are left out: that alone says nothing about them.
         """
-        if not self._layouts:
+        if not self._nodes.layouts:
             self.node_states()
         yield from self._details.read(job_ids, self._json_format(), self._is_format_current)
 
@@ -161,7 +171,7 @@ class SlurmClient:
         if not any(Missing.SHARING in run.missing for run in details.runs):
             return details
         try:
-            if not self._layouts:
+            if not self._nodes.layouts:
                 self.node_states()
             partitions = self._partitions_now()
         except CommandCancelled:
@@ -169,7 +179,7 @@ class SlurmClient:
         except SlurmError as error:
             log.info("the partitions are not known, so neither is who shared the nodes of old runs: %s", error)
             return details
-        runs = [with_sharing(run, self._layouts, partitions) for run in details.runs]
+        runs = [with_sharing(run, self._nodes.layouts, partitions) for run in details.runs]
         return replace(details, runs=runs)
 
     def _partitions_now(self) -> dict[str, Partition]:
@@ -193,11 +203,7 @@ class SlurmClient:
 
     def node_states(self) -> list[NodeState]:
         """CPUs, memory, GPUs and state of every node."""
-        text = self._text(SINFO)
-        if not text:
-            raise UnexpectedOutput("sinfo", "it names no node")
-        self._layouts, states = parse_sinfo(text)
-        return states
+        return self._nodes.read()
 
     def admin_level(self, user: str) -> str | None:
         """`None`, `Operator` or `Administrator` in Slurm's words; None when accounting does not know the user."""
@@ -214,21 +220,18 @@ class SlurmClient:
         self._format, self._format_until = found, time.monotonic() + FORMAT_SECONDS
         return found
 
-    def _learn(self, hosts: set[str]) -> bool:
-        """Ask for the nodes again when a run is on one that is not known; whether that was so."""
-        if self._layouts.keys() >= hosts:
-            return False
-        self.node_states()  # nodes were added since the last poll
-        return True
-
     def _parse_job(self, job: Json) -> Run:
-        return parse_job(job, self._cluster, self._layouts)
+        return parse_job(job, self._cluster, self._nodes.layouts, self._accelerators)
 
     def _parse_accounted(self, job: Json) -> Run:
-        return parse_accounted_run(job, self._cluster)
+        return parse_accounted_run(job, self._cluster, self._accelerators)
 
     def _text(self, argv: list[str], environment: Mapping[str, str] | None = None) -> str:
         return read_text(self._commands, argv, environment)
+
+
+def _hosts(details: Details) -> set[str]:
+    return {resource.hostname for run in details.runs for resource in run.resources}
 
 
 def _scontrol_name(run: Run) -> str:

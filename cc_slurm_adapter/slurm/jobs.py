@@ -15,7 +15,16 @@ from dataclasses import replace
 from cc_slurm_adapter.errors import UnexpectedOutput
 from cc_slurm_adapter.job import End, EndState, Missing, Phase, Resource, Run, RunKey, Sharing
 from cc_slurm_adapter.slurm.cores import has_whole_nodes, held_nodes, read_cores
-from cc_slurm_adapter.slurm.gres import cpus_of_tres, gpus_by_host, gpus_of_details, gpus_of_tres, requests_gpus
+from cc_slurm_adapter.slurm.gres import (
+    GPU,
+    Names,
+    cpus_of_tres,
+    gpus_by_host,
+    gpus_of_details,
+    gpus_of_tres,
+    other_devices,
+    requests_gpus,
+)
 from cc_slurm_adapter.slurm.hostlist import expand
 from cc_slurm_adapter.slurm.json_values import (
     Json,
@@ -62,16 +71,16 @@ def job_id_of(job: Json) -> int:
     return job_id
 
 
-def parse_job(job: Json, cluster: str, layouts: Layouts) -> Run:
-    """A Run of `cluster`. Raises UnexpectedOutput with the path in the JSON that broke."""
+def parse_job(job: Json, cluster: str, layouts: Layouts, accelerators: Names = GPU) -> Run:
+    """A Run; `accelerators` are names of GRES. Raises UnexpectedOutput with the path in the JSON that broke."""
     job_id = job_id_of(job)
     try:
-        return _parse_job(job, job_id, cluster, layouts)
+        return _parse_job(job, job_id, cluster, layouts, accelerators)
     except UnexpectedOutput as error:
         raise in_job(error, job_id) from error
 
 
-def _parse_job(job: Json, job_id: int, cluster: str, layouts: Layouts) -> Run:
+def _parse_job(job: Json, job_id: int, cluster: str, layouts: Layouts, accelerators: Names) -> Run:
     """Values count only where the state says that they are facts.
 
     Of a job that waits slurmctld forecasts start and end, in any year (a job without a limit ends after 2^32
@@ -102,18 +111,20 @@ def _parse_job(job: Json, job_id: int, cluster: str, layouts: Layouts) -> Run:
         has_script=job.get("batch_flag") is not False,
         opted_out=is_opt_out(get_text(job, "admin_comment", _JOB)),
     )
-    is_over = end_state is not None
-    return _with_allocation(waiting, job, words, end_state, layouts) if is_over or phase in _ON_NODES else waiting
+    if end_state is None and phase not in _ON_NODES:
+        return waiting
+    return _with_allocation(waiting, job, words, end_state, layouts, accelerators)
 
 
-def _with_allocation(
-    waiting: Run, job: Json, words: Sequence[str], end_state: EndState | None, layouts: Layouts
+def _with_allocation(  # noqa: PLR0913 - what is known of the job, and of the site
+    waiting: Run, job: Json, words: Sequence[str], end_state: EndState | None, layouts: Layouts, accelerators: Names
 ) -> Run:
     """The run with what it holds, or held until its end; what only a job that was started has as facts."""
-    resources = _resources(job, layouts)
+    resources = _resources(job, layouts, accelerators)
     start = _start_time(job, waiting.phase, resources)
     tres = get_text(job, "tres_alloc_str", _JOB)
-    num_gpus = max(gpus_of_tres(tres), gpus_of_details(_gres_detail(job)))
+    num_gpus = max(gpus_of_tres(tres, accelerators), gpus_of_details(_gres_detail(job), accelerators))
+    had_gpus = _had_gpus(job, waiting.phase, resources, layouts, accelerators)
     return replace(
         waiting,
         key=waiting.key._replace(start_time=start),
@@ -125,7 +136,7 @@ def _with_allocation(
         num_gpus=num_gpus,
         sharing=_sharing(job),
         resources=resources,
-        missing=missing_of(resources, num_gpus, had_gpus=_had_gpus(job, waiting.phase, resources, layouts)),
+        missing=missing_of(resources, num_gpus, had_gpus=had_gpus),
     )
 
 
@@ -183,12 +194,20 @@ def is_opt_out(admin_comment: str) -> bool:
     return isinstance(comment, dict) and comment.get(_OPT_OUT) is True
 
 
-def _resources(job: Json, layouts: Layouts) -> tuple[Resource, ...]:
+def _resources(job: Json, layouts: Layouts, accelerators: Names) -> tuple[Resource, ...]:
     hosts = expand(held_nodes(job) or get_text(job, "nodes", "jobs[]"))
     cores = read_cores(job, layouts)
+    details = _gres_detail(job)
     equipment = {host: layouts[host].gpus for host in hosts if host in layouts}
-    gpus = gpus_by_host(_gres_detail(job), hosts, equipment, get_text(job, "tres_alloc_str", _JOB))
-    return tuple(_resource(host, cores.get(host, ()), gpus.get(host, ()), layouts.get(host)) for host in hosts)
+    gpus = gpus_by_host(details, hosts, equipment, get_text(job, "tres_alloc_str", _JOB), accelerators)
+    others = dict(zip(hosts, details)) if len(details) == len(hosts) else {}
+    return tuple(
+        replace(
+            _resource(host, cores.get(host, ()), gpus.get(host, ()), layouts.get(host)),
+            other_gres=other_devices(others.get(host) or "", accelerators),
+        )
+        for host in hosts
+    )
 
 
 def _gres_detail(job: Json) -> list[str | None]:
@@ -199,15 +218,15 @@ def _gres_detail(job: Json) -> list[str | None]:
     return details
 
 
-def _had_gpus(job: Json, phase: Phase, resources: Sequence[Resource], layouts: Layouts) -> bool:
+def _had_gpus(job: Json, phase: Phase, resources: Sequence[Resource], layouts: Layouts, accelerators: Names) -> bool:
     """Whether the job must have got GPUs, although its TRES may not tell.
 
     They do not where AccountingStorageTRES leaves GPUs out, and they never have the devices of shares.
     A job with whole nodes gets their GPUs without asking; while it runs `gres_detail` has them.
     """
-    if resources and any(requests_gpus(get_text(job, key, _JOB)) for key in _REQUESTS):
+    if resources and any(requests_gpus(get_text(job, key, _JOB), accelerators) for key in _REQUESTS):
         return True
-    equipped = any(resource.hostname in layouts and layouts[resource.hostname].gpus for resource in resources)
+    equipped = any(resource.hostname in layouts and any(layouts[resource.hostname].gpus) for resource in resources)
     return equipped and phase is Phase.ENDED and _sharing(job) is Sharing.WHOLE_NODE
 
 

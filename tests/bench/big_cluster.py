@@ -43,6 +43,7 @@ esac
     "scontrol": """\
 case "$*" in
     "show config") echo "scontrol $*" >> calls; exec cat config.txt ;;
+    "-a -o show node") echo "scontrol $*" >> calls; exec cat nodes.txt ;;
     "") tee stdin.$$ | {python} -I -S -B {program} {folder} scontrol; echo "scontrol < stdin.$$" >> calls ;;
     *) echo "scontrol $*" >> calls; exec {python} -I -S -B {program} {folder} scontrol "$@" ;;
 esac
@@ -91,6 +92,7 @@ class BigCluster:
             "ended.txt": "",
             "calls": "",
             "sinfo.txt": "".join(f"n{node:05}|{cells}\n" for node in range(self.nodes)),
+            "nodes.txt": "".join(f"NodeName=n{node:05} Arch=x86_64\n" for node in range(self.nodes)),
             "config.txt": _with_line(config, "ClusterName", CLUSTER),
             "formats.txt": "data_parser/v0.0.42\ndata_parser/v0.0.40\ndata_parser/v0.0.41\n",
             "base": " ".join(map(str, base)),

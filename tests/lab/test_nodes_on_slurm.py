@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from .campaign import do
+from .expectations import WHAT_IT_HOLDS, choose, expected_holdings, reported_holdings
 from .installation import Installation
 from .kinds import UNREPORTED
 from .slurm_conf import FRAGILE_NODE, MAIN_NODES, NODES, PREEMPTING_NODE, RESERVING_NODE
-from .slurm_jobs import Submission, submit, wait_until_running
+from .slurm_jobs import Submission, running_job, submit, wait_until_running
 from .slurm_lab import SlurmLab
 from .slurm_nodes import nodes_now, reported_figures, reported_words
 
@@ -74,3 +75,34 @@ def test_node_states_count_what_runs(lab: SlurmLab, installation: Installation) 
     assert reported_figures(installation) == expected
     assert {node: reported_words(installation, node) for node in WORDS} == {node: {WORDS[node]} for node in WORDS}
     assert opted_out not in installation.started()
+
+
+@pytest.fixture
+def node_without_partition(lab: SlurmLab) -> Iterator[str]:
+    """It gets its partition back at the end."""
+    yield FRAGILE_NODE
+    lab.output("scontrol", "update", "PartitionName=fragile", f"Nodes={FRAGILE_NODE}")
+
+
+ON_FRAGILE = Submission(("-n3", "--gres=gpu:2", "--partition=fragile"), "sleep 600")
+
+
+def test_a_node_in_no_partition_is_reported_with_the_job_on_it(
+    lab: SlurmLab, installation: Installation, node_without_partition: str
+) -> None:
+    """sinfo does not list it when the daemon starts; the job that was there before goes on."""
+    job_id = submit(lab, ON_FRAGILE)
+    wait_until_running(lab, [job_id])
+    lab.output("scontrol", "update", "PartitionName=fragile", f"Nodes={PREEMPTING_NODE}")
+    assert node_without_partition not in lab.output("sinfo", "-a", "-N", "-h", "-o", "%N")
+    truth = running_job(lab, job_id, ON_FRAGILE)
+    now = nodes_now(lab)
+    assert now[node_without_partition].figures[2:] == (2, 1)
+    installation.start()
+    expected = {node: now[node].figures for node in NODES}
+    installation.backend.wait_for(lambda: reported_figures(installation) == expected, 20)
+    assert reported_figures(installation) == expected
+    assert reported_words(installation, node_without_partition) == {"mixed"}
+    installation.wait_for_starts([job_id], 20)
+    start = reported_holdings(installation.only_row(job_id).start)
+    assert choose(start, WHAT_IT_HOLDS) == expected_holdings(truth)

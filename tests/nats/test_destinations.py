@@ -368,6 +368,34 @@ def test_nats_alone_needs_no_cc_backend_and_a_stop_waits(nats_server: NatsServer
     assert stop.tags["function"] == "stop_job"
 
 
+@pytest.mark.parametrize(("max_payload", "count"), [(None, 20_000), (2000, 200)])
+@pytest.mark.parametrize("jet_stream", [False, True])
+def test_the_states_of_many_nodes_come_in_messages_that_the_server_takes(
+    start_nats: StartNats, make_site: MakeSite, max_payload: int | None, count: int, jet_stream: bool
+) -> None:
+    """A server takes a megabyte by default; 20,000 nodes are three."""
+    server = start_nats({"max_payload": max_payload} if max_payload else {}, jetstream=jet_stream)
+    nats = {"natsServer": server.url, "natsNodeSubject": "nodes", "natsJetStream": jet_stream}
+    site = make_site(ccRestSubmitJobs=False, **nats)
+    names = [f"node{number:05}" for number in range(count)]
+    with Subscriber(server.url, "nodes") as subscriber:
+        site.start()
+        site.destinations.post_nodes("lab", [NodeState(name, ("idle",), 0, 0, 0) for name in names])
+        sizes: list[int] = []
+        told: list[str] = []
+        times: set[int] = set()
+        while len(told) < count:
+            message = subscriber.wait_for(len(sizes) + 1, PATIENCE)[len(sizes)].payload
+            sizes.append(len(message))
+            point = decode(message)
+            told += [node["hostname"] for node in body(point)["nodes"]]
+            times.add(point.time_ns)
+    assert max(sizes) <= (max_payload or 1 << 20)
+    assert sum(sizes) / max(sizes) > len(sizes) / 2  # no swarm of small ones
+    assert told == names
+    assert len(times) == 1
+
+
 def test_a_script_that_is_too_large_is_cut_and_says_so(start_nats: StartNats, make_site: MakeSite) -> None:
     server = start_nats({"max_payload": 5000})
     site = make_site(ccRestSubmitJobs=False, natsServer=server.url, natsStopDelay=0)

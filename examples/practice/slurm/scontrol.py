@@ -25,8 +25,10 @@ from examples.practice.slurm.job_json import job_object
 from examples.practice.slurm.job_template import number
 from examples.practice.slurm.job_text import job_text
 from examples.practice.slurm.model import Record
+from examples.practice.slurm.node_text import node_text
 from examples.practice.slurm.partition_text import partition_lines
 from examples.practice.slurm.release import PLAIN
+from examples.practice.slurm.sinfo import Line
 
 OPTIONS = (
     Option("all", "a", FLAG),
@@ -55,9 +57,12 @@ def main(call: Call) -> int:
         version = json_format(call, options["json"])
         _require_show_job(words)
         return _show_job_json(call, words, version)
-    if ("oneliner" in options) != ([word.lower() for word in words[:2]] == ["show", "partition"]):
-        raise CommandError("scontrol: error: only `show partition` is known with --oneliner here, and only with it")
-    details = "details" in options
+    details, in_lines = "details" in options, "oneliner" in options
+    shown = " ".join(words[:2]).lower()
+    if in_lines and shown in ("show node", "show nodes"):
+        return _show_nodes_in_lines(call, words, details=details)
+    if in_lines != (shown == "show partition"):
+        raise CommandError("scontrol: error: --oneliner is known here for `show partition` and all nodes, and only so")
     return run_words(call, words, details=details) if words else _converse(call, details=details)
 
 
@@ -141,12 +146,38 @@ def _show_job(call: Call, rest: Sequence[str], details: bool) -> int:
     return 0
 
 
+def _show_node(call: Call, rest: Sequence[str], details: bool) -> int:
+    """Those that are named, or all. A name that it does not know is told among them."""
+    require_controller(call, "slurm_load_node error")
+    settings, nodes = call.settings(), {node.name: node for node in call.store.nodes()}
+    status = 0
+    for name in expand_hosts(rest[0]) if rest else nodes:
+        if name in nodes:
+            call.out.write(node_text(Line(nodes[name], "", settings), details=details))
+        else:
+            call.out.write(f"Node {name} not found\n")
+            status = 1
+    return status
+
+
+def _show_nodes_in_lines(call: Call, words: Sequence[str], *, details: bool) -> int:
+    if [word.lower() for word in words] not in (["show", "node"], ["show", "nodes"]):
+        raise CommandError("scontrol: error: -o is only known for all nodes here")
+    require_controller(call, "slurm_load_node error")
+    for node in call.store.nodes():
+        lines = node_text(Line(node, "", call.settings()), details=details).rstrip("\n")
+        call.out.write(lines.replace("\n   ", " ") + "\n")
+    return 0
+
+
 SHOWN: dict[str, Callable[[Call, Sequence[str], bool], int]] = {
     "config": _show_config,
     "hostnames": _show_hostnames,
     "job": _show_job,
     "jobs": _show_job,
     "partition": _show_partition,
+    "node": _show_node,
+    "nodes": _show_node,
 }
 
 

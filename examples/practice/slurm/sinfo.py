@@ -110,12 +110,14 @@ def cpus_state(line: Line) -> str:
     return f"{used}/0/{free}/{total}" if line.node.drained else f"{used}/{free}/0/{total}"
 
 
-def _gres(line: Line) -> str:
+def gres(line: Line) -> str:
+    """The node's GPUs."""
     settings = line.settings
     return f"gpu:{settings.gpu_type}:{settings.gpus_per_node}" if settings.gpus_per_node else "(null)"
 
 
-def _gres_used(line: Line) -> str:
+def gres_used(line: Line) -> str:
+    """Those in use."""
     if not line.settings.gpus_per_node:
         return "gpu:0"
     used = len(parse_numbers(line.node.gpus))
@@ -137,8 +139,8 @@ COLUMNS = {
     "threads": Column("THREADS", lambda line: str(line.settings.threads_per_core)),
     "memory": Column("MEMORY", lambda line: str(line.settings.memory_per_node)),
     "allocmem": Column("ALLOCMEM", lambda line: str(line.node.cpus * MEMORY_PER_CPU)),
-    "gres": Column("GRES", _gres),
-    "gresused": Column("GRES_USED", _gres_used),
+    "gres": Column("GRES", gres),
+    "gresused": Column("GRES_USED", gres_used),
 }
 
 

@@ -1,0 +1,80 @@
+"""Addresses of GPUs as the configuration has them, and which nodes lack some."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from cc_slurm_adapter.job import NodeState
+
+log = logging.getLogger(__name__)
+
+GpuAddresses = tuple[tuple["re.Pattern[str]", tuple[str, ...]], ...]
+"""PCI addresses in Slurm's order by regular expression on host names; '' for a GPU without one."""
+NAMED = 3
+"""So many nodes of a kind are named in the log."""
+
+
+class _Kind(NamedTuple):
+    """Nodes that lack addresses in the same way."""
+
+    gpu_types: str
+    addresses: int
+    """How many of its GPUs have one."""
+
+
+def addresses_of(hostname: str, addresses: GpuAddresses) -> tuple[str, ...]:
+    """Those of the first regular expression that is found in the name; () where none is."""
+    return next((found for regex, found in addresses if regex.search(hostname)), ())
+
+
+def further_parts(gpus: Iterable[int], addresses: Sequence[str]) -> int:
+    """How many of these devices are on a card that another one of them is on, too: parts of a card (MIG) share its
+    address. A device without an address stands for itself.
+    """
+    known = [addresses[index] for index in gpus if index < len(addresses) and addresses[index]]
+    return len(known) - len(set(known))
+
+
+def count_cards(node: NodeState, by_host: GpuAddresses) -> NodeState:
+    """The same with each allocated card counted once, however many of its parts are, as far as Slurm names them."""
+    further = further_parts(node.gpus_in_use, addresses_of(node.hostname, by_host))
+    return replace(node, gpus_allocated=node.gpus_allocated - further) if further else node
+
+
+class MissingAddresses:
+    """Says which nodes have GPUs without an address in gpuPciAddrs, once for each kind of node."""
+
+    def __init__(self, addresses: GpuAddresses) -> None:
+        self._addresses = addresses
+        self._said: set[_Kind] = set()
+
+    def look(self, nodes: Iterable[NodeState]) -> None:
+        """The nodes as a poll has seen them."""
+        for kind, names in self._kinds(nodes).items():
+            if kind not in self._said:
+                self._said.add(kind)
+                log.warning(
+                    "%s (%s) with %s, for which gpuPciAddrs has %d addresses: cc-backend hears how many GPUs a job has"
+                    " there, but not all of them by address. Complete gpuPciAddrs, then restart",
+                    "1 node" if len(names) == 1 else f"{len(names)} nodes",
+                    _some(names),
+                    kind.gpu_types,
+                    kind.addresses,
+                )
+
+    def _kinds(self, nodes: Iterable[NodeState]) -> Mapping[_Kind, list[str]]:
+        kinds: dict[_Kind, list[str]] = {}
+        for node in nodes:
+            known = sum(map(bool, addresses_of(node.hostname, self._addresses)[: node.gpus]))
+            if known < node.gpus:
+                kinds.setdefault(_Kind(node.gpu_types, known), []).append(node.hostname)
+        return kinds
+
+
+def _some(names: list[str]) -> str:
+    rest = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,139 @@
+"""Which nodes there are: those that sinfo lists, and those in no partition, which only scontrol shows."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from cc_slurm_adapter.errors import CommandCancelled, SlurmError
+from cc_slurm_adapter.job import NodeState
+from cc_slurm_adapter.log import Reminder
+from cc_slurm_adapter.slurm.answers import failure, read_lines, read_text, whole_text
+from cc_slurm_adapter.slurm.commands import Commands
+from cc_slurm_adapter.slurm.gres import GPU, Names
+from cc_slurm_adapter.slurm.nodes import (
+    SCONTROL,
+    SCONTROL_ALL,
+    SINFO,
+    NodeLayout,
+    ShownNodes,
+    is_node_name,
+    node_names,
+    parse_scontrol,
+    parse_sinfo,
+    read_rows,
+)
+
+log = logging.getLogger(__name__)
+
+ALL_EVERY = 3600.0
+"""Seconds between two looks for nodes in no partition that nothing else has told of. It is 1 KB for each node."""
+MAX_ARGUMENT = 100_000
+"""Bytes of names in one question; the kernel takes 128 KiB in one argument."""
+
+
+class ClusterNodes:
+    """The nodes with their layouts and states. Used from one thread.
+
+    A node in no partition is heard of by its job, by its absence from sinfo, or once in ALL_EVERY seconds.
+    """
+
+    def __init__(
+        self, commands: Commands, accelerators: Names = GPU, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._commands = commands
+        self._accelerators = accelerators
+        self._clock = clock
+        self.layouts: dict[str, NodeLayout] = {}
+        """By name; of every node that was known within ALL_EVERY seconds, since jobs may still hold it."""
+        self._listed: set[str] = set()
+        """Those of the last sinfo."""
+        self._outside: set[str] = set()
+        """Those that scontrol is asked for."""
+        self._unknown: set[str] = set()
+        """Those that jobs named and scontrol did not show since the last sinfo."""
+        self._next_all = self._clock()
+        self._trouble = Reminder(clock)
+
+    def read(self) -> list[NodeState]:
+        """CPUs, memory, GPUs and state of every node. Raises SlurmError when sinfo fails."""
+        layouts, states = parse_sinfo(read_text(self._commands, SINFO), self._accelerators)
+        self._outside |= self._listed - layouts.keys()
+        self._listed = set(layouts)
+        self._unknown.clear()
+        self.layouts.update(layouts)
+        try:
+            return states + self._read_outside()
+        except CommandCancelled:
+            raise
+        except SlurmError as error:
+            if self._trouble.is_due(str(error)):
+                log.warning("nodes in no partition are left out of the node states, asking again: %s", error)
+            return states
+
+    def learn(self, names: Iterable[str]) -> bool:
+        """Ask for nodes that jobs name and whose layouts are not known; whether one is known now. Raises SlurmError."""
+        wanted = {name for name in names if is_node_name(name)} - self.layouts.keys() - self._unknown
+        if not wanted:
+            return False
+        layouts, _ = read_rows(self._show(wanted).rows.items(), self._accelerators)
+        self._unknown |= wanted - layouts.keys()
+        self._outside |= layouts.keys()
+        self.layouts.update(layouts)
+        return bool(layouts)
+
+    def _read_outside(self) -> list[NodeState]:
+        if self._clock() >= self._next_all:
+            self._look_for_more()
+        self._outside -= self._listed
+        shown = self._show(self._outside)
+        self._outside -= shown.absent
+        layouts, states = read_rows(shown.rows.items(), self._accelerators)
+        self.layouts.update(layouts)
+        self._trouble.over()
+        return [state for state in states if state.states[0] != "future"]  # which sinfo does not list either
+
+    def _look_for_more(self) -> None:
+        with contextlib.closing(read_lines(self._commands, SCONTROL_ALL, {})) as lines:
+            names = set(node_names(lines))
+        self._next_all = self._clock() + ALL_EVERY
+        new = names - self._listed - self._outside
+        if new:
+            log.info("nodes in no partition, or hidden from sinfo: %d, %s", len(new), ", ".join(sorted(new)[:3]))
+        self._outside |= new
+        self.layouts = {name: layout for name, layout in self.layouts.items() if name in names | self._listed}
+
+    def _show(self, names: Iterable[str]) -> ShownNodes:
+        """What scontrol says of these names. One that somebody's comment imitates is asked for alone."""
+        found = ShownNodes({}, frozenset(), frozenset())
+        for some in _in_arguments(sorted(names)):
+            shown = parse_scontrol(self._ask(some))
+            answers = [shown, *(parse_scontrol(self._ask([name]), alone=True) for name in shown.doubtful & set(some))]
+            for answer in answers:
+                found.rows.update((name, row) for name, row in answer.rows.items() if name in some)
+                found = found._replace(absent=found.absent | answer.absent)
+        return found
+
+    def _ask(self, names: Sequence[str]) -> str:
+        argv = [*SCONTROL, ",".join(names)]
+        answer = self._commands.run(argv)
+        text = whole_text(argv, answer)
+        if answer.exit_code != 0 and " not found\n" not in text:  # its exit code for a name that it does not know
+            raise failure(argv, answer)
+        return text
+
+
+def _in_arguments(names: Sequence[str]) -> Iterator[list[str]]:
+    """The names in lists that fit in one argument each."""
+    some: list[str] = []
+    size = 0
+    for name in names:
+        if some and size + len(name) >= MAX_ARGUMENT:
+            yield some
+            some, size = [], 0
+        some.append(name)
+        size += len(name) + 1
+    if some:
+        yield some

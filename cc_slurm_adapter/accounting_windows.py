@@ -38,9 +38,12 @@ class AccountingWindows:
         self._next_wide_audit = now + WIDE_AUDIT_EVERY
         self._audit: list[Window] = []
 
-    def next(self, since: int, now: int) -> list[Window]:
-        """What is to be read at `now` if all until `since` has been: what is new from the oldest on, then audits."""
-        longest_ago = now - self._max_span
+    def next(self, since: int, now: int, first_moment: int = 0) -> list[Window]:
+        """What is to be read at `now` if all until `since` has been: what is new from the oldest on, then audits.
+
+        Nothing from before the first moment.
+        """
+        longest_ago = max(now - self._max_span, first_moment)
         self._plan_audits(since, now, longest_ago)
         begin = max(since - OVERLAP, longest_ago)
         self._audit = [window for window in self._audit if window.until > longest_ago and window.start < begin]

@@ -16,16 +16,18 @@ from cc_slurm_adapter.backoff import Backoff
 from cc_slurm_adapter.config import Config, read_prep_secret
 from cc_slurm_adapter.destinations import Destinations, sinks_of
 from cc_slurm_adapter.errors import CommandCancelled, CommandMissing, SinkError, SlurmError, StateError
+from cc_slurm_adapter.first_moment import Before, FirstMoment, catch_up_from
 from cc_slurm_adapter.ignore_rules import IgnoreRules
 from cc_slurm_adapter.intake import Intake
 from cc_slurm_adapter.job_watch import JobWatch, WatchSettings
+from cc_slurm_adapter.log import moment_text
 from cc_slurm_adapter.main_loop import ClusterNames, Inbox, Item, LoopSettings, MainLoop, Reload, Stop
 from cc_slurm_adapter.outbox import Outbox
 from cc_slurm_adapter.rights import warn_of_missing_rights
 from cc_slurm_adapter.slurm.client import SlurmClient
 from cc_slurm_adapter.slurm.commands import Commands
 from cc_slurm_adapter.slurm.setup import Setup, read_setup
-from cc_slurm_adapter.state_files import LastRun, PidFile, catch_up_from, check_state_folder
+from cc_slurm_adapter.state_files import LastRun, PidFile, check_state_folder
 from cc_slurm_adapter.status import Status
 from cc_slurm_adapter.systemd import notify
 
@@ -148,9 +150,19 @@ class Daemon:
     ) -> MainLoop:
         config = self._config
         last_run = LastRun(config.last_run_path)
-        checkpoint = outbox.checkpoint(cluster)
-        if checkpoint is None and last_run.read() is not None:
-            log.warning("%s knows nothing yet, Slurm and cc-backend are asked what there is", config.state_path)
+        before = Before(
+            outbox.checkpoint(cluster), last_run.read(), outbox.is_rebuilt, max_span=config.slurm_query_max_span
+        )
+        first_moment = FirstMoment(config.state_path)
+        first_moment.settle(before, time.time())
+        limit = first_moment.limit(time.time())
+        if before.checkpoint is None and before.last_run is not None:
+            log.warning(
+                "%s knows nothing yet: Slurm and cc-backend are asked what there is, and what ended before %s is not"
+                " reported",
+                config.state_path,
+                moment_text(limit),
+            )
         watch_settings = WatchSettings(
             cluster=cluster,
             ignore=IgnoreRules(config.ignore_hosts, config.ignore_partitions, config.ignore_users),
@@ -158,6 +170,8 @@ class Daemon:
             max_span=config.slurm_query_max_span,
             on_owed=destinations.wake,
             on_nodes=destinations.learn,
+            first_moment=first_moment,
+            late_runs=destinations.late_runs,
         )
         watch = JobWatch(slurm, outbox, destinations.sinks, self._status, watch_settings)
         settings = LoopSettings(
@@ -165,9 +179,7 @@ class Daemon:
             poll_interval=config.slurm_poll_interval,
             max_span=config.slurm_query_max_span,
             max_tries=config.slurm_max_retries,
-            catch_up_from=catch_up_from(
-                None if outbox.is_rebuilt else last_run.read(), checkpoint, config.slurm_query_max_span
-            ),
+            catch_up_from=catch_up_from(before, limit, int(time.time())),
         )
         loop = MainLoop(self._inbox, watch, destinations, outbox, last_run, self._status, settings)
         self._closers.append(lambda: destinations.stop(STOP_LIMIT))

@@ -14,6 +14,7 @@ from cc_slurm_adapter.errors import ConfigError
 from cc_slurm_adapter.host_checks import HostChecks
 from cc_slurm_adapter.hostnames import HostNames
 from cc_slurm_adapter.job import NodeState
+from cc_slurm_adapter.late_runs import LateRuns
 from cc_slurm_adapter.outbox import Outbox
 from cc_slurm_adapter.proxy import NONE, Proxy, parse_proxy, proxy_variable
 from cc_slurm_adapter.reconciler import Reconciler
@@ -60,6 +61,7 @@ class Destinations:
         self._config = config
         self._names = HostNames(config.hostname_rewrite)
         self._checks = HostChecks(config)
+        self.late_runs = LateRuns()
         messages = StartMessages(
             config.gpu_pci_addrs,
             config.hwthread_numbering,
@@ -98,7 +100,7 @@ class Destinations:
         on_unknown = self._reconciler.ask_now if self._reconciler else lambda: None
         leading, *followers = self.sinks
         self._senders = [
-            Sender(leading, outbox, self._status, on_unknown, self._wake_followers),
+            Sender(leading, outbox, self._status, on_unknown, self._wake_followers, self.late_runs),
             *(Sender(sink, outbox, self._status) for sink in followers),
         ]
         for sender in self._senders:

@@ -1,6 +1,7 @@
 """How runs came to their end that slurmctld shows no more, or whose job it shows with another run.
 
-Accounting tells; at a site without slurmdbd there is only slurmctld's word.
+Accounting tells; at a site without slurmdbd there is only slurmctld's word. What ended before the first moment and was
+not known then is history: it is not started. Of runs that Slurm has lost nobody tells: see `lost_runs`.
 
 A query that failed ends the step with a SlurmError; nothing is concluded from the failure.
 """
@@ -13,9 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from cc_slurm_adapter.accounting_windows import AccountingWindows
+from cc_slurm_adapter.first_moment import FirstMoment
 from cc_slurm_adapter.job import End, Run, RunKey
 from cc_slurm_adapter.job_diff import forgotten_end, requeued_end, rests_of_resized, with_ends
 from cc_slurm_adapter.ledger import Ledger
+from cc_slurm_adapter.lost_runs import LostRuns
 from cc_slurm_adapter.outbox import Changes, KnownRun, Outbox, Stage
 from cc_slurm_adapter.progress import Progress
 from cc_slurm_adapter.slurm.accounting import AccountedEnd
@@ -28,7 +31,7 @@ MAX_UNRESOLVED = 10_000
 FIRST_WAIT, LONGEST_WAIT = 30, 3600
 """Seconds until it is looked why accounting tells no end of a run, and between two such looks at most."""
 UNTOLD_AT_ONCE = 200
-"""Runs that are looked at so in one catch-up."""
+"""Runs that are looked at so in one catch-up, those that have waited longest first."""
 
 
 class _Wait(NamedTuple):
@@ -58,6 +61,7 @@ class Endings:
         take_details: Callable[[Details, Sequence[Run]], None],
         clock: Callable[[], float],
         max_span: int,
+        first_moment: FirstMoment,
         *,
         has_accounting: bool,
     ) -> None:
@@ -69,26 +73,31 @@ class Endings:
         self._clock = clock
         self._max_span = max_span
         self._has_accounting = has_accounting
+        self._first_moment = first_moment
+        self._lost = LostRuns(slurm, ledger, self.ask_for, clock)
         self._windows = AccountingWindows(max_span, int(clock()))
         self._unresolved: set[RunKey] = set()
         """Runs of which nobody tells more than their end: said once."""
-        self._untold: dict[RunKey, _Wait] = {}
-        """Vanished runs that accounting was asked for in vain."""
+        self._waits: dict[RunKey, _Wait] = {}
+        """Vanished runs, each with the time at which it is asked for again."""
 
-    def catch_up(self, since: int, vanished: Iterable[RunKey]) -> Iterator[int]:
+    def catch_up(self, since: int, vanished: Mapping[RunKey, int]) -> Iterator[int]:
         """Read accounting from `since` until now, an hour at a time, and move the checkpoint. Raises SlurmError.
 
-        `vanished` are open runs that the last listing did not have: they are asked for first.
+        `vanished` are open runs that the last listing did not have, with the times at which they were seen last: those
+        of which it is time again are asked for first.
         All in Unix seconds; yields how far it has come, also when some runs of an hour were taken.
         """
         now = int(self._clock())
+        self._first_moment.keep()
         if not self._has_accounting:
             self._ledger.commit(Changes(checkpoint=now))
             return
-        vanished = [key for key in vanished if key in self._open]
-        for _ in self.ask_for(vanished):
+        self._ledger.late_runs.looks(since, now)
+        new, overdue = self._due([key for key in vanished if key in self._open])
+        for _ in self.ask_for(new + overdue):
             yield since
-        windows = self._windows.next(since, now)
+        windows = self._windows.next(since, now, self._first_moment.limit(now))
         progress = Progress("catching up with accounting, hours", len(windows))
         reached = since
         for number, window in enumerate(windows):
@@ -102,9 +111,19 @@ class Endings:
                 reached = window.until
                 self._ledger.commit(Changes(checkpoint=reached))
             yield reached
-        self._ledger.say_how_many_were_late()
-        for _ in self._end_untold(vanished):
+        self._ledger.late_runs.say()
+        for _ in self._end_untold(overdue, vanished):
             yield reached
+
+    def _due(self, vanished: Sequence[RunKey]) -> tuple[list[RunKey], list[RunKey]]:
+        """Runs to be asked for: those that have just vanished, and those that are asked for again, ever more seldom."""
+        now = self._clock()
+        new = [key for key in vanished if key not in self._waits]
+        overdue = [key for key in vanished if key in self._waits and self._waits[key].is_over(now)]
+        overdue = sorted(overdue, key=lambda key: self._waits[key].until)[:UNTOLD_AT_ONCE]
+        self._waits = {key: self._waits.get(key) or _Wait(now + FIRST_WAIT, FIRST_WAIT) for key in vanished}
+        self._waits.update({key: self._waits[key].longer(now) for key in overdue})
+        return new, overdue
 
     def settle_without_accounting(self, vanished: Iterable[RunKey]) -> None:
         """Runs that slurmctld no longer lists, at a site without slurmdbd: only slurmctld can say what became of them.
@@ -132,23 +151,26 @@ class Endings:
             self._take_ended([each for each in ended if each.key in self._open])
             yield
 
-    def _end_untold(self, vanished: Iterable[RunKey]) -> Iterator[None]:
+    def _end_untold(self, overdue: Iterable[RunKey], last_seen: Mapping[RunKey, int]) -> Iterator[None]:
+        """Runs that have no end in accounting: their job was requeued, or Slurm has lost them. Raises SlurmError."""
+        left = [key for key in overdue if self._is_on_nodes(key)]
+        if not left:
+            return
+        yield from self._end_if_requeued(left)
+        yield from self._lost.look_at({key: last_seen[key] for key in left if key in self._open})
+
+    def _end_if_requeued(self, overdue: Sequence[RunKey]) -> Iterator[None]:
         """Runs that have no end in accounting, which knows a later run of their job: so they were requeued.
 
         22.05 may have such records of jobs that are requeued right after their start. Raises SlurmError.
         """
-        left, now = [key for key in vanished if self._is_on_nodes(key)], self._clock()
-        self._untold = {key: self._untold.get(key) or _Wait(now + FIRST_WAIT, FIRST_WAIT) for key in left}
-        overdue = [key for key in left if self._untold[key].is_over(now)][:UNTOLD_AT_ONCE]
-        self._untold.update({key: self._untold[key].longer(now) for key in overdue})
-        if not overdue:
-            return
         details = self._slurm.read_details({key.job_id for key in overdue})
         later = {run.key.job_id: run for some in details for run in some.runs}
         requeued = self._ends_of_requeued(overdue, later)
         yield
+        now = int(self._clock())
         jobs, oldest = {key.job_id for key in requeued}, min(key.start_time for key in overdue)
-        for accounted in self._slurm.read_accounted(jobs, oldest, int(now)) if jobs else ():
+        for accounted in self._slurm.read_accounted(jobs, oldest, now) if jobs else ():
             known = {run.key.job_id for run in accounted.runs if run.submit_time >= later[run.key.job_id].submit_time}
             self._end_requeued({key: end for key, end in requeued.items() if key.job_id in known})
             yield
@@ -177,12 +199,15 @@ class Endings:
 
         Nearly all are done already: for those a look into the outbox is all.
         """
-        strangers = self._strangers(each.key for each in ended)
+        for each in ended:
+            self._lost.note_end(each.end.end_time)
+        first_moment = self._first_moment.limit(self._clock())
+        strangers = self._strangers(each.key for each in ended if each.end.end_time >= first_moment)
         news = [each for each in ended if each.key in self._open or each.key in strangers]
         ends = {each.key: each.end for each in self._whole(news, strangers)}
         strangers = self._strangers(ends)
         self._take_late({key: end for key, end in ends.items() if key in strangers or self._is_seen(key)})
-        self._ledger.end({key: end for key, end in ends.items() if self._is_on_nodes(key)})
+        self._ledger.end({key: self._lost.end_of(key, end) for key, end in ends.items() if self._is_on_nodes(key)})
 
     def _strangers(self, keys: Iterable[RunKey]) -> set[RunKey]:
         return set(self._outbox.unknown(key for key in keys if key not in self._open))

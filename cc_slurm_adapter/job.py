@@ -8,8 +8,12 @@ has a job id that was given out again.
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+NAMED = 10
+"""Jobs that a line of the log names."""
 
 
 class RunKey(NamedTuple):
@@ -21,6 +25,13 @@ class RunKey(NamedTuple):
 
     def __str__(self) -> str:
         return f"job {self.job_id} of {self.cluster} (start {self.start_time})"
+
+
+def job_list(keys: Iterable[RunKey]) -> str:
+    """For the log: the ids of the first ten jobs, and how many more there are."""
+    ids = sorted({key.job_id for key in keys})
+    named = ", ".join(map(str, ids[:NAMED]))
+    return f"{named} and {len(ids) - NAMED} more" if len(ids) > NAMED else named
 
 
 class Phase(enum.Enum):

@@ -20,15 +20,17 @@ class Comparison:
     ended: dict[RunKey, End] = field(default_factory=dict)
     """Live and ignored runs that the listing itself says are over."""
     to_read: set[int] = field(default_factory=set)
-    """Jobs of known runs whose details tell more: ready nodes, or how a completing run ended."""
+    """Jobs of known runs whose details tell more: ready nodes, how a completing run ended, what a lost one holds."""
     strangers: list[RunKey] = field(default_factory=list)
     """Runs that are not open; the outbox may know them as done."""
     vanished: list[RunKey] = field(default_factory=list)
     """Open runs of which the listing says nothing: that alone ends none of them."""
 
 
-def compare(listing: Iterable[Sighting], open_runs: Mapping[RunKey, KnownRun], cluster: str) -> Comparison:
-    """Hold a complete listing against all open runs."""
+def compare(
+    listing: Iterable[Sighting], open_runs: Mapping[RunKey, KnownRun], cluster: str, first_moment: int = 0
+) -> Comparison:
+    """Hold a complete listing against all open runs. What ended before the first moment is history, no stranger."""
     found = Comparison()
     seen: set[RunKey] = set()
     for sighting in listing:
@@ -37,7 +39,8 @@ def compare(listing: Iterable[Sighting], open_runs: Mapping[RunKey, KnownRun], c
         key = RunKey(cluster, sighting.job_id, sighting.start_time)
         known = open_runs.get(key)
         if known is None:
-            found.strangers.append(key)
+            if sighting.end_time is None or sighting.end_time >= first_moment:
+                found.strangers.append(key)
             continue
         seen.add(key)
         if known.stage is Stage.SEEN:
@@ -45,6 +48,8 @@ def compare(listing: Iterable[Sighting], open_runs: Mapping[RunKey, KnownRun], c
                 found.to_read.add(sighting.job_id)
         elif sighting.phase is Phase.ENDED:
             _note_end(found, key, sighting)
+        elif known.lost_since is not None:
+            found.to_read.add(sighting.job_id)
     moved = {key.job_id for key in found.strangers}
     found.vanished = [
         key
@@ -86,8 +91,10 @@ def decide(run: Run, same_job: Collection[KnownRun], *, reported: bool, left_out
         return Decision(run)
     known = next((each for each in same_job if each.key == run.key), None)
     if known is not None and known.stage is not Stage.SEEN:
-        over = run.end is not None
-        return Decision(run, Stage.DONE if over else None, stop_owed=over and known.stage is Stage.LIVE)
+        if run.end is None:
+            is_back = known.lost_since is not None and bool(run.resources)
+            return Decision(run, known.stage if is_back else None)
+        return Decision(run, Stage.DONE, stop_owed=known.stage is Stage.LIVE)
     return _begin(run, same_job, is_new=known is None, left_out=left_out)
 
 
@@ -147,6 +154,11 @@ def requeued_end(key: RunKey, current: Run | None, starts: Iterable[int]) -> End
 def forgotten_end(now: int) -> End:
     """Of a run of which slurmctld says only that it knows no such job, at a site without slurmdbd."""
     return End(EndState.FAILED, now, "forgotten by slurmctld")
+
+
+def lost_end(last_seen: int) -> End:
+    """Of a run that Slurm has lost, which was seen last at a Unix time."""
+    return End(EndState.FAILED, last_seen, "lost by Slurm")
 
 
 def rests_of_resized(doubtful: Iterable[AccountedEnd], whole: Iterable[AccountedEnd]) -> set[RunKey]:

@@ -10,13 +10,15 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from cc_slurm_adapter.endings import Endings
 from cc_slurm_adapter.errors import CommandCancelled, SlurmError
+from cc_slurm_adapter.first_moment import FirstMoment
 from cc_slurm_adapter.ignore_rules import IgnoreRules
 from cc_slurm_adapter.job import NodeState, Phase, Run, RunKey
 from cc_slurm_adapter.job_diff import Decision, compare, decide
+from cc_slurm_adapter.late_runs import LateRuns
 from cc_slurm_adapter.ledger import Ledger
 from cc_slurm_adapter.outbox import Changes, Outbox, Stage
 from cc_slurm_adapter.progress import Progress
@@ -49,6 +51,9 @@ class WatchSettings:
     on_nodes: Callable[[Sequence[NodeState]], None] = lambda nodes: None
     """Called with all nodes, ignored ones as well, as soon as a poll has read them."""
     clock: Callable[[], float] = time.time
+    first_moment: FirstMoment = field(default_factory=FirstMoment)
+    """What ended before it and was not known then is not started."""
+    late_runs: LateRuns = field(default_factory=LateRuns)
 
 
 class JobWatch:
@@ -62,7 +67,7 @@ class JobWatch:
         self._status = status
         self._settings = settings
         self._cluster = settings.cluster
-        self._ledger = Ledger(settings.cluster, outbox, sinks, status, settings.on_owed)
+        self._ledger = Ledger(settings.cluster, outbox, sinks, status, settings.on_owed, settings.late_runs)
         self._open = self._ledger.open
         self._reconciliation = Reconciliation(
             slurm, self._ledger, status, settings.cluster, settings.clock, has_accounting=settings.has_accounting
@@ -74,6 +79,7 @@ class JobWatch:
             self._take_details,
             settings.clock,
             settings.max_span,
+            settings.first_moment,
             has_accounting=settings.has_accounting,
         )
         self._broken: set[int] = set()
@@ -83,8 +89,10 @@ class JobWatch:
         self._at_once = SLICE
         self._skipped: set[RunKey] = set()
         """Runs of them that polls do not read again."""
-        self._vanished: list[RunKey] = []
-        """Open runs that the last listing did not have: accounting is asked for them."""
+        self._listed = outbox.checkpoint(settings.cluster) or 0
+        """Unix seconds of the last listing; each was followed by a catch-up."""
+        self._vanished: dict[RunKey, int] = {}
+        """Open runs that the last listing did not have, each with the time of the last one that had it."""
         self._nodes: list[NodeState] = []
 
     @property
@@ -95,17 +103,24 @@ class JobWatch:
     def poll(self) -> Iterator[None]:
         """Compare all of slurmctld's jobs with what is known; yields between its questions. Raises SlurmError."""
         nodes_trouble = self._ask_for_nodes()
-        found = compare(self._slurm.list_jobs(), self._open, self._cluster)
+        now = int(self._settings.clock())
+        first_moment = self._settings.first_moment.limit(now)
+        found = compare(self._slurm.list_jobs(), self._open, self._cluster, first_moment)
         self._ledger.end(found.ended)
+        self._note_vanished(found.vanished)
+        self._listed = now
         strangers = self._outbox.unknown(key for key in found.strangers if key not in self._skipped)
         with self._slurm.texts_of_many(strangers, len(self._open) + len(strangers)):
             yield from self._read(found.to_read | {key.job_id for key in strangers})
         self._skipped |= {key for key in found.strangers if key.job_id in self._broken and key not in self._open}
-        self._vanished = [key for key in found.vanished if key in self._open]
         if not self._settings.has_accounting:
             self._endings.settle_without_accounting(self._vanished)
         if nodes_trouble is not None:
             raise nodes_trouble
+
+    def _note_vanished(self, vanished: Iterable[RunKey]) -> None:
+        before = self._vanished
+        self._vanished = {key: before.get(key, max(self._listed, key.start_time)) for key in vanished}
 
     def _read(self, job_ids: set[int]) -> Iterator[None]:
         """Take jobs as they are; what hook events have read in between is newer than what was asked here."""
@@ -262,11 +277,13 @@ class JobWatch:
     def _decide(self, runs: list[Run]) -> list[Decision]:
         closed = [run.key for run in runs if run.key not in self._open]
         reported = set(closed) - set(self._outbox.unknown(closed))
+        first_moment = self._settings.first_moment.limit(self._settings.clock())
+        history = {run.key for run in runs if run.end and run.end.end_time < first_moment} & set(closed)
         return [
             decide(
                 run,
                 self._open.of_job(run.key.job_id),
-                reported=run.key in reported,
+                reported=run.key in reported or run.key in history,
                 left_out=self._settings.ignore.reason(run),
             )
             for run in runs

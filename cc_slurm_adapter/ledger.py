@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from cc_slurm_adapter.job import End, Missing, Run, RunKey
+from cc_slurm_adapter.late_runs import LateRuns
 from cc_slurm_adapter.open_runs import OpenRuns
 from cc_slurm_adapter.outbox import Changes, KnownRun, Message, Outbox, Stage
 from cc_slurm_adapter.sinks import Kind, Sink
@@ -17,12 +18,17 @@ log = logging.getLogger(__name__)
 class Ledger:
     """The outbox and the open runs of one cluster, kept in step. `on_owed` is called when something new is owed."""
 
-    def __init__(
-        self, cluster: str, outbox: Outbox, sinks: Sequence[Sink], status: Status, on_owed: Callable[[], None]
+    def __init__(  # noqa: PLR0913 - the parts it needs
+        self,
+        cluster: str,
+        outbox: Outbox,
+        sinks: Sequence[Sink],
+        status: Status,
+        on_owed: Callable[[], None],
+        late_runs: LateRuns,
     ) -> None:
         self.open = OpenRuns(outbox.open_runs(cluster))
-        self._late = 0
-        """Starts of runs that were seen too late, since it was said how many."""
+        self.late_runs = late_runs
         self._cluster = cluster
         self._outbox = outbox
         self._sinks = sinks
@@ -67,7 +73,7 @@ class Ledger:
         for key, end in ends.items():
             if self.open.stage(key) is Stage.LIVE:
                 self.owe_stop(changes, key, end)
-            changes.runs[key] = self.open[key]._replace(stage=Stage.DONE, details=None)
+            changes.runs[key] = self.open[key]._replace(stage=Stage.DONE, details=None, lost_since=None)
         self.commit(changes)
 
     def commit(self, changes: Changes) -> None:
@@ -84,17 +90,9 @@ class Ledger:
         if changes.messages:
             self._on_owed()
 
-    def say_how_many_were_late(self) -> None:
-        """A line for those since the last time, if any."""
-        if self._late:
-            log.warning(
-                "%d runs were seen too late and are reported incomplete, unless cc-backend has them", self._late
-            )
-        self._late = 0
-
     def _tell_incomplete(self, run: Run) -> None:
         if run.end:
-            self._late += 1
+            self.late_runs.found(run.key)
             log.info("%s was seen too late: its %s cannot be had any more", run.key, _words(run.missing))
         else:
             log.info("%s is reported without its %s: Slurm does not say which", run.key, _words(run.missing))

@@ -67,6 +67,11 @@ def set_up(debug: int) -> None:
     root.setLevel(LEVELS[debug])
 
 
+def moment_text(when: float) -> str:
+    """A Unix time for people, in this host's time zone."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(when))
+
+
 def warn(text: str) -> None:
     """A warning that belongs to no module, such as those about the configuration."""
     logging.getLogger("cc_slurm_adapter").warning("%s", text)

@@ -74,7 +74,10 @@ class KnownRun(NamedTuple):
     key: RunKey
     stage: Stage
     hosts: str
+    """Its nodes, separated by commas; '' when Slurm has lost it."""
     details: Run | None
+    lost_since: int | None = None
+    """Unix seconds at which a run that Slurm has lost was seen last; in the file that is `changed`."""
 
 
 class Message(NamedTuple):
@@ -144,7 +147,7 @@ class Outbox:
     def open_runs(self, cluster: str) -> list[KnownRun]:
         """All runs that hold nodes as far as is known: SEEN, LIVE and IGNORED ones."""
         rows = self._state.read(
-            "SELECT job_id, start_time, stage, hosts, details FROM run WHERE cluster = ? AND stage != 'done'",
+            "SELECT job_id, start_time, stage, hosts, details, changed FROM run WHERE cluster = ? AND stage != 'done'",
             (cluster,),
         )
         return [_known_run(cluster, row) for row in rows]
@@ -177,7 +180,10 @@ class Outbox:
             database.execute("DELETE FROM run WHERE cluster = ? AND job_id = ? AND start_time = ?", key)
         database.executemany(
             "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [(*run.key, run.stage.value, run.hosts, _details(run), now) for run in changes.runs.values()],
+            [
+                (*run.key, run.stage.value, run.hosts, _details(run), now if run.lost_since is None else run.lost_since)
+                for run in changes.runs.values()
+            ],
         )
         database.executemany(
             PUT_IN,
@@ -378,10 +384,10 @@ def _set_outcome(database: sqlite3.Connection, row_id: int, outcome: Outcome, ne
     )
 
 
-def _known_run(cluster: str, row: tuple[int, int, str, str, str | None]) -> KnownRun:
-    job_id, start_time, stage, hosts, details = row
+def _known_run(cluster: str, row: tuple[int, int, str, str, str | None, int]) -> KnownRun:
+    job_id, start_time, stage, hosts, details, changed = row
     run = run_from_json(details) if details else None
-    return KnownRun(RunKey(cluster, job_id, start_time), Stage(stage), hosts, run)
+    return KnownRun(RunKey(cluster, job_id, start_time), Stage(stage), hosts, run, None if hosts else changed)
 
 
 def _details(run: KnownRun) -> str | None:

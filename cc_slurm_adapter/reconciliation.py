@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
-from cc_slurm_adapter.job import RunKey
+from cc_slurm_adapter.job import RunKey, job_list
 from cc_slurm_adapter.job_diff import NEAR, forgotten_end, nearest_end
 from cc_slurm_adapter.ledger import Ledger
 from cc_slurm_adapter.outbox import Changes, KnownRun, Stage
@@ -67,7 +67,8 @@ class Reconciliation:
             self._stop_some(stale[at : at + AT_ONCE], now)
 
     def _is_stale(self, key: RunKey, now: int) -> bool:
-        return key.start_time < now - YOUNG and key not in self._ledger.open and not self._ledger.owes_stop(key)
+        is_young = abs(now - key.start_time) <= YOUNG  # one from the future is old: the clock was set back since
+        return not is_young and key not in self._ledger.open and not self._ledger.owes_stop(key)
 
     def _stop_some(self, stale: list[RunKey], now: int) -> None:
         ends = self._ends_of(stale, now)
@@ -82,8 +83,24 @@ class Reconciliation:
             len(stale),
             len(changes.runs),
         )
+        self._tell_untold([key for key in stale if key not in changes.runs])
         self._status.count("reconciled_stops", len(changes.runs))
         self._ledger.commit(changes)
+
+    def _tell_untold(self, keys: Iterable[RunKey]) -> None:
+        """They are not ended as those are that Slurm has lost: that they ran in this cluster was never seen here."""
+        untold = [key for key in keys if not self._is_near_open(key)]
+        if untold:
+            log.warning(
+                "nobody says of %d of them whether they are over. Where Slurm has lost jobs `sacctmgr show runawayjobs`"
+                " lists them and can end them: jobs %s",
+                len(untold),
+                job_list(untold),
+            )
+
+    def _is_near_open(self, key: RunKey) -> bool:
+        starts = [run.key.start_time for run in self._ledger.open.of_job(key.job_id)]
+        return any(abs(start - key.start_time) <= NEAR for start in starts)
 
     def _ends_of(self, stale: list[RunKey], now: int) -> list[AccountedEnd]:
         jobs = {key.job_id for key in stale}

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from cc_slurm_adapter.backoff import Backoff
 from cc_slurm_adapter.errors import AdapterError
 from cc_slurm_adapter.job import NodeState
+from cc_slurm_adapter.late_runs import LateRuns
 from cc_slurm_adapter.log import Reminder
 from cc_slurm_adapter.outbox import Outbox
 from cc_slurm_adapter.row_lines import RowLines
@@ -47,18 +48,21 @@ WITHOUT_ASKING = (Verdict.TOO_LARGE, Verdict.LATER)
 class Sender:
     """Threads that send. `wake()` when rows were added; `stop()` ends them, whatever they wait for."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts it serves
         self,
         sink: Sink,
         outbox: Outbox,
         status: Status,
         on_unknown: Callable[[], None] = lambda: None,
         on_delivered: Callable[[], None] = lambda: None,
+        late_runs: LateRuns | None = None,
     ) -> None:
         """`on_unknown` is called when the destination does not know a run that it once took.
 
-        `on_delivered` is called after each message that it has taken: others may follow it.
+        `on_delivered` is called after each message that it has taken: others may follow it. `late_runs` is told of
+        each start that it has.
         """
+        self._late_runs = late_runs
         self._on_unknown = on_unknown
         self._on_delivered = on_delivered
         self._sink = sink
@@ -276,6 +280,9 @@ class Sender:
     def _settle_delivered(self, done: list[tuple[Delivery, Answer]], request: Request) -> None:
         deliveries = [delivery for delivery, _ in done]
         self._sink_answers(deliveries, request)
+        for delivery, answer in done:
+            if self._late_runs is not None and delivery.kind is Kind.START:
+                self._late_runs.start_delivered(delivery.key, is_new=not answer.reason)
         self._outbox.delivered(*deliveries)
         self._on_delivered()
         for delivery, answer in done:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import time
 from pathlib import Path
 
 from cc_slurm_adapter.errors import AlreadyRunning, StateError
@@ -125,14 +124,3 @@ def check_state_folder(last_run_path: str) -> str:
             " the daemon's user (in a systemd unit: StateDirectory=cc-slurm-adapter)"
         ) from error
     return str(folder)
-
-
-def catch_up_from(last_run: int | None, checkpoint: int | None, max_span: int) -> int:
-    """Unix seconds from which accounting is read at the start: the earlier of both, at most `max_span` back.
-
-    A time from the future tells nothing: the clock was set back since.
-    """
-    now = int(time.time())
-    known = [when for when in (last_run, checkpoint) if when is not None and when <= now]
-    longest_ago = now - max_span
-    return max(min(known), longest_ago) if known else longest_ago

@@ -60,6 +60,8 @@ class FakeSlurm:
         """The key of the last record of a resized run, by the key of that run."""
         self.forgotten: set[int] = set()
         """Jobs of which slurmctld says that it knows no such job."""
+        self.backlog = 0
+        """Messages that slurmctld still has for slurmdbd."""
         self.failure: Exception | None = None
         self.late_failure: Exception | None = None
         """What `ended_between` raises when it has told all that it knows."""
@@ -121,6 +123,10 @@ class FakeSlurm:
     def is_forgotten(self, job_id: int) -> bool:
         self._ask("is_forgotten")
         return job_id in self.forgotten
+
+    def accounting_backlog(self) -> int:
+        self._ask("accounting_backlog")
+        return self.backlog
 
     def node_states(self) -> list[NodeState]:
         self._ask("node_states")

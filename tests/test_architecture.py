@@ -37,6 +37,7 @@ EFFECTS = {
         "destinations",
         "hook",
         "intake",
+        "late_runs",
         "reconciler",
         "row_lines",
         "sender",

@@ -13,6 +13,7 @@ import pytest
 
 from cc_slurm_adapter import activity as activity_module
 from cc_slurm_adapter.accounting_windows import AUDIT_EVERY, AUDIT_SPAN, OVERLAP, WIDE_AUDIT_EVERY
+from cc_slurm_adapter.endings import FIRST_WAIT
 from cc_slurm_adapter.errors import SlurmError
 from cc_slurm_adapter.ignore_rules import IgnoreRules
 from cc_slurm_adapter.job import HookEvent, Phase
@@ -285,7 +286,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 
 def test_a_run_that_was_seen_gets_its_stop_however_late_its_record_comes(lab: Lab) -> None:
-    """slurmdbd was down for days; slurmctld has forgotten the job long ago."""
+    """slurmdbd was down for days; slurmctld has forgotten the job long ago. It is asked for ever more seldom."""
     run = lab.slurm.put(make_run())
     lab.poll()
     lab.owed()
@@ -296,6 +297,7 @@ def test_a_run_that_was_seen_gets_its_stop_however_late_its_record_comes(lab: La
     lab.catch_up(lab.now - 60)
     assert lab.owed() == []
     lab.slurm.close(make_run(phase=Phase.ENDED))
+    lab.now += FIRST_WAIT
     lab.poll()
     lab.catch_up(lab.now - 60)
     assert lab.owed() == [(Kind.STOP, run.key)]

@@ -14,9 +14,11 @@ from cc_slurm_adapter import job_watch
 from cc_slurm_adapter.accounting_windows import OVERLAP
 from cc_slurm_adapter.endings import FIRST_WAIT, LONGEST_WAIT
 from cc_slurm_adapter.errors import CommandFailed
+from cc_slurm_adapter.first_moment import FirstMoment
 from cc_slurm_adapter.ignore_rules import IgnoreRules
 from cc_slurm_adapter.job import End, EndState, Missing, NodeState, Phase, Resource, Run, RunKey
 from cc_slurm_adapter.job_watch import JobWatch, WatchSettings
+from cc_slurm_adapter.late_runs import LateRuns
 from cc_slurm_adapter.outbox import Changes, Outbox
 from cc_slurm_adapter.sinks import Kind, RunningRow, RunningRows
 from cc_slurm_adapter.sinks.cc_messages import StartMessages
@@ -39,6 +41,8 @@ class Lab:
         self.ignore = IgnoreRules()
         self.on_nodes: Callable[[Sequence[NodeState]], None] = lambda nodes: None
         self.has_accounting = True
+        self.first_moment = FirstMoment()
+        self.late_runs = LateRuns()
         self.outbox = Outbox(str(folder / "state.sqlite"))
         self.status = Status()
         self.watch = self._new_watch()
@@ -51,6 +55,8 @@ class Lab:
             604800,
             on_nodes=lambda nodes: self.on_nodes(nodes),
             clock=lambda: self.now,
+            first_moment=self.first_moment,
+            late_runs=self.late_runs,
         )
         return JobWatch(self.slurm, self.outbox, [SINK], self.status, settings)
 

@@ -51,6 +51,25 @@ def lab(make_lab: MakeLab) -> Lab:
     return make_lab()
 
 
+def test_a_job_that_slurmctld_loses_is_running_in_accounting_alone(lab: Lab) -> None:
+    job = lab.submit(duration=1000)
+    lab.step(times=3)
+    lab.cluster.lose(job)
+    lab.step(times=2)
+    assert lab.states() == {}
+    assert "Invalid job id specified" in lab.run("scontrol", "show", "job", str(job)).err
+    assert [row[1] for row in lab.accounted(job)] == ["RUNNING"]
+    assert lab.cluster.is_idle()
+
+
+def test_what_waits_for_slurmdbd(lab: Lab) -> None:
+    assert "\nDBD Agent queue size: 0\n" in lab.run("sdiag").out
+    lab.cluster.set_down("slurmdbd", down=True)
+    assert "\nDBD Agent queue size: 1\n" in lab.run("sdiag").out
+    lab.cluster.set_down("slurmctld", down=True)
+    assert lab.run("sdiag").err == "slurm_get_statistics: Unable to contact slurm controller (connect failure)\n"
+
+
 NODE_COLUMNS = "NodeList,StateLong,StateCompact,Partition,CPUsState,CPUs,Sockets,Cores,Threads,Memory,Gres,GresUsed"
 
 

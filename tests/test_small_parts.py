@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from cc_slurm_adapter.log import REMIND, Reminder
 from cc_slurm_adapter.open_runs import OpenRuns
 from cc_slurm_adapter.outbox import KnownRun, Stage
 from cc_slurm_adapter.progress import Progress
-from cc_slurm_adapter.state_files import LastRun, PidFile, catch_up_from, check_state_folder
+from cc_slurm_adapter.state_files import LastRun, PidFile, check_state_folder
 from tests.fakes import make_run
 
 
@@ -179,15 +178,6 @@ def test_a_state_folder_that_is_not_there_says_what_to_do(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(StateError, match="StateDirectory"):
         check_state_folder(str(tmp_path / "nowhere" / "lastrun"))
-
-
-def test_accounting_is_read_from_the_earlier_of_both_times_within_the_limit() -> None:
-    now = int(time.time())
-    assert catch_up_from(now - 50, now - 70, 1000) == now - 70
-    assert catch_up_from(now - 90, now - 70, 1000) == now - 90
-    assert catch_up_from(None, now - 70, 1000) == now - 70
-    assert abs(catch_up_from(None, None, 1000) - (now - 1000)) <= 2
-    assert abs(catch_up_from(1, now - 70, 1000) - (now - 1000)) <= 2
 
 
 def test_short_work_is_not_mentioned_and_long_work_now_and_then(caplog: pytest.LogCaptureFixture) -> None:

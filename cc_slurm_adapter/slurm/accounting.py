@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
@@ -35,6 +36,8 @@ DAY = 86400
 RESIZING = "RESIZING"
 """The state of a record that was closed because the run goes on with other nodes."""
 _JOB = "jobs[]"
+_BACKLOG = re.compile(r"^DBD Agent queue size: *(\d{1,10})$", re.MULTILINE | re.ASCII)
+"""src/sdiag/sdiag.c, _print_stats"""
 
 
 class AccountedEnd(NamedTuple):
@@ -80,6 +83,17 @@ def parse_users(text: str) -> dict[int, str]:
     rows = [line.split("|") for line in text.splitlines()]
     found = {read_digits(job_id): user or uid for job_id, uid, user in (row for row in rows if len(row) == 3)}
     return {job_id: user for job_id, user in found.items() if job_id is not None}
+
+
+def parse_backlog(text: str) -> int:
+    """Messages that wait in slurmctld for slurmdbd, from what sdiag prints: in these words from 22.05 to 26.05.
+
+    Raises UnexpectedOutput.
+    """
+    found = _BACKLOG.search(text)
+    if found is None:
+        raise UnexpectedOutput("sdiag", "it has no line `DBD Agent queue size`")
+    return int(found[1])
 
 
 class EndedParser:

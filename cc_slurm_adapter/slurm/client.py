@@ -16,6 +16,7 @@ from cc_slurm_adapter.slurm.accounting import (
     EndedParser,
     ended_command,
     parse_accounted_run,
+    parse_backlog,
     parse_users,
     runs_command,
     users_command,
@@ -200,6 +201,10 @@ class SlurmClient:
     def is_forgotten(self, job_id: int) -> bool:
         """Whether slurmctld itself says that it knows no such job. Raises SlurmError when it says nothing."""
         return is_forgotten(self._commands, job_id)
+
+    def accounting_backlog(self) -> int:
+        """How many messages slurmctld still has for slurmdbd. 0: accounting knows all that slurmctld has told it."""
+        return parse_backlog(self._text(["sdiag"]))
 
     def node_states(self) -> list[NodeState]:
         """CPUs, memory, GPUs and state of every node."""

@@ -81,7 +81,7 @@ def read_jobs(question: Command, parse: Parse, wanted: Collection[int]) -> Detai
 
 def is_forgotten(commands: Commands, job_id: int) -> bool:
     """Whether slurmctld itself says that it knows no such job. Raises SlurmError when it says nothing."""
-    argv = ["scontrol", "-o", "show", "job", str(job_id)]
+    argv = ["scontrol", "show", "job", str(job_id)]
     answer = commands.run(argv)
     if answer.exit_code == 0:
         return False

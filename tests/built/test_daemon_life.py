@@ -135,7 +135,7 @@ def test_all_that_it_writes_lies_in_its_folders(site: Site) -> None:
     assert_stops_in_time(site)
     new = {path for path in files_below(site.folder) - others if path.parts[0] != "slurm"}
     state = Path("daemon/state")
-    assert new == {state / "lastrun", state / "state.sqlite", state / "events"}
+    assert new == {state / name for name in ("lastrun", "state.sqlite", "first-moment", "events")}
     assert list((site.daemon.folder / "home").iterdir()) == []
 
 

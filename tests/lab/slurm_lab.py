@@ -147,6 +147,15 @@ class SlurmLab:
         os.kill(child_of(service.pid), signal.SIGTERM)
         service.wait(timeout=60)
 
+    def lose_messages(self) -> None:
+        """What slurmctld had to tell a slurmdbd that is away is lost; afterwards both are there again."""
+        service = self._services["slurmctld"]
+        os.kill(child_of(service.pid), signal.SIGTERM)
+        service.wait(timeout=60)
+        self.path("/var/spool/slurmctld/dbd.messages").unlink()
+        self.start_slurmdbd()
+        self._start_controller("slurmctld", "-D")
+
     @contextlib.contextmanager
     def frozen_slurmctld(self) -> Iterator[None]:
         """For the length of a block slurmctld does nothing: the kernel accepts connections, nobody answers."""
@@ -180,8 +189,8 @@ class SlurmLab:
         self._wait("MariaDB", "mariadbd", [*client, "select 1"])
         self.output(*client, DATABASE)
 
-    def _start_controller(self) -> None:
-        self._service("slurmctld", "slurm", ["slurmctld", "-D", "-c"])
+    def _start_controller(self, *argv: str) -> None:
+        self._service("slurmctld", "slurm", list(argv) or ["slurmctld", "-D", "-c"])
         self._wait("slurmctld", "slurmctld", ["sh", "-c", "scontrol ping | grep -q UP"])
 
     def _start_nodes(self) -> None:

@@ -19,6 +19,7 @@ from cc_slurm_adapter.config import parse_config
 from cc_slurm_adapter.destinations import Destinations, sinks_of
 from cc_slurm_adapter.errors import ConfigError
 from cc_slurm_adapter.job import NodeState, Phase, Resource, Run
+from cc_slurm_adapter.late_runs import LateRuns
 from cc_slurm_adapter.ledger import Ledger
 from cc_slurm_adapter.outbox import Changes, Outbox
 from cc_slurm_adapter.sinks import RunningRows
@@ -42,7 +43,9 @@ class Site:
         self.outbox = Outbox(str(folder / "state.sqlite"), sinks_of(self.config))
         self.status = Status()
         self.destinations = Destinations(self.config, self.status)
-        self.ledger = Ledger("lab", self.outbox, self.destinations.sinks, self.status, self.destinations.wake)
+        self.ledger = Ledger(
+            "lab", self.outbox, self.destinations.sinks, self.status, self.destinations.wake, LateRuns()
+        )
         self.is_open = True
 
     def start(self) -> None:

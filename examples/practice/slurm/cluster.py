@@ -49,7 +49,7 @@ class PracticeCluster:
     """One cluster in a folder. Objects for the same folder, in any process, see the same cluster.
 
     `clock` gives Unix seconds. All methods may be called while a controller runs; what they ask of slurmctld
-    (cancel, requeue, drain) happens with the controller's next step.
+    (cancel, requeue, lose, drain) happens with the controller's next step.
     """
 
     def __init__(self, folder: str | Path, clock: Callable[[], float] = time.time) -> None:
@@ -131,6 +131,10 @@ class PracticeCluster:
     def requeue(self, job_id: int) -> None:
         """End a running job's run and let it wait again."""
         self._ask("requeue", str(job_id))
+
+    def lose(self, job_id: int) -> None:
+        """Let slurmctld forget a running job without a word, as a crash does: accounting has it running for ever."""
+        self._ask("lose", str(job_id))
 
     def drain(self, node: str) -> None:
         """Give a node no more jobs."""

@@ -14,7 +14,7 @@ from typing import NamedTuple, TextIO, cast
 from examples.practice.slurm.call import Call, CommandError
 from examples.practice.slurm.store import Store
 
-COMMANDS = ("squeue", "sacct", "scontrol", "sinfo", "sacctmgr")
+COMMANDS = ("squeue", "sacct", "scontrol", "sinfo", "sacctmgr", "sdiag")
 FOLDER_VARIABLE = "PRACTICE_SLURM"
 
 

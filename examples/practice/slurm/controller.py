@@ -114,6 +114,8 @@ class Controller:
         for record in self._store.in_memory_by_id(int(request.target)):
             if request.kind == "cancel":
                 self._cancel(record, request.by, now)
+            elif holds_nodes(record) and request.kind == "lose":
+                self._lose(record)
             elif holds_nodes(record):
                 self._finish(record._replace(end_state=REQUEUED, reason="None"), now)
 
@@ -160,13 +162,21 @@ class Controller:
 
     def _finish(self, record: Record, now: float) -> None:
         """Give back what a job holds; it is COMPLETING now."""
+        self._give_back(record)
+        record = record._replace(phase=COMPLETING, end_time=int(now), due=now + self._settings.completing_seconds)
+        self._store.save([record])
+        self._owed_calls.append((record, EPILOG))
+
+    def _give_back(self, record: Record) -> None:
         held = shares(record)
         self._pool.give_back(held)
         self._tasks_running[record.array_job_id] -= 1
         self._touched.update(share.host for share in held)
-        record = record._replace(phase=COMPLETING, end_time=int(now), due=now + self._settings.completing_seconds)
-        self._store.save([record])
-        self._owed_calls.append((record, EPILOG))
+
+    def _lose(self, record: Record) -> None:
+        """What it holds is free, and nobody is told."""
+        self._give_back(record)
+        self._store.save([record._replace(in_memory=False, due=None)])
 
     def _completed(self, record: Record, now: float) -> None:
         if self._hook_status(record) is None:

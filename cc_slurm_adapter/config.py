@@ -61,6 +61,8 @@ class Config:
     slurm_max_retries: int
     cc_poll_interval: int
     cc_rest_submit_jobs: bool
+    requeued_runs: str
+    """`first` or `last`."""
     cc_rest_url: str
     """Without a slash at the end and without /api; '' only without cc_rest_submit_jobs."""
     cc_rest_jwt: str = field(repr=False)
@@ -166,6 +168,8 @@ def _parse(file: ConfigFile) -> tuple[_Draft, Config]:
         _check_nats(draft)
     else:
         _warn_of_ignored(_NEED_NATS, "natsServer", draft)
+    if not config.cc_rest_submit_jobs and draft.given("requeuedRuns"):
+        draft.warnings.append("requeuedRuns: ignored because ccRestSubmitJobs is false")
     if not (config.cc_rest_submit_jobs or draft.serves_nats):
         draft.problems.append("natsServer: is missing and ccRestSubmitJobs is false: set it, or that to true")
     return draft, config

@@ -127,6 +127,17 @@ def whole_number(low: int, high: int = LARGEST_NUMBER) -> Parser:
     return parse
 
 
+def one_of(*words: str) -> Parser:
+    """One of some words."""
+
+    def parse(value: object, warn: Warn) -> str:
+        if value not in words:
+            raise WrongValue(f"expected {' or '.join(json.dumps(each) for each in words)}")
+        return str(value)
+
+    return parse
+
+
 def at_least(low: int, instead: int | None = None) -> Parser:
     """A whole number; what is too low becomes `low`, or `instead`, as the existing adapter starts with it too."""
 

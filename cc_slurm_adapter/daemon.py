@@ -91,6 +91,8 @@ class Daemon:
         self._state_lock.lock()
         outbox = Outbox(config.state_path, sinks_of(config))
         self._closers.append(outbox.close)
+        if config.requeued_runs != "last":
+            outbox.withdraw_nothing()
         _begin_with(outbox)
         setup = self._wait_for_slurm()
         if setup is None:
@@ -167,6 +169,7 @@ class Daemon:
             cluster=cluster,
             ignore=IgnoreRules(config.ignore_hosts, config.ignore_partitions, config.ignore_users),
             has_accounting=setup.has_accounting,
+            records_steps=setup.records_steps,
             max_span=config.slurm_query_max_span,
             on_owed=destinations.wake,
             on_nodes=destinations.learn,

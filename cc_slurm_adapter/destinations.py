@@ -74,7 +74,12 @@ class Destinations:
         if config.cc_rest_url:
             self._proxy = choose_proxy(config, os.environ)
             self.rest = CcRest(
-                config.cc_rest_url, lambda: read_token(config), messages, config.cc_rest_ca_file, self._proxy
+                config.cc_rest_url,
+                lambda: read_token(config),
+                messages,
+                config.cc_rest_ca_file,
+                self._proxy,
+                withdraws=config.requeued_runs == "last",
             )
         self.sinks: list[Sink] = [self.rest] if self.rest and config.cc_rest_submit_jobs else []
         """Those that jobs are reported to, the leading one first."""

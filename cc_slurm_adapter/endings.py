@@ -16,7 +16,14 @@ from typing import NamedTuple
 from cc_slurm_adapter.accounting_windows import AccountingWindows
 from cc_slurm_adapter.first_moment import FirstMoment
 from cc_slurm_adapter.job import End, Run, RunKey
-from cc_slurm_adapter.job_diff import forgotten_end, requeued_end, rests_of_resized, with_ends
+from cc_slurm_adapter.job_diff import (
+    forgotten_end,
+    never_launched,
+    requeued_end,
+    rests_of_resized,
+    went_back,
+    with_ends,
+)
 from cc_slurm_adapter.ledger import Ledger
 from cc_slurm_adapter.lost_runs import LostRuns
 from cc_slurm_adapter.outbox import Changes, KnownRun, Outbox, Stage
@@ -64,7 +71,9 @@ class Endings:
         first_moment: FirstMoment,
         *,
         has_accounting: bool,
+        records_steps: bool,
     ) -> None:
+        """`records_steps`: accounting knows what was launched."""
         self._slurm = slurm
         self._outbox = outbox
         self._ledger = ledger
@@ -73,6 +82,7 @@ class Endings:
         self._clock = clock
         self._max_span = max_span
         self._has_accounting = has_accounting
+        self._records_steps = records_steps
         self._first_moment = first_moment
         self._lost = LostRuns(slurm, ledger, self.ask_for, clock)
         self._windows = AccountingWindows(max_span, int(clock()))
@@ -240,19 +250,35 @@ class Endings:
         """Runs that ended before their start was owed: with the best resources that can still be had."""
         if not ends:
             return
+        current: list[Run] = []
         for details in self._slurm.read_details({key.job_id for key in ends}):
+            current += details.runs
             self._take_details(details, [run for run in details.runs if run.key in ends and run.end])
         left = self._unreported(ends)
         if left:
             since = min(key.start_time for key in left)
             late = self._slurm.read_accounted({key.job_id for key in left}, since, int(self._clock()))
             for details in late:
-                self._take_details(details, with_ends(details.runs, {key: ends[key] for key in left}))
+                runs = with_ends(details.runs, {key: ends[key] for key in left})
+                requeued = [run for run in runs if went_back(run, [*details.runs, *current])]
+                idle = self._leave_out_idle(requeued)
+                self._take_details(details, [run for run in runs if run.key not in idle])
             unresolved = self._unreported(left)
             for key in unresolved - self._unresolved:
                 log.error("%s is over, but neither slurmctld nor accounting tells more: they are asked again", key)
             kept = self._unresolved if len(self._unresolved) < MAX_UNRESOLVED else set()
             self._unresolved = kept - left | unresolved
+
+    def _leave_out_idle(self, requeued: list[Run]) -> set[RunKey]:
+        """Those of the requeued runs that never launched anything: for cc-backend they would stand for the real run."""
+        if not requeued or not self._records_steps:
+            return set()
+        jobs = {job_id for run in requeued for job_id in (run.key.job_id, run.het_job_id) if job_id}
+        since = min(run.key.start_time for run in requeued)
+        launches = [each for some in self._slurm.launches_of(jobs, since, int(self._clock())) for each in some]
+        idle = {run.key: run.end for run in never_launched(requeued, launches) if run.end}
+        self._ledger.leave_out_idle(idle)
+        return set(idle)
 
     def _unreported(self, keys: Iterable[RunKey]) -> set[RunKey]:
         return {key for key in keys if key in self._open or self._outbox.unknown([key])}

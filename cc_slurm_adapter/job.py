@@ -99,6 +99,16 @@ class End(NamedTuple):
     end_time: int
     raw_state: str
 
+    @property
+    def is_requeue(self) -> bool:
+        """Whether it says itself that the job went back to the queue."""
+        return "REQUEUED" in self.raw_state
+
+    @property
+    def may_run_again(self) -> bool:
+        """Whether the job may run again by itself: it was requeued, preempted or lost its node."""
+        return self.is_requeue or self.end_state in (EndState.PREEMPTED, EndState.NODE_FAIL, EndState.BOOT_FAIL)
+
 
 @dataclass(frozen=True)
 class Resource:

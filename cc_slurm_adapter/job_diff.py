@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from cc_slurm_adapter.job import End, EndState, Phase, Run, RunKey, Sighting
 from cc_slurm_adapter.outbox import KnownRun, Stage
-from cc_slurm_adapter.slurm.accounting import AccountedEnd
+from cc_slurm_adapter.slurm.accounting import AccountedEnd, AccountedLaunch
 
 NEAR = 300
 """Seconds by which the start times of cc-backend's row and of Slurm's run may differ to be one run."""
@@ -149,6 +149,35 @@ def requeued_end(key: RunKey, current: Run | None, starts: Iterable[int]) -> End
         return None
     end_time = min([current.submit_time, *(start for start in starts if start > key.start_time)])
     return End(EndState.CANCELLED, end_time, "REQUEUED")
+
+
+def went_back(run: Run, others: Iterable[Run]) -> bool:
+    """Whether the job of a run that is over waits or runs again: it says so itself, or a later run of it is known."""
+    end = run.end
+    if end is None:
+        return False
+    later = (each for each in others if each.key.job_id == run.key.job_id and each.key != run.key)
+    return end.is_requeue or any(each.submit_time >= end.end_time for each in later)
+
+
+def never_launched(runs: Iterable[Run], launches: Iterable[AccountedLaunch]) -> list[Run]:
+    """Those of the runs that are over of which accounting has a record without a step.
+
+    Of a heterogeneous job the leader has the batch script of all components.
+    """
+    records = list(launches)
+    known = {each.key for each in records}
+    launched = [each for each in records if each.has_launched]
+    return [run for run in runs if run.key in known and not any(_is_launch_of(run, each) for each in launched)]
+
+
+def _is_launch_of(run: Run, launch: AccountedLaunch) -> bool:
+    if launch.key == run.key:
+        return True
+    if launch.key.job_id != run.het_job_id or run.end is None:
+        return False
+    ended = run.end.end_time if launch.end_time is None else launch.end_time
+    return launch.key.start_time <= run.end.end_time and run.key.start_time <= ended
 
 
 def forgotten_end(now: int) -> End:

@@ -46,6 +46,8 @@ class WatchSettings:
     has_accounting: bool
     max_span: int
     """Seconds that accounting is read back at most."""
+    records_steps: bool = True
+    """Whether accounting, where there is any, knows what was launched in a run."""
     on_owed: Callable[[], None] = lambda: None
     """Called when something new is in the outbox."""
     on_nodes: Callable[[Sequence[NodeState]], None] = lambda nodes: None
@@ -81,6 +83,7 @@ class JobWatch:
             settings.max_span,
             settings.first_moment,
             has_accounting=settings.has_accounting,
+            records_steps=settings.records_steps,
         )
         self._broken: set[int] = set()
         """Jobs of which some run could not be understood: said once."""
@@ -289,9 +292,18 @@ class JobWatch:
             for run in runs
         ]
 
+    def _tell_idle(self, decision: Decision) -> None:
+        """Of runs that this one replaces: those of another submission were requeued, of others the start has moved."""
+        for key in decision.replaces:
+            before = self._open[key].details
+            if before is not None and before.submit_time != decision.run.submit_time:
+                self._ledger.tell_idle(key, "REQUEUED")
+
     def _note(self, changes: Changes, decision: Decision) -> None:
         run = decision.run
         changes.dropped += decision.replaces
+        if not self._settings.has_accounting:  # else that tells of it, also whether it launched something
+            self._tell_idle(decision)
         if decision.left_out:
             self._status.count("left_out")
             log.info("%s is left out: %s", run.key, decision.left_out)

@@ -44,9 +44,15 @@ class Ledger:
         self._owe(changes, run.key, Kind.START, self._leading.encode_start(run))
 
     def owe_stop(self, changes: Changes, key: RunKey, end: End) -> None:
-        """Every sink is to be told that the run is over."""
+        """Every sink is to be told that the run is over.
+
+        Where a later run of the job may be refused because of it, what would withdraw it is kept.
+        """
         changes.over.append((key, end))
         self._owe(changes, key, Kind.STOP, self._leading.encode_stop(key, end))
+        if self._leading.withdraws and end.may_run_again:
+            withdrawal = self._leading.encode_withdrawal(key)
+            changes.messages.append(Message(self._leading.name, key, Kind.WITHDRAW, withdrawal))
 
     def _owe(self, changes: Changes, key: RunKey, kind: Kind, payload: bytes) -> None:
         changes.messages += [Message(sink.name, key, kind, payload) for sink in self._sinks]
@@ -75,6 +81,17 @@ class Ledger:
                 self.owe_stop(changes, key, end)
             changes.runs[key] = self.open[key]._replace(stage=Stage.DONE, details=None, lost_since=None)
         self.commit(changes)
+
+    def leave_out_idle(self, ends: Mapping[RunKey, End]) -> None:
+        """Runs that launched nothing before their job went back to the queue are over and not reported."""
+        self.commit(Changes(runs={key: KnownRun(key, Stage.DONE, "", None) for key in ends}))
+        for key, end in ends.items():
+            self.tell_idle(key, end.raw_state)
+
+    def tell_idle(self, key: RunKey, why: str) -> None:
+        """Such a run is counted by the reason, a word of Slurm, and named in the log."""
+        self._status.count(f"never_launched_{why.split()[0].lower()}")
+        log.info("%s launched nothing before its job went back to the queue (%s): not reported", key, why)
 
     def commit(self, changes: Changes) -> None:
         """Write it all as a whole. Raises StateError."""

@@ -19,10 +19,11 @@ from typing import NamedTuple
 from cc_slurm_adapter.job import End, Run, RunKey
 from cc_slurm_adapter.outbox_schema import (
     DELETE_FORGOTTEN_FOLLOWERS,
-    DELETE_ITS_START,
     DELIVERED_BEFORE,
+    DUE,
     HURRY_ITS_START,
     LET_FOLLOW,
+    MAY_GO,
     OWE_ITS_START,
     OWED,
     PUT_IN,
@@ -35,6 +36,16 @@ from cc_slurm_adapter.outbox_sinks import USED_SINKS, use_sinks
 from cc_slurm_adapter.run_json import run_from_json, run_to_json
 from cc_slurm_adapter.sinks import Delivery, Kind
 from cc_slurm_adapter.state_database import StateDatabase
+from cc_slurm_adapter.withdrawals import (
+    Room,
+    forget_all,
+    forget_old,
+    forget_withdrawn,
+    give_up,
+    keep_or_forget,
+    make_room,
+    restore,
+)
 
 URGENT = -1
 """A next try before those of all rows that were never tried, which is 0."""
@@ -66,6 +77,8 @@ class Outcome(enum.Enum):
     FOLLOWING = "following"
     """Not owed before the sink that this one follows has the same message."""
     DELIVERED = "delivered"
+    KEPT = "kept"
+    """Delivered and over, or what would withdraw that: see `withdrawals`."""
 
 
 class KnownRun(NamedTuple):
@@ -166,7 +179,7 @@ class Outbox:
         """Whether one of these sinks is still to be told this of the run."""
         question = (
             "SELECT 1 FROM message WHERE sink = ? AND cluster = ? AND job_id = ? AND start_time = ? AND kind = ?"
-            " AND outcome != 'delivered'"
+            " AND outcome NOT IN ('delivered', 'kept')"
         )
         return any(self._state.read(question, (sink, *key, kind.value)) for sink in sinks)
 
@@ -188,7 +201,7 @@ class Outbox:
         database.executemany(
             PUT_IN,
             [
-                (each.sink, *each.key, each.kind.value, each.payload, now, next_try, self._first_outcome(each.sink))
+                (each.sink, *each.key, each.kind.value, each.payload, now, next_try, self._first_outcome(each))
                 for each in changes.messages
             ],
         )
@@ -201,8 +214,10 @@ class Outbox:
         if changes.checkpoint is not None:
             database.execute("INSERT OR REPLACE INTO checkpoint VALUES (?, ?)", (cluster, changes.checkpoint))
 
-    def _first_outcome(self, sink: str) -> str:
-        return str((Outcome.FOLLOWING if sink in self._leaders else Outcome.OWED).value)
+    def _first_outcome(self, message: Message) -> str:
+        if message.kind is Kind.WITHDRAW:
+            return str(Outcome.KEPT.value)
+        return str((Outcome.FOLLOWING if message.sink in self._leaders else Outcome.OWED).value)
 
     def _shadow_followers(self, database: sqlite3.Connection) -> None:
         """What is never told to a sink is not told to those that follow it either."""
@@ -213,19 +228,27 @@ class Outbox:
         where = (*delivery.key, delivery.kind.value, delivery.row_id)
         database.executemany(LET_FOLLOW, [(follower, *where, leader) for follower, leader in self._leaders.items()])
 
-    def due(self, sink: str, now: float, limit: int, busy: Collection[int] = ()) -> list[Delivery]:
-        """Rows that may be sent now, without those that are on their way (`busy`).
+    def due(self, sink: str, now: float, limit: int, busy: Collection[tuple[str, int]] = ()) -> list[Delivery]:
+        """Rows that may be sent now, at most one of each job, without those of jobs that are `busy` (cluster, job id).
 
-        Urgent ones come first, then the others, the oldest first, then those that failed. A row waits
-        for every earlier row of its job that is still owed, and a stop for its own start.
+        Urgent ones come first, then the others, the oldest first, then those that failed. Which of a job's rows goes
+        first is what the view `sendable` says.
         """
-        rows = self._state.read(
-            "SELECT id, cluster, job_id, start_time, kind, payload, refusals, first_sent FROM sendable"
-            " WHERE sink = ? AND next_try <= ? ORDER BY next_try, id LIMIT ?",
-            (sink, now, limit + len(busy)),
-        )
-        fresh = [row for row in rows if row[0] not in busy][:limit]
+        values = {"sink": sink, "now": now, "limit": limit + len(busy)}
+        with self._state.reading() as database:
+            rows = database.execute(DUE, values).fetchall()
+        fresh = [row for row in rows if (row[1], row[2]) not in busy][:limit]
         return [Delivery(row[0], RunKey(*row[1:4]), Kind(row[4]), row[5], row[6], row[7]) for row in fresh]
+
+    def take(self, deliveries: Iterable[Delivery], now: float) -> list[Delivery]:
+        """Those of some that were due that still may be sent; remembered, before anything leaves, as sent at `now`."""
+        with self._state.writing() as database:
+            taken = [each for each in deliveries if database.execute(MAY_GO, (each.row_id, now)).fetchone()]
+            database.executemany(
+                "UPDATE message SET first_sent = ? WHERE id = ? AND first_sent = 0",
+                [(now, each.row_id) for each in taken if not each.first_sent],
+            )
+        return taken
 
     def next_due(self, sink: str, now: float) -> float | None:
         """The next Unix time after `now` at which a row may be sent; None when there is none.
@@ -239,40 +262,70 @@ class Outbox:
         found: float | None = rows[0][0]
         return found
 
-    def mark_sent(self, deliveries: Iterable[Delivery], now: float) -> None:
-        """Remember, before anything leaves, that these rows are being sent (Unix time `now`)."""
-        self._set_first_sent(now, [each for each in deliveries if not each.first_sent])
+    def delivered(self, *deliveries: Delivery, had_before: Collection[int] = ()) -> None:
+        """The destination has them. With a stop, its start is no longer needed either, unless it may be withdrawn.
 
-    def mark_unsent(self, deliveries: Iterable[Delivery]) -> None:
-        """These rows did not leave after all."""
-        self._set_first_sent(0, [each for each in deliveries if not each.first_sent])
-
-    def _set_first_sent(self, when: float, deliveries: list[Delivery]) -> None:
-        with self._state.writing() as database:
-            database.executemany(
-                "UPDATE message SET first_sent = ? WHERE id = ?", [(when, each.row_id) for each in deliveries]
-            )
-
-    def delivered(self, *deliveries: Delivery) -> None:
-        """The destination has them. With a stop, its start is no longer needed either."""
+        `had_before` are the numbers of rows that it had before they were sent.
+        """
         with self._state.writing() as database:
             for delivery in deliveries:
                 self._let_follow(database, delivery)
-                _set_delivered(database, delivery)
+                _set_delivered(database, delivery, "was there before" if delivery.row_id in had_before else "")
 
-    def parked(self, delivery: Delivery, reason: str) -> None:
-        """Refused for now: tried again in an hour, and with a start its stop."""
+    def parked(self, delivery: Delivery, reason: str) -> list[RunKey]:
+        """Refused for now: tried again in an hour, and with a start its stop.
+
+        Returns runs that were withdrawn for the start and are owed again.
+        """
         until = time.time() + PARKED_RETRY
         with self._state.writing() as database:
             _set_outcome(database, delivery.row_id, Outcome.PARKED, until, reason)
             database.execute(PUT_OFF_ITS_STOP, (until, *delivery.key, delivery.row_id))
+            return restore(database, delivery) if delivery.kind is Kind.START else []
 
-    def shadowed(self, delivery: Delivery, reason: str) -> None:
-        """Refused because of another run: neither it nor its stop is sent again."""
+    def shadowed(self, delivery: Delivery, reason: str) -> list[RunKey]:
+        """Refused because of another run: neither it nor its stop is sent again.
+
+        Returns runs that were withdrawn for it and are owed again.
+        """
         with self._state.writing() as database:
-            _set_outcome(database, delivery.row_id, Outcome.SHADOWED, 0, reason)
-            database.execute(SHADOW_STOPS)
-            self._shadow_followers(database)
+            return self._shadow(database, delivery, reason)
+
+    def _shadow(self, database: sqlite3.Connection, delivery: Delivery, reason: str) -> list[RunKey]:
+        _set_outcome(database, delivery.row_id, Outcome.SHADOWED, 0, reason)
+        database.execute(SHADOW_STOPS)
+        self._shadow_followers(database)
+        return restore(database, delivery)
+
+    def make_room(self, delivery: Delivery, retry_at: float) -> Room:
+        """For a start that was refused because of another run of its job; it is sent again, LATER at a Unix time.
+
+        An intention that would not survive a power cut is put off.
+        """
+        if not self.is_durable:
+            room = Room.LATER
+        else:
+            with self._state.writing(durable=True) as database:
+                room = make_room(database, delivery)
+        if room is Room.LATER:
+            with self._state.writing() as database:  # the answer said that it is not stored: nothing is unsure of it
+                database.execute(
+                    "UPDATE message SET next_try = ?, first_sent = 0 WHERE id = ?", (retry_at, delivery.row_id)
+                )
+        return room
+
+    def not_withdrawn(self, delivery: Delivery, reason: str) -> tuple[RunKey | None, list[RunKey]]:
+        """The destination does not remove a run: the start that waited for that is shadowed.
+
+        Returns its run, and the runs that were withdrawn for it and are owed again.
+        """
+        with self._state.writing() as database:
+            waiting = give_up(database, delivery)
+            return (waiting.key, self._shadow(database, waiting, reason)) if waiting else (None, [])
+
+    def withdraw_nothing(self) -> None:
+        """Runs are not withdrawn any more, but for those that may be so already."""
+        self._state.write(forget_all)
 
     def put_off(self, delivery: Delivery, until: float, reason: str, *, refused: bool = False) -> None:
         """Try again at a Unix time. `refused` counts against the row itself."""
@@ -344,6 +397,7 @@ class Outbox:
             database.execute("DELETE FROM message WHERE outcome = 'shadowed' AND created < ?", (now - max_age,))
             forgotten = [(follower, leader, now - max_age) for follower, leader in self._leaders.items()]
             database.executemany(DELETE_FORGOTTEN_FOLLOWERS, forgotten)
+            forget_old(database, now)
             database.execute("DELETE FROM run WHERE stage = 'done' AND changed < ?", (now - max_age - KEEP_DONE,))
 
     def waiting(self) -> int:
@@ -356,14 +410,15 @@ class Outbox:
         return dict(self._state.read("SELECT outcome, COUNT(*) FROM message GROUP BY outcome", ()))
 
 
-def _set_delivered(database: sqlite3.Connection, delivery: Delivery) -> None:
+def _set_delivered(database: sqlite3.Connection, delivery: Delivery, reason: str) -> None:
     if delivery.kind is Kind.STOP:
-        database.execute(DELETE_ITS_START, (*delivery.key, delivery.row_id))
-        database.execute("DELETE FROM message WHERE id = ?", (delivery.row_id,))
+        keep_or_forget(database, delivery)
         return
-    _set_outcome(database, delivery.row_id, Outcome.DELIVERED, 0, "")
-    if delivery.first_sent:  # it may have been parked before, and its stop with it
-        database.execute(PUT_OFF_ITS_STOP, (0, *delivery.key, delivery.row_id))
+    _set_outcome(database, delivery.row_id, Outcome.DELIVERED, 0, reason)
+    if delivery.kind is Kind.START:
+        forget_withdrawn(database, delivery)
+        if delivery.first_sent:  # it may have been parked before, and its stop with it
+            database.execute(PUT_OFF_ITS_STOP, (0, *delivery.key, delivery.row_id))
 
 
 def _make_all_due(database: sqlite3.Connection) -> int:

@@ -1,6 +1,6 @@
 """The tables of the state file, and the longer questions to them."""
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 TABLES = """
 CREATE TABLE checkpoint (cluster TEXT PRIMARY KEY, seen_until INTEGER NOT NULL);
 CREATE TABLE run (
@@ -17,7 +17,6 @@ CREATE TABLE message (
     outcome TEXT NOT NULL DEFAULT 'owed', reason TEXT NOT NULL DEFAULT '',
     UNIQUE (sink, cluster, job_id, start_time, kind)
 );
-CREATE INDEX message_by_job ON message (sink, cluster, job_id, id);
 CREATE INDEX message_shadowed ON message (sink, cluster, job_id, start_time) WHERE outcome = 'shadowed';
 """
 _USED_SINKS = """
@@ -26,26 +25,29 @@ CREATE TABLE IF NOT EXISTS used_sink (sink TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 WAYS_IN = """
 CREATE INDEX message_next ON message (sink, next_try) WHERE outcome IN ('owed', 'parked');
--- A row waits for its own run's start. A start waits for what is owed of earlier runs of its job too, but for what is
--- parked there.
+CREATE INDEX message_kept ON message (id) WHERE outcome = 'kept';
+-- The one definition of order: of a job the oldest run goes first, of a run the kinds in the order of the alphabet.
+-- A row waits for what its own run is to be told before. It yields to what waits of earlier runs of its job from the
+-- time on at which that may be sent. A start yields always to what is owed there: only what is parked may wait long.
 CREATE VIEW sendable AS
-SELECT * FROM message AS m WHERE outcome IN ('owed', 'parked') AND NOT EXISTS (
-    SELECT 1 FROM message AS e
-    WHERE e.sink = m.sink AND e.cluster = m.cluster AND e.job_id = m.job_id AND e.id < m.id
-    AND (m.kind = 'start' OR e.start_time = m.start_time) AND CASE
-        WHEN e.start_time = m.start_time THEN e.outcome != 'delivered'
-        WHEN e.outcome != 'owed' THEN 0
-        WHEN e.kind = 'start' THEN 1
-        ELSE NOT EXISTS (
-            SELECT 1 FROM message AS s WHERE s.sink = e.sink AND s.cluster = e.cluster AND s.job_id = e.job_id
-            AND s.start_time = e.start_time AND s.kind = 'start' AND s.outcome = 'parked')
-        END);
+SELECT m.*, (
+    SELECT MIN(CASE WHEN m.kind = 'start' AND e.outcome = 'owed' THEN -2 ELSE e.next_try END) FROM message AS e
+    WHERE e.sink = m.sink AND e.cluster = m.cluster AND e.job_id = m.job_id AND e.start_time < m.start_time
+    AND e.outcome IN ('owed', 'parked') AND NOT EXISTS (
+        SELECT 1 FROM message AS s WHERE s.sink = e.sink AND s.cluster = e.cluster AND s.job_id = e.job_id
+        AND s.start_time = e.start_time AND s.kind < e.kind AND s.outcome IN ('owed', 'parked'))
+) AS yields_from
+FROM message AS m WHERE m.outcome IN ('owed', 'parked') AND NOT EXISTS (
+    SELECT 1 FROM message AS s WHERE s.sink = m.sink AND s.cluster = m.cluster AND s.job_id = m.job_id
+    AND s.start_time = m.start_time AND s.kind < m.kind AND s.outcome NOT IN ('delivered', 'kept'));
 """
 SCHEMA = TABLES + _USED_SINKS + WAYS_IN
 _NO_WAYS_IN = """
 DROP VIEW IF EXISTS sendable;
 DROP INDEX IF EXISTS message_waiting;
 DROP INDEX IF EXISTS message_next;
+DROP INDEX IF EXISTS message_by_job;
+DROP INDEX IF EXISTS message_kept;
 """
 # A run that never held nodes is done; one whose nodes are made ready is read from Slurm again, with its threads.
 _FROM_1 = """
@@ -55,19 +57,23 @@ DELETE FROM run WHERE stage = 'seen';
 MIGRATIONS = {
     1: _FROM_1 + _NO_WAYS_IN + WAYS_IN + _USED_SINKS,
     2: _NO_WAYS_IN + WAYS_IN + _USED_SINKS,
-    3: _USED_SINKS,
+    3: _NO_WAYS_IN + WAYS_IN + _USED_SINKS,
+    4: _NO_WAYS_IN + WAYS_IN,
 }
 """From an older format to the present one; what they change is found out again from Slurm."""
 WAITING = "outcome IN ('owed', 'parked')"
 """In these very words: so SQLite sees that the index message_next has all that is asked for."""
 OWED = f"{WAITING} AND outcome = 'owed'"
-DELETE_ITS_START = """
-DELETE FROM message WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = 'start' AND outcome = 'delivered'
-AND sink = (SELECT sink FROM message WHERE id = ?)
+DUE = """
+SELECT id, cluster, job_id, start_time, kind, payload, refusals, first_sent FROM sendable
+WHERE sink = :sink AND next_try <= :now AND (yields_from IS NULL OR yields_from > :now)
+ORDER BY next_try, id LIMIT :limit
 """
+MAY_GO = "SELECT 1 FROM sendable WHERE id = ? AND (yields_from IS NULL OR yields_from > ?)"
+"""Whether a row that was due still is: something earlier of its job may have become due meanwhile."""
 OWE_ITS_START = """
 UPDATE message SET outcome = 'owed', next_try = 0, first_sent = 0
-WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = 'start' AND outcome = 'delivered'
+WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = 'start' AND outcome IN ('delivered', 'kept')
 AND sink = (SELECT sink FROM message WHERE id = ?)
 """
 DELIVERED_BEFORE = """
@@ -89,11 +95,15 @@ AND outcome = 'owed' AND next_try = 0
 """
 """An urgent stop waits for its start; one that failed before has a time of its own."""
 PUT_IN = """
-INSERT OR IGNORE INTO message (sink, cluster, job_id, start_time, kind, payload, created, next_try, outcome)
+INSERT INTO message (sink, cluster, job_id, start_time, kind, payload, created, next_try, outcome)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (sink, cluster, job_id, start_time, kind) DO UPDATE SET payload = excluded.payload, first_sent = 0,
+created = excluded.created, next_try = excluded.next_try, outcome = excluded.outcome, refusals = 0
+WHERE outcome = 'kept'
 """
+"""What is there already stays, but for what was done and is only kept."""
 SHADOW_STOPS = """
-UPDATE message SET outcome = 'shadowed' WHERE kind = 'stop' AND outcome = 'owed'
+UPDATE message SET outcome = 'shadowed' WHERE kind = 'stop' AND outcome IN ('owed', 'parked')
 AND (sink, cluster, job_id, start_time) IN
 (SELECT sink, cluster, job_id, start_time FROM message WHERE outcome = 'shadowed' AND kind = 'start')
 """

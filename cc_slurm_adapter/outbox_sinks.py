@@ -24,6 +24,14 @@ WHERE sink = ? AND outcome = 'delivered' AND (cluster, job_id, start_time, kind)
 (SELECT cluster, job_id, start_time, kind FROM message WHERE sink = ? AND outcome IN ('owed', 'parked'))
 """
 """What is owed again, after it was taken once, is owed to the other one too."""
+_OWE_WITHDRAWN = """
+UPDATE message SET outcome = 'owed', next_try = 0, first_sent = 0
+WHERE sink = ? AND outcome = 'kept' AND kind != 'withdraw' AND (cluster, job_id, start_time) IN (
+    SELECT cluster, job_id, start_time FROM message AS w WHERE w.sink = message.sink AND w.kind = 'withdraw'
+    AND (w.outcome = 'delivered' OR w.first_sent > 0))
+"""
+"""What may have been withdrawn from the sink that led is owed again."""
+_FORGET_KEPT = "DELETE FROM message WHERE sink = ? AND (outcome = 'kept' OR kind = 'withdraw')"
 _MOVE = "UPDATE OR IGNORE message SET sink = ? WHERE sink = ?"
 """The rows keep their numbers, and so their order."""
 _COPY = f"""
@@ -37,6 +45,8 @@ def use_sinks(database: sqlite3.Connection, sinks: Mapping[str, str]) -> None:
     leading = next(iter(sinks))
     has_led = next((sink for sink in RANK if sink in before), leading)
     if has_led != leading:
+        for statement in (_OWE_WITHDRAWN, _FORGET_KEPT):  # whoever leads now withdraws nothing of it
+            database.execute(statement, (has_led,))
         database.execute(_OWE_AGAIN, (leading, has_led))
         database.execute(_COPY if has_led in sinks else _MOVE, (leading, has_led))
     for sink in before - set(sinks):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -11,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from cc_slurm_adapter.backoff import Backoff
 from cc_slurm_adapter.errors import AdapterError
-from cc_slurm_adapter.job import NodeState
+from cc_slurm_adapter.job import NodeState, RunKey
 from cc_slurm_adapter.late_runs import LateRuns
 from cc_slurm_adapter.log import Reminder
 from cc_slurm_adapter.outbox import Outbox
@@ -21,6 +20,7 @@ from cc_slurm_adapter.send_tasks import NodeStates, Request, Rows, Task
 from cc_slurm_adapter.set_clock import SetClock
 from cc_slurm_adapter.sinks import Answer, Connection, Delivery, Kind, Sink, Verdict
 from cc_slurm_adapter.status import Status
+from cc_slurm_adapter.withdrawals import Room
 
 log = logging.getLogger(__name__)
 
@@ -200,20 +200,25 @@ class Sender:
             return task, None
         try:
             self._follow_clock()
-            if not self._ready:
-                wait = self._gather_until - time.monotonic()
-                if wait > 0:
-                    return None, wait
-                self._refill()
-            if self._ready:
-                return self._take_rows(), None
+            while True:
+                if not self._ready:
+                    wait = self._gather_until - time.monotonic()
+                    if wait > 0:
+                        return None, wait
+                    self._refill()
+                if not self._ready:
+                    break
+                rows = self._take_rows()
+                if rows:
+                    return Rows(rows), None
             due = self._outbox.next_due(self._sink.name, time.time())
         except AdapterError as error:
             log.error("%s", error)
             return None, LONGEST_WAIT
         return None, None if due is None else max(due - time.time(), SHORTEST_WAIT)
 
-    def _take_rows(self) -> Rows:
+    def _take_rows(self) -> list[Delivery]:
+        """Some that go together; none when something else of their jobs has become due since they were read."""
         rows = [self._ready.popleft()]
         while self._ready and len(rows) < self._sink.at_once:
             if not self._troubled.may_go_together(rows[0].row_id, self._ready[0].row_id):
@@ -221,7 +226,7 @@ class Sender:
             rows.append(self._ready.popleft())
         if 1 < self._sink.at_once > len(rows):
             self._gather_until = time.monotonic() + GATHER
-        return Rows(rows)
+        return self._outbox.take(rows, time.time())
 
     def _follow_clock(self) -> None:
         """The outbox knows Unix times, as they outlive this process: a clock that was set must not make rows wait."""
@@ -233,13 +238,10 @@ class Sender:
                 self._clock.took(step)
 
     def _refill(self) -> None:
-        now = time.time()
+        """Of a job one row is under way at a time."""
         tasks = [request.task for request in self._under_way.values()]
-        busy = {each.row_id for task in tasks if isinstance(task, Rows) for each in task.deliveries}
-        found = self._outbox.due(self._sink.name, now, BATCH, busy)
-        if found:
-            self._outbox.mark_sent(found, now)
-            self._ready.extend(found)
+        busy = {each.key[:2] for task in tasks if isinstance(task, Rows) for each in task.deliveries}
+        self._ready.extend(self._outbox.due(self._sink.name, time.time(), BATCH, busy))
 
     def _settle_all(self, deliveries: Sequence[Delivery], answers: Sequence[Answer], request: Request) -> None:
         self._follow_clock()  # before anything is put off
@@ -280,12 +282,19 @@ class Sender:
     def _settle_delivered(self, done: list[tuple[Delivery, Answer]], request: Request) -> None:
         deliveries = [delivery for delivery, _ in done]
         self._sink_answers(deliveries, request)
+        had_before = {delivery.row_id for delivery, answer in done if answer.had_it and not delivery.first_sent}
         for delivery, answer in done:
             if self._late_runs is not None and delivery.kind is Kind.START:
                 self._late_runs.start_delivered(delivery.key, is_new=not answer.reason)
-        self._outbox.delivered(*deliveries)
+        self._outbox.delivered(*deliveries, had_before=had_before)
         self._on_delivered()
         for delivery, answer in done:
+            if delivery.kind is Kind.WITHDRAW:
+                self._parked_said.discard(delivery.row_id)
+                log.warning(
+                    "%s: removed from %s to make room for the next run of its job", delivery.key, self._sink.label
+                )
+                continue
             said = f" ({answer.reason})" if answer.reason else ""
             log.info("%s: %s delivered to %s%s", delivery.key, delivery.kind.value, self._sink.label, said)
             if delivery.row_id in self._parked_said:
@@ -293,15 +302,39 @@ class Sender:
                 self._lines.tell(delivery, "delivered after a refusal", answer.reason or "it was stored")
 
     def _settle_parked(self, delivery: Delivery, answer: Answer) -> None:
-        self._outbox.parked(delivery, answer.reason)
+        if delivery.kind is Kind.WITHDRAW:
+            self._settle_not_withdrawn(delivery, answer)
+            return
+        self._say_restored(self._outbox.parked(delivery, answer.reason))
         self._troubled.forget(delivery.row_id)
         self._parked_said.add(delivery.row_id)
         self._lines.tell(delivery, "refused and parked, tried again in an hour or after SIGHUP", answer.reason)
 
     def _settle_shadowed(self, delivery: Delivery, answer: Answer) -> None:
-        self._outbox.shadowed(delivery, answer.reason)
+        if self._sink.withdraws:
+            room = self._outbox.make_room(delivery, time.time() + LONGEST_WAIT)
+            if room is not Room.NONE:
+                log.info("%s: another run of this job is stored, %s: %s", delivery.key, room.value, answer.reason)
+                return
+        restored = self._outbox.shadowed(delivery, answer.reason)
         self._parked_said.discard(delivery.row_id)
         self._lines.tell(delivery, "not stored, another run of this job is", answer.reason)
+        self._say_restored(restored)
+
+    def _settle_not_withdrawn(self, delivery: Delivery, answer: Answer) -> None:
+        shadowed, restored = self._outbox.not_withdrawn(delivery, answer.reason)
+        self._troubled.forget(delivery.row_id)
+        log.warning(
+            "%s: %s does not remove it for the next run of its job: %s", delivery.key, self._sink.label, answer.reason
+        )
+        if shadowed:
+            why = "an earlier run could not be removed"
+            log.warning("%s: not stored, another run of this job is: %s: %s", shadowed, self._sink.label, why)
+        self._say_restored(restored)
+
+    def _say_restored(self, keys: Sequence[RunKey]) -> None:
+        for key in keys:
+            log.warning("%s: is sent to %s again, as the later run was refused after all", key, self._sink.label)
 
     def _settle_start_first(self, delivery: Delivery, answer: Answer) -> None:
         if delivery.refusals < MAX_TRIES and self._outbox.start_first(delivery):
@@ -370,8 +403,6 @@ class Sender:
 
     def _pause(self, seconds: float) -> None:
         with self._changed:
-            with contextlib.suppress(AdapterError):
-                self._outbox.mark_unsent(self._ready)
             self._ready.clear()
             self._paused_until = max(self._paused_until, time.monotonic() + seconds)
 

@@ -127,6 +127,13 @@ SETTINGS = (
         "Whether starts and stops are sent to cc-backend over REST. false: they are published to NATS only, and "
         "ccRestUrl serves for comparisons or is empty.",
     ),
+    Setting(
+        "requeuedRuns",
+        values.one_of("first", "last"),
+        "first",
+        "Which run of a requeued job cc-backend keeps, as it takes one of a job in 24 hours: first, and nothing is "
+        "removed, or last, and the row of the run before is removed.",
+    ),
     Setting("ccRestUrl", values.rest_url, "", "Address of cc-backend, for example https://cc-backend.example.org."),
     Setting("ccRestJwt", values.token, "", "Token for cc-backend's REST API.", secret=True),
     Setting(

@@ -19,7 +19,7 @@ from cc_slurm_adapter.job import (
     Sharing,
     Sighting,
 )
-from cc_slurm_adapter.slurm.accounting import AccountedEnd
+from cc_slurm_adapter.slurm.accounting import AccountedEnd, AccountedLaunch
 from cc_slurm_adapter.slurm.details import Details
 
 NOW = 1_800_000_000
@@ -58,6 +58,8 @@ class FakeSlurm:
         self.asked: list[str] = []
         self.rests: dict[RunKey, RunKey] = {}
         """The key of the last record of a resized run, by the key of that run."""
+        self.idle: set[RunKey] = set()
+        """Runs of which accounting has no step."""
         self.forgotten: set[int] = set()
         """Jobs of which slurmctld says that it knows no such job."""
         self.backlog = 0
@@ -119,6 +121,12 @@ class FakeSlurm:
         runs = [run for run in self.accounted if run.key.job_id in ids]
         first = [replace(run, phase=Phase.RUNNING, end=None) if run.key in self.rests else run for run in runs]
         yield Details([*first, *(replace(run, key=self.rests[run.key]) for run in runs if run.key in self.rests)])
+
+    def launches_of(self, job_ids: Iterable[int], since: int, until: int) -> Iterator[list[AccountedLaunch]]:
+        self._ask("launches_of")
+        ids = set(job_ids)
+        runs = [run for run in self.accounted if run.key.job_id in ids and run.end]
+        yield [AccountedLaunch(run.key, run.end and run.end.end_time, run.key not in self.idle) for run in runs]
 
     def is_forgotten(self, job_id: int) -> bool:
         self._ask("is_forgotten")

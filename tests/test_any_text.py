@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cc_slurm_adapter.errors import UnexpectedOutput
 from cc_slurm_adapter.job import Run
-from cc_slurm_adapter.slurm.accounting import EndedParser, parse_accounted_run
+from cc_slurm_adapter.slurm.accounting import EndedParser, parse_accounted_run, parse_launches
 from cc_slurm_adapter.slurm.documents import JobSplitter
 from cc_slurm_adapter.slurm.gres import gpu_count, gpu_indices, gpus_of_tres
 from cc_slurm_adapter.slurm.hostlist import expand
@@ -199,6 +199,7 @@ SMALL: list[Callable[[str], object]] = [
     gpus_of_tres,
     is_opt_out,
     parse_setup,
+    lambda text: parse_launches(text, "lab"),
     lambda text: list(parse_listing(text)),
     parse_sharing,
     parse_sinfo,

@@ -18,7 +18,7 @@ MODULES = {
 # Each effect has its named modules. `socket` also serves to wake a selector and to name address families.
 EFFECTS = {
     "subprocess": {"slurm.commands"},
-    "sqlite3": {"outbox", "outbox_sinks", "state_database"},
+    "sqlite3": {"outbox", "outbox_sinks", "state_database", "withdrawals"},
     "http.client": {"sinks.http_client"},
     "ssl": {"sinks.http_client", "sinks.nats_client"},
     "socket": {

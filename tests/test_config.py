@@ -220,6 +220,9 @@ def test_too_short_intervals_become_one_second(key: str, value: int) -> None:
         ("ignoreUsers", [""], '"" is no name'),
         ("ignoreUsers", ["alice "], '"alice " is no name'),
         ("ignoreUsers", ["a\0"], "zero bytes"),
+        ("requeuedRuns", "newest", 'got "newest", expected "first" or "last"'),
+        ("requeuedRuns", True, 'expected "first" or "last"'),
+        ("requeuedRuns", "Last", 'expected "first" or "last"'),
         ("hwthreadNumbering", "blocks", "one of block, interleaved, cores, a list of CPU numbers, or {"),
         ("hwthreadNumbering", "", "one of block, interleaved, cores, a list of CPU numbers, or {"),
         ("hwthreadNumbering", True, "one of block, interleaved, cores, a list of CPU numbers, or {"),
@@ -502,6 +505,14 @@ def test_nothing_to_report_to_is_an_error() -> None:
     assert [problem.partition(":")[0] for problem in problems_of({})] == ["ccRestUrl", "ccRestJwt"]
     (problem,) = problems_of({**NEEDED, "ccRestSubmitJobs": False})
     assert problem == "natsServer: is missing and ccRestSubmitJobs is false: set it, or that to true"
+
+
+def test_which_run_is_kept_is_chosen_by_a_word_and_needs_rest() -> None:
+    assert parse_config(NEEDED)[0].requeued_runs == "first"
+    config, warnings = parse_config({**NEEDED, "requeuedRuns": "last"})
+    assert (config.requeued_runs, warnings) == ("last", [])
+    _, warnings = parse_config({**NEEDED, "requeuedRuns": "last", "ccRestSubmitJobs": False, "natsServer": "h"})
+    assert warnings == ["requeuedRuns: ignored because ccRestSubmitJobs is false"]
 
 
 def test_relative_paths_are_taken_with_a_warning() -> None:

@@ -385,7 +385,7 @@ class History:
 
     def _send(self, outbox: Outbox) -> None:
         while due := outbox.due(SINK.name, 1e12, 100):
-            outbox.mark_sent(due, self.now)
+            outbox.take(due, self.now)
             for delivery in due:
                 (self.starts if delivery.kind is Kind.START else self.stops).add(delivery.key)
                 outbox.delivered(delivery)

@@ -16,8 +16,9 @@ from cc_slurm_adapter.job import End, EndState, Phase
 from cc_slurm_adapter.lost_runs import PROOF
 from cc_slurm_adapter.sinks import RunningRow
 from cc_slurm_adapter.slurm.accounting import AccountedEnd, parse_backlog
+from cc_slurm_adapter.slurm.client import SlurmClient
 from cc_slurm_adapter.slurm.commands import Commands
-from cc_slurm_adapter.slurm.details import Details, SlurmClient
+from cc_slurm_adapter.slurm.details import Details
 from tests.fake_programs import FakePrograms
 from tests.fakes import NOW, make_run
 from tests.test_job_watch import Lab, believed, stop_times

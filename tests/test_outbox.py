@@ -78,9 +78,9 @@ def test_a_parked_start_holds_its_own_stop_and_nothing_else(outbox: Outbox) -> N
     outbox.parked(due(outbox)[0], "400")
     assert names(due(outbox, now=0)) == [(SECOND, Kind.START)]
     assert outbox.retry_all() == 1
-    assert (FIRST, Kind.START) in names(due(outbox, now=0))
-    assert (FIRST, Kind.STOP) not in names(due(outbox, now=0))
+    assert names(due(outbox, now=0)) == [(FIRST, Kind.START)]  # the start of the next run yields to it now
     outbox.parked(due(outbox)[0], "400")
+    assert names(due(outbox, now=0)) == [(SECOND, Kind.START)]
     outbox.retry_all()
     outbox.delivered(due(outbox, now=0)[0])
     assert (FIRST, Kind.STOP) in names(due(outbox, now=0))
@@ -137,22 +137,30 @@ def test_rows_put_off_wait_and_remember_their_refusals(outbox: Outbox) -> None:
     assert delivery.refusals == 1
 
 
-def test_the_first_sending_is_remembered_and_can_be_taken_back(outbox: Outbox) -> None:
+def test_the_first_sending_is_remembered(outbox: Outbox) -> None:
     owe(outbox, (FIRST, Kind.START))
     taken = due(outbox)
     assert taken[0].first_sent == 0
-    outbox.mark_sent(taken, 70.0)
-    outbox.mark_sent(due(outbox), 80.0)
+    assert outbox.take(taken, 70.0) == taken
+    assert outbox.take(due(outbox), 80.0) == due(outbox)
     assert due(outbox)[0].first_sent == 70.0
-    outbox.mark_unsent(taken)
-    assert due(outbox)[0].first_sent == 0
 
 
-def test_rows_on_their_way_are_not_taken_again(outbox: Outbox) -> None:
+def test_rows_of_jobs_that_are_busy_are_not_taken(outbox: Outbox) -> None:
     owe(outbox, (FIRST, Kind.START), (OTHER, Kind.START))
-    (first, other) = due(outbox)
-    assert names(outbox.due("rest", FAR, 1, {first.row_id})) == [(OTHER, Kind.START)]
-    assert outbox.due("rest", FAR, 1, {first.row_id, other.row_id}) == []
+    assert names(outbox.due("rest", FAR, 1, {("lab", 1)})) == [(OTHER, Kind.START)]
+    assert outbox.due("rest", FAR, 1, {("lab", 1), ("lab", 2)}) == []
+
+
+def test_a_row_that_was_due_is_not_sent_when_an_earlier_one_has_become_due_meanwhile(outbox: Outbox) -> None:
+    owe(outbox, (FIRST, Kind.START), (SECOND, Kind.START))
+    outbox.parked(due(outbox)[0], "400")
+    now = time.time()
+    (later,) = outbox.due("rest", now, 9)
+    assert later.key == SECOND
+    outbox.retry_all()
+    assert outbox.take([later], now) == []
+    assert names(outbox.due("rest", now, 9)) == [(FIRST, Kind.START)]
 
 
 def test_a_pass_is_written_as_a_whole_or_not_at_all(outbox: Outbox) -> None:
@@ -222,7 +230,7 @@ def test_a_clock_that_was_set_back_while_nobody_watched_delays_nothing(outbox: O
     owe(outbox, (FIRST, Kind.START), (OTHER, Kind.START))
     first, second = outbox.due("rest", time.time(), 9)
     tomorrow = time.time() + 86400
-    outbox.mark_sent([first], tomorrow)
+    outbox.take([first], tomorrow)
     outbox.put_off(first, tomorrow, "cc-backend is away")
     outbox.parked(second, "refused")
     assert outbox.due("rest", time.time(), 9) == []
@@ -309,11 +317,13 @@ def test_a_file_that_cannot_be_opened_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "state.sqlite").is_dir()
 
 
-def test_a_stop_does_not_wait_for_the_start_of_a_later_run(outbox: Outbox) -> None:
+def test_a_stop_goes_before_the_start_of_a_later_run_that_was_owed_first(outbox: Outbox) -> None:
     owe(outbox, (FIRST, Kind.START))
     outbox.delivered(due(outbox)[0])
     owe(outbox, (SECOND, Kind.START), (FIRST, Kind.STOP))
-    assert names(due(outbox)) == [(SECOND, Kind.START), (FIRST, Kind.STOP)]
+    assert names(due(outbox)) == [(FIRST, Kind.STOP)]
+    outbox.delivered(due(outbox)[0])
+    assert names(due(outbox)) == [(SECOND, Kind.START)]
 
 
 # --- sinks that follow another one

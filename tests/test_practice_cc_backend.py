@@ -373,6 +373,41 @@ def test_a_stop_without_start_time_takes_the_newest_row_of_the_cache_then_of_the
     assert [row.stops for row in backend.rows] == [0, 0, 2]
 
 
+def test_a_row_is_removed_once_the_commit_worker_has_moved_it(backend: CcBackend, client: Client) -> None:
+    """As it was tried with the real one: start 1, stop 1, start 2 refused, delete 1, start 2 and its stop taken."""
+    headers = {"X-AUTH-TOKEN": DEFAULT_TOKEN}
+
+    def delete(start_time: int) -> Reply:
+        body = json.dumps({"cluster": "lab", "jobId": 1, "startTime": start_time}).encode()
+        return client.send("DELETE", "/api/jobs/delete_job/", body, headers)
+
+    missing = (422, "finding job failed: sql: no rows in result set")
+    client.start(1)
+    reply = delete(T0)
+    assert (reply.status, reply.error) == missing
+    backend.commit()
+    assert client.stop(1, jobState="cancelled", stopTime=T0).status == 200
+    assert client.start(1, T0 + 3600).status == 422
+    reply = delete(T0 + 3600)
+    assert (reply.status, reply.error) == missing
+    reply = delete(T0)
+    assert (reply.status, json.loads(reply.text)) == (200, {"msg": "Successfully deleted job 1"})
+    assert backend.rows == []
+    assert client.start(1, T0 + 3600).status == 201
+    assert client.stop(1, T0 + 3600).status == 200
+    assert [row.start_time for row in backend.rows] == [T0 + 3600]
+
+
+def test_a_row_that_runs_is_removed_too_and_a_wrong_token_removes_nothing(backend: CcBackend, client: Client) -> None:
+    client.start(1)
+    backend.commit()
+    body = json.dumps({"cluster": "lab", "jobId": 1, "startTime": T0}).encode()
+    assert client.send("DELETE", "/api/jobs/delete_job/", body, {}).status == 401
+    assert len(backend.rows) == 1
+    assert client.send("DELETE", "/api/jobs/delete_job/", body, {"X-AUTH-TOKEN": DEFAULT_TOKEN}).status == 200
+    assert backend.rows == []
+
+
 def test_what_a_stop_can_lack_and_not(client: Client) -> None:
     client.start(1)
     assert client.post(STOP, {"cluster": "lab"}).error == "the field 'jobId' is required"

@@ -572,6 +572,11 @@ def test_a_failing_prolog_requeues(make_lab: MakeLab) -> None:
     lab.step(1, times=3)
     assert lab.job(job)["job_state"] == ["PENDING"]
     assert [row[1] for row in lab.accounted(job, "-D")] == ["REQUEUED", "PENDING"]
+    lab.hooks.status = 0
+    lab.step(5, times=3)
+    steps = ["sacct", "-a", "-D", "-n", "-P", "-j", str(job), "-S", f"uts{int(BIRTH)}", "--format=JobIDRaw,JobName"]
+    assert lab.run(*steps).out == f"{job}|job\n{job}|job\n{job}.batch|batch\n"
+    assert [run.is_idle for run in lab.cluster.truth()] == [True, False]
 
 
 def test_hooks_are_processes_without_path_and_home(tmp_path: Path) -> None:

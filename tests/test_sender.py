@@ -314,6 +314,7 @@ class Batches:
     """A destination that takes many rows at once, and answers as it is told: `answer` gets try and job id."""
 
     name, label, counted_as, connections = "cc_nats", "NATS", "nats_", 1
+    withdraws = False
 
     def __init__(self, answer: Callable[[int, int], Verdict], at_once: int) -> None:
         self.at_once = at_once
@@ -329,6 +330,9 @@ class Batches:
         if Verdict.SINK_TROUBLE in verdicts:  # the connection is lost, with all that was on it
             verdicts = [Verdict.SINK_TROUBLE] * len(verdicts)
         return [Answer(verdict, "as told") for verdict in verdicts]
+
+    def encode_withdrawal(self, key: RunKey) -> bytes:
+        raise NotImplementedError
 
     def cut(self, payload: bytes) -> bytes | None:
         return payload[:-1] or None

@@ -18,6 +18,8 @@ class Kind(enum.Enum):
 
     START = "start"
     STOP = "stop"
+    WITHDRAW = "withdraw"
+    """The run is removed from the destination again, so that it takes a later run of the same job."""
 
 
 class Verdict(enum.Enum):
@@ -48,6 +50,8 @@ class Answer(NamedTuple):
     verdict: Verdict
     reason: str = ""
     retry_after: float | None = None
+    had_it: bool = False
+    """Delivered, but it was there before this request."""
 
 
 @dataclass(frozen=True)
@@ -144,12 +148,21 @@ class Sink(Protocol):
         """How many rows a connection is given at once, at most."""
         ...
 
+    @property
+    def withdraws(self) -> bool:
+        """Whether a run is removed when the destination refuses a later run of its job because of it."""
+        ...
+
     def encode_start(self, run: Run) -> bytes:
         """The message that a run began: the same for all sinks."""
         ...
 
     def encode_stop(self, key: RunKey, end: End) -> bytes:
         """The message that a run ended: the same for all sinks."""
+        ...
+
+    def encode_withdrawal(self, key: RunKey) -> bytes:
+        """The message that removes a run."""
         ...
 
     def cut(self, payload: bytes) -> bytes | None:

@@ -210,6 +210,8 @@ def cut_start(payload: bytes) -> bytes | None:
 class CcMessages:
     """What all sinks of cc-backend's messages have in common."""
 
+    withdraws = False
+
     def __init__(self, start_messages: StartMessages) -> None:
         self._start_messages = start_messages
 
@@ -220,6 +222,10 @@ class CcMessages:
     def encode_stop(self, key: RunKey, end: End) -> bytes:
         """The JSON of stop_job."""
         return encode_stop(key, end)
+
+    def encode_withdrawal(self, key: RunKey) -> bytes:
+        """The JSON of delete_job."""
+        return encode_json({"cluster": key.cluster, "jobId": key.job_id, "startTime": key.start_time})
 
     def cut(self, payload: bytes) -> bytes | None:
         """A start without its longest text."""

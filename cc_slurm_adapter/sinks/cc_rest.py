@@ -16,7 +16,11 @@ from cc_slurm_adapter.sinks.cc_messages import CcMessages, StartMessages, encode
 from cc_slurm_adapter.sinks.http_client import HttpAnswer, HttpClient
 from cc_slurm_adapter.sinks.pace import Pace
 
-PATHS = {Kind.START: "/api/jobs/start_job/", Kind.STOP: "/api/jobs/stop_job/"}
+REQUESTS = {
+    Kind.START: ("POST", "/api/jobs/start_job/"),
+    Kind.STOP: ("POST", "/api/jobs/stop_job/"),
+    Kind.WITHDRAW: ("DELETE", "/api/jobs/delete_job/"),
+}
 NODES_PATH = "/api/nodestate/"
 JOBS_PATH = "/api/jobs/"
 CLUSTERS_PATH = "/api/clusters/"
@@ -36,19 +40,23 @@ class CcRest(CcMessages):
     connections = 4
     at_once = 1
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what the configuration says of cc-backend
         self,
         url: str,
         read_token: Callable[[], str],
         start_messages: StartMessages,
         ca_file: str = "",
         proxy: Proxy | None = None,
+        *,
+        withdraws: bool = False,
     ) -> None:
+        """`withdraws`: a requeued run makes room for the next run of its job."""
         self._url = url
         self._proxy = proxy
         self._read_token = read_token
         super().__init__(start_messages)
         self._ca_file = ca_file
+        self.withdraws = withdraws
         self._pace = Pace()
 
     def connect(self) -> CcRestConnection:
@@ -70,11 +78,13 @@ class CcRestConnection:
     def deliver(self, delivery: Delivery) -> Answer:
         """Send a row and judge the answer."""
         try:
-            answer = self._client.request("POST", PATHS[delivery.kind], delivery.payload)
+            answer = self._client.request(*REQUESTS[delivery.kind], delivery.payload)
             if delivery.kind is Kind.START and answer.status == 422:
                 return self._judge_refused_start(delivery, answer)
         except SinkError as error:
             return Answer(Verdict.SINK_TROUBLE, str(error))
+        if delivery.kind is Kind.WITHDRAW and answer.status == 422 and "no rows in result set" in answer.error:
+            return _judge_missing(delivery, answer)
         return judge(delivery.kind, answer)
 
     def post_nodes(self, cluster: str, nodes: list[NodeState]) -> Answer:
@@ -131,7 +141,7 @@ class CcRestConnection:
         key = delivery.key
         at_start = {"cluster": key.cluster, "start-time": f"{key.start_time}-{key.start_time}"}
         if RunningRow(key.job_id, key.start_time) in self._rows(at_start):
-            return Answer(Verdict.DELIVERED, "was stored already")
+            return _had_it(answer)
         if delivery.first_sent and time.time() - delivery.first_sent < COMMIT_SPAN:
             return Answer(Verdict.LATER, f"cc-backend may not list it yet: {answer.error}", COMMIT_SPAN / 5)
         return Answer(Verdict.SHADOWED, answer.error)
@@ -156,7 +166,23 @@ def _parse_rows(answer: HttpAnswer) -> list[RunningRow]:
         raise SinkError(f"cc-backend lists jobs in an unknown form: {error}") from error
 
 
+def _judge_missing(delivery: Delivery, answer: HttpAnswer) -> Answer:
+    """There is no such row, or the commit worker has not moved it yet to where rows are removed.
+
+    After COMMIT_SPAN, or when a request before this one may have removed it, there is none.
+    """
+    if delivery.first_sent or answer.repeated:
+        return Answer(Verdict.DELIVERED, "was not stored any more")
+    return Answer(Verdict.LATER, f"cc-backend may not have committed it yet: {answer.error}", COMMIT_SPAN)
+
+
+def _had_it(answer: HttpAnswer) -> Answer:
+    return Answer(Verdict.DELIVERED, "was stored already", had_it=not answer.repeated)
+
+
 _REFUSED = "cc-backend refuses the token (ccRestJwt or ccRestJwtFile): "
+_OWN_WORDS = {(400, Kind.START), (400, Kind.STOP), (404, Kind.STOP)}
+"""What cc-backend says in JSON: the same from somebody else comes from another address."""
 WHOLE_SINK = {
     413: Verdict.TOO_LARGE,
     429: Verdict.SINK_TROUBLE,
@@ -167,7 +193,7 @@ WHOLE_SINK = {
 
 
 def judge(kind: Kind, answer: HttpAnswer) -> Answer:
-    """What an answer means, but for 422 on a start, which needs a look at what is stored."""
+    """What an answer means by itself: 422 on a start needs a look at what is stored."""
     status, said = answer.status, _said(answer)
     if status in (200, 201):
         return Answer(Verdict.DELIVERED) if _is_json_object(answer.body) else Answer(Verdict.SINK_TROUBLE, said)
@@ -178,9 +204,9 @@ def judge(kind: Kind, answer: HttpAnswer) -> Answer:
     if 300 <= status < 400:
         where = f" to {answer.location[:200]!r}" if answer.location else ""
         return Answer(Verdict.HELD, f"ccRestUrl is redirected{where}, set it to the address that answers: {said}")
-    if answer.own_error is None and (status == 400 or (status == 404 and kind is Kind.STOP)):
+    if answer.own_error is None and (status, kind) in _OWN_WORDS:
         return Answer(Verdict.HELD, f"this is not cc-backend's answer, is ccRestUrl right? {said}")
-    return _judge_start(answer, said) if kind is Kind.START else _judge_stop(answer, said)
+    return _JUDGES[kind](answer, said)
 
 
 def _judge_start(answer: HttpAnswer, said: str) -> Answer:
@@ -190,17 +216,24 @@ def _judge_start(answer: HttpAnswer, said: str) -> Answer:
         )
     if answer.status == 500 and answer.error.startswith("insert into database failed"):
         if "UNIQUE" in answer.error and "job_cache" in answer.error:
-            return Answer(Verdict.DELIVERED, "was stored already")
+            return _had_it(answer)
         return Answer(Verdict.PARKED, said)
-    return Answer(Verdict.ROW_TROUBLE if answer.status >= 500 else Verdict.PARKED, said)
+    return _judge_otherwise(answer, said)
 
 
 def _judge_stop(answer: HttpAnswer, said: str) -> Answer:
     if answer.status == 404:
         return Answer(Verdict.START_FIRST, said)
     if answer.status == 422 and "already been stopped" in answer.error:
-        return Answer(Verdict.DELIVERED, "was stored already")
+        return _had_it(answer)
+    return _judge_otherwise(answer, said)
+
+
+def _judge_otherwise(answer: HttpAnswer, said: str) -> Answer:
     return Answer(Verdict.ROW_TROUBLE if answer.status >= 500 else Verdict.PARKED, said)
+
+
+_JUDGES = {Kind.START: _judge_start, Kind.STOP: _judge_stop, Kind.WITHDRAW: _judge_otherwise}
 
 
 def _refusal(answer: HttpAnswer) -> str:

@@ -31,6 +31,8 @@ class HttpAnswer(NamedTuple):
     body: bytes
     retry_after: str = ""
     location: str = ""
+    repeated: bool = False
+    """The same request had been sent just before, on a connection that was closed: it may have been served."""
 
     @property
     def own_error(self) -> str | None:
@@ -120,7 +122,7 @@ class HttpClient:
         except SinkError as error:
             if not (kept and isinstance(error.__cause__, ConnectionError)) or self._stopped:
                 raise
-            return self._request_once(method, path, body)
+            return self._request_once(method, path, body)._replace(repeated=True)
 
     def _request_once(self, method: str, path: str, body: bytes | None) -> HttpAnswer:
         try:

@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 
 ENDED_COLUMNS = "JobIDRaw,State,Submit,Start,End,NNodes"
 """None of them can be written by a user."""
+LAUNCH_COLUMNS = "JobIDRaw,Start,End"
+EXTERN = "extern"
+"""The step in which Slurm catches what others start on a node: it is made with the allocation (PrologFlags=Contain)."""
 DAY = 86400
 RESIZING = "RESIZING"
 """The state of a record that was closed because the run goes on with other nodes."""
@@ -54,6 +57,23 @@ def ended_command(since: int, until: int, job_ids: Iterable[int] = ()) -> list[s
     jobs = ",".join(map(str, job_ids))
     window = [*_window(since, until), *(["-j", jobs] if jobs else [])]
     return ["sacct", "-X", "-a", "-D", "-n", "-P", "-s", CLOSED, *window, f"--format={ENDED_COLUMNS}"]
+
+
+class AccountedLaunch(NamedTuple):
+    """A record of accounting, and whether anything was launched in it."""
+
+    key: RunKey
+    end_time: int | None
+    """Unix seconds; None while it is open."""
+    has_launched: bool
+    """It has its batch script or another step."""
+
+
+def launches_command(job_ids: Iterable[int], since: int, until: int) -> list[str]:
+    """sacct for the records of jobs with their steps, requeued ones (-D) included."""
+    jobs = ",".join(map(str, job_ids))
+    window = _window(since, until)
+    return ["sacct", "-a", "-D", "-n", "-P", "-j", jobs, *window, f"--format={LAUNCH_COLUMNS}"]
 
 
 def runs_command(job_ids: Iterable[int], since: int, until: int, json_option: str) -> list[str]:
@@ -94,6 +114,29 @@ def parse_backlog(text: str) -> int:
     if found is None:
         raise UnexpectedOutput("sdiag", "it has no line `DBD Agent queue size`")
     return int(found[1])
+
+
+def parse_launches(text: str, cluster: str) -> list[AccountedLaunch]:
+    """Records from the output of `launches_command` under SLURM_TIME_FORMAT=%s: each is followed by its own steps.
+
+    Records that never held nodes are left out.
+    """
+    found: list[AccountedLaunch] = []
+    current: AccountedLaunch | None = None
+    for line in text.splitlines():
+        name, *times = line.split("|")
+        job_id, _, step = name.partition(".")
+        number = read_job_id(job_id)
+        if number is None or len(times) != 2:
+            log.error("a line of sacct cannot be understood and is left out: %r", line[:100])
+            current = None
+        elif not step:
+            start, end = map(read_digits, times)
+            current = AccountedLaunch(RunKey(cluster, number, start), end, has_launched=False) if start else None
+            found += [current] if current else []
+        elif current and current.key.job_id == number and step != EXTERN:
+            found[-1] = current = current._replace(has_launched=True)
+    return found
 
 
 class EndedParser:

@@ -13,10 +13,13 @@ from cc_slurm_adapter.errors import CommandCancelled, SlurmError
 from cc_slurm_adapter.job import Missing, NodeState, Run, RunKey, Sighting
 from cc_slurm_adapter.slurm.accounting import (
     AccountedEnd,
+    AccountedLaunch,
     EndedParser,
     ended_command,
+    launches_command,
     parse_accounted_run,
     parse_backlog,
+    parse_launches,
     parse_users,
     runs_command,
     users_command,
@@ -189,6 +192,14 @@ class SlurmClient:
             self._partitions_until = time.monotonic() + FORMAT_SECONDS
         return self._partitions
 
+    def launches_of(self, job_ids: Iterable[int], since: int, until: int) -> Iterator[list[AccountedLaunch]]:
+        """Whether the runs of these jobs launched anything; all that accounting knows in a window of Unix seconds."""
+
+        def ask(part: Part, _: Part | None) -> list[AccountedLaunch]:
+            return parse_launches(self._text(launches_command(part.jobs, since, until), EPOCH_TIMES), self._cluster)
+
+        return ask_in_parts(in_parts(job_ids, CHUNK), ask, _no_launches, self._accounting_answers)
+
     def _with_users(self, details: Details, since: int, until: int) -> Details:
         nameless = {run.key.job_id for run in details.runs if not run.user}
         if not nameless:
@@ -246,6 +257,11 @@ def _scontrol_name(run: Run) -> str:
     if run.het_job_id is not None and run.het_job_offset is not None:
         return f"{run.het_job_id}+{run.het_job_offset}"
     return str(run.key.job_id)
+
+
+def _no_launches(job_id: int, reason: str) -> list[AccountedLaunch]:
+    log.error("accounting cannot be asked for the steps of job %d, the others go on: %s", job_id, reason)
+    return []
 
 
 def _no_ends(job_id: int, reason: str) -> list[AccountedEnd]:

@@ -19,6 +19,8 @@ class Setup:
     slurm_user: str
     private_data: str
     has_accounting: bool
+    records_steps: bool
+    """Whether accounting, where there is any, knows what was launched in a run."""
     question_rate: float | None
     """Questions a second that slurmctld takes from a user in the long run (rl_enable); None without such a limit.
     SlurmUser and root have none."""
@@ -41,6 +43,7 @@ def parse_setup(text: str) -> Setup:
         slurm_user=user.group(1),
         private_data=values.get("PrivateData", "none"),
         has_accounting="slurmdbd" in values.get("AccountingStorageType", ""),
+        records_steps=not {"nosteps", "nojobs"} & set(values.get("AccountingStorageEnforce", "").lower().split(",")),
         question_rate=_question_rate(values.get("SlurmctldParameters", "")),
     )
 

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 from examples.practice.cc_backend_clusters import KnownClusters
 from examples.practice.cc_backend_faults import Answer
 from examples.practice.cc_backend_json import (
+    DELETE_REQUEST,
     NODE_STATE_REQUEST,
     START_REQUEST,
     STOP_REQUEST,
@@ -132,6 +133,10 @@ class RestApi:
         self._tables.archive(row)
         return answer
 
+    def _delete_job(self, request: Request, now: float) -> Answer:
+        row = self._tables.delete(decode(request.document, DELETE_REQUEST))
+        return _json(200, {"msg": f"Successfully deleted job {row.id}"})
+
     def _take_node_states(self, request: Request, now: float) -> Answer:
         report = decode(request.document, NODE_STATE_REQUEST)
         cluster = report.get("cluster", "")
@@ -158,6 +163,7 @@ _ACTIONS: Mapping[tuple[str, str], Callable[[RestApi, Request, float], Answer]] 
     ("PUT", "/api/jobs/start_job/"): RestApi._start_job,
     ("POST", "/api/jobs/stop_job/"): RestApi._stop_job,
     ("PUT", "/api/jobs/stop_job/"): RestApi._stop_job,
+    ("DELETE", "/api/jobs/delete_job/"): RestApi._delete_job,
     ("POST", "/api/nodestate/"): RestApi._take_node_states,
     ("PUT", "/api/nodestate/"): RestApi._take_node_states,
     ("GET", "/api/jobs/"): RestApi._list_jobs,

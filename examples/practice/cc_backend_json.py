@@ -243,6 +243,7 @@ STOP_REQUEST = Struct(
         "stopTime": INT64,
     },
 )
+DELETE_REQUEST = Struct("api", "DeleteJobAPIRequest", {"jobId": INT64, "cluster": STRING, "startTime": INT64})
 NODE = Struct(
     "schema",
     "NodePayload",

@@ -241,6 +241,19 @@ class JobTables:
                 return max(fitting, key=lambda row: row.id)
         raise Refused(404, "finding job failed: sql: no rows in result set")
 
+    def delete(self, request: dict[str, Any]) -> JobRow:
+        """Remove a row of the main table; one in the cache is not found. Raises Refused."""
+        if "jobId" not in request:
+            raise Refused(400, "the field 'jobId' is required")
+        rows = self._main.get(request["jobId"], ())
+        fitting = [row for row in rows if row.matches(request.get("cluster"), request.get("startTime"))]
+        if not fitting:
+            raise Refused(422, "finding job failed: sql: no rows in result set")
+        row = max(fitting, key=lambda row: row.id)
+        self._main[row.job_id].remove(row)
+        self.rows.remove(row)
+        return row
+
     def _to_main(self, row: JobRow) -> None:
         del self._cache_by_id[row.id]
         cached = self._cache[row.job_id]

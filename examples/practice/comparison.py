@@ -27,8 +27,9 @@ def differences(
     for run in truth:
         name = f"job {run.job_id} of {run.user}, started {run.start}"
         of_run = reported.pop((run.job_id, run.start), [])
-        if run.opted_out:
-            found += [f"{name}: is reported although it opted out"] if of_run else []
+        if run.is_secret:
+            why = "it opted out" if run.opted_out else "nothing was launched in it"
+            found += [f"{name}: is reported although {why}"] if of_run else []
         elif len(of_run) == 1:
             found += [f"{name}: {text}" for text in _differing(of_run[0], run, settings, addresses)]
         else:

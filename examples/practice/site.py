@@ -155,7 +155,7 @@ class Site:
         if not self.cluster.is_idle():
             return False
         stopped = {(row.job_id, row.start_time) for row in self.backend.rows if row.stop_time is not None}
-        return all((run.job_id, run.start) in stopped for run in self.cluster.truth() if not run.opted_out)
+        return all((run.job_id, run.start) in stopped for run in self.cluster.truth() if not run.is_secret)
 
     def differences(self) -> list[str]:
         """What cc-backend was told and did not happen, and the other way round; one line each."""

@@ -38,10 +38,13 @@ STEPS = (
     "stop leaves",
     "stop left",
     "stop answered",
+    "withdrawal leaves",
+    "withdrawal left",
+    "withdrawal answered",
     "last run begins",
     "last run written",
 )
-KINDS = {"/api/jobs/start_job/": "start", "/api/jobs/stop_job/": "stop"}
+KINDS = {"/api/jobs/start_job/": "start", "/api/jobs/stop_job/": "stop", "/api/jobs/delete_job/": "withdrawal"}
 
 
 class Plan(NamedTuple):
@@ -128,7 +131,7 @@ def watch_transactions(killer: Killer) -> None:
 
 
 def watch_requests(killer: Killer) -> None:
-    """Starts and stops on their way to cc-backend. A connection has one request under way."""
+    """Starts, stops and withdrawals on their way to cc-backend. A connection has one request under way."""
     request, answer = http.client.HTTPConnection.request, http.client.HTTPConnection.getresponse
     under_way: dict[http.client.HTTPConnection, str] = {}
 

@@ -43,6 +43,26 @@ SELECT * FROM message AS m WHERE outcome IN ('owed', 'parked') AND NOT EXISTS (
             AND s.start_time = e.start_time AND s.kind = 'start' AND s.outcome = 'parked')
         END);
 """
+LATER_VIEW = """
+-- A row waits for its own run's start. A start waits for what is owed of earlier runs of its job too, but for what is
+-- parked there.
+CREATE VIEW sendable AS
+SELECT * FROM message AS m WHERE outcome IN ('owed', 'parked') AND NOT EXISTS (
+    SELECT 1 FROM message AS e
+    WHERE e.sink = m.sink AND e.cluster = m.cluster AND e.job_id = m.job_id AND e.id < m.id
+    AND (m.kind = 'start' OR e.start_time = m.start_time) AND CASE
+        WHEN e.start_time = m.start_time THEN e.outcome != 'delivered'
+        WHEN e.outcome != 'owed' THEN 0
+        WHEN e.kind = 'start' THEN 1
+        ELSE NOT EXISTS (
+            SELECT 1 FROM message AS s WHERE s.sink = e.sink AND s.cluster = e.cluster AND s.job_id = e.job_id
+            AND s.start_time = e.start_time AND s.kind = 'start' AND s.outcome = 'parked')
+        END);
+"""
+USED_SINKS = """
+-- To notice that the configuration names others.
+CREATE TABLE IF NOT EXISTS used_sink (sink TEXT PRIMARY KEY) WITHOUT ROWID;
+"""
 COLUMNS = {
     "checkpoint": "cluster, seen_until",
     "run": "cluster, job_id, start_time, stage, hosts, details, changed",
@@ -65,6 +85,8 @@ FORMATS = {
     "1, with another index": Format(1, TABLES + WAITING_INDEX + VIEW),
     "1": Format(1, TABLES + NEXT_INDEX + VIEW),
     "2, with the view of 1": Format(2, TABLES + NEXT_INDEX + VIEW),
+    "3": Format(3, TABLES + NEXT_INDEX + LATER_VIEW),
+    "4": Format(4, TABLES + USED_SINKS + NEXT_INDEX + LATER_VIEW),
 }
 
 

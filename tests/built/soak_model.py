@@ -20,11 +20,11 @@ def key_of(run: TrueRun) -> Key:
 
 
 def stored_runs(truth: Iterable[TrueRun]) -> list[TrueRun]:
-    """Those that cc-backend must have: no second run of a job within a day after the first, none that opted out."""
+    """Those that cc-backend must have: no second run of a job within a day after the first, and no secret one."""
     first: dict[int, int] = {}
     stored = []
     for run in truth:
-        if not run.opted_out and run.start - first.get(run.job_id, -DAY) >= DAY:
+        if not run.is_secret and run.start - first.get(run.job_id, -DAY) >= DAY:
             first[run.job_id] = run.start
             stored.append(run)
     return stored
@@ -39,7 +39,7 @@ def expected_runs(rows: Iterable[JobRow], truth: Sequence[TrueRun], *, commits_a
     expected = {key_of(run): run for run in stored_runs(truth)}
     if not commits_at_once:
         told = {row.key[1:] for row in rows}
-        expected.update({key_of(run): run for run in truth if not run.opted_out and key_of(run) in told})
+        expected.update({key_of(run): run for run in truth if not run.is_secret and key_of(run) in told})
     return expected
 
 

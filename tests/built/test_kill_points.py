@@ -18,8 +18,8 @@ import pytest
 
 from examples.practice.programs import write_program
 from examples.practice.site import Site
-from examples.practice.slurm.model import JobRequest
-from tests.built import killed_daemon
+from examples.practice.slurm.model import JobRequest, Settings
+from tests.built import killed_daemon, old_state
 
 AT_ONCE = 6
 """Sites side by side: each waits most of the time."""
@@ -29,6 +29,7 @@ WRAPPER = """\
 exec {python} -I -S -B -X utf8 {driver} {adapter} {step} {number} {since} -- "$@"
 """
 LONG = JobRequest("long", gpus_per_node=1, duration=600)
+REQUEUES = Settings(requeue_delay=1)
 SHORT = JobRequest("short", tasks=2, duration=1.5)
 """Without GPUs: a run that no daemon saw in time is reported without their numbers, as Slurm no longer tells them."""
 BEFORE = [LONG, LONG._replace(tasks=3, gpus_per_node=2), LONG._replace(nodes=2), SHORT]
@@ -44,9 +45,12 @@ class Point(NamedTuple):
     since: str = ""
     committed: bool = False
     """Whether cc-backend's commit worker runs in between: a repeated start then gets another answer."""
+    later: bool = False
+    """Whether an hour has passed when the next daemon begins."""
 
     def __str__(self) -> str:
-        words = [self.step, str(self.number), self.since and f"since {self.since}", "committed" * self.committed]
+        words = [self.step, str(self.number), self.since and f"since {self.since}"]
+        words += ["committed" * self.committed, "later" * self.later]
         return " ".join(word for word in words if word)
 
 
@@ -81,6 +85,16 @@ POINTS = [
     Point("last run begins", 1),
     Point("last run written", 1),
 ]
+WITHDRAWN = "withdrawal answered"
+WITHDRAWAL_POINTS = [
+    Point("start answered", 1, since="stop answered", later=True),
+    *(Point(f"withdrawal {step}", 1) for step in ("leaves", "left", "answered")),
+    *(Point("transaction full", number, since=WITHDRAWN) for number in (1, 2, 3)),
+    *(Point("transaction closed", number, since=WITHDRAWN) for number in (1, 2, 3)),
+    *(Point(f"start {step}", 1, since=WITHDRAWN) for step in ("leaves", "left", "answered")),
+    *(Point(f"start {step}", 1, since=WITHDRAWN, committed=True) for step in ("left", "answered")),
+]
+"""While the row of a requeued run makes room for the next one."""
 
 
 def run(adapter: Path, point: Point) -> Outcome:
@@ -106,6 +120,38 @@ def run(adapter: Path, point: Point) -> Outcome:
         return Outcome(exit_code, site.differences(), len(site.backend.rows))
 
 
+def run_requeued(adapter: Path, point: Point) -> Outcome:
+    """The same where one of two jobs is requeued, of which cc-backend is to have the last run."""
+    with Site(adapter, cluster=REQUEUES, slurmPollInterval=POLL_SECONDS, requeuedRuns="last") as site:
+        site.daemon.adapter = write_wrapper(site, adapter, point)
+        jobs = site.cluster.submit_all([LONG, LONG])
+        site.wait_for("the jobs to run", lambda: len(site.cluster.truth()) == len(jobs))
+        site.daemon.launch()
+        site.wait_for("the starts", lambda: site.has_started(*jobs))
+        site.backend.commit()
+        site.cluster.requeue(jobs[0])
+        exit_code = site.daemon.wait(40)
+        if point.committed:
+            site.backend.commit()
+        if point.later:
+            state = site.daemon.state_folder / "state.sqlite"
+            old_state.change(state, "UPDATE message SET first_sent = first_sent - 3600 WHERE first_sent > 0")
+        site.daemon.adapter = adapter
+        site.daemon.start()
+        site.wait_for("the second run", lambda: len(site.cluster.truth()) == len(jobs) + 1)
+        first, second = (each for each in site.cluster.truth() if each.job_id == jobs[0])
+        site.wait_for(
+            "its start", lambda: [each.start_time for each in site.backend.rows_of(jobs[0])] == [second.start], 40
+        )
+        for job_id in jobs:
+            site.cluster.cancel(job_id)
+        site.wait_for("the stops", lambda: site.cluster.is_idle() and site.has_stopped(*jobs), 40)
+        site.wait_for("an empty outbox", lambda: site.daemon.waiting_messages() == 0, 40)
+        differences = site.differences()
+        differences.remove(f"job {first.job_id} of {first.user}, started {first.start}: is missing")
+        return Outcome(exit_code, differences, len(site.backend.rows))
+
+
 def write_wrapper(site: Site, adapter: Path, point: Point) -> Path:
     """The program that is started in place of the built file."""
     words = {
@@ -123,7 +169,10 @@ def write_wrapper(site: Site, adapter: Path, point: Point) -> Path:
 @pytest.fixture(scope="module")
 def outcomes(adapter: Path) -> Iterator[dict[Point, Future[Outcome]]]:
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {point: pool.submit(run, adapter, point) for point in POINTS}
+        yield {
+            **{point: pool.submit(run, adapter, point) for point in POINTS},
+            **{point: pool.submit(run_requeued, adapter, point) for point in WITHDRAWAL_POINTS},
+        }
 
 
 @pytest.mark.parametrize("point", POINTS, ids=str)
@@ -134,5 +183,15 @@ def test_a_kill_loses_and_doubles_nothing(outcomes: dict[Point, Future[Outcome]]
     assert outcome.rows == len(BEFORE) + 1 + len(WHILE_AWAY)
 
 
+@pytest.mark.parametrize("point", WITHDRAWAL_POINTS, ids=str)
+def test_a_kill_amid_a_withdrawal_leaves_the_last_run_and_no_other(
+    outcomes: dict[Point, Future[Outcome]], point: Point
+) -> None:
+    outcome = outcomes[point].result()
+    assert outcome.exit_code == -signal.SIGKILL, "it never came to this point"
+    assert outcome.differences == []
+    assert outcome.rows == 2
+
+
 def test_every_step_has_a_point() -> None:
-    assert {point.step for point in POINTS} == set(killed_daemon.STEPS)
+    assert {point.step for point in POINTS + WITHDRAWAL_POINTS} == set(killed_daemon.STEPS)

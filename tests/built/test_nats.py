@@ -70,7 +70,7 @@ def told(backend: CcBackend) -> list[Any]:
 def wait_for_all(site: Site, subscriber: Subscriber) -> list[Message]:
     """Start and stop of every run, once all jobs have ended."""
     site.wait_for("the jobs to end", site.cluster.is_idle, 60)
-    return subscriber.wait_for(2 * len([run for run in site.cluster.truth() if not run.opted_out]), PATIENCE)
+    return subscriber.wait_for(2 * len([run for run in site.cluster.truth() if not run.is_secret]), PATIENCE)
 
 
 def test_a_listener_gets_what_cc_backend_accepts(adapter: Path, nats_server: NatsServer) -> None:

@@ -95,6 +95,8 @@ def make_chroot(suite: Suite, folder: Path) -> Path:
 
 def find_or_make(suite: Suite, folder: Path) -> Path:
     root = folder / suite.name
+    if root.is_symlink():  # one that several folders share: the lab reaches into it by its own path
+        root = root.resolve()
     stamp = root / ".recipe"
     if stamp.exists() and stamp.read_text(encoding="ascii") == recipe(suite):
         return root

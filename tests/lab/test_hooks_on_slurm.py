@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from .installation import Installation
-from .namespaces import wait_for
+from .last_runs import use_hook
 from .slurm_conf import SHIPPED_FILE
 from .slurm_jobs import Submission, submit, wait_until_ended
 from .slurm_lab import SlurmLab
@@ -47,16 +47,6 @@ def timed_hooks(lab: SlurmLab) -> Iterator[None]:
     use_hook(lab, str(SHIPPED_FILE), WRAPPER)
     yield
     use_hook(lab, WRAPPER, str(SHIPPED_FILE))
-
-
-def use_hook(lab: SlurmLab, old: str, new: str) -> None:
-    conf = lab.path("/etc/slurm/slurm.conf")
-    text = conf.read_text(encoding="ascii")
-    conf.write_text(text.replace(f"Slurmctld={old}\n", f"Slurmctld={new}\n"), encoding="ascii")
-    lab.output("scontrol", "reconfigure")
-    # Newer releases number the hooks: PrologSlurmctld[0].
-    question = ["sh", "-c", f"scontrol show config | grep -cE 'logSlurmctld(\\[0\\])? *= {new}$'"]
-    wait_for("slurmctld's new hooks", lambda: lab.run(*question).stdout.strip() == "2", seconds=20)
 
 
 def hook_calls(lab: SlurmLab, jobs: list[int]) -> dict[Call, float]:

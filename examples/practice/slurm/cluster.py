@@ -22,6 +22,7 @@ from examples.practice.slurm.model import (
     OPT_OUT,
     PARTITIONS,
     PENDING,
+    REQUEUED,
     JobRequest,
     Record,
     Settings,
@@ -186,6 +187,7 @@ def _true_run(record: Record) -> TrueRun:
         array_job_id=record.array_job_id or None,
         array_task_id=record.array_task_id,
         opted_out=OPT_OUT in record.admin_comment,
+        is_idle=record.end_state == REQUEUED and record.run_time is None,
     )
 
 

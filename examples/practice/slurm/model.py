@@ -227,6 +227,13 @@ class TrueRun(NamedTuple):
     array_task_id: int | None
     opted_out: bool = False
     """It is not to be reported at all."""
+    is_idle: bool = False
+    """Nothing was launched in it before its job went back to the queue: it is not to be reported either."""
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether cc-backend is not to know of it."""
+        return self.opted_out or self.is_idle
 
 
 def shares(record: Record) -> tuple[HostShare, ...]:

@@ -1,4 +1,4 @@
-"""The stand-in for sacct. Jobs here have no steps, so -X changes nothing."""
+"""The stand-in for sacct. The only step of a job here is its batch script; JSON has none, as with -X."""
 
 from __future__ import annotations
 
@@ -82,6 +82,8 @@ class Line(NamedTuple):
     settings: Settings
     now: float
     environ: Mapping[str, str]
+    is_step: bool = False
+    """Its batch script, which follows the record itself."""
 
 
 class Field(NamedTuple):
@@ -115,8 +117,20 @@ def main(call: Call) -> int:
         return 0
     settings = call.settings()
     lines = [Line(record, settings, call.now, call.environ) for record in records]
+    if "allocations" not in options:
+        lines = [each for line in lines for each in _with_steps(line)]
     _print_table(call, fields, lines, header="noheader" not in options, parsable="parsable2" in options)
     return 0
+
+
+def _with_steps(line: Line) -> list[Line]:
+    """A batch script is launched when the nodes are ready."""
+    has_script = line.record.batch and line.record.run_time is not None
+    return [line, line._replace(is_step=True)] if has_script else [line]
+
+
+def _id(line: Line, job: str) -> str:
+    return f"{job}.batch" if line.is_step else job
 
 
 def parse_window(call: Call, options: Mapping[str, str]) -> Window:
@@ -241,9 +255,9 @@ def _time_limit(line: Line, *, raw: bool) -> str:
 
 
 FIELDS = (
-    Field("JobID", -12, lambda line: task_name(line.record, line.settings)),
-    Field("JobIDRaw", -12, lambda line: str(line.record.job_id)),
-    Field("JobName", 10, lambda line: accounting_name(line.record)),
+    Field("JobID", -12, lambda line: _id(line, task_name(line.record, line.settings))),
+    Field("JobIDRaw", -12, lambda line: _id(line, str(line.record.job_id))),
+    Field("JobName", 10, lambda line: "batch" if line.is_step else accounting_name(line.record)),
     Field("Partition", 10, lambda line: line.record.partition),
     Field("User", 9, lambda line: line.record.user),
     Field("UID", 6, lambda line: str(line.record.uid)),

@@ -3,23 +3,35 @@
 Slurm prints its JSON indented, with newlines inside texts escaped, so a job is the lines from
 `    {` to `    }`. Parsing each by itself keeps memory small (a document of 10,000 jobs is 80 to
 300 MB) and lets one damaged job cost nobody else anything.
+
+A single job of thousands of nodes can be larger than all that: its cores are listed node by node, from v0.0.41 on
+also those that it does not hold. Of such a job each node is parsed by itself, and what is equal on several nodes is
+kept once.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from cc_slurm_adapter.errors import UnexpectedOutput
-from cc_slurm_adapter.slurm.json_values import Json, get_list
+from cc_slurm_adapter.slurm.hostlist import MAX_HOSTS
+from cc_slurm_adapter.slurm.json_values import Json, get_list, get_object
 
+LARGE_JOB_BYTES = 1024 * 1024
+"""From this size on a job is parsed node by node: whole it takes five times as much memory as its text."""
 MAX_JOB_BYTES = 64 * 1024 * 1024
-"""More than the largest job has: 4,000 full nodes of 128 cores take 16 MB in v0.0.40 and 110 MB in v0.0.42."""
+"""A job is not kept in memory beyond this, its nodes not counted. 4,000 of 128 cores are 110 MB in v0.0.42."""
+MAX_KNOWN = 1000
+"""So many different parts of nodes are remembered. A core with its status is one, and nodes of a job are much alike."""
 _JOB_ID = re.compile(rb'\n {6}"job_id": ([0-9]{1,10})\b')
 _JOB_END, _LIST_END = b"\n    }", b"\n  ]"
 """What no line inside a job begins with."""
+_NODES = re.compile(rb'\n( {8}(?="allocated_nodes")| {10}(?="allocation"))"[a-z_]+": \[(?=\n)')
+"""Where the list of a job's nodes begins in `job_resources`: up to v0.0.40, and in its `nodes` from v0.0.41 on."""
 
 
 class JobSplitter:
@@ -38,6 +50,8 @@ class JobSplitter:
         self._text = bytearray()
         """What was not taken yet: from the beginning of a line of the frame, or from what follows a job."""
         self._searched = 0
+        self._large: _LargeJob | None = None
+        """The job whose nodes were taken out of the text."""
         self._too_large: int | None = None
         """The id of the job that is being left out."""
         self._inside = False
@@ -84,27 +98,39 @@ class JobSplitter:
         return True
 
     def _end_list(self, at: int) -> None:
-        left = bytes(self._text[:at])
+        left = self._with_head(bytes(self._text[:at]))
         del self._text[: at + 1]
-        self._searched, self._inside = 0, False
+        self._searched, self._inside, self._large = 0, False, None
         if left.strip(b",\n "):
             self._on_broken(_job_id(left), "it is cut")
 
     def _limit(self) -> None:
-        """Of a job that is too large only its id is kept."""
+        """Nodes of a large job are taken out of the text. Of a job that is too large only its id is kept."""
+        if len(self._text) > LARGE_JOB_BYTES and self._too_large is None:
+            self._large = self._large or _LargeJob.begin(self._text)
+            if self._large:
+                self._text = bytearray(self._large.take_nodes(self._text))
         if len(self._text) > MAX_JOB_BYTES:
             if self._too_large is None:
-                self._too_large = _job_id(self._text)
+                self._too_large = _job_id(self._with_head(bytes(self._text)))
             del self._text[: -len(_JOB_END)]
         self._searched = max(len(self._text) - len(_JOB_END), 0)
 
+    def _with_head(self, text: bytes) -> bytes:
+        return self._large.head + text if self._large else text
+
     def _finish_job(self, text: bytes) -> None:
+        large, self._large = self._large, None
+        if large:
+            text = large.head + large.take_nodes(text)
         if self._too_large is not None or len(text) > MAX_JOB_BYTES:
             job_id, self._too_large = self._too_large or _job_id(text), None
             self._on_broken(job_id, f"it has more than {MAX_JOB_BYTES} bytes")
             return
         try:
             job = _load(text.lstrip(b",\n "), f"{self._command}.jobs[]")
+            if large:
+                large.put_nodes(job)
         except UnexpectedOutput as error:
             self._on_broken(_job_id(text), str(error))
             return
@@ -115,6 +141,72 @@ class JobSplitter:
 
     def _refuse(self, job_id: int, reason: str) -> None:
         raise UnexpectedOutput(f"{self._command}.jobs[{job_id}]", reason)
+
+
+class _LargeJob:
+    """A job of which each node was parsed by itself."""
+
+    def __init__(self, head: bytes, indent: bytes) -> None:
+        self.head = head
+        """The text up to where the list of nodes begins."""
+        self._end = b"\n" + indent + b"]"
+        self._node_end = b"\n  " + indent + b"}"
+        self._nodes: list[Json] = []
+        self._problem: UnexpectedOutput | None = None
+        self._known: dict[str, Json] = {}
+        """Objects by their text."""
+
+    @classmethod
+    def begin(cls, text: bytearray) -> _LargeJob | None:
+        """Cut the head off, if the list of nodes is reached."""
+        match = _NODES.search(text, 0, LARGE_JOB_BYTES)
+        if match is None:
+            return None
+        head, indent = bytes(text[: match.end()]), match.group(1)
+        del text[: match.end()]
+        return cls(head, indent)
+
+    def take_nodes(self, text: bytes | bytearray) -> bytes:
+        """Parse the nodes that are whole in a part of the job's text, and return the rest of it."""
+        done = 0
+        while (end := text.find(self._node_end, done)) >= 0 and text.find(self._end, done, end) < 0:
+            end += len(self._node_end)
+            self._take(bytes(text[done:end]).lstrip(b",\n "))
+            done = end
+        return bytes(text[done:])
+
+    def _take(self, node: bytes) -> None:
+        if self._problem is not None:
+            return
+        try:
+            self._nodes.append(_load(node, "job_resources.nodes[]", self._shared))
+            if len(self._nodes) > MAX_HOSTS:
+                raise UnexpectedOutput("job_resources.nodes", f"there are more than {MAX_HOSTS}")
+        except UnexpectedOutput as error:
+            self._problem = error
+
+    def _shared(self, value: Json) -> Json:
+        """An equal object that is there already: a core with its status, or all cores that it holds of a socket."""
+        if not all(_is_flat(each) for each in value.values()):
+            return value
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+        compact = {sys.intern(name): sys.intern(each) if type(each) is str else each for name, each in value.items()}
+        return self._known.setdefault(repr(value), compact)
+
+    def put_nodes(self, job: Any) -> None:
+        """Into the job that was parsed without them. Raises UnexpectedOutput."""
+        if self._problem is not None:
+            raise self._problem
+        resources = get_object(job, "job_resources", "jobs[]") if isinstance(job, dict) else {}
+        if "allocated_nodes" in resources:
+            resources["allocated_nodes"] = self._nodes
+        else:
+            get_object(resources, "nodes", "jobs[].job_resources")["allocation"] = self._nodes
+
+
+def _is_flat(value: object) -> bool:
+    return not isinstance(value, (dict, list)) or (type(value) is list and all(type(each) is str for each in value))
 
 
 def _job_id(text: bytes | bytearray) -> int:
@@ -129,8 +221,8 @@ def check_errors(document: Json, command: str) -> None:
         raise UnexpectedOutput(f"{command}.errors", str(errors)[:200])
 
 
-def _load(text: bytes, where: str) -> Any:
+def _load(text: bytes, where: str, object_hook: Callable[[Json], Json] | None = None) -> Any:
     try:
-        return json.loads(text.decode("utf-8", errors="replace"))
+        return json.loads(text.decode("utf-8", errors="replace"), object_hook=object_hook)
     except (ValueError, RecursionError) as error:
         raise UnexpectedOutput(where, f"no JSON ({error}); the output may be cut") from error

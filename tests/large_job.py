@@ -111,7 +111,7 @@ def recorded_job(file: Path) -> Json:
 
 def read_run(job: Json, nodes: int, per_socket: int) -> Run:
     """The job as the daemon reads it."""
-    layouts = {host(node): NodeLayout(SOCKETS, per_socket, 1, 0) for node in range(nodes)}
+    layouts = {host(node): NodeLayout(SOCKETS, per_socket, 1, (0,)) for node in range(nodes)}
     runs: list[Run] = []
     splitter = JobSplitter("squeue", lambda each: runs.append(parse_job(each, "lab", layouts)))
     for piece in in_pieces(document(job, nodes, per_socket), PIECE):

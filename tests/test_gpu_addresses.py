@@ -6,8 +6,11 @@ import re
 
 import pytest
 
+from cc_slurm_adapter.config import parse_config
+from cc_slurm_adapter.destinations import Destinations
 from cc_slurm_adapter.job import NodeState
 from cc_slurm_adapter.sinks.gpu_addresses import MissingAddresses
+from cc_slurm_adapter.status import Status
 
 FOUR = tuple(f"00000000:0{number}:00.0" for number in range(4))
 
@@ -52,3 +55,9 @@ def test_a_kind_of_node_that_comes_later_is_told_then(caplog: pytest.LogCaptureF
     assert not caplog.messages
     missing.look(NODES)
     assert "fat01" in caplog.text
+
+
+def test_the_nodes_of_a_poll_are_looked_at_whoever_they_are_sent_to(caplog: pytest.LogCaptureFixture) -> None:
+    config, _ = parse_config({"ccRestUrl": "http://127.0.0.1:1", "ccRestJwt": "a.b.c"})
+    Destinations(config, Status()).post_nodes("lab", NODES)
+    assert len(caplog.messages) == 2

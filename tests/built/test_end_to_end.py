@@ -279,3 +279,25 @@ def test_the_name_of_another_cluster_is_told_and_its_refusals_are_one_line(adapt
         refused = "start refused and parked, tried again in an hour or after SIGHUP"
         site.wait_for("all refusals", lambda: site.daemon.log().count(refused) == 8)
         assert [refused in line for line in site.daemon.log().splitlines() if "WARNING" in line].count(True) == 1
+
+
+def test_only_what_the_site_calls_accelerators_is_reported(adapter: Path) -> None:
+    """The nodes here have a GRES called gpu and no dcu."""
+    with Site(adapter, acceleratorGres=["dcu"]) as site:
+        site.daemon.start()
+        job = site.cluster.submit(JobRequest(gpus_per_node=2, duration=600))
+        site.wait_for("the start", lambda: site.has_started(job))
+        (row,) = site.backend.rows_of(job)
+        assert "numAcc" not in row.start
+        assert [set(resource) for resource in row.start["resources"]] == [{"hostname", "hwthreads"}]
+        site.wait_for("a word about it", lambda: "devices of the GRES gpu on node01" in site.daemon.log())
+
+
+def test_nodes_whose_gpus_have_no_address_are_told_before_there_is_any_job(adapter: Path) -> None:
+    with Site(adapter, gpuPciAddrs={"^node01$": GPU_PCI_ADDRESSES["^node"]}) as site:
+        site.daemon.start()
+        line = "3 nodes (node02, node03, node04) with 4 gpu:h100, for which gpuPciAddrs has 0 addresses"
+        site.wait_for("a word about them", lambda: line in site.daemon.log())
+        job = site.cluster.submit(JobRequest(nodes=2, gpus_per_node=2, duration=600))
+        site.wait_for("the start", lambda: site.has_started(job))
+        assert site.backend.rows_of(job)[0].start["numAcc"] == 4

@@ -17,6 +17,8 @@ from cc_slurm_adapter.config import Config, read_prep_secret
 from cc_slurm_adapter.destinations import Destinations, sinks_of
 from cc_slurm_adapter.errors import CommandCancelled, CommandMissing, SinkError, SlurmError, StateError
 from cc_slurm_adapter.first_moment import Before, FirstMoment, catch_up_from
+from cc_slurm_adapter.hook_check import hook_troubles
+from cc_slurm_adapter.hook_coverage import HookCoverage
 from cc_slurm_adapter.ignore_rules import IgnoreRules
 from cc_slurm_adapter.intake import Intake
 from cc_slurm_adapter.job_watch import JobWatch, WatchSettings
@@ -116,6 +118,7 @@ class Daemon:
             setup.version,
             destinations.label,
         )
+        _warn_of_hooks(setup)
         return loop
 
     def _wait_for_slurm(self) -> Setup | None:
@@ -165,6 +168,7 @@ class Daemon:
                 config.state_path,
                 moment_text(limit),
             )
+        coverage = _coverage(setup)
         watch_settings = WatchSettings(
             cluster=cluster,
             ignore=IgnoreRules(config.ignore_hosts, config.ignore_partitions, config.ignore_users),
@@ -175,6 +179,7 @@ class Daemon:
             on_nodes=destinations.learn,
             first_moment=first_moment,
             late_runs=destinations.late_runs,
+            on_start=coverage.began if coverage else lambda run: None,
         )
         watch = JobWatch(slurm, outbox, destinations.sinks, self._status, watch_settings)
         settings = LoopSettings(
@@ -183,8 +188,9 @@ class Daemon:
             max_span=config.slurm_query_max_span,
             max_tries=config.slurm_max_retries,
             catch_up_from=catch_up_from(before, limit, int(time.time())),
+            query_delay=config.slurm_query_delay,
         )
-        loop = MainLoop(self._inbox, watch, destinations, outbox, last_run, self._status, settings)
+        loop = MainLoop(self._inbox, watch, destinations, outbox, last_run, self._status, settings, coverage)
         self._closers.append(lambda: destinations.stop(STOP_LIMIT))
         destinations.start(outbox, cluster, self._inbox.put)
         return loop
@@ -240,6 +246,25 @@ class Daemon:
         self._commands.close()
         if self._loop is not None:
             log.warning("stopped; since the start: %s", self._status)
+
+
+def _warn_of_hooks(setup: Setup) -> None:
+    troubles = hook_troubles(setup.hooks, setup.slurm_user, os.uname().nodename)
+    if troubles:
+        log.warning(
+            "slurmctld does not report every job by its hooks: %s. Jobs are found by polls all the same, but short ones"
+            " lose cores and GPUs. Set PrologSlurmctld and EpilogSlurmctld in slurm.conf to this program, or call it in"
+            " the scripts that are there, then run scontrol reconfigure",
+            "; ".join(troubles),
+        )
+
+
+def _coverage(setup: Setup) -> HookCoverage | None:
+    """None where no hook announces the start of jobs."""
+    hooks = setup.hooks
+    if not hooks.prolog_slurmctld and not hooks.prolog:
+        return None
+    return HookCoverage(int(time.time()), only_batch=not hooks.prolog_slurmctld)
 
 
 def _begin_with(outbox: Outbox) -> None:

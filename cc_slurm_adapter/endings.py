@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from cc_slurm_adapter.accounting_windows import AccountingWindows
+from cc_slurm_adapter.errors import CommandCancelled, SlurmError
 from cc_slurm_adapter.first_moment import FirstMoment
 from cc_slurm_adapter.job import End, Run, RunKey
 from cc_slurm_adapter.job_diff import (
@@ -101,12 +102,19 @@ class Endings:
         now = int(self._clock())
         self._first_moment.keep()
         if not self._has_accounting:
+            self._settle_without_accounting(vanished)
             self._ledger.commit(Changes(checkpoint=now))
             return
         self._ledger.late_runs.looks(since, now)
         new, overdue = self._due([key for key in vanished if key in self._open])
-        for _ in self.ask_for(new + overdue):
-            yield since
+        failure = None
+        try:
+            for _ in self.ask_for(new + overdue):
+                yield since
+        except CommandCancelled:
+            raise
+        except SlurmError as error:  # raised at the end: the windows may be read all the same
+            failure = error
         windows = self._windows.next(since, now, self._first_moment.limit(now))
         progress = Progress("catching up with accounting, hours", len(windows))
         reached = since
@@ -122,6 +130,8 @@ class Endings:
                 self._ledger.commit(Changes(checkpoint=reached))
             yield reached
         self._ledger.late_runs.say()
+        if failure is not None:
+            raise failure
         for _ in self._end_untold(overdue, vanished):
             yield reached
 
@@ -135,7 +145,7 @@ class Endings:
         self._waits.update({key: self._waits[key].longer(now) for key in overdue})
         return new, overdue
 
-    def settle_without_accounting(self, vanished: Iterable[RunKey]) -> None:
+    def _settle_without_accounting(self, vanished: Iterable[RunKey]) -> None:
         """Runs that slurmctld no longer lists, at a site without slurmdbd: only slurmctld can say what became of them.
 
         Raises SlurmError.
@@ -216,8 +226,9 @@ class Endings:
         news = [each for each in ended if each.key in self._open or each.key in strangers]
         ends = {each.key: each.end for each in self._whole(news, strangers)}
         strangers = self._strangers(ends)
-        self._take_late({key: end for key, end in ends.items() if key in strangers or self._is_seen(key)})
+        # First what needs no further question, which may fail.
         self._ledger.end({key: self._lost.end_of(key, end) for key, end in ends.items() if self._is_on_nodes(key)})
+        self._take_late({key: end for key, end in ends.items() if key in strangers or self._is_seen(key)})
 
     def _strangers(self, keys: Iterable[RunKey]) -> set[RunKey]:
         return set(self._outbox.unknown(key for key in keys if key not in self._open))
@@ -251,10 +262,12 @@ class Endings:
         if not ends:
             return
         current: list[Run] = []
+        waiting: set[RunKey] = set()
         for details in self._slurm.read_details({key.job_id for key in ends}):
             current += details.runs
             self._take_details(details, [run for run in details.runs if run.key in ends and run.end])
-        left = self._unreported(ends)
+            waiting |= {run.key for run in details.runs if run.awaits_layout}
+        left = self._unreported(ends) - waiting
         if left:
             since = min(key.start_time for key in left)
             late = self._slurm.read_accounted({key.job_id for key in left}, since, int(self._clock()))

@@ -90,6 +90,15 @@ class Sighting(NamedTuple):
     end_state: EndState | None
     """None unless the listing itself names it: a completing run's comes with its details."""
     raw_state: str
+    has_nodes: bool = True
+
+    @property
+    def never_ran(self) -> bool:
+        """A job that was cancelled while it waited: Slurm gives it one moment as its start and its end, and no nodes.
+
+        Not while it completes: then Slurm takes its nodes away one by one.
+        """
+        return self.end_state is not None and not self.has_nodes and self.start_time == self.end_time
 
 
 class End(NamedTuple):
@@ -159,6 +168,9 @@ class Run:
     opted_out: bool = False
     """Its administrator's comment says that cc-backend is not to know it."""
     missing: frozenset[Missing] = field(default_factory=frozenset)
+    awaits_layout: bool = False
+    """Its cores cannot be numbered now: the layout of a node is not known, and sinfo does not answer. It is read again,
+    and never written down like this."""
     slurm_info: str = ""
     """The text of `scontrol show job`, for people."""
     job_script: str = ""
@@ -211,3 +223,11 @@ class HookEvent:
     def is_end(self) -> bool:
         """An epilog: the job should be over."""
         return self.context.startswith("epilog")
+
+    @property
+    def comes_once(self) -> bool:
+        """Of slurmctld's own hooks, called once for each start and end; others come from every node or task.
+
+        What has no context is taken for one of them, so that it is served at once.
+        """
+        return not self.context or self.context.endswith("_slurmctld")

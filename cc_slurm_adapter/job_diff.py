@@ -39,7 +39,7 @@ def compare(
         key = RunKey(cluster, sighting.job_id, sighting.start_time)
         known = open_runs.get(key)
         if known is None:
-            if sighting.end_time is None or sighting.end_time >= first_moment:
+            if not sighting.never_ran and (sighting.end_time is None or sighting.end_time >= first_moment):
                 found.strangers.append(key)
             continue
         seen.add(key)
@@ -76,6 +76,8 @@ class Decision:
     start_owed: bool = False
     left_out: str = ""
     """Why its start, which would be owed, is not to be told."""
+    put_off: bool = False
+    """Its start would be owed, but not all can be told of it yet."""
     stop_owed: bool = False
     replaces: tuple[RunKey, ...] = ()
     """Runs that were seen while their nodes were made ready, with a start time that has moved since."""
@@ -109,6 +111,8 @@ def _begin(run: Run, same_job: Collection[KnownRun], *, is_new: bool, left_out: 
         return Decision(run, Stage.SEEN if is_new else None, replaces=replaces)
     if left_out:
         return Decision(run, Stage.DONE if run.end else Stage.IGNORED, left_out=left_out, replaces=replaces)
+    if run.awaits_layout:
+        return Decision(run, put_off=True)
     whole = complete_from_seen(run, same_job)
     stage = Stage.DONE if run.end else Stage.LIVE
     return Decision(whole, stage, start_owed=True, stop_owed=run.end is not None, replaces=replaces)

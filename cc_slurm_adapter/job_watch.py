@@ -20,6 +20,7 @@ from cc_slurm_adapter.job import NodeState, Phase, Run, RunKey
 from cc_slurm_adapter.job_diff import Decision, compare, decide
 from cc_slurm_adapter.late_runs import LateRuns
 from cc_slurm_adapter.ledger import Ledger
+from cc_slurm_adapter.log import Reminder
 from cc_slurm_adapter.outbox import Changes, Outbox, Stage
 from cc_slurm_adapter.progress import Progress
 from cc_slurm_adapter.reconciliation import Reconciliation
@@ -52,6 +53,8 @@ class WatchSettings:
     """Called when something new is in the outbox."""
     on_nodes: Callable[[Sequence[NodeState]], None] = lambda nodes: None
     """Called with all nodes, ignored ones as well, as soon as a poll has read them."""
+    on_start: Callable[[Run], None] = lambda run: None
+    """Called with each run whose start is owed now."""
     clock: Callable[[], float] = time.time
     first_moment: FirstMoment = field(default_factory=FirstMoment)
     """What ended before it and was not known then is not started."""
@@ -97,6 +100,10 @@ class JobWatch:
         self._vanished: dict[RunKey, int] = {}
         """Open runs that the last listing did not have, each with the time of the last one that had it."""
         self._nodes: list[NodeState] = []
+        self._put_off: set[RunKey] = set()
+        """Runs that wait for the layout of their nodes: they are not read again before sinfo has answered."""
+        self._waiting_for_nodes = Reminder()
+        self._unasked = Reminder()
 
     @property
     def open_runs(self) -> int:
@@ -105,21 +112,25 @@ class JobWatch:
 
     def poll(self) -> Iterator[None]:
         """Compare all of slurmctld's jobs with what is known; yields between its questions. Raises SlurmError."""
-        nodes_trouble = self._ask_for_nodes()
         now = int(self._settings.clock())
         first_moment = self._settings.first_moment.limit(now)
         found = compare(self._slurm.list_jobs(), self._open, self._cluster, first_moment)
         self._ledger.end(found.ended)
         self._note_vanished(found.vanished)
         self._listed = now
-        strangers = self._outbox.unknown(key for key in found.strangers if key not in self._skipped)
+        to_skip = self._skipped | self._put_off
+        strangers = self._outbox.unknown(key for key in found.strangers if key not in to_skip)
         with self._slurm.texts_of_many(strangers, len(self._open) + len(strangers)):
             yield from self._read(found.to_read | {key.job_id for key in strangers})
         self._skipped |= {key for key in found.strangers if key.job_id in self._broken and key not in self._open}
-        if not self._settings.has_accounting:
-            self._endings.settle_without_accounting(self._vanished)
-        if nodes_trouble is not None:
-            raise nodes_trouble
+        self._tell_put_off()
+
+    def _tell_put_off(self) -> None:
+        if self._put_off and self._waiting_for_nodes.is_due():
+            log.warning(
+                "%d runs wait until sinfo lists their nodes: their cores cannot be numbered without the layout",
+                len(self._put_off),
+            )
 
     def _note_vanished(self, vanished: Iterable[RunKey]) -> None:
         before = self._vanished
@@ -148,37 +159,41 @@ class JobWatch:
         may_move = run.phase not in (Phase.RUNNING, Phase.ENDED)
         return may_move or any(each.stage is Stage.SEEN for each in self._open.of_job(run.key.job_id))
 
-    def _ask_for_nodes(self) -> SlurmError | None:
-        """First, because the nodes' layouts number the cores; what fails here is raised when the jobs are served."""
-        try:
-            self._nodes = self._slurm.node_states()
-            self._settings.on_nodes(self._nodes)
-        except CommandCancelled:
-            raise
-        except SlurmError as error:
-            return error
-        return None
+    def read_nodes(self) -> None:
+        """Ask how the nodes stand. Their layouts number the cores: what waited for them is read again.
+
+        Raises SlurmError.
+        """
+        self._nodes = self._slurm.node_states()
+        if self._nodes:
+            self._put_off.clear()
+            self._waiting_for_nodes.over()
+        self._settings.on_nodes(self._nodes)
+
+    def reads_all_jobs(self, count: int) -> bool:
+        """Whether a question for so many jobs makes slurmctld print all that it knows."""
+        return self._slurm.reads_all_jobs(count)
 
     def node_states(self) -> list[NodeState]:
-        """All nodes that are not ignored, as the last poll saw them, each with the number of runs on it."""
+        """All nodes that are not ignored, as they were last read, each with the number of runs on it."""
         nodes = [node for node in self._nodes if not self._settings.ignore.ignores_host(node.hostname)]
         return [replace(node, jobs_running=self._open.jobs_on(node.hostname)) for node in nodes]
 
     def look_at(self, job_ids: Iterable[int]) -> set[int]:
         """Ask for some jobs only, as hook events tell to; returns those that slurmctld knows. Raises SlurmError."""
         known: set[int] = set()
-        trouble = None
         for details in self._details(set(job_ids)):
-            trouble = self._end_replaced(details) or trouble
+            self._end_replaced(details)
             known |= {run.key.job_id for run in details.runs} | details.broken.keys()
             self._read_for_hooks.update((run.key.job_id, run.key) for run in details.runs)
             self._take_details(details, details.runs, urgent=True)
-        if trouble:
-            raise trouble
         return known
 
-    def _end_replaced(self, details: Details) -> SlurmError | None:
-        """What slurmctld shows of a requeued job is its next run. A failure is handed back: the details go on."""
+    def _end_replaced(self, details: Details) -> None:
+        """What slurmctld shows of a requeued job is its next run, so accounting is asked for the one before.
+
+        When it does not answer, the event waits on, and the next pass asks again: that holds up no other event.
+        """
         keys = {run.key for run in details.runs}
         jobs = {key.job_id for key in keys} | details.broken.keys()
         live = {run.key for job_id in jobs for run in self._open.of_job(job_id) if run.stage is not Stage.SEEN}
@@ -188,15 +203,23 @@ class JobWatch:
         except CommandCancelled:
             raise
         except SlurmError as error:
-            return error
-        return None
+            if self._unasked.is_due():
+                log.error("accounting cannot be asked for requeued runs, the next pass does that: %s", error)
+        else:
+            self._unasked.over()
+
+    def is_known(self, job_id: int, *, over: bool) -> bool:
+        """Whether what an event says of a job is known already: the start of a run of it that is open, or, for an
+        epilog, the end of all of them.
+        """
+        stages = [known.stage for known in self._open.of_job(job_id)]
+        if over:
+            return not stages and self._outbox.knows_job(self._cluster, job_id)
+        return bool(stages) and Stage.SEEN not in stages
 
     def is_settled(self, job_id: int, *, over: bool) -> bool:
-        """Whether a job stands where its event says: its start owed, or for an epilog no run of it open any more."""
-        stages = [known.stage for known in self._open.of_job(job_id)]
-        if not stages:
-            return self._outbox.knows_job(self._cluster, job_id)
-        return not over and Stage.SEEN not in stages
+        """Whether a job stands where its event says. A prolog is late where its run is known and over."""
+        return self.is_known(job_id, over=over) or (not over and self.is_known(job_id, over=True))
 
     def catch_up(self, since: int) -> Iterator[int]:
         """Read accounting from `since` until now; see Endings.catch_up. Raises SlurmError."""
@@ -307,8 +330,11 @@ class JobWatch:
         if decision.left_out:
             self._status.count("left_out")
             log.info("%s is left out: %s", run.key, decision.left_out)
+        if decision.put_off:
+            self._put_off.add(run.key)
         if decision.start_owed:
             self._ledger.owe_start(changes, run)
+            self._settings.on_start(run)
         if decision.stop_owed and run.end:
             self._ledger.owe_stop(changes, run.key, run.end)
         if decision.stage is not None:

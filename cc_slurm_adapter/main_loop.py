@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol, Union
 
 from cc_slurm_adapter.activity import Activity
-from cc_slurm_adapter.errors import AdapterError
+from cc_slurm_adapter.hook_coverage import HookCoverage
 from cc_slurm_adapter.hook_queue import MAX_WAITING, HookQueue
 from cc_slurm_adapter.job import HookEvent, NodeState
 from cc_slurm_adapter.job_watch import JobWatch
@@ -25,9 +25,6 @@ log = logging.getLogger(__name__)
 TIDY_EVERY = 600.0
 SOONEST_POLL = 5.0
 """Seconds from a poll that failed to the next, when a hook event tells that Slurm is there."""
-LONGEST_HOOK_REST, MANY_HOOKS = 0.2, 50
-"""Seconds at most between two looks for hook events, which rest as long as the last one took: so that the events of a
-burst come together, since a look at a few jobs costs Slurm nearly as much as one at many. Not when there were many."""
 LONGEST_HOOK_RETRY = 5.0
 """Seconds: a hook event shortens the wait for a Slurm that does not answer."""
 
@@ -91,10 +88,15 @@ class LoopSettings:
     max_span: int
     max_tries: int
     catch_up_from: int
+    query_delay: float
+    """How long a hook event waits at most for the first question about its job."""
 
 
 class MainLoop:
-    """Runs in the main thread until `stop()`."""
+    """Runs in the main thread until `stop()`.
+
+    Each thing that it does is an activity of its own: what fails is said, waits for itself, and stops no other.
+    """
 
     def __init__(  # noqa: PLR0913 - the parts it drives
         self,
@@ -105,6 +107,7 @@ class MainLoop:
         last_run: LastRun,
         status: Status,
         settings: LoopSettings,
+        coverage: HookCoverage | None = None,
     ) -> None:
         self._inbox = inbox
         self._watch = watch
@@ -113,14 +116,18 @@ class MainLoop:
         self._last_run = last_run
         self._status = status
         self._settings = settings
-        self._hooks = HookQueue(settings.max_tries)
+        self._coverage = coverage
+        self._hooks = HookQueue(settings.max_tries, settings.query_delay, watch.reads_all_jobs)
         self._serving = Activity("serving hook events", LONGEST_HOOK_RETRY)
+        self._asking_nodes = Activity("asking for the nodes")
+        self._telling_nodes = Activity("telling how the nodes stand")
         self._polling = Activity("asking slurmctld for all jobs")
-        self._accounting = Activity("reading accounting")
+        self._accounting = Activity("finding out how jobs ended")
+        self._noting = Activity("noting the time of this pass")
         self._comparing = Activity("comparing with cc-backend")
+        self._tidying = Activity("tidying the state file")
+        self._summing_up = Activity("summing up")
         self._reloading = Activity("reloading")
-        self._next_look = 0.0
-        """time.monotonic() of the next look for hook events."""
         self._slow_polls = Reminder()
         self._hook_seconds = 0.0
         """Of the poll under way, spent on hook events."""
@@ -129,7 +136,10 @@ class MainLoop:
         self._next_poll = 0.0
         self._catch_up_from = settings.catch_up_from
         self._catching_up: Iterator[int] | None = None
+        self._next_catch_up = 0.0
         self._pass_began = 0.0
+        self._pass_is_whole = False
+        """Whether slurmctld has answered in it."""
         self._running_rows: RunningRows | None = None
         self._next_tidying = 0.0
         self._said = ""
@@ -147,14 +157,51 @@ class MainLoop:
             if self._has_due_hooks() and self._serving.attempt(self._serve_hooks) and self._polling.is_failing:
                 self._next_poll = min(self._next_poll, self._poll_began + SOONEST_POLL)  # Slurm may answer again
             if time.monotonic() >= self._next_poll:
-                self._poll_in_time()
+                self._pass()
+            elif self._asking_nodes.is_failing and self._ask_for_nodes():
+                self._tell_nodes()
             if self._catching_up is not None:
                 self._accounting.attempt(self._catch_up_a_step)
+            # Not before it is known what runs: else all of cc-backend's rows seem stale, and Slurm is asked about each.
             if self._running_rows is not None and self.polled and self._comparing.may_run():
                 self._comparing.attempt(self._reconcile)
 
-    def _poll_in_time(self) -> None:
-        """Between two polls Slurm has as long a rest as the first of them took, and slurmPollInterval at most."""
+    def _pass(self) -> None:
+        """All that is done every slurmPollInterval. The nodes come first: their layouts number the cores of runs."""
+        began = time.time()
+        has_nodes = self._ask_for_nodes()
+        has_jobs = self._poll_in_time()
+        if self._stopping:
+            return
+        if has_nodes:
+            self._tell_nodes()
+        if time.monotonic() >= self._next_tidying:
+            self._next_tidying = time.monotonic() + TIDY_EVERY
+            self._tidying.attempt(self._tidy)
+        self._summing_up.attempt(self._say_how_it_stands)
+        self._begin_to_catch_up(began, has_jobs=has_jobs)
+
+    def _ask_for_nodes(self) -> bool:
+        """Whether they are known anew. A question that failed rests at least as long as it took."""
+        began = time.monotonic()
+        if not self._asking_nodes.may_run():
+            return False
+        has_worked = self._asking_nodes.attempt(self._watch.read_nodes)
+        if not has_worked:
+            now = time.monotonic()
+            self._asking_nodes.not_before = max(self._asking_nodes.not_before, now + now - began)
+        return has_worked
+
+    def _tell_nodes(self) -> None:
+        self._telling_nodes.attempt(
+            lambda: self._destinations.post_nodes(self._settings.cluster, self._watch.node_states())
+        )
+
+    def _poll_in_time(self) -> bool:
+        """Between two polls Slurm has as long a rest as the first of them took, and slurmPollInterval at most.
+
+        Whether it has answered.
+        """
         interval, is_first = self._settings.poll_interval, not self.polled
         began = self._poll_began = time.monotonic()
         self._next_poll, self._hook_seconds = began + interval, 0.0
@@ -165,7 +212,7 @@ class MainLoop:
         if self._next_poll:  # else SIGHUP came, and the next one is due
             self._next_poll = max(self._next_poll, time.monotonic() + min(took, interval))
         if not has_worked:
-            return
+            return False
         if took <= interval:
             self._slow_polls.over()
         elif not is_first and self._slow_polls.is_due():
@@ -175,10 +222,11 @@ class MainLoop:
                 took,
                 interval,
             )
+        return True
 
     def _has_due_hooks(self) -> bool:
-        now = time.monotonic()
-        return self._serving.may_run() and now >= self._next_look and bool(self._hooks.due(now))
+        moment = self._hooks.next_due()
+        return self._serving.may_run() and moment is not None and time.monotonic() >= moment
 
     def _seconds_to_wait(self) -> float:
         if self._catching_up is not None:
@@ -186,7 +234,9 @@ class MainLoop:
         moments = [self._next_poll]
         next_hook = self._hooks.next_due()
         if next_hook is not None:
-            moments.append(max(next_hook, self._serving.not_before, self._next_look))
+            moments.append(max(next_hook, self._serving.not_before))
+        if self._asking_nodes.is_failing:
+            moments.append(self._asking_nodes.not_before)
         if self._running_rows is not None and self.polled:
             moments.append(self._comparing.not_before)
         return max(min(moments) - time.monotonic(), 0)
@@ -195,6 +245,8 @@ class MainLoop:
         for item in self._inbox.take(wait):
             if isinstance(item, HookEvent):
                 self._status.count("hook_events")
+                if self._coverage is not None:
+                    self._coverage.announced(item.job_id)
                 if not self._hooks.add(item, time.monotonic()):
                     self._status.count("hook_events_left_to_polls")
             elif isinstance(item, Reload):
@@ -208,40 +260,48 @@ class MainLoop:
         self._destinations.retry_now()
         self._next_poll = 0.0
 
-    def _serve_hooks(self) -> None:
+    def _serve_hooks(self) -> bool:
+        """Ask about the jobs whose events are due. False when there was nothing to ask."""
         began = time.monotonic()
-        job_ids = self._hooks.due(began)
-        if job_ids:
-            try:
-                known = self._watch.look_at(job_ids)
-            except AdapterError:
-                self._hooks.failed(job_ids, time.monotonic())
-                raise
-            self._hooks.looked_at(
-                job_ids, time.monotonic(), lambda event: self._watch.is_settled(event.job_id, over=event.is_end), known
-            )
-            now = time.monotonic()
-            self._next_look = now + min(now - began, LONGEST_HOOK_REST) if len(job_ids) < MANY_HOOKS else now
+        job_ids = self._hooks.due(began, lambda event: self._watch.is_known(event.job_id, over=event.is_end))
+        if not job_ids:
+            return False
+        try:
+            known = self._watch.look_at(job_ids)
+        except Exception:
+            self._hooks.failed(job_ids, began, time.monotonic())
+            raise
+        self._hooks.looked_at(
+            job_ids,
+            began,
+            time.monotonic(),
+            lambda event: self._watch.is_settled(event.job_id, over=event.is_end),
+            known,
+        )
+        return True
 
     def _poll(self) -> None:
-        """One pass. Hook events are served between its questions, which are many after a long absence."""
-        began = time.time()
+        """Hook events are served between its questions, which are many after a long absence."""
         for _ in self._watch.poll():
             self._take_items(0)
             if self._has_due_hooks():
                 began_hooks = time.monotonic()
                 self._serving.attempt(self._serve_hooks)
                 self._hook_seconds += time.monotonic() - began_hooks
-        self._destinations.post_nodes(self._settings.cluster, self._watch.node_states())
         self.polled = True
-        self._tidy()
-        self._say_how_it_stands()
-        if self._catching_up is None and self._accounting.may_run():
-            self._pass_began = began
+
+    def _begin_to_catch_up(self, began: float, *, has_jobs: bool) -> None:
+        """After each poll that was answered; while slurmctld does not answer, once in a slurmPollInterval."""
+        now = time.monotonic()
+        if self._catching_up is None and self._accounting.may_run() and (has_jobs or now >= self._next_catch_up):
+            self._next_catch_up = now + self._settings.poll_interval
+            self._pass_began, self._pass_is_whole = began, has_jobs
             self._catching_up = self._watch.catch_up(self._catch_up_from)
 
     def _say_how_it_stands(self) -> None:
         """After each pass in which anything has happened."""
+        if self._coverage is not None:
+            self._coverage.tell()
         waiting = self._outbox.waiting()
         line = f"open runs: {self._watch.open_runs}; waiting messages: {waiting}; since the start: {self._status}"
         if line != self._said:
@@ -249,21 +309,21 @@ class MainLoop:
             log.info("%s", line)
 
     def _tidy(self) -> None:
-        if time.monotonic() >= self._next_tidying:
-            self._next_tidying = time.monotonic() + TIDY_EVERY
-            self._outbox.tidy(self._settings.max_span)
-            self._watch.forget_never_started(self._settings.max_span)
+        self._outbox.tidy(self._settings.max_span)
+        self._watch.forget_never_started(self._settings.max_span)
 
     def _catch_up_a_step(self) -> bool:
-        """Read some more of accounting. At the end of it the pass is complete, and True is returned."""
+        """Read some more of accounting. At the end of it True is returned, and the pass is complete if slurmctld has
+        answered in it.
+        """
         steps, self._catching_up = self._catching_up, None
         for until in steps or ():
             self._catch_up_from = until
             self._catching_up = steps
             return False
         self._catch_up_from = int(self._pass_began)
-        if self._outbox.is_durable:
-            self._last_run.write(self._pass_began)
+        if self._pass_is_whole and self._outbox.is_durable:
+            self._noting.attempt(lambda: self._last_run.write(self._pass_began))
         return True
 
     def _reconcile(self) -> None:

@@ -10,8 +10,9 @@ from cc_slurm_adapter.job import End, EndState, Missing, Phase, Resource, Run, R
 
 
 def run_to_json(run: Run) -> str:
-    """A text from which `run_from_json` makes an equal Run."""
+    """A text from which `run_from_json` makes an equal Run, but for what is true of a moment only."""
     plain: dict[str, Any] = {**vars(run), "key": list(run.key), "phase": run.phase.value}
+    del plain["awaits_layout"]
     plain["end"] = [run.end.end_state.value, run.end.end_time, run.end.raw_state] if run.end else None
     plain["sharing"] = run.sharing.value
     plain["resources"] = [list(vars(each).values()) for each in run.resources]

@@ -99,7 +99,8 @@ SETTINGS = (
         "slurmQueryDelay",
         values.at_least(1),
         1,
-        "Longest time in seconds between a hook event and the first question to Slurm.",
+        "Longest time in seconds between a hook event and the first question to Slurm, apart from a question under "
+        "way. With Slurm 22.05, where each reads all jobs, longer: as long as the last one took.",
     ),
     Setting(
         "slurmQueryMaxSpan",

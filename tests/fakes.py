@@ -7,6 +7,7 @@ from collections.abc import Collection, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
+from cc_slurm_adapter.errors import CommandFailed
 from cc_slurm_adapter.job import (
     End,
     EndState,
@@ -65,9 +66,13 @@ class FakeSlurm:
         self.backlog = 0
         """Messages that slurmctld still has for slurmdbd."""
         self.failure: Exception | None = None
+        self.failing: set[str] = set()
+        """Questions that fail, each by itself."""
         self.late_failure: Exception | None = None
         """What `ended_between` raises when it has told all that it knows."""
         self.broken: dict[int, str] = {}
+        self.lists_all = False
+        """Whether each question for details makes slurmctld print all jobs."""
 
     def put(self, run: Run) -> Run:
         """slurmctld knows this run of its job now."""
@@ -85,6 +90,9 @@ class FakeSlurm:
         self._ask("list_jobs")
         return [_sighting(run) for run in self.jobs.values()]
 
+    def reads_all_jobs(self, count: int) -> bool:
+        return self.lists_all
+
     def read_details(self, job_ids: Iterable[int]) -> Generator[Details, None, None]:
         self._ask("read_details")
         ids = set(job_ids)
@@ -92,6 +100,8 @@ class FakeSlurm:
         yield Details(runs, {job_id: reason for job_id, reason in self.broken.items() if job_id in ids})
 
     def texts_of_many(self, keys: Collection[RunKey], listed: int) -> AbstractContextManager[None]:
+        if "texts_of_many" in self.failing:
+            self._ask("texts_of_many")
         return contextlib.nullcontext()
 
     def add_texts(self, runs: list[Run]) -> Generator[Run, None, None]:
@@ -144,6 +154,8 @@ class FakeSlurm:
         self.asked.append(question)
         if self.failure is not None:
             raise self.failure
+        if question in self.failing:
+            raise CommandFailed(f"{question} fails")
 
 
 def _sighting(run: Run) -> Sighting:
@@ -155,4 +167,5 @@ def _sighting(run: Run) -> Sighting:
         ended.end_time if ended else None,
         ended.end_state if ended else None,
         ended.raw_state if ended else run.phase.name,
+        bool(run.resources),
     )

@@ -62,6 +62,7 @@ class Site:
 
     def poll(self) -> None:
         """A whole pass over slurmctld."""
+        self.watch.read_nodes()
         for _ in self.watch.poll():
             pass
 

@@ -67,7 +67,7 @@ class Cluster:
         """These jobs run, and slurmctld knows no others."""
         jobs = [{**DOCUMENT["jobs"][0], "job_id": job_id} for job_id in job_ids]
         (self.folder / "details").write_text(json.dumps({**DOCUMENT, "jobs": jobs}, indent=2))
-        listed = [f"{job_id}|RUNNING|{START}|{START + 3600}\n" for job_id in job_ids]
+        listed = [f"{job_id}|RUNNING|{START}|{START + 3600}|n\n" for job_id in job_ids]
         (self.folder / "listing").write_text("".join(listed))
 
     def repair(self) -> None:
@@ -91,7 +91,7 @@ class Site:
         sink = CcRest("http://127.0.0.1:9", lambda: "token", StartMessages(()))
         slurm = SlurmClient(self.commands, "lab", str(folder), 1 << 20)
         self.watch = JobWatch(slurm, self.outbox, [sink], self.status, WatchSettings("lab", IgnoreRules(), True, 3600))
-        settings = LoopSettings("lab", 60, 3600, 10, int(time.time()))
+        settings = LoopSettings("lab", 60, 3600, 10, int(time.time()), 1.0)
         last_run = LastRun(str(folder / "lastrun"))
         sender = Sender(sink, self.outbox, self.status)
         self.loop = MainLoop(self.inbox, self.watch, sender, self.outbox, last_run, self.status, settings)
@@ -111,6 +111,8 @@ class Site:
         self.outbox.close()
 
     def poll(self) -> None:
+        with contextlib.suppress(SlurmError):
+            self.watch.read_nodes()
         for _ in self.watch.poll():
             pass
 
@@ -171,7 +173,7 @@ FAULTS = {
     "squeue is half written": half_written,
     "the listing is half a line": says("squeue", "REAL | head -c 5"),
     "the listing is rubbish": says(
-        "squeue", r"printf '\000\377|||\n-1|RUNNING|5|6\n99999999999999999999|RUNNING|5|6\n'"
+        "squeue", r"printf '\000\377|||\n-1|RUNNING|5|6|n\n99999999999999999999|RUNNING|5|6|n\n'"
     ),
     "squeue knows no format": says("squeue", 'case "$*" in *=list*) ;; *) REAL;; esac'),
     "details are cut": details("squeue", "REAL | head -c 9000"),
@@ -368,11 +370,11 @@ def test_sinfo_that_says_too_little_costs_no_run_its_cores(site: Site, output: s
 def test_a_listing_that_was_cut_gives_no_run_a_wrong_end(site: Site) -> None:
     site.cluster.runs(FIRST)
     site.poll()
-    (site.cluster.folder / "listing").write_text(f"{FIRST}|COMPLETED|{START}|{START // 10}")
+    (site.cluster.folder / "listing").write_text(f"{FIRST}|COMPLETED|{START}|{START // 10}|n")
     with contextlib.suppress(SlurmError):
         site.poll()
     assert site.owed() == [("start", FIRST)]
-    (site.cluster.folder / "listing").write_text(f"{FIRST}|COMPLETED|{START}|{START + 7}\n")
+    (site.cluster.folder / "listing").write_text(f"{FIRST}|COMPLETED|{START}|{START + 7}|n\n")
     site.poll()
     (stop,) = site.payloads("stop")
     assert json.loads(stop)["stopTime"] == START + 7
@@ -382,5 +384,5 @@ def test_a_listing_that_was_cut_gives_no_run_a_wrong_end(site: Site) -> None:
 def test_an_id_that_is_none_costs_only_its_line(job_id: str) -> None:
     good = "5|COMPLETED|10|20|30|1"
     assert [each.key.job_id for each in EndedParser("lab").parse([good, good.replace("5", job_id, 1)])] == [5]
-    line = "5|RUNNING|10|20\n"
+    line = "5|RUNNING|10|20|n\n"
     assert [each.job_id for each in parse_listing(line.replace("5", job_id, 1) + line)] == [5]

@@ -23,11 +23,35 @@ from cc_slurm_adapter.sinks import RunningRow, RunningRows
 from cc_slurm_adapter.sinks.cc_messages import StartMessages
 from cc_slurm_adapter.sinks.cc_rest import CcRest
 from cc_slurm_adapter.slurm.details import Details
+from cc_slurm_adapter.slurm.questions import Slurm
 from cc_slurm_adapter.state_files import LastRun
 from cc_slurm_adapter.status import Status
 from tests.fakes import FakeSlurm, make_run
 
 PATIENCE = 10.0
+
+
+QUESTIONS = sorted(name for name in vars(Slurm) if not name.startswith("_") and name != "reads_all_jobs")
+"""All that the daemon asks of Slurm while it runs."""
+STEPS = {
+    "a hook event is served": {"read_details", "add_texts"},
+    "a run ends by the listing": {"list_jobs"},
+    "a run ends by accounting": {"ended_between"},
+    "a run that only accounting knows is reported": {"ended_between", "read_details", "read_accounted", "add_texts"},
+    "a stale row of cc-backend gets its stop": {"ends_of"},
+    "the nodes are told": {"node_states"},
+    "lastrun moves": {"list_jobs", "texts_of_many", "read_details", "add_texts", "ended_between", "read_accounted"},
+}
+"""What must go on, with the questions that it cannot do without."""
+
+
+class Nodes(Sender):
+    """Counts how often the nodes were told."""
+
+    told = 0
+
+    def post_nodes(self, cluster: str, nodes: list[NodeState]) -> None:
+        self.told += 1
 
 
 class Site:
@@ -39,12 +63,12 @@ class Site:
         self.inbox = Inbox(self.status)
         self.outbox = Outbox(str(folder / "state.sqlite"))
         sink = CcRest("http://127.0.0.1:9", lambda: "token", StartMessages(()))
-        sender = Sender(sink, self.outbox, self.status)
+        self.sender = Nodes(sink, self.outbox, self.status)
         watch = JobWatch(self.slurm, self.outbox, [sink], self.status, WatchSettings("lab", IgnoreRules(), True, 3600))
-        settings = LoopSettings("lab", poll_interval, 3600, 10, int(time.time()))
-        last_run = LastRun(str(folder / "lastrun"))
-        self.loop = MainLoop(self.inbox, watch, sender, self.outbox, last_run, self.status, settings)
-        self.thread = threading.Thread(target=self.loop.run)
+        settings = LoopSettings("lab", poll_interval, 3600, 10, int(time.time()), 1.0)
+        self.last_run = LastRun(str(folder / "lastrun"))
+        self.loop = MainLoop(self.inbox, watch, self.sender, self.outbox, self.last_run, self.status, settings)
+        self.thread = threading.Thread(target=self.loop.run, daemon=True)
         self.thread.start()
 
     def close(self) -> None:
@@ -52,6 +76,10 @@ class Site:
         self.inbox.put(Reload())
         self.thread.join(PATIENCE)
         self.outbox.close()
+
+    def owed(self) -> set[tuple[str, int]]:
+        """Kind and job of all that was ever owed: nothing is delivered here."""
+        return set(self.outbox._state.read("SELECT kind, job_id FROM message", ()))
 
     def comes(self, condition: Callable[[], bool]) -> bool:
         deadline = time.monotonic() + PATIENCE
@@ -214,6 +242,110 @@ def test_slurmdbd_down_does_not_make_it_ask_slurmctld_more_often(tmp_path: Path)
     time.sleep(1.3)
     assert site.slurm.asked.count("list_jobs") == 1
     site.close()
+
+
+@pytest.fixture
+def busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A site where two runs are known, whose polls and retries come soon."""
+    monkeypatch.setattr(activity_module, "FIRST_RETRY", 0.01)
+    made = Site(tmp_path, poll_interval=0.05)
+    for job_id in (1, 2):
+        made.slurm.put(make_run(job_id, start=int(time.time()) - 100))
+    assert made.comes(lambda: made.owed() == {("start", 1), ("start", 2)} and made.last_run.read() is not None)
+    yield made
+    made.close()
+
+
+def begin_the_steps(site: Site) -> dict[str, Callable[[], bool]]:
+    """Give each step something to do; how to see that it was done."""
+    now = int(time.time())
+    told = site.sender.told
+    site.last_run.write(5000)
+    site.slurm.put(make_run(1, start=site.slurm.jobs[1].key.start_time, phase=Phase.ENDED))
+    site.slurm.close(make_run(2, start=site.slurm.jobs[2].key.start_time, phase=Phase.ENDED))
+    site.slurm.close(make_run(3, start=now - 200, phase=Phase.ENDED))
+    site.slurm.close(make_run(77, start=now - 9000, phase=Phase.ENDED))  # too old for what is read of accounting
+    site.slurm.put(make_run(5, start=now - 10))
+    site.inbox.put(HookEvent(5, "prolog_slurmctld", time.monotonic()))
+    site.inbox.put(RunningRows("cc_rest", [RunningRow(77, now - 9000)], time.time()))
+    return {
+        "a hook event is served": lambda: ("start", 5) in site.owed(),
+        "a run ends by the listing": lambda: ("stop", 1) in site.owed(),
+        "a run ends by accounting": lambda: ("stop", 2) in site.owed(),
+        "a run that only accounting knows is reported": lambda: {("start", 3), ("stop", 3)} <= site.owed(),
+        "a stale row of cc-backend gets its stop": lambda: ("stop", 77) in site.owed(),
+        "the nodes are told": lambda: site.sender.told > told + 1,
+        "lastrun moves": lambda: (site.last_run.read() or 0) > 5000,
+    }
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_question_that_fails_for_ever_stops_only_what_cannot_do_without_it(busy: Site, question: str) -> None:
+    busy.slurm.failing = {question}
+    done = begin_the_steps(busy)
+    assert done.keys() == STEPS.keys()
+    for step, questions in STEPS.items():
+        assert question in questions or busy.comes(done[step]), step
+    busy.slurm.failing = set()
+    for step in STEPS:
+        assert busy.comes(done[step]), step
+
+
+def test_every_question_is_one_that_some_step_needs_or_that_only_sites_without_slurmdbd_ask() -> None:
+    assert set(QUESTIONS) - set().union(*STEPS.values()) == {"is_forgotten"}
+
+
+PARTS = {
+    "nodes cannot be told": ("sender", "post_nodes"),
+    "the state file cannot be tidied": ("outbox", "tidy"),
+    "the state file cannot be counted": ("outbox", "waiting"),
+    "lastRunPath cannot be written": ("last_run", "write"),
+}
+
+
+@pytest.mark.parametrize("part", PARTS, ids=list(PARTS))
+def test_a_part_that_breaks_stops_nothing_else(busy: Site, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    done = begin_the_steps(busy)
+
+    def broken(*_: object) -> None:
+        raise StateError(f"broken: {part}")
+
+    name, method = PARTS[part]
+    monkeypatch.setattr(getattr(busy, name), method, broken)
+    monkeypatch.setattr(busy.loop, "_next_tidying", 0.0)
+    for step in STEPS.keys() - {"the nodes are told", "lastrun moves"}:
+        assert busy.comes(done[step]), step
+
+
+def test_without_a_failure_each_thing_is_done(busy: Site) -> None:
+    done = begin_the_steps(busy)
+    for step in STEPS:
+        assert busy.comes(done[step]), step
+
+
+def test_slurmctld_that_is_down_does_not_make_it_read_accounting_more_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(activity_module, "FIRST_RETRY", 0.01)
+    asked: list[None] = []
+
+    def down(self: FakeSlurm) -> list[Sighting]:
+        asked.append(None)
+        raise CommandFailed("slurmctld is down")
+
+    monkeypatch.setattr(FakeSlurm, "list_jobs", down)
+    site = Site(tmp_path)
+    came = site.comes(lambda: len(asked) >= 6)
+    site.close()
+    assert came
+    assert site.slurm.asked.count("ended_between") <= 2
+
+
+def test_a_cluster_without_nodes_is_watched_like_any_other(busy: Site) -> None:
+    busy.slurm.node_states = list  # type: ignore[method-assign]
+    done = begin_the_steps(busy)
+    for step in STEPS:
+        assert busy.comes(done[step]), step
 
 
 def test_an_error_of_the_program_ends_nothing(site: Site, caplog: pytest.LogCaptureFixture) -> None:

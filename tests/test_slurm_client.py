@@ -46,6 +46,54 @@ def read_one(client: SlurmClient, path: Path) -> Run:
     return run
 
 
+def test_sinfo_that_fails_makes_runs_on_unknown_nodes_wait_and_is_not_asked_for_each(
+    client: SlurmClient, programs: FakePrograms, tmp_path: Path
+) -> None:
+    path = running("one-core")
+    programs.make("squeue", OFFERS_OLD)
+    programs.make("scontrol", f"cat {path}")
+    programs.make("sinfo", f"echo sinfo >> {tmp_path}/asked; exit 1")
+    assert [read_one(client, path).awaits_layout for _ in range(3)] == [True] * 3
+    assert (tmp_path / "asked").read_text() == "sinfo\n"
+    programs.make("sinfo", f"cat {tmp_path}/sinfo")
+    client.node_states()
+    run = read_one(client, path)
+    assert not run.awaits_layout
+    assert all(resource.cores for resource in run.resources)
+    programs.make("sinfo", "exit 1")
+    with pytest.raises(CommandFailed):
+        client.node_states()
+    assert read_one(client, path) == run  # by the layout of before
+
+
+def test_no_node_is_an_answer_and_costs_no_run_its_cores(
+    client: SlurmClient, programs: FakePrograms, tmp_path: Path
+) -> None:
+    path = running("one-core")
+    programs.make("squeue", OFFERS_OLD)
+    programs.make("scontrol", f"cat {path}")
+    programs.make("sinfo", "exit 0")
+    assert client.node_states() == []
+    assert read_one(client, path).awaits_layout
+    programs.make("sinfo", f"cat {tmp_path}/sinfo")
+    whole = read_one(client, path)  # such a node is asked for at once, as it may be new
+    assert not whole.awaits_layout
+    programs.make("sinfo", "exit 0")
+    assert client.node_states() == []
+    assert read_one(client, path) == whole
+
+
+def test_only_commands_without_formats_read_all_jobs_for_each_question(
+    client: SlurmClient, programs: FakePrograms
+) -> None:
+    assert not client.reads_all_jobs(1)
+    recorded = FIXTURES / "slurm-22.05.8" / "jobs" / "one-core" / "running.squeue.json"
+    refuses = "[ $1 = --json=list ] && { echo \"squeue: option '--json' doesn't allow an argument\" >&2; exit 1; }"
+    programs.make("squeue", f"{refuses}\n[ $1 = --version ] && {{ echo slurm-wlm 22.05.8; exit; }}\ncat {recorded}")
+    list(client.read_details([1]))
+    assert client.reads_all_jobs(1)
+
+
 @pytest.mark.parametrize(
     ("word", "sharing"),
     [("NODE", Sharing.WHOLE_NODE), ("USER", Sharing.ONE_USER), ("MCS", Sharing.ANY_USER), ("NO", Sharing.ANY_USER)],

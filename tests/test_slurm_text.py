@@ -47,7 +47,8 @@ def test_a_damaged_host_list_is_a_named_error(text: str) -> None:
 
 def test_a_listing_tells_phases_and_times() -> None:
     text = (
-        "7|RUNNING|1795351693|1795351993\n8|COMPLETED|1795351693|1795351700\n9|COMPLETING|5|6\n10|CONFIGURING|N/A|N/A\n"
+        "7|RUNNING|1795351693|1795351993|n\n8|COMPLETED|1795351693|1795351700|n\n9|COMPLETING|5|6|n\n"
+        "10|CONFIGURING|N/A|N/A|n\n"
     )
     running, ended, completing, configuring = parse_listing(text)
     assert (running.phase, running.start_time, running.end_time) == (Phase.RUNNING, 1795351693, None)
@@ -56,8 +57,25 @@ def test_a_listing_tells_phases_and_times() -> None:
     assert (configuring.phase, configuring.start_time) == (Phase.CONFIGURING, None)
 
 
+# Lines of LISTING as Slurm 22.05.8, 24.11.5 and 26.05.5 print them alike. The last job has lost its only node already.
+NEVER_RAN = "1|CANCELLED|1795931867|1795931867| \n"
+REQUEUED_THEN_CANCELLED = "5|CANCELLED|1795931872|1795931872| \n"
+RAN = [
+    "6|COMPLETED|1795931864|1795931864|n\n",
+    "5|COMPLETING|1795931869|NONE|n\n",
+    "7|COMPLETING|1795931874|1795931877|n\n",
+    "9|COMPLETING|1795931879|1795931883| \n",
+    "8|RUNNING|1795932243|1827468244|n\n",
+]
+
+
+def test_a_listing_tells_which_jobs_never_had_a_node() -> None:
+    assert [each.never_ran for each in parse_listing(NEVER_RAN + REQUEUED_THEN_CANCELLED)] == [True, True]
+    assert [each.never_ran for each in parse_listing("".join(RAN))] == [False] * len(RAN)
+
+
 def test_a_damaged_line_of_a_listing_costs_no_other_line_anything(caplog: pytest.LogCaptureFixture) -> None:
-    assert len(list(parse_listing("7|RUNNING|1|2\nslurm says hello\n8|RUNNING|1|2\n"))) == 2
+    assert len(list(parse_listing("7|RUNNING|1|2|n\nslurm says hello\n8|RUNNING|1|2|n\n"))) == 2
     assert "slurm says hello" in caplog.text
 
 
@@ -186,7 +204,7 @@ def test_the_first_run_of_a_requeued_job_has_ended(recording: Recording) -> None
 
 
 def test_an_unknown_state_in_a_listing_ends_nothing() -> None:
-    (sighting,) = parse_listing("7|DANCING|1795351693|1795351993\n")
+    (sighting,) = parse_listing("7|DANCING|1795351693|1795351993|n\n")
     assert sighting.end_state is None
 
 

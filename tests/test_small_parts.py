@@ -11,8 +11,6 @@ import pytest
 
 from cc_slurm_adapter.backoff import Backoff
 from cc_slurm_adapter.errors import AlreadyRunning, StateError
-from cc_slurm_adapter.hook_queue import AT_ONCE, MAX_WAITING, HookQueue
-from cc_slurm_adapter.job import HookEvent
 from cc_slurm_adapter.log import REMIND, Reminder
 from cc_slurm_adapter.open_runs import OpenRuns
 from cc_slurm_adapter.outbox import KnownRun, Stage
@@ -27,83 +25,6 @@ def test_waiting_grows_to_its_limit_and_starts_again() -> None:
     backoff.succeeded()
     assert backoff.failed() == 1
     assert Backoff(8, 20, jitter=lambda: 0.25).failed() == 2
-
-
-PROLOG, EPILOG = HookEvent(1, "prolog_slurmctld", 0), HookEvent(1, "epilog_slurmctld", 0)
-
-
-def test_an_event_is_asked_for_again_a_little_later_each_time() -> None:
-    hooks = HookQueue(max_tries=10)
-    hooks.add(PROLOG, 100.0)
-    asked = []
-    now = 100.0
-    while hooks.next_due() is not None:
-        now = hooks.next_due() or 0
-        asked.append(round(now - 100, 2))
-        hooks.looked_at(hooks.due(now), now, lambda _: len(asked) == 6, {1})
-    assert asked == [0.05, 0.25, 0.75, 1.75, 3.75, 5.75]
-
-
-def test_an_event_that_never_fits_is_given_up() -> None:
-    hooks = HookQueue(max_tries=2)
-    hooks.add(PROLOG, 0.0)
-    hooks.looked_at([1], 0.1, lambda _: False, {1})
-    hooks.looked_at([1], 1.0, lambda _: False, {1})
-    assert hooks.next_due() is None
-
-
-def test_prolog_and_epilog_of_a_job_wait_each_for_itself_and_are_asked_together() -> None:
-    hooks = HookQueue(max_tries=10)
-    hooks.add(PROLOG, 0.0)
-    hooks.add(EPILOG, 0.0)
-    assert hooks.due(0.0) == [1]
-    hooks.looked_at([1], 0.1, lambda event: not event.is_end, {1})
-    assert hooks.due(0.2) == []
-    assert hooks.due(0.4) == [1]
-    hooks.looked_at([1], 0.4, lambda event: event.is_end, {1})
-    assert hooks.next_due() is None
-
-
-def test_a_job_that_slurm_does_not_know_is_soon_given_up() -> None:
-    hooks = HookQueue(max_tries=10)
-    hooks.add(EPILOG, 0.0)
-    hooks.looked_at([1], 0.0, lambda _: False, set())
-    hooks.looked_at([1], 1.0, lambda _: False, set())
-    assert hooks.next_due() is None
-
-
-def test_a_flood_of_events_is_left_to_the_polls() -> None:
-    hooks = HookQueue(max_tries=10)
-    taken = [hooks.add(HookEvent(job_id, "epilog_slurmctld", 0), 0.0) for job_id in range(MAX_WAITING + 1)]
-    assert taken == [True] * MAX_WAITING + [False]
-    assert hooks.due(0.0) == list(range(AT_ONCE))
-
-
-def test_an_event_that_fails_alone_while_others_are_answered_is_given_up() -> None:
-    hooks = HookQueue(max_tries=3)
-    for job_id in range(1, 9):
-        hooks.add(HookEvent(job_id, "epilog_slurmctld", 0), 0.0)
-    now = 1.0
-    asked = []
-    while hooks.next_due() is not None and now < 100:
-        job_ids = hooks.due(now)
-        asked.append(job_ids)
-        if 1 in job_ids:
-            hooks.failed(job_ids, now)
-        else:
-            hooks.looked_at(job_ids, now, lambda _: len(asked) > 20, {*job_ids})
-        now += 1
-    assert asked[:5] == [[1, 2, 3, 4, 5, 6, 7, 8], [1, 2, 3, 4], [1, 2], [1], [2]]
-    assert now < 100
-    assert hooks.next_due() is None
-
-
-def test_no_event_is_given_up_while_nothing_is_answered() -> None:
-    hooks = HookQueue(max_tries=3)
-    hooks.add(EPILOG, 0.0)
-    for now in range(100):
-        hooks.failed([1], float(now))
-    assert hooks.next_due() is not None
 
 
 def test_a_second_daemon_is_refused_and_the_first_left_alone(tmp_path: Path) -> None:

@@ -75,7 +75,9 @@ class SlurmClient:
         self._infos: JobInfos | None = None
         self._accelerators = accelerators
         self._nodes = ClusterNodes(commands, accelerators)
-        self._details = DetailReader(commands, self._parse_job, self._nodes.learn)
+        self._lacks_layouts = False
+        """Whether the nodes of the part that was read last could not be asked for."""
+        self._details = DetailReader(commands, self._parse_job, self._learn)
         self._partitions: dict[str, Partition] = {}
         self._partitions_until = 0.0
 
@@ -86,11 +88,32 @@ class SlurmClient:
     def read_details(self, job_ids: Iterable[int]) -> Generator[Details, None, None]:
         """The runs of these jobs with cores and GPUs, as slurmctld knows them now, in chunks; without texts.
 
-        Jobs that slurmctld no longer knows are left out: that alone says nothing about them.
+        Jobs that slurmctld no longer knows are left out: that alone says nothing about them. Runs on nodes of unknown
+        layout say so while Slurm cannot be asked for these.
         """
-        if not self._nodes.layouts:
-            self.node_states()
-        yield from self._details.read(job_ids, self._json_format(), self._is_format_current)
+        for details in self._details.read(job_ids, self._json_format(), self._is_format_current):
+            yield self._with_waiting(details) if self._lacks_layouts else details
+
+    def _learn(self, hosts: set[str]) -> bool:
+        """Ask for nodes that no poll has seen yet; whether there were any."""
+        try:
+            has_learned = self._nodes.learn(hosts)
+        except CommandCancelled:
+            raise
+        except SlurmError as error:
+            log.debug("the layout of nodes cannot be had: %s", error)
+            self._lacks_layouts = True
+            return False
+        self._lacks_layouts = False
+        return has_learned
+
+    def _with_waiting(self, details: Details) -> Details:
+        """The same, where runs whose cores cannot be numbered now say so."""
+        runs = [replace(run, awaits_layout=True) if self._is_on_unknown_nodes(run) else run for run in details.runs]
+        return replace(details, runs=runs)
+
+    def _is_on_unknown_nodes(self, run: Run) -> bool:
+        return any(resource.hostname not in self._nodes.layouts for resource in run.resources)
 
     def _is_format_current(self) -> bool:
         """Asked after a failure: Slurm may have been upgraded."""
@@ -218,8 +241,12 @@ class SlurmClient:
         return parse_backlog(self._text(["sdiag"]))
 
     def node_states(self) -> list[NodeState]:
-        """CPUs, memory, GPUs and state of every node."""
+        """CPUs, memory, GPUs and state of every node. There may be none, where nodes come and go (dynamic nodes)."""
         return self._nodes.read()
+
+    def reads_all_jobs(self, count: int) -> bool:
+        """Whether a question for the details of so many jobs makes slurmctld print all jobs that it knows."""
+        return self._format is not None and self._format.lists_all_jobs and count > 0
 
     def admin_level(self, user: str) -> str | None:
         """`None`, `Operator` or `Administrator` in Slurm's words; None when accounting does not know the user."""

@@ -15,8 +15,12 @@ from cc_slurm_adapter.slurm.states import LISTED, read_shown
 
 log = logging.getLogger(__name__)
 
-LISTING = ["squeue", "-h", "-a", "-t", LISTED, "-o", "%A|%T|%S|%e"]
-"""To be run under SLURM_TIME_FORMAT=%s."""
+LISTING = ["squeue", "-h", "-a", "-t", LISTED, "-o", "%A|%T|%S|%e|%1N"]
+"""To be run under SLURM_TIME_FORMAT=%s.
+
+Of the nodes only the first letter, which squeue pads with a blank where there are none: %D would be what the job asked
+for, and %B may be a name that a user has chosen.
+"""
 
 
 def parse_listing(text: str) -> Iterator[Sighting]:
@@ -27,14 +31,14 @@ def parse_listing(text: str) -> Iterator[Sighting]:
     for line in text.splitlines():
         columns = line.split("|")
         job_id = read_job_id(columns[0])
-        if len(columns) != 4 or job_id is None:
+        if len(columns) != 5 or job_id is None:
             log.error("a line of squeue cannot be understood and is left out: %r", line[:100])
             continue
-        _, state, start, end = columns
+        _, state, start, end, nodes = columns
         phase, end_state = _read_state(state)
         start_time = None if phase is Phase.WAITING else read_digits(start)
         end_time = None if end_state is None else read_digits(end)
-        yield Sighting(job_id, phase, start_time, end_time, end_state, state)
+        yield Sighting(job_id, phase, start_time, end_time, end_state, state, nodes != " ")
 
 
 @lru_cache(maxsize=100)

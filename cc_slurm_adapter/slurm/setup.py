@@ -11,6 +11,19 @@ from cc_slurm_adapter.slurm.commands import Commands
 
 
 @dataclass(frozen=True)
+class Hooks:
+    """The files that are called at the start and the end of jobs, as the configuration has them."""
+
+    prolog_slurmctld: tuple[str, ...] = ()
+    epilog_slurmctld: tuple[str, ...] = ()
+    prolog: tuple[str, ...] = ()
+    """Called by slurmd on every node."""
+    epilog: tuple[str, ...] = ()
+    controllers: tuple[str, ...] = ()
+    """Names of the hosts that slurmctld may run on."""
+
+
+@dataclass(frozen=True)
 class Setup:
     """What `scontrol show config` says of the cluster."""
 
@@ -24,6 +37,7 @@ class Setup:
     question_rate: float | None
     """Questions a second that slurmctld takes from a user in the long run (rl_enable); None without such a limit.
     SlurmUser and root have none."""
+    hooks: Hooks = Hooks()
 
 
 def read_setup(commands: Commands) -> Setup:
@@ -45,7 +59,23 @@ def parse_setup(text: str) -> Setup:
         has_accounting="slurmdbd" in values.get("AccountingStorageType", ""),
         records_steps=not {"nosteps", "nojobs"} & set(values.get("AccountingStorageEnforce", "").lower().split(",")),
         question_rate=_question_rate(values.get("SlurmctldParameters", "")),
+        hooks=Hooks(
+            _numbered(text, "PrologSlurmctld"),
+            _numbered(text, "EpilogSlurmctld"),
+            _numbered(text, "Prolog"),
+            _numbered(text, "Epilog"),
+            tuple(host.partition("(")[0] for host in _numbered(text, "SlurmctldHost")),
+        ),
     )
+
+
+def _numbered(text: str, key: str) -> tuple[str, ...]:
+    """What is set of a key that may have several values: `Key = a`, `Key[0] = a`, or no line at all.
+
+    Hooks have numbers from 24.05 on; before, one that is not set is `(null)`.
+    """
+    values = re.findall(rf"^{key}(?:\[\d+\])?\s+= (.*?)\s*$", text, re.M)
+    return tuple(value for value in values if value not in ("", "(null)"))
 
 
 def _question_rate(parameters: str) -> float | None:

@@ -36,7 +36,7 @@ exec cat sinfo.txt
 echo "squeue $*" >> calls
 case "$*" in
     --json=list) exec cat formats.txt ;;
-    *" -o %A|%T|%S|%e") exec cat listing.txt changed.txt ;;
+    *" -o %A|%T|%S|%e|%1N") exec cat listing.txt changed.txt ;;
     *) exec {python} -I -S -B {program} {folder} squeue "$@" ;;
 esac
 """,
@@ -82,7 +82,7 @@ class BigCluster:
 
     def _write_answers(self, scripts: int) -> None:
         later = self.start + 86400
-        listing = "".join(f"{job_id}|RUNNING|{self.start}|{later}\n" for job_id in self.jobs)
+        listing = "".join(f"{job_id}|RUNNING|{self.start}|{later}|n\n" for job_id in self.jobs)
         cells = "mixed|64/64/0/128|640000|2|64|1|gpu:a100:4|gpu:a100:0(IDX:N/A)|"
         config = (RECORDED / "cluster/scontrol-show-config.txt").read_text(encoding="utf-8")
         base = (FIRST_JOB, len(self.jobs), self.nodes, CORES, self.start, scripts)
@@ -129,7 +129,7 @@ class BigCluster:
         self._changed.update(jobs)
         for job_id, job in jobs.items():
             self._replace(f"jobs/{job_id}", " ".join(map(str, job)))
-        lines = [f"{job_id}|{_shown(state)}|{start}|{end}\n" for job_id, (state, start, end) in self._changed.items()]
+        lines = [f"{job_id}|{_shown(state)}|{start}|{end}|n\n" for job_id, (state, start, end) in self._changed.items()]
         self._replace("changed.txt", "".join(lines))
         ended = [
             f"{job_id}|COMPLETED|{start}|{start}|{end}|1\n"

@@ -140,6 +140,7 @@ def test_many_jobs_of_a_user_are_one_question_where_squeue_filters_by_user_only(
     (tmp_path / "users").write_text(users)
     be_release(programs, release, f"case $* in *-u*) cat {tmp_path}/many.json;; *%U*) cat {tmp_path}/users;; esac")
     programs.make("scontrol", f"echo $* >> {programs.folder}/asked; exit 1")
+    client.node_states()
     found = [run.key.job_id for details in client.read_details(ids) for run in details.runs]
     assert sorted(found) == ids
     option = find_format(client._commands).option
@@ -152,6 +153,7 @@ def test_few_jobs_are_asked_for_one_by_one_there(client: SlurmClient, programs: 
     be_release(programs, release, "exit 1")
     script = "\n".join(f"{job_id}) exec cat {path};;" for job_id, path in paths.items())
     programs.make("scontrol", f"echo $* >> {programs.folder}/asked\ncase $3 in\n{script}\nesac")
+    client.node_states()
     found = [run.key.job_id for details in client.read_details(paths) for run in details.runs]
     assert sorted(found) == sorted(paths)
     option = find_format(client._commands).option

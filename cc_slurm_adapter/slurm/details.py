@@ -16,6 +16,7 @@ from cc_slurm_adapter.slurm.documents import JobSplitter
 from cc_slurm_adapter.slurm.jobs import job_id_of, parse_sharing, sharing_command
 from cc_slurm_adapter.slurm.json_values import Json, read_digits
 from cc_slurm_adapter.slurm.parts import Part, ask_in_parts, in_parts
+from cc_slurm_adapter.slurm.set_aside import SetAside
 from cc_slurm_adapter.slurm.versions import JsonFormat
 
 log = logging.getLogger(__name__)
@@ -97,13 +98,16 @@ class DetailReader:
         self._commands = commands
         self._parse = parse
         self._learn = learn
+        self._aside = SetAside()
         self._arrays: dict[int, None] = {}
         """Ids of arrays of which a task was read, the newest last."""
 
     def read(
         self, job_ids: Iterable[int], json_format: JsonFormat, is_current: Callable[[], bool]
     ) -> Generator[Details, None, None]:
-        """The runs of these jobs, some at a time. Jobs that slurmctld does not know are left out. Raises SlurmError.
+        """The runs of these jobs, some at a time. Raises SlurmError.
+
+        Jobs that slurmctld does not know are left out, and those for which its command failed a short while ago.
 
         Slurm prepares its answer to the next part while the caller deals with what this generator yields. `is_current`
         says after a failure whether Slurm still has the format.
@@ -112,6 +116,7 @@ class DetailReader:
 
         def ask(part: Part, following: Part | None) -> Details:
             details = self._read_part(part, json_format, asked.take(part))
+            self._aside.answered(part.jobs)
             if following is not None:
                 with contextlib.suppress(SlurmError):  # what cannot be started now is asked again
                     asked.put(following, self._ask(following, json_format))
@@ -120,8 +125,13 @@ class DetailReader:
         def may_halve() -> bool:
             return is_current() and not json_format.lists_all_jobs and self._answers()
 
+        def failed(job_id: int, reason: str) -> Details:
+            self._aside.failed(job_id, reason)
+            return job_failed(job_id, reason)
+
+        parts = self._plan(self._aside.without(job_ids), json_format)
         try:
-            yield from ask_in_parts(self._plan(job_ids, json_format), ask, job_failed, may_halve)
+            yield from ask_in_parts(parts, ask, failed, may_halve)
         finally:
             asked.close()
 

@@ -31,9 +31,9 @@ class Slurm(Protocol):
 def ask_slurmctld(slurm: Slurm, jobs: set[int]) -> tuple[dict[int, Run], set[int]]:
     """For a site without slurmdbd: the runs of these jobs by job id, and those jobs that slurmctld has forgotten.
 
-    A job that cannot be understood is neither.
+    A job that cannot be understood or asked for is neither.
     """
     read = list(slurm.read_details(jobs)) if jobs else []
     runs = {run.key.job_id: run for details in read for run in details.runs}
-    unread = jobs - runs.keys() - {job_id for details in read for job_id in details.broken}
+    unread = jobs - runs.keys() - {job_id for details in read for job_id in (*details.broken, *details.failed)}
     return runs, {job_id for job_id in unread if slurm.is_forgotten(job_id)}

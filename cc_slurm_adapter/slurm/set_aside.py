@@ -1,0 +1,57 @@
+"""Jobs that Slurm cannot be asked for, since its own command fails for them: asked for again, but ever more seldom."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+log = logging.getLogger(__name__)
+
+FIRST_WAIT, LONGEST_WAIT = 60.0, 3600.0
+"""Seconds until a job is asked for again."""
+MAX_JOBS = 1000
+"""Jobs that are remembered; the oldest one is asked for again at once when there are more."""
+
+
+class _Wait(NamedTuple):
+    """time.monotonic() of the next try, and the seconds waited for that."""
+
+    until: float
+    seconds: float
+
+
+class SetAside:
+    """Used from one thread. What ends such a job in Slurm ends it here too: accounting tells of that."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._waits: dict[int, _Wait] = {}
+
+    def without(self, job_ids: Iterable[int]) -> list[int]:
+        """Those of the jobs that may be asked for now."""
+        if not self._waits:
+            return list(job_ids)
+        now = self._clock()
+        return [job_id for job_id in job_ids if job_id not in self._waits or now >= self._waits[job_id].until]
+
+    def failed(self, job_id: int, reason: str) -> None:
+        """Slurm's command failed for this job alone."""
+        known = self._waits.pop(job_id, None)
+        seconds = min(2 * known.seconds, LONGEST_WAIT) if known else FIRST_WAIT
+        while len(self._waits) >= MAX_JOBS:
+            del self._waits[next(iter(self._waits))]
+        self._waits[job_id] = _Wait(self._clock() + seconds, seconds)
+        level = logging.DEBUG if known else logging.ERROR
+        text = (
+            "job %d: Slurm's own command fails for it, the other jobs go on: %s. It is asked for again in %.0f s and"
+            " then ever more seldom; `scontrol show job %d` by hand may show why"
+        )
+        log.log(level, text, job_id, reason, seconds, job_id)
+
+    def answered(self, job_ids: Iterable[int]) -> None:
+        """Slurm was asked for these jobs and answered."""
+        for job_id in job_ids if self._waits else ():
+            if self._waits.pop(job_id, None):
+                log.warning("job %d can be asked for again", job_id)

@@ -30,15 +30,17 @@ from tests.built.test_moved_clock import (
 OLDER = 100
 """Jobs that the existing adapter has reported, or left out."""
 SPAN = 3 * DAY
+PATIENCE = 180
+"""Seconds: each hour of accounting is a command, and a busy machine takes long for it."""
 
 
 def passes(site: Site, count: int) -> None:
     """Wait until so many passes are complete."""
     last_run = site.daemon.state_folder / "lastrun"
-    site.wait_for("a first pass", last_run.exists)
+    site.wait_for("a first pass", last_run.exists, PATIENCE)
     for _ in range(count):
         before = last_run.stat().st_mtime_ns
-        site.wait_for("a complete pass", partial(has_moved, last_run, before), 30)
+        site.wait_for("a complete pass", partial(has_moved, last_run, before), PATIENCE)
 
 
 def has_moved(path: Path, before: int) -> bool:
@@ -57,7 +59,7 @@ def migrated_with_a_lastrun_of_this_moment(adapter: Path, folder: Path) -> None:
     """
     with ClockedSite(adapter, folder, cluster=FORGETFUL, slurmPollInterval=1, slurmQueryMaxSpan=SPAN) as site:
         listed = site.cluster.submit_all([LONG] * 3)
-        site.wait_for("the jobs to run", lambda: len(site.cluster.truth()) == len(listed))
+        site.wait_for("the jobs to run", lambda: len(site.cluster.truth()) == len(listed), PATIENCE)
         report_as_existing_adapter(site)
         run_and_forget(site, *[SHORT] * OLDER)
         cancel(site, listed[0])
@@ -69,10 +71,10 @@ def migrated_with_a_lastrun_of_this_moment(adapter: Path, folder: Path) -> None:
         os.utime(last_run, (site.clock.now(), site.clock.now()))
         cancel(site, listed[1])
         site.daemon.start()
-        site.wait_for("the stops of what cc-backend believed to run", lambda: site.has_stopped(*listed[:2]))
+        site.wait_for("the stops of what cc-backend believed to run", lambda: site.has_stopped(*listed[:2]), PATIENCE)
         site.clock.set_by(2 * DAY)
         job = site.cluster.submit(SHORT)
-        site.wait_for("a new job", lambda: site.has_stopped(job))
+        site.wait_for("a new job", lambda: site.has_stopped(job), PATIENCE)
         passes(site, 2 * DAY // HOUR // 4 + 3)  # all windows of the wide audit, four with each pass
         site.daemon.kill()
         lose_state(site)
@@ -80,7 +82,7 @@ def migrated_with_a_lastrun_of_this_moment(adapter: Path, folder: Path) -> None:
         site.daemon.start()
         passes(site, 1)
         cancel(site, listed[2])
-        site.wait_for("the last stop", lambda: site.has_stopped(listed[2]))
+        site.wait_for("the last stop", lambda: site.has_stopped(listed[2]), PATIENCE)
         expected = [run for run in site.cluster.truth() if run.job_id in {*listed, job}]
         assert sorted(map(told, site.backend.rows)) == sorted(map(true, expected))
 
@@ -90,10 +92,10 @@ def state_lost_after_two_days_without_cc_backend(adapter: Path, folder: Path) ->
     with ClockedSite(adapter, folder, cluster=FORGETFUL, slurmPollInterval=1, slurmQueryMaxSpan=HOUR) as site:
         site.daemon.start()
         running = site.cluster.submit(LONG)
-        site.wait_for("the start", lambda: site.has_started(running))
+        site.wait_for("the start", lambda: site.has_started(running), PATIENCE)
         site.server.stop()
         early = run_and_forget(site, *[SHORT] * 3)
-        site.wait_for("messages in the outbox", lambda: site.daemon.waiting_messages() == 2 * len(early))
+        site.wait_for("messages in the outbox", lambda: site.daemon.waiting_messages() == 2 * len(early), PATIENCE)
         site.clock.set_by(2 * DAY)
         run_and_forget(site, SHORT)
         passes(site, 2)
@@ -105,7 +107,7 @@ def state_lost_after_two_days_without_cc_backend(adapter: Path, folder: Path) ->
         site.server.start()
         site.daemon.configure(slurmQueryMaxSpan=SPAN)
         site.daemon.start()
-        site.wait_for("all to be reported", site.is_reported, 60)
+        site.wait_for("all to be reported", site.is_reported, PATIENCE)
         assert sorted(map(told, site.backend.rows)) == sorted(map(true, site.cluster.truth()))
 
 
@@ -114,18 +116,18 @@ def lost_by_slurm(adapter: Path, folder: Path) -> None:
     with ClockedSite(adapter, folder, cluster=FORGETFUL, slurmPollInterval=1, slurmQueryMaxSpan=HOUR) as site:
         site.daemon.start()
         lost, other = site.cluster.submit_all([LONG] * 2)
-        site.wait_for("the starts", lambda: site.has_started(lost, other))
+        site.wait_for("the starts", lambda: site.has_started(lost, other), PATIENCE)
         passes(site, 2)
         site.cluster.lose(lost)
         seen_until = site.clock.now()
         passes(site, 2)
         site.clock.set_by(60)
-        site.wait_for("the word", lambda: "`sacctmgr show runawayjobs` lists such jobs" in site.daemon.log())
+        site.wait_for("the word", lambda: "`sacctmgr show runawayjobs` lists such jobs" in site.daemon.log(), PATIENCE)
         site.clock.set_by(DAY + HOUR)
         run_and_forget(site, SHORT)
         passes(site, 2)
         site.clock.set_by(2 * HOUR)
-        site.wait_for("its end", lambda: site.has_stopped(lost), 60)
+        site.wait_for("its end", lambda: site.has_stopped(lost), PATIENCE)
         (row,) = site.backend.rows_of(lost)
         assert row.state == "failed"
         assert row.stop_time is not None

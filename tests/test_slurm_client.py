@@ -46,15 +46,19 @@ def read_one(client: SlurmClient, path: Path) -> Run:
     return run
 
 
-def test_sinfo_that_fails_makes_runs_on_unknown_nodes_wait_and_is_not_asked_for_each(
+def without_nodes(path: Path) -> str:
+    """For a scontrol that shows a job, and fails for nodes."""
+    return f'case "$*" in *"show node"*) echo "slurm_load_node error: no" >&2; exit 1;; esac\ncat {path}'
+
+
+def test_runs_on_nodes_that_cannot_be_asked_for_wait(
     client: SlurmClient, programs: FakePrograms, tmp_path: Path
 ) -> None:
     path = running("one-core")
     programs.make("squeue", OFFERS_OLD)
-    programs.make("scontrol", f"cat {path}")
-    programs.make("sinfo", f"echo sinfo >> {tmp_path}/asked; exit 1")
-    assert [read_one(client, path).awaits_layout for _ in range(3)] == [True] * 3
-    assert (tmp_path / "asked").read_text() == "sinfo\n"
+    programs.make("scontrol", without_nodes(path))
+    programs.make("sinfo", "exit 1")
+    assert read_one(client, path).awaits_layout
     programs.make("sinfo", f"cat {tmp_path}/sinfo")
     client.node_states()
     run = read_one(client, path)
@@ -71,16 +75,27 @@ def test_no_node_is_an_answer_and_costs_no_run_its_cores(
 ) -> None:
     path = running("one-core")
     programs.make("squeue", OFFERS_OLD)
-    programs.make("scontrol", f"cat {path}")
+    programs.make("scontrol", without_nodes(path))
     programs.make("sinfo", "exit 0")
     assert client.node_states() == []
     assert read_one(client, path).awaits_layout
     programs.make("sinfo", f"cat {tmp_path}/sinfo")
-    whole = read_one(client, path)  # such a node is asked for at once, as it may be new
+    client.node_states()
+    whole = read_one(client, path)
     assert not whole.awaits_layout
     programs.make("sinfo", "exit 0")
     assert client.node_states() == []
     assert read_one(client, path) == whole
+
+
+def test_a_node_that_nobody_knows_keeps_no_run_waiting(client: SlurmClient, programs: FakePrograms) -> None:
+    path = running("one-core")
+    programs.make("squeue", OFFERS_OLD)
+    unknown = 'case "$*" in *"show node"*) echo "Node node01 not found"; exit 1;; esac'
+    programs.make("scontrol", f"{unknown}\ncat {path}")
+    run = read_one(client, path)
+    assert not run.awaits_layout
+    assert not any(resource.cores for resource in run.resources)
 
 
 def test_only_commands_without_formats_read_all_jobs_for_each_question(
@@ -204,7 +219,7 @@ def test_slurm_prepares_the_next_answer_while_one_is_dealt_with(
     monkeypatch.setattr(details_module, "CHUNK", 2)
     programs.make("squeue", f"{OFFERS_OLD}\nmkdir {tmp_path}/$5; echo '{{\"jobs\": []}}'")
     begun = [commands.started for _ in client.read_details([1, 2, 3, 4, 5, 6])]
-    assert begun == [4, 5, 5]  # sinfo, the formats, and then always one chunk ahead
+    assert begun == [3, 4, 4]  # the formats, and then always one chunk ahead
     assert {path.name for path in tmp_path.iterdir()} >= {"1,2", "3,4", "5,6"}
 
 

@@ -291,8 +291,10 @@ def test_a_question_that_fails_for_ever_stops_only_what_cannot_do_without_it(bus
         assert busy.comes(done[step]), step
 
 
-def test_every_question_is_one_that_some_step_needs_or_that_only_sites_without_slurmdbd_ask() -> None:
-    assert set(QUESTIONS) - set().union(*STEPS.values()) == {"is_forgotten"}
+def test_every_question_is_one_that_some_step_needs_or_that_only_rare_ends_need() -> None:
+    """Those of sites without slurmdbd, of runs that Slurm has lost, and of requeued ones."""
+    rare = {"is_forgotten", "accounting_backlog", "launches_of"}
+    assert set(QUESTIONS) - set().union(*STEPS.values()) == rare
 
 
 PARTS = {

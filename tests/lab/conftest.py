@@ -16,6 +16,9 @@ from .debian import SUITES, make_chroot, read_notes
 from .installation import Installation
 from .killed import Killed, run_killed
 from .namespaces import LabError
+from .odd_cluster import OddCluster
+from .odd_conf import ALL_NODES, ODD_CLUSTER, RELEASE
+from .odd_nodes import OTHER_NAME, OddNodes, run_odd_nodes
 from .slurm_jobs import clear_queue
 from .slurm_lab import SlurmLab
 from .troubles import NAMES, Troubles, run_troubles
@@ -183,15 +186,21 @@ def small_campaign(release: str, lab: SlurmLab, small_campaigns: dict[str, Futur
     return small_campaigns[release].result()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def troubles_begun(request: pytest.FixtureRequest) -> Iterator[Future[Troubles] | None]:
-    """Begun before all tests, because it takes the longest, if one of the chosen tests uses it."""
-    items = [item for item in request.session.items if isinstance(item, pytest.Function)]
-    if not any("troubles" in item.fixturenames for item in items):
+@contextlib.contextmanager
+def begun(session: pytest.Session, fixture: str, run: Callable[[], Answer]) -> Iterator[Future[Answer] | None]:
+    """Begun before all tests, because it takes long, if one of the chosen tests uses the fixture."""
+    items = [item for item in session.items if isinstance(item, pytest.Function)]
+    if not any(fixture in item.fixturenames for item in items):
         yield None
         return
     with ThreadPoolExecutor(max_workers=1) as thread:
-        yield thread.submit(run_troubles_on_own_cluster)
+        yield thread.submit(run)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def troubles_begun(request: pytest.FixtureRequest) -> Iterator[Future[Troubles] | None]:
+    with begun(request.session, "troubles", run_troubles_on_own_cluster) as future:
+        yield future
 
 
 def run_troubles_on_own_cluster() -> Troubles:
@@ -211,3 +220,29 @@ def run_troubles_on_own_cluster() -> Troubles:
 def troubles(troubles_begun: Future[Troubles]) -> Troubles:
     """Several daemons on one cluster, whose cc-backends and Slurm had troubles while the same jobs ran."""
     return troubles_begun.result()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def odd_nodes_begun(request: pytest.FixtureRequest) -> Iterator[Future[OddNodes] | None]:
+    with begun(request.session, "odd_nodes", run_odd_nodes_on_own_cluster) as future:
+        yield future
+
+
+def run_odd_nodes_on_own_cluster() -> OddNodes:
+    with contextlib.ExitStack() as until_the_end:
+        cluster = OddCluster(make_chroot(SUITES[RELEASE], FOLDER))
+        until_the_end.callback(cluster.close)
+        cluster.start(BUILT_FILE)
+        installed = []
+        for name in ("", "late", "renamed"):
+            log = log_of(f"{RELEASE}-odd-{name or 'hooked'}")
+            log.write_bytes(b"")
+            hosts = {ODD_CLUSTER: [*ALL_NODES, OTHER_NAME]}
+            installed.append(until_the_end.enter_context(Installation(cluster, log, name, hosts)))
+        return run_odd_nodes(cluster, *installed)
+
+
+@pytest.fixture(scope="session")
+def odd_nodes(odd_nodes_begun: Future[OddNodes]) -> OddNodes:
+    """Jobs on the cluster of odd nodes, and what three daemons reported of them."""
+    return odd_nodes_begun.result()

@@ -84,13 +84,16 @@ useradd --system --groups slurm cc-slurm-adapter
 
 
 def make_chroot(suite: Suite, folder: Path) -> Path:
-    """Gives the chroot of `suite` below `folder`, made now if it is not there; takes about a minute."""
+    """Gives the chroot of `suite` below `folder`, made now if it is not there; takes about a minute.
+
+    Links are followed: through one, what is mounted over the chroot's folders would not be seen from outside.
+    """
     if os.geteuid() != 0:
         raise LabError("a chroot with Slurm can only be made and used by root")
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{suite.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return find_or_make(suite, folder)
+        return find_or_make(suite, folder).resolve()
 
 
 def find_or_make(suite: Suite, folder: Path) -> Path:

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from examples.practice.cc_backend import DEFAULT_TOKEN, CcBackend, CcBackendServer, JobRow
+from examples.practice.cc_backend import DEFAULT_CLUSTERS, DEFAULT_TOKEN, CcBackend, CcBackendServer, Clusters, JobRow
 
 from .debian import tail
 from .namespaces import LabError, child_of, wait_for
@@ -48,7 +48,7 @@ class Installation:
     Slurm's hooks tell only that one.
     """
 
-    def __init__(self, lab: SlurmLab, log: Path, name: str = "") -> None:
+    def __init__(self, lab: SlurmLab, log: Path, name: str = "", clusters: Clusters = DEFAULT_CLUSTERS) -> None:
         self.lab = lab
         self.log = log
         self._config = CONFIG.parent / name / CONFIG.name
@@ -56,7 +56,7 @@ class Installation:
         self._paths: dict[str, str] = {}
         if name:
             self._make_own_folders()
-        self.backend = CcBackend()
+        self.backend = CcBackend(clusters)
         self.server = CcBackendServer(self.backend)
         self.server.start()
         self._process: subprocess.Popen[bytes] | None = None

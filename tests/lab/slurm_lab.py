@@ -40,8 +40,8 @@ chmod 400 etc/munge/munge.key
 OWNERS = """
 chown -R munge:munge /etc/munge /run/munge /var/lib/munge /var/log/munge
 chown mysql:mysql /run/mysqld /var/lib/mysql
-chown slurm:slurm /var/spool/slurmctld /var/log/slurm /run/slurm /etc/slurm/slurmdbd.conf
-chmod 600 /etc/slurm/slurmdbd.conf
+chown slurm:slurm /var/spool/slurmctld /var/log/slurm /run/slurm
+find /etc/slurm -name slurmdbd.conf -exec chown slurm:slurm {} + -exec chmod 600 {} +
 chown cc-slurm-adapter:slurm /var/lib/cc-slurm-adapter /run/cc-slurm-adapter
 chmod 750 /var/lib/cc-slurm-adapter /run/cc-slurm-adapter
 """
@@ -61,7 +61,9 @@ sacctmgr -i add user cc-slurm-adapter Account=root AdminLevel=Operator
 """
 
 
-UNTRIED_PORTS = iter(random.sample(range(21000, 31000, 10), 1000))
+PORTS = 20
+"""As many as the largest cluster needs."""
+UNTRIED_PORTS = iter(random.sample(range(21000, 31000, PORTS), 500))
 """Clusters of several processes may look for theirs at the same time."""
 
 
@@ -143,7 +145,11 @@ class SlurmLab:
 
     def stop_slurmdbd(self) -> None:
         """As `systemctl stop` does it."""
-        service = self._services["slurmdbd"]
+        self.stop_service("slurmdbd")
+
+    def stop_service(self, name: str) -> None:
+        """Returns when it is gone."""
+        service = self._services[name]
         os.kill(child_of(service.pid), signal.SIGTERM)
         service.wait(timeout=60)
 
@@ -170,6 +176,7 @@ class SlurmLab:
                 os.kill(pid, signal.SIGCONT)
 
     def _write_configuration(self) -> None:
+        """The files of /etc/slurm."""
         for name, text in files(self.suite.slurm, free_ports(), slurmdbd=self._slurmdbd).items():
             self.path(f"/etc/slurm/{name}").write_text(text, encoding="ascii")
 
@@ -194,12 +201,14 @@ class SlurmLab:
         self._wait("slurmctld", "slurmctld", ["sh", "-c", "scontrol ping | grep -q UP"])
 
     def _start_nodes(self) -> None:
+        """A slurmd for each node; returns when all of them are idle."""
         for node in NODES:
             self._service(f"slurmd-{node}", "root", ["slurmd", "-D", "-N", node])
         idle = ["sh", "-c", f"[ $(sinfo -h -N -t idle -o %N | sort -u | wc -l) = {len(NODES)} ]"]
         self._wait("the nodes", "slurmctld", idle)
 
     def _service(self, name: str, user: str, argv: list[str]) -> None:
+        """Starts it, also again; its output goes to /var/log/NAME.output."""
         self._services[name] = self.popen(argv, user=user, log=self.path(f"/var/log/{name}.output"))
 
     def _wait(self, what: str, service: str, question: list[str]) -> None:
@@ -221,11 +230,11 @@ class SlurmLab:
 
 
 def free_ports() -> int:
-    """The first of ten neighbouring ports of 127.0.0.1 that nobody uses; given once in this process."""
+    """The first of PORTS neighbouring ports of 127.0.0.1 that nobody uses; given once in this process."""
     for first in UNTRIED_PORTS:
-        if all(is_free(first + offset) for offset in range(10)):
+        if all(is_free(first + offset) for offset in range(PORTS)):
             return first
-    raise LabError("no ten neighbouring free ports were found between 21000 and 31000")
+    raise LabError(f"no {PORTS} neighbouring free ports were found between 21000 and 31000")
 
 
 def is_free(port: int) -> bool:

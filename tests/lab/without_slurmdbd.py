@@ -85,8 +85,9 @@ def requeue_and_hold(lab: SlurmLab, job_id: int) -> tuple[int, int]:
     return before, int(time.time()) + 1
 
 
-def show(lab: SlurmLab, job_id: int) -> str:
-    return record_of(lab.output(*EPOCH_SECONDS, "scontrol", "show", "job", str(job_id)), job_id)
+def show(lab: SlurmLab, job_id: int, *options: str) -> str:
+    """What scontrol says of a job; with -d also which cores and devices it holds."""
+    return record_of(lab.output(*EPOCH_SECONDS, "scontrol", "show", "job", *options, str(job_id)), job_id)
 
 
 def wait_for_times(lab: SlurmLab, job_id: int) -> Times:

@@ -32,6 +32,8 @@ class Kind(NamedTuple):
 
 KINDS = {
     "by an administrator": Kind(Submission(("-N2", "-n4", "--gres=gpu:1"), "sleep 20"), "cancelled"),
+    # slurmctld then expects the next run to end in 136 years.
+    "without a time limit": Kind(Submission(("-n2", "--gres=gpu:1", "--time=UNLIMITED"), "sleep 20"), "cancelled"),
     "by preemption": Kind(Submission(("-N1", "--exclusive", "--partition=low", "--requeue"), "sleep 20"), "preempted"),
     "by node failure": Kind(Submission(("-n1", "--partition=fragile", "--requeue"), "sleep 20"), "node_fail"),
     "not, after node failure": Kind(
@@ -56,7 +58,7 @@ def run_requeues(installed: Installation) -> dict[str, Requeued]:
     wait_until_running(lab, jobs.values())
     held = {name: running_job(lab, job_id, KINDS[name].job) for name, job_id in jobs.items()}
     installed.wait_for_starts(jobs.values(), seconds=20)
-    end_first_runs(lab, jobs["by an administrator"])
+    end_first_runs(lab, jobs["by an administrator"], jobs["without a time limit"])
     wait_for("the ends of the first runs", lambda: all(runs_of(lab, job_id) for job_id in jobs.values()), seconds=30)
     again = [jobs[name] for name, kind in KINDS.items() if kind.runs_again]
     run_again(lab, again)
@@ -64,8 +66,8 @@ def run_requeues(installed: Installation) -> dict[str, Requeued]:
     return {name: Requeued(job_id, held[name], runs_of(lab, job_id)) for name, job_id in jobs.items()}
 
 
-def end_first_runs(lab: SlurmLab, to_be_requeued: int) -> None:
-    lab.output("scontrol", "requeue", str(to_be_requeued))
+def end_first_runs(lab: SlurmLab, *to_be_requeued: int) -> None:
+    lab.output("scontrol", "requeue", ",".join(map(str, to_be_requeued)))
     submit(lab, PREEMPTING)
     lab.output("scontrol", "update", f"NodeName={FRAGILE_NODE}", "State=DOWN", "Reason=lab")
 

@@ -32,6 +32,12 @@ def test_the_first_run_is_stored_with_its_own_times_and_end(campaign: Campaign, 
     assert choose(reported_holdings(row.start), WHAT_IT_HOLDS) == expected_holdings(held)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_job_that_waits_again_is_understood(campaign: Campaign, kind: str) -> None:
+    lines = campaign.installed.said_about([campaign.requeued[kind].job_id])
+    assert "cannot be understood" not in str(lines)
+
+
 @pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.runs_again])
 def test_the_second_run_is_stored_or_named_as_shadowed(campaign: Campaign, kind: str) -> None:
     """cc-backend refuses every start within a day of another run in its table, and that run's row stays as it is.

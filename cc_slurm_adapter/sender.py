@@ -329,7 +329,7 @@ class Sender:
         )
         if shadowed:
             why = "an earlier run could not be removed"
-            log.warning("%s: not stored, another run of this job is: %s: %s", shadowed, self._sink.label, why)
+            log.warning("%s: start not stored, another run of this job is: %s: %s", shadowed, self._sink.label, why)
         self._say_restored(restored)
 
     def _say_restored(self, keys: Sequence[RunKey]) -> None:

@@ -163,6 +163,7 @@ def _phase(client: SlurmClient, job_id: int) -> tuple[Phase, EndState | None]:
 
 
 def test_what_was_asked_can_be_asked_again(cluster: BigCluster, client: SlurmClient, tmp_path: Path) -> None:
+    client.node_states()
     (details,) = client.read_details(cluster.jobs[:2])
     infos = [run.slurm_info for run in client.add_texts(details.runs)]
     calls = read_calls(cluster.folder)

@@ -19,8 +19,8 @@ from tests.fixture_files import FIXTURES, LAYOUTS, VERSIONS, sinfo_row
 
 RECORDED = ("22.05.8", "24.11.5", "26.05.5")
 """Where a job of 3 CPUs and 2 GPUs ran on node06 when that was taken out of its partition."""
-NODE = NodeLayout(2, 4, 2, (4,))
-WITH_JOB = NodeState("node06", ("mixed",), 4, 400, 2, gpus=4, gpu_types="4 gpu:h100")
+NODE = NodeLayout(2, 4, 2, (4,), 16)
+WITH_JOB = NodeState("node06", ("mixed",), 4, 400, 2, gpus_in_use=(0, 1), cpus=16, gpus=4, gpu_types="4 gpu:h100")
 
 
 def recorded(version: str, name: str) -> Path:
@@ -106,7 +106,7 @@ def test_a_comment_that_imitates_another_node_makes_it_doubtful_until_it_is_aske
     forged = OTHER.rstrip() + "\n   Comment=a\nNodeName=node08 CoresPerSocket=99 \nNode node08 not found\n\n"
     alone = parse_scontrol(forged, alone=True)
     layouts, _ = read_rows(alone.rows.items())
-    assert (layouts, alone.absent) == ({"node08": NodeLayout(1, 4, 2, (4,))}, frozenset())
+    assert (layouts, alone.absent) == ({"node08": NodeLayout(1, 4, 2, (4,), 16)}, frozenset())
 
 
 def test_a_comment_that_denies_a_node_makes_it_doubtful() -> None:

@@ -143,7 +143,7 @@ def test_with_first_nothing_is_removed(site: Site, caplog: pytest.LogCaptureFixt
     second = site.report(BEGIN + 100, COMPLETED)
     assert site.rows() == {BEGIN: "cancelled"}
     assert site.removals() == 0
-    assert f"{second}: not stored, another run of this job is" in site.said(caplog)
+    assert f"{second}: start not stored, another run of this job is" in site.said(caplog)
 
 
 def test_two_runs_that_are_both_stored_make_room_one_after_the_other(site: Site) -> None:
@@ -247,7 +247,7 @@ def test_a_start_that_is_refused_after_all_brings_the_removed_run_back(
     assert (row.key, row.start, row.state, row.stop_time) == (before.key, before.start, before.state, before.stop_time)
     assert site.said(caplog).count(f"{first}: is sent to cc-backend again, as the later run was refused after all") == 1
     if status == 422:
-        assert f"{second}: not stored, another run of this job is" in site.said(caplog)
+        assert f"{second}: start not stored, another run of this job is" in site.said(caplog)
         return
     site.outbox.clock_was_set(CC_REST, -1000)  # time passes: it is surely not stored
     site.outbox.retry_all()  # what was wrong is mended: now it takes the place
@@ -275,7 +275,7 @@ def test_where_rows_cannot_be_removed_the_first_run_stays(
     second = site.report(BEGIN + 100, COMPLETED)
     assert site.rows() == {BEGIN: "cancelled"}
     assert site.said(caplog).count(f"{first}: cc-backend does not remove it for the next run of its job") == 1
-    assert site.said(caplog).count(f"{second}: not stored, another run of this job is") == 1
+    assert site.said(caplog).count(f"{second}: start not stored, another run of this job is") == 1
     assert site.outbox.counts() == {"shadowed": 2}
 
 

@@ -267,6 +267,7 @@ class Endings:
             current += details.runs
             self._take_details(details, [run for run in details.runs if run.key in ends and run.end])
             waiting |= {run.key for run in details.runs if run.awaits_layout}
+            waiting |= {key for key in ends if key.job_id in details.failed}
         left = self._unreported(ends) - waiting
         if left:
             since = min(key.start_time for key in left)

@@ -184,7 +184,7 @@ class JobWatch:
         known: set[int] = set()
         for details in self._details(set(job_ids)):
             self._end_replaced(details)
-            known |= {run.key.job_id for run in details.runs} | details.broken.keys()
+            known |= {run.key.job_id for run in details.runs} | details.broken.keys() | details.failed.keys()
             self._read_for_hooks.update((run.key.job_id, run.key) for run in details.runs)
             self._take_details(details, details.runs, urgent=True)
         return known
@@ -239,7 +239,8 @@ class JobWatch:
         self._ledger.commit(Changes(dropped=old))
 
     def forget_broken(self) -> None:
-        """Read jobs again that could not be understood."""
+        """Read jobs again that could not be understood, or not be asked for."""
+        self._slurm.retry_all()
         self._broken.clear()
         self._skipped.clear()
 

@@ -71,6 +71,8 @@ class FakeSlurm:
         self.late_failure: Exception | None = None
         """What `ended_between` raises when it has told all that it knows."""
         self.broken: dict[int, str] = {}
+        self.failed: set[int] = set()
+        """Jobs that Slurm's own command fails for, though not for long yet."""
         self.lists_all = False
         """Whether each question for details makes slurmctld print all jobs."""
 
@@ -96,8 +98,9 @@ class FakeSlurm:
     def read_details(self, job_ids: Iterable[int]) -> Generator[Details, None, None]:
         self._ask("read_details")
         ids = set(job_ids)
-        runs = [run for job_id, run in self.jobs.items() if job_id in ids and job_id not in self.broken]
-        yield Details(runs, {job_id: reason for job_id, reason in self.broken.items() if job_id in ids})
+        runs = [run for job_id, run in self.jobs.items() if job_id in ids - self.broken.keys() - self.failed]
+        broken = {job_id: reason for job_id, reason in self.broken.items() if job_id in ids}
+        yield Details(runs, broken, dict.fromkeys(ids & self.failed, "squeue: exit code -11"))
 
     def texts_of_many(self, keys: Collection[RunKey], listed: int) -> AbstractContextManager[None]:
         if "texts_of_many" in self.failing:
@@ -137,6 +140,9 @@ class FakeSlurm:
         ids = set(job_ids)
         runs = [run for run in self.accounted if run.key.job_id in ids and run.end]
         yield [AccountedLaunch(run.key, run.end and run.end.end_time, run.key not in self.idle) for run in runs]
+
+    def retry_all(self) -> None:
+        self.failed.clear()
 
     def is_forgotten(self, job_id: int) -> bool:
         self._ask("is_forgotten")

@@ -41,6 +41,10 @@ RECORDED = FIXTURES / "slurm-24.11.5"
 FORMATS = RECORDED / "cluster" / "squeue-json-list.txt"
 DOCUMENT = json.loads((RECORDED / "jobs" / "one-core" / "running.squeue.v0.0.40.json").read_text())
 START = DOCUMENT["jobs"][0]["start_time"]["number"]
+PING = RECORDED / "cluster" / "scontrol-ping.txt"
+TALK = """while read -r _ what name; do
+    case $what in hostnames) echo "$name";; job) echo "JobId=$name JobName=x";; esac
+done"""
 NAMES = ("squeue", "scontrol", "sinfo", "sacct")
 FIRST, SECOND, THIRD = 101, 102, 103
 
@@ -57,7 +61,7 @@ class Cluster:
         details = f"*--json=v*) cat {folder}/details;;"
         self._scripts = {
             "squeue": f'case "$*" in *=list*) cat {FORMATS};; {details} *) cat {folder}/listing;; esac',
-            "scontrol": f'case "$*" in {details} *) cat > /dev/null;; esac',
+            "scontrol": f'case "$*" in {details} ping) cat {PING};; "") {TALK};; esac',
             "sinfo": f"cat {folder}/sinfo",
             "sacct": f"cat {folder}/sacct",
         }
@@ -90,12 +94,15 @@ class Site:
         self.inbox = Inbox(self.status)
         sink = CcRest("http://127.0.0.1:9", lambda: "token", StartMessages(()))
         slurm = SlurmClient(self.commands, "lab", str(folder), 1 << 20)
+        self.later = 0.0
+        """Seconds by which the clock of what is set aside is ahead."""
+        slurm._details._aside._clock = lambda: time.monotonic() + self.later
         self.watch = JobWatch(slurm, self.outbox, [sink], self.status, WatchSettings("lab", IgnoreRules(), True, 3600))
         settings = LoopSettings("lab", 60, 3600, 10, int(time.time()), 1.0)
         last_run = LastRun(str(folder / "lastrun"))
         sender = Sender(sink, self.outbox, self.status)
         self.loop = MainLoop(self.inbox, self.watch, sender, self.outbox, last_run, self.status, settings)
-        self.thread = threading.Thread(target=self.loop.run)
+        self.thread = threading.Thread(target=self.loop.run, daemon=True)
 
     def stop(self) -> None:
         """What SIGTERM does."""

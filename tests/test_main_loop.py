@@ -31,7 +31,9 @@ from tests.fakes import FakeSlurm, make_run
 PATIENCE = 10.0
 
 
-QUESTIONS = sorted(name for name in vars(Slurm) if not name.startswith("_") and name != "reads_all_jobs")
+QUESTIONS = sorted(
+    name for name in vars(Slurm) if not name.startswith("_") and name not in ("reads_all_jobs", "retry_all")
+)
 """All that the daemon asks of Slurm while it runs."""
 STEPS = {
     "a hook event is served": {"read_details", "add_texts"},

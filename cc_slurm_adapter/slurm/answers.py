@@ -1,8 +1,14 @@
-"""Whole answers of Slurm's commands as text: one that failed or was cut is a SlurmError, never an empty answer."""
+"""Whole answers of Slurm's commands as text: one that failed or was cut is a SlurmError, never an empty answer.
+
+An exit code of 0 is not enough: `squeue -O` with a column that it does not know, and sacct with a JSON format that it
+does not know, print nothing, name the error on standard error and exit 0 (recorded in errors/unknown-field.squeue and
+errors/bad-json-version.sacct).
+"""
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Generator, Iterator, Mapping
 
 from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, SlurmError, UnexpectedOutput
@@ -11,13 +17,13 @@ from cc_slurm_adapter.slurm.commands import Commands, Finished
 BATCH = 500
 """Lines of accounting that are handed on at once."""
 MAX_LINE = 64 * 1024
+_ERROR = re.compile(r"\berror\b", re.I)
 
 
 def read_text(commands: Commands, argv: list[str], environment: Mapping[str, str] | None = None) -> str:
     """All that a command prints. Raises SlurmError."""
     answer = commands.run(argv, environment=environment)
-    if answer.exit_code != 0:
-        raise failure(argv, answer)
+    check(argv, answer, printed=bool(answer.output))
     return whole_text(argv, answer)
 
 
@@ -30,19 +36,19 @@ def whole_text(argv: list[str], answer: Finished) -> str:
 
 def read_lines(commands: Commands, argv: list[str], environment: Mapping[str, str]) -> Generator[str, None, None]:
     """The lines of a command's output as they come; raises SlurmError after the last whole one when it fails."""
-    rest = b""
+    rest, printed = b"", False
     answer: Finished | None = None
     with contextlib.closing(commands.pieces(argv, environment=environment)) as pieces:
         while answer is None:
             try:
                 *lines, rest = (rest + next(pieces)).split(b"\n")
+                printed = True
             except StopIteration as end:
                 answer, lines = end.value, []
             yield from (line.decode("utf-8", errors="replace") for line in lines)
             if len(rest) > MAX_LINE:
                 raise UnexpectedOutput(" ".join(argv[:3]), f"a line has more than {MAX_LINE} bytes")
-    if answer.exit_code != 0:
-        raise failure(argv, answer)
+    check(argv, answer, printed=printed)
     if rest:
         raise _cut(argv)
 
@@ -70,6 +76,12 @@ def _cut(argv: list[str]) -> UnexpectedOutput:
     return UnexpectedOutput(" ".join(argv[:3]), "the output is cut")  # a number at its end may be half of one
 
 
+def check(argv: list[str], answer: Finished, *, printed: bool) -> None:
+    """Raise CommandFailed for a command that has failed, or has printed nothing but an error."""
+    if answer.exit_code != 0 or (not printed and _ERROR.search(answer.errors)):
+        raise failure(argv, answer)
+
+
 def failure(argv: list[str], answer: Finished) -> CommandFailed:
-    """The error for a command that has ended with another exit code than 0."""
+    """The error for a command that has failed."""
     return CommandFailed(f"{' '.join(argv[:3])}: {answer.complaint()}")

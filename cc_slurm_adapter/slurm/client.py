@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 
@@ -136,7 +136,30 @@ class SlurmClient:
             self._infos = None
 
     def add_texts(self, runs: list[Run]) -> Generator[Run, None, None]:
-        """The same runs with slurmInfo and job script, as far as Slurm still has them; read one after the other."""
+        """The same runs with slurmInfo and job script, as far as Slurm still has them; read one after the other.
+
+        One for which Slurm's command fails, while slurmctld answers, goes without. Raises SlurmError.
+        """
+        left = deque([runs])
+        while left:
+            some, done = left.popleft(), 0
+            try:
+                for run in self._with_texts(some):
+                    yield run
+                    done += 1
+            except CommandCancelled:
+                raise
+            except SlurmError as error:
+                rest = some[done:]
+                if not self._details.answers():
+                    raise
+                if len(rest) > 1:
+                    left.extendleft([rest[len(rest) // 2 :], rest[: len(rest) // 2]])
+                else:
+                    log.error("%s is reported without slurmInfo and job script: %s", rest[0].key, error)
+                    yield rest[0]
+
+    def _with_texts(self, runs: list[Run]) -> Generator[Run, None, None]:
         jobs = {run.key.job_id: self._wanted(run) for run in runs}
         to_come = Counter(run.key.job_id for run in runs)  # two runs of a requeued job have the same texts
         kept: dict[int, Texts] = {}
@@ -233,8 +256,23 @@ class SlurmClient:
         return replace(details, runs=[run for run in runs if run.user], broken={**details.broken, **broken})
 
     def is_forgotten(self, job_id: int) -> bool:
-        """Whether slurmctld itself says that it knows no such job. Raises SlurmError when it says nothing."""
-        return is_forgotten(self._commands, job_id)
+        """Whether slurmctld itself says that it knows no such job. Raises SlurmError when it says nothing at all.
+
+        Of a job that its command fails for alone it says nothing: so it is not forgotten.
+        """
+        try:
+            return is_forgotten(self._commands, job_id)
+        except CommandCancelled:
+            raise
+        except SlurmError as error:
+            if not self._details.answers():
+                raise
+            log.info("whether slurmctld knows job %d cannot be seen: %s", job_id, error)
+            return False
+
+    def retry_all(self) -> None:
+        """Ask again for jobs that Slurm's command failed for, however short ago."""
+        self._details.retry_all()
 
     def accounting_backlog(self) -> int:
         """How many messages slurmctld still has for slurmdbd. 0: accounting knows all that slurmctld has told it."""

@@ -45,7 +45,7 @@ class Details:
     runs: list[Run] = field(default_factory=list)
     broken: dict[int, str] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
-    """Slurm's own command fails for them, while it answers for others."""
+    """Slurm's own command fails for them, while it answers for others; not for so long that there is no hope."""
     listed: int = 0
     """Jobs in Slurm's answer, wanted or not."""
 
@@ -107,7 +107,7 @@ class DetailReader:
     ) -> Generator[Details, None, None]:
         """The runs of these jobs, some at a time. Raises SlurmError.
 
-        Jobs that slurmctld does not know are left out, and those for which its command failed a short while ago.
+        Jobs that slurmctld does not know are left out, and those for which its command fails for long.
 
         Slurm prepares its answer to the next part while the caller deals with what this generator yields. `is_current`
         says after a failure whether Slurm still has the format.
@@ -123,19 +123,28 @@ class DetailReader:
             return details
 
         def may_halve() -> bool:
-            return is_current() and not json_format.lists_all_jobs and self._answers()
+            return is_current() and not json_format.lists_all_jobs and self.answers()
 
         def failed(job_id: int, reason: str) -> Details:
             self._aside.failed(job_id, reason)
-            return job_failed(job_id, reason)
+            return job_failed(job_id, reason) if self._aside.may_come([job_id]) else Details()
 
-        parts = self._plan(self._aside.without(job_ids), json_format)
+        wanted = sorted(set(job_ids))
+        may_be_asked = self._aside.without(wanted)
+        if len(may_be_asked) < len(wanted):
+            put_off = self._aside.may_come(set(wanted).difference(may_be_asked))
+            yield Details(failed=dict.fromkeys(put_off, "it failed a short while ago"))
+        parts = self._plan(may_be_asked, json_format)
         try:
             yield from ask_in_parts(parts, ask, failed, may_halve)
         finally:
             asked.close()
 
-    def _answers(self) -> bool:
+    def retry_all(self) -> None:
+        """Ask again for jobs that failed, at the next question for them."""
+        self._aside.retry_all()
+
+    def answers(self) -> bool:
         """Whether slurmctld is there at all; with a backup one of both."""
         with contextlib.suppress(SlurmError):
             return b"is UP" in self._commands.run(["scontrol", "ping"]).output

@@ -11,6 +11,9 @@ log = logging.getLogger(__name__)
 
 FIRST_WAIT, LONGEST_WAIT = 60.0, 3600.0
 """Seconds until a job is asked for again."""
+NO_HOPE = 480.0
+"""A wait that is so long: slurmctld has failed for the job for a quarter of an hour, and has mostly forgotten an ended
+one by then (MinJobAge is 300 s by default). What accounting knows of it has to do."""
 MAX_JOBS = 1000
 """Jobs that are remembered; the oldest one is asked for again at once when there are more."""
 
@@ -36,6 +39,10 @@ class SetAside:
         now = self._clock()
         return [job_id for job_id in job_ids if job_id not in self._waits or now >= self._waits[job_id].until]
 
+    def may_come(self, job_ids: Iterable[int]) -> list[int]:
+        """Those of the jobs that are set aside, but not for so long that nothing is to be hoped for."""
+        return [job_id for job_id in job_ids if job_id in self._waits and self._waits[job_id].seconds < NO_HOPE]
+
     def failed(self, job_id: int, reason: str) -> None:
         """Slurm's command failed for this job alone."""
         known = self._waits.pop(job_id, None)
@@ -49,6 +56,10 @@ class SetAside:
             " then ever more seldom; `scontrol show job %d` by hand may show why"
         )
         log.log(level, text, job_id, reason, seconds, job_id)
+
+    def retry_all(self) -> None:
+        """Ask for all of them again at once."""
+        self._waits = {job_id: wait._replace(until=0.0) for job_id, wait in self._waits.items()}
 
     def answered(self, job_ids: Iterable[int]) -> None:
         """Slurm was asked for these jobs and answered."""

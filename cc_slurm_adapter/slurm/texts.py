@@ -16,6 +16,7 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from cc_slurm_adapter.errors import UnexpectedOutput
 from cc_slurm_adapter.slurm.commands import Commands
 
 log = logging.getLogger(__name__)
@@ -58,14 +59,23 @@ def read_texts(
     scripts = private if max_script_bytes > 0 and _make(private) else None
     try:
         questions = _questions(jobs, marker, scripts)
-        answer = commands.run(["scontrol"], stdin=questions.encode()).output if questions else b""
-        infos = split_infos(answer.decode("utf-8", errors="replace"), marker)
+        infos = split_infos(_ask(commands, questions, marker), marker) if questions else {}
         has_all = scripts is not None and _has_room(scripts)
         for job_id, job in jobs.items():
             script = _read_script(private / str(job_id), max_script_bytes) if has_all and job.script_of else ""
             yield Texts(infos.get(job_id, "") if job.info is None else job.info, script)
     finally:
         shutil.rmtree(private, ignore_errors=True)
+
+
+def _ask(commands: Commands, questions: str, marker: str) -> str:
+    """What scontrol says to them. Its exit code only tells whether one of the jobs is gone, its last answer more."""
+    end = f"{marker}end"
+    answer = commands.run(["scontrol"], stdin=f"{questions}show hostnames {end}\n".encode())
+    text = answer.output.decode("utf-8", errors="replace")
+    if f"{end}\n" not in text:
+        raise UnexpectedOutput("scontrol", f"it has not come to its last answer: {answer.complaint()}")
+    return text
 
 
 def _make(folder: Path) -> bool:

@@ -2,7 +2,7 @@
 
 Indices are per socket in every version; the node's own number is socket * cores per socket + core.
 Up to v0.0.40 the allocated cores alone are listed, so the node's layout must be known; from v0.0.41
-on all cores of the node are listed. (v0.0.39 as its source prints it, which is as 22.05 and v0.0.40.)
+on all cores of the node are listed. (v0.0.39 is as 22.05 and v0.0.40.)
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ What is called a GPU here is a device of any GRES that the site names an acceler
 `dcu`, `npu` and so on (`acceleratorGres`).
 
 An index is Slurm's own number of a device on its node. It counts all devices of a GRES, whatever
-their types: on a node with `gpu:a:2,gpu:b:2` the type b has 2 and 3. The order is that of the lines
-in gres.conf, and gpuPciAddrs must have the same. (Seen on 22.05, 24.11 and 26.05.) Each GRES counts
+their types: on a node with `gpu:a:2,gpu:b:2` the type b has 2 and 3. The order is that of the types in the
+node's Gres of slurm.conf (seen on 24.11; `slurmd -G` prints it), and gpuPciAddrs must have the same. Each GRES counts
 from 0. Where several are accelerators those of the next name follow those of the one before: on a node
 with `gpu:2,npu:4` and the names gpu, npu the npu 0 is the index 2.
 

@@ -122,7 +122,7 @@ class MainLoop:
         self._asking_nodes = Activity("asking for the nodes")
         self._telling_nodes = Activity("telling how the nodes stand")
         self._polling = Activity("asking slurmctld for all jobs")
-        self._accounting = Activity("finding out how jobs ended")
+        self._accounting = Activity("reading accounting")
         self._noting = Activity("noting the time of this pass")
         self._comparing = Activity("comparing with cc-backend")
         self._tidying = Activity("tidying the state file")

@@ -43,7 +43,8 @@ def built_in(folder: Path, umask: int, settings: dict[str, str]) -> bytes:
     (folder / ".build").symlink_to(build.WORK)
     for name in ("build.py", "pyproject.toml", "LICENSE"):
         shutil.copyfile(build.ROOT / name, folder / name)
-    shutil.copytree(build.PACKAGE, folder / build.PACKAGE.name, copy_function=shutil.copyfile)
+    for tree in (build.PACKAGE, build.LOCKS):
+        shutil.copytree(tree, folder / tree.name, copy_function=shutil.copyfile)
     command = ["/bin/sh", "-c", f'umask {umask:o}; exec "$@"', "sh", sys.executable, "build.py", "build"]
     settings = {**os.environ, **settings}
     done = subprocess.run(command, cwd=folder, env=settings, capture_output=True, text=True, timeout=120, check=False)

@@ -171,6 +171,15 @@ def test_a_user_with_very_many_other_jobs_is_not_asked_for_as_a_whole(
     assert [part.jobs for part in reader._plan(wanted, ONLY_V39)] == [[job_id] for job_id in wanted]
 
 
+def test_jobs_of_root_are_asked_for_one_by_one(commands: Commands, programs: FakePrograms) -> None:
+    """`squeue -u 0` prints the jobs of everybody there."""
+    rows = "\\n".join(f"{job_id}|0" for job_id in range(1, MANY_OF_A_USER + 1))
+    programs.make("squeue", f"printf '{rows}\\n'")
+    reader = DetailReader(commands, lambda job: pytest.fail("nothing is read"), lambda hosts: False)
+    parts = reader._plan(range(1, MANY_OF_A_USER + 1), ONLY_V39)
+    assert [(part.jobs, part.user) for part in parts] == [([job_id], "") for job_id in range(1, MANY_OF_A_USER + 1)]
+
+
 def test_two_jobs_of_a_release_that_filters_are_one_question(commands: Commands) -> None:
     reader = DetailReader(commands, lambda job: pytest.fail("nothing is read"), lambda hosts: False)
     assert reader._plan([2, 1], FILTERS) == [Part([1, 2])]

@@ -165,9 +165,12 @@ class DetailReader:
         ]
 
     def _by_user(self, job_ids: list[int]) -> dict[str, list[int]]:
-        """Those of the jobs that are asked for by user: squeue prints all that a user has then."""
+        """Those of the jobs that are asked for by user: squeue prints all that a user has then.
+
+        Never those of root: `-u 0` prints the jobs of everybody (src/squeue/squeue.c of 23.11 takes 0 for no user).
+        """
         rows = [row.partition("|") for row in read_text(self._commands, USERS).splitlines()]
-        users = {read_digits(job_id): user for job_id, _, user in rows if user.isdecimal()}
+        users = {read_digits(job_id): user for job_id, _, user in rows if user.isdecimal() and int(user)}
         counts = Counter(users.values())
         found: dict[str, list[int]] = {}
         for job_id in job_ids:

@@ -635,7 +635,7 @@ def provide_nats_server(report: Report) -> None:
     if not report.wants("nats"):
         os.environ["CC_SLURM_ADAPTER_NATS_SERVER"] = "none"
         return
-    code = report.run("nats-server", [sys.executable, "tests/nats/server_program.py"], 300)
+    code = report.run("nats-server", [sys.executable, "-m", "tests.nats.server_program"], 300)
     said = text_of(log_of("nats-server")).rpartition("\n")[2]
     report.tell("nats-server", said, show_log=False)
     os.environ["CC_SLURM_ADAPTER_NATS_SERVER"] = said if code == 0 else "none"

@@ -196,7 +196,9 @@ def _check_url(url: str) -> None:
 def proxy(value: object, warn: Warn) -> str:
     """The address of a proxy, 'none', or ''."""
     found = word(value, warn)
-    if found not in ("", NONE):
+    if found.lower() == NONE:
+        return NONE
+    if found:
         try:
             parse_proxy(found)
         except ValueError as error:

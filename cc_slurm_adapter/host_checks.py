@@ -14,15 +14,20 @@ from cc_slurm_adapter.config import Config
 from cc_slurm_adapter.hostnames import shortened
 from cc_slurm_adapter.hwthreads import Numbering, fits, numbering_of
 from cc_slurm_adapter.job import NodeState
+from cc_slurm_adapter.slurm.gres import GPU
 
 log = logging.getLogger(__name__)
 
+_GRES = re.compile(r"(?:\A|, )[0-9]+ ([^\s:,]+)")
+"""The names in `4 gpu:h100, 2 npu`."""
+
 
 class HostChecks:
-    """Warns of patterns that match no node, and of lists of CPUs that do not fit their nodes."""
+    """Warns of patterns that match no node, GRES that no node has, and lists of CPUs that do not fit their nodes."""
 
     def __init__(self, config: Config) -> None:
         self._patterns = _patterns(config)
+        self._accelerators = config.accelerator_gres
         self._numberings = config.hwthread_numbering
         self._has_lists = any(not isinstance(numbering, Numbering) for _, numbering in self._numberings)
         self._patterns_checked = False
@@ -34,6 +39,8 @@ class HostChecks:
         if nodes and not self._patterns_checked:
             self._patterns_checked = True
             self._check_patterns([node.hostname for node in nodes])
+            if self._accelerators != GPU:
+                self._check_accelerators(nodes)
         if self._has_lists:
             self._check_lists([node for node in nodes if node.cpus not in (0, self._fitted.get(node.hostname))])
 
@@ -43,6 +50,17 @@ class HostChecks:
             if unused:
                 listed = ", ".join(map(repr, unused))
                 log.warning("%s: %s matches none of Slurm's %d nodes: correct or remove it", key, listed, len(names))
+
+    def _check_accelerators(self, nodes: Sequence[NodeState]) -> None:
+        found = set(_GRES.findall(", ".join({node.gpu_types for node in nodes})))
+        unused = [name for name in self._accelerators if name not in found]
+        if unused:
+            log.warning(
+                "acceleratorGres: %s is a GRES of none of Slurm's %d nodes: correct or remove it. Devices of a GRES"
+                " that is not named there are not reported; `sinfo -o %%G` prints what there is",
+                ", ".join(map(repr, unused)),
+                len(nodes),
+            )
 
     def _check_lists(self, nodes: Sequence[NodeState]) -> None:
         unfit: dict[tuple[int, int], list[str]] = defaultdict(list)

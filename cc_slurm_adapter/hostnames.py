@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class HostNames:
         names = set(nodes)
         if names == self._sent.keys():
             return
-        sent = {node: self._rewritten(node) for node in names}
+        sent = self._usable({node: self._rewritten(node) for node in names})
         while clashing := [group for group in _by_name(sent).values() if len(group) > 1]:
             for group in clashing:
                 self._say_clash(group, sent[group[0]])
@@ -51,28 +51,30 @@ class HostNames:
         known = self._sent
         if node in known:
             return known[node]
-        name = self._rewritten(node)
+        name = self._usable({node: self._rewritten(node)})[node]
         taken = name in known.values() or self._others.setdefault(name, node) != node
         return node if taken else name
 
     def _rewritten(self, node: str) -> str:
         for regex, replacement in self._rewrites:
             if regex.search(node):
-                name = regex.sub(replacement, node)
-                return name if _HOSTNAME.match(name) else self._unusable(node, name)
+                return regex.sub(replacement, node)
         return node
 
-    def _unusable(self, node: str, name: str) -> str:
-        if (node,) not in self._warned:
-            self._warned.add((node,))
+    def _usable(self, made: Mapping[str, str]) -> dict[str, str]:
+        """The new names by NodeName, or Slurm's name where the new one is no host name."""
+        unusable = sorted(node for node, name in made.items() if name != node and not _HOSTNAME.match(name))
+        new = [node for node in unusable if (node,) not in self._warned]
+        self._warned.update((node,) for node in new)
+        if new:
             log.error(
-                "hostnameRewrite makes %.100r of the node %s, which is no host name: it is sent as %s. Mend the pattern"
-                " or the replacement, then restart",
-                name,
-                node,
-                node,
+                "hostnameRewrite makes %.100r of the node %s, which is no host name%s: Slurm's name is sent. Mend the"
+                " pattern or the replacement, then restart",
+                made[new[0]],
+                new[0],
+                f", nor are those of {shortened(new[1:])}" if new[1:] else "",
             )
-        return node
+        return {**made, **{node: node for node in unusable}}
 
     def _say_clash(self, nodes: list[str], name: str) -> None:
         if tuple(nodes) not in self._warned:

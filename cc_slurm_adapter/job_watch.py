@@ -90,6 +90,8 @@ class JobWatch:
         )
         self._broken: set[int] = set()
         """Jobs of which some run could not be understood: said once."""
+        self._broken_now: set[int] = set()
+        """Those that the poll which reads now could not understand, or the last one."""
         self._read_for_hooks: dict[int, RunKey] = {}
         """Jobs that were read since a poll began to read its own, each with its run."""
         self._at_once = SLICE
@@ -118,11 +120,13 @@ class JobWatch:
         self._ledger.end(found.ended)
         self._note_vanished(found.vanished)
         self._listed = now
-        to_skip = self._skipped | self._put_off
+        # Without accounting nobody tells of a run later: it is read as long as slurmctld has it.
+        to_skip = self._skipped | self._put_off if self._settings.has_accounting else self._skipped
         strangers = self._outbox.unknown(key for key in found.strangers if key not in to_skip)
         with self._slurm.texts_of_many(strangers, len(self._open) + len(strangers)):
             yield from self._read(found.to_read | {key.job_id for key in strangers})
-        self._skipped |= {key for key in found.strangers if key.job_id in self._broken and key not in self._open}
+        broken = self._broken_now
+        self._skipped |= {key for key in found.strangers if key.job_id in broken and key not in self._open}
         self._tell_put_off()
 
     def _tell_put_off(self) -> None:
@@ -139,6 +143,7 @@ class JobWatch:
     def _read(self, job_ids: set[int]) -> Iterator[None]:
         """Take jobs as they are; what hook events have read in between is newer than what was asked here."""
         self._read_for_hooks.clear()
+        self._broken_now.clear()
         if not job_ids:
             return
         progress, read = Progress("reading new jobs", len(job_ids)), 0
@@ -278,6 +283,7 @@ class JobWatch:
 
     def _set_aside(self, job_id: int, reason: str) -> None:
         """Said once for each job, and tried again after a reload or a restart."""
+        self._broken_now.add(job_id)
         if job_id not in self._broken:
             self._broken.add(job_id)
             self._status.count("jobs_not_understood")
@@ -308,13 +314,17 @@ class JobWatch:
         history = {run.key for run in runs if run.end and run.end.end_time < first_moment} & set(closed)
         return [
             decide(
-                run,
+                self._as_good_as_it_gets(run),
                 self._open.of_job(run.key.job_id),
                 reported=run.key in reported or run.key in history,
                 left_out=self._settings.ignore.reason(run),
             )
             for run in runs
         ]
+
+    def _as_good_as_it_gets(self, run: Run) -> Run:
+        """Where there is no accounting a run that is over does not wait for the layout of its nodes any longer."""
+        return replace(run, awaits_layout=False) if run.end and not self._settings.has_accounting else run
 
     def _tell_idle(self, decision: Decision) -> None:
         """Of runs that this one replaces: those of another submission were requeued, of others the start has moved."""

@@ -214,17 +214,26 @@ def test_a_question_that_failed_ends_nothing_and_loses_nothing(site: Site, fault
     assert all(b'"hwthreads":[' in payload for payload in site.starts())
 
 
-@pytest.mark.parametrize("answer", ["slurmctld-down.scontrol-json", "unknown-id.scontrol-json"])
-def test_no_jobs_with_exit_code_0_is_nothing_to_conclude_from(site: Site, answer: str) -> None:
-    """scontrol says the same when slurmctld is down and when it does not know the job."""
+def scontrol_says(cluster: Cluster, case: str) -> None:
+    """What was recorded of scontrol, as JSON and as text; a slurmctld that is down is so for squeue too."""
+    for name in ("scontrol-json", "scontrol"):
+        cluster.programs.replay(f"recorded-{name}", RECORDED / "errors", f"{case}.{name}")
+    cluster.spoil("scontrol", 'case "$*" in *--json*) recorded-scontrol-json;; *) recorded-scontrol;; esac')
+    if case == "slurmctld-down":
+        recorded("squeue", f"{case}.squeue")(cluster)
+
+
+@pytest.mark.parametrize("case", ["slurmctld-down", "unknown-id"])
+def test_no_jobs_with_exit_code_0_is_nothing_to_conclude_from(site: Site, case: str) -> None:
+    """scontrol's JSON is the same when slurmctld is down and when it does not know the job."""
     site.cluster.runs(FIRST)
-    recorded("scontrol", answer)(site.cluster)
+    scontrol_says(site.cluster, case)
     with contextlib.suppress(SlurmError):
-        site.watch.look_at([FIRST])
+        assert site.watch.look_at([FIRST]) == set()
     site.cluster.repair()
     site.watch.look_at([FIRST])
     assert site.owed() == [("start", FIRST)]
-    recorded("scontrol", answer)(site.cluster)
+    scontrol_says(site.cluster, case)
     with contextlib.suppress(SlurmError):
         assert site.watch.look_at([FIRST]) == set()
     assert site.owed() == [("start", FIRST)]

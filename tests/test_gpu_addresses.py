@@ -31,7 +31,7 @@ def test_one_line_for_each_kind_and_no_other_at_the_next_poll(caplog: pytest.Log
     missing.look(NODES)
     missing.look(NODES)
     assert [line.partition(": cc-backend hears")[0] for line in caplog.messages] == [
-        "12 nodes (gpu01, gpu02, gpu03 and 9 more) with 4 gpu:h100, for which gpuPciAddrs has 0 addresses",
+        "12 nodes (gpu01, gpu02, gpu03 and 9 more) with 4 gpu:h100 each, for which gpuPciAddrs has 0 addresses",
         "1 node (fat01) with 8 gpu:a100, for which gpuPciAddrs has 0 addresses",
     ]
     assert "Complete gpuPciAddrs" in caplog.messages[0]
@@ -46,7 +46,7 @@ def test_too_few_addresses_are_told_and_enough_are_not(caplog: pytest.LogCapture
 def test_an_empty_entry_is_no_address(caplog: pytest.LogCaptureFixture) -> None:
     MissingAddresses(((re.compile(""), (*FOUR[:3], "")),)).look(NODES[1:3])
     (line,) = caplog.messages
-    assert line.startswith("2 nodes (gpu01, gpu02) with 4 gpu:h100, for which gpuPciAddrs has 3 addresses: ")
+    assert line.startswith("2 nodes (gpu01, gpu02) with 4 gpu:h100 each, for which gpuPciAddrs has 3 addresses: ")
 
 
 def test_a_kind_of_node_that_comes_later_is_told_then(caplog: pytest.LogCaptureFixture) -> None:

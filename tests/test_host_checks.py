@@ -43,6 +43,31 @@ def test_a_pattern_that_matches_no_node_is_said_once(
     ]
 
 
+@pytest.mark.parametrize(
+    ("named", "types", "unused"),
+    [
+        (["npu"], ["", "4 gpu:h100"], "'npu'"),
+        (["gpu", "dcu", "npu"], ["4 gpu:npu", "2 dcu, 2 dcu:z100"], "'npu'"),
+        (["npu", "dcu"], [""], "'npu', 'dcu'"),
+    ],
+)
+def test_a_gres_that_no_node_has_is_said_once(
+    named: list[str], types: list[str], unused: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    checks = make_checks(acceleratorGres=named)
+    nodes = [NodeState(f"n{number}", ("idle",), 0, 0, 0, gpu_types=each) for number, each in enumerate(types)]
+    for _ in range(2):
+        checks.check(nodes)
+    (line,) = caplog.messages
+    assert line.startswith(f"acceleratorGres: {unused} is a GRES of none of Slurm's {len(nodes)} nodes: ")
+
+
+def test_a_cluster_without_gpus_needs_no_setting(caplog: pytest.LogCaptureFixture) -> None:
+    make_checks().check([node("n1")])
+    make_checks(acceleratorGres=["npu"]).check([NodeState("n1", ("idle",), 0, 0, 0, gpu_types="8 npu:910b")])
+    assert caplog.messages == []
+
+
 def test_nothing_is_said_when_all_patterns_match(caplog: pytest.LogCaptureFixture) -> None:
     checks = make_checks(gpuPciAddrs={"1$": []}, hostnameRewrite=[["^n", "m"]], ignoreHosts="^x|2$")
     checks.check([node("node01"), node("node02")])

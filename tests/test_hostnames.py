@@ -81,6 +81,15 @@ def test_what_is_no_host_name_is_not_sent_and_said_once(
     assert line.startswith(f"hostnameRewrite makes '{made}")
 
 
+def test_new_names_that_are_none_are_one_line_however_many(caplog: pytest.LogCaptureFixture) -> None:
+    nodes = [f"n{number:03}" for number in range(1000)]
+    names = make_names(("^.*$", ""), nodes=tuple(nodes))
+    assert [names.sent(node) for node in nodes] == nodes
+    (line,) = caplog.messages
+    assert "of the node n000, which is no host name, nor are those of n001, " in line
+    assert "n010 and 989 more: Slurm's name is sent" in line
+
+
 @given(st.sets(st.text("ab1", min_size=1, max_size=4), max_size=30), st.sampled_from(["a", "b$", "^(a+)b*", "1"]))
 def test_no_two_nodes_are_ever_sent_by_one_name(nodes: set[str], pattern: str) -> None:
     names = make_names((pattern, r""), ("^b", "a"), nodes=tuple(nodes))

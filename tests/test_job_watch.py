@@ -834,6 +834,17 @@ def test_a_run_that_waits_for_the_nodes_is_not_told_from_accounting_but_what_is_
     assert lab.owed() == [(Kind.START, whole.key), (Kind.STOP, whole.key)]
 
 
+def test_without_accounting_a_run_that_waits_is_read_again_and_reported_as_it_is_once_it_is_over(lone: Lab) -> None:
+    """Nobody tells of it later: slurmctld forgets it, and then it would be lost."""
+    run = lone.slurm.put(make_run(1, awaits_layout=True))
+    for _ in range(3):
+        list(lone.watch.poll())
+    assert lone.owed() == []
+    lone.slurm.put(make_run(1, awaits_layout=True, phase=Phase.ENDED))
+    lone.poll()
+    assert lone.owed() == [(Kind.START, run.key), (Kind.STOP, run.key)]
+
+
 def test_a_run_that_is_left_out_waits_for_nothing(lab: Lab) -> None:
     lab.slurm.put(make_run(1, awaits_layout=True, opted_out=True))
     lab.poll()

@@ -121,11 +121,13 @@ def test_a_wrong_proxy_is_an_error_that_shows_no_password(value: object) -> None
 
 def test_the_setting_wins_over_the_environment() -> None:
     chosen = {
-        value: choose_proxy(parse_config(config(ccRestProxy=value))[0], PROXY) for value in ("", "none", "other:8080")
+        value: choose_proxy(parse_config(config(ccRestProxy=value))[0], PROXY)
+        for value in ("", "none", "None", "other:8080")
     }
     assert {value: str(proxy) for value, proxy in chosen.items()} == {
         "": "proxy:3128",
         "none": "None",
+        "None": "None",
         "other:8080": "other:8080",
     }
 

@@ -6,7 +6,16 @@ import logging
 
 import pytest
 
-from cc_slurm_adapter.slurm.set_aside import FIRST_WAIT, LONGEST_WAIT, MAX_JOBS, SetAside
+from cc_slurm_adapter.slurm.set_aside import (
+    AT_FIRST,
+    FIRST_WAIT,
+    LONGEST_WAIT,
+    MAX_JOBS,
+    NO_HOPE,
+    SAID_FROM,
+    TIMES_AS_LONG,
+    SetAside,
+)
 
 
 class Clock:
@@ -20,7 +29,7 @@ def test_a_job_is_asked_for_ever_more_seldom_but_at_least_hourly(caplog: pytest.
     clock = Clock()
     aside = SetAside(clock)
     asked, day = [], 86400
-    for second in range(0, day, 10):
+    for second in range(day):
         clock.now = 1000.0 + second
         if aside.without([6, 7]) == [6, 7]:
             asked.append(second)
@@ -36,16 +45,46 @@ def test_a_job_is_asked_for_ever_more_seldom_but_at_least_hourly(caplog: pytest.
     assert "scontrol show job 7" in line
 
 
+def fail_until(aside: SetAside, clock: Clock, wait: float) -> None:
+    """The job 7 fails at each try until it waits so long."""
+    seconds = FIRST_WAIT
+    aside.failed(7, "squeue: exit code -11")
+    while seconds < wait:
+        clock.now += seconds
+        aside.failed(7, "squeue: exit code -11")
+        seconds *= 2
+
+
 def test_a_job_that_is_answered_for_again_is_told_and_forgotten(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     aside = SetAside(clock)
-    aside.failed(7, "squeue: exit code -11")
-    clock.now += FIRST_WAIT
+    fail_until(aside, clock, SAID_FROM)
     aside.answered([6, 7])
     assert aside.without([7]) == [7]
     assert caplog.messages[-1] == "job 7 can be asked for again"
-    aside.failed(7, "squeue: exit code -11")
-    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING", "ERROR"]
+    fail_until(aside, clock, SAID_FROM)
+    told = [record.levelname for record in caplog.records if record.levelno >= logging.WARNING]
+    assert told == ["ERROR", "WARNING", "ERROR"]
+
+
+def test_a_job_that_failed_by_chance_is_no_word_worth(caplog: pytest.LogCaptureFixture) -> None:
+    aside = SetAside(Clock())
+    aside.failed(7, "squeue: exit code 1")
+    aside.answered([7])
+    assert aside.without([7]) == [7]
+    assert [record for record in caplog.records if record.levelno >= logging.INFO] == []
+
+
+@pytest.mark.parametrize(("took", "wait"), [(0.0, FIRST_WAIT), (1.5, 1.5 * TIMES_AS_LONG), (60.0, AT_FIRST)])
+def test_what_takes_long_to_fail_is_asked_for_more_seldom(took: float, wait: float) -> None:
+    clock = Clock()
+    aside = SetAside(clock)
+    aside.failed(7, "squeue: no answer", took)
+    clock.now += wait - 0.1
+    assert aside.without([7]) == []
+    clock.now += 0.2
+    assert aside.without([7]) == [7]
+    assert wait < NO_HOPE
 
 
 def test_however_many_fail_the_memory_is_bounded() -> None:

@@ -15,7 +15,7 @@ from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, SlurmError
 from cc_slurm_adapter.slurm.client import SlurmClient
 from cc_slurm_adapter.slurm.commands import Commands
 from cc_slurm_adapter.slurm.details import MANY_OF_A_USER, ONE_IN, DetailReader
-from cc_slurm_adapter.slurm.parts import MAX_FAILURES, Part, ask_in_parts, in_parts
+from cc_slurm_adapter.slurm.parts import IN_A_ROW, MAX_FAILURES, Part, ask_in_parts, in_parts
 from cc_slurm_adapter.slurm.versions import FORMATS, ONLY_V39, find_format
 from tests.fake_programs import FakePrograms
 from tests.fixture_files import FIXTURES, VERSIONS, sinfo_row
@@ -71,7 +71,21 @@ def test_when_nearly_everything_fails_all_is_given_up() -> None:
     slurm = Slurm(set(range(1, 301)))
     with pytest.raises(CommandFailed):
         list(slurm.read(range(1, 301), 200))
-    assert len(slurm.asked) == MAX_FAILURES + 1
+    assert [len(part.jobs) for part in slurm.asked].count(1) == IN_A_ROW + 1
+
+
+def test_failures_with_answers_in_between_are_bounded_too() -> None:
+    slurm = Slurm(set(range(1, 301, 2)))
+    with pytest.raises(CommandFailed):
+        list(slurm.read(range(1, 301), 200))
+    assert len([part for part in slurm.asked if slurm.bad & set(part.jobs)]) == MAX_FAILURES + 1
+
+
+def test_where_slurm_filters_by_user_only_the_jobs_of_a_part_that_failed_are_asked_for_one_by_one() -> None:
+    slurm = Slurm({7})
+    part = Part(list(range(1, 21)), "alice")
+    list(ask_in_parts([part], slurm.ask, lambda job_id, reason: [-job_id], lambda: True))
+    assert [part.jobs for part in slurm.asked[1:]] == [[job_id] for job_id in range(1, 21)]
 
 
 def test_a_stop_is_no_failure_of_a_job() -> None:

@@ -58,11 +58,12 @@ class MissingAddresses:
             if kind not in self._said:
                 self._said.add(kind)
                 log.warning(
-                    "%s (%s) with %s, for which gpuPciAddrs has %d addresses: cc-backend hears how many GPUs a job has"
-                    " there, but not all of them by address. Complete gpuPciAddrs, then restart",
+                    "%s (%s) with %s%s, for which gpuPciAddrs has %d addresses: cc-backend hears how many GPUs a job"
+                    " has there, but not all of them by address. Complete gpuPciAddrs, then restart",
                     "1 node" if len(names) == 1 else f"{len(names)} nodes",
                     _some(names),
                     kind.gpu_types,
+                    " each" if len(names) > 1 else "",
                     kind.addresses,
                 )
 

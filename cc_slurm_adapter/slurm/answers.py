@@ -2,7 +2,8 @@
 
 An exit code of 0 is not enough: `squeue -O` with a column that it does not know, and sacct with a JSON format that it
 does not know, print nothing, name the error on standard error and exit 0 (recorded in errors/unknown-field.squeue and
-errors/bad-json-version.sacct).
+errors/bad-json-version.sacct). Other words there are no failure: Slurm's commands
+complain of many things, as of an obsolete line of slurm.conf, and answer.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from cc_slurm_adapter.slurm.commands import Commands, Finished
 BATCH = 500
 """Lines of accounting that are handed on at once."""
 MAX_LINE = 64 * 1024
-_ERROR = re.compile(r"\berror\b", re.I)
+_REFUSED = re.compile(r"error: (Invalid .* specification|application/json output not supported)")
 
 
 def read_text(commands: Commands, argv: list[str], environment: Mapping[str, str] | None = None) -> str:
@@ -77,8 +78,8 @@ def _cut(argv: list[str]) -> UnexpectedOutput:
 
 
 def check(argv: list[str], answer: Finished, *, printed: bool) -> None:
-    """Raise CommandFailed for a command that has failed, or has printed nothing but an error."""
-    if answer.exit_code != 0 or (not printed and _ERROR.search(answer.errors)):
+    """Raise CommandFailed for a command that has failed, or that has printed nothing and refuses what it was asked."""
+    if answer.exit_code != 0 or (not printed and _REFUSED.search(answer.errors)):
         raise failure(argv, answer)
 
 

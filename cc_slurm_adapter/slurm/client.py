@@ -46,6 +46,11 @@ MANY, ONE_IN = 50, 20
 """slurmInfo of all jobs is asked for at once when it is wanted of so many, and of one job in so many."""
 MAX_LISTED = 20_000
 """Not when more jobs run: scontrol takes 40 MB for 10,000, waiting ones included. (squeue does so at each poll.)"""
+OF_ACCOUNTING = 2000
+"""Questions to accounting that may fail in one go while slurmdbd answers: what it has is history, and no job's may keep
+the others from being read."""
+MAX_TEXT_FAILURES = 20
+"""Questions for texts that may fail until all is given up for now."""
 FORMAT_SECONDS = 600.0
 """How long a format is used before it is looked again what Slurm offers: it may be upgraded under this program."""
 EPOCH_TIMES = {"SLURM_TIME_FORMAT": "%s"}
@@ -73,6 +78,8 @@ class SlurmClient:
         self._format: JsonFormat | None = None
         self._format_until = 0.0
         self._infos: JobInfos | None = None
+        self._without_texts: RunKey | None = None
+        """The run for which texts failed last, while there were none for any other."""
         self._accelerators = accelerators
         self._nodes = ClusterNodes(commands, accelerators)
         self._lacks_layouts = False
@@ -140,24 +147,28 @@ class SlurmClient:
 
         One for which Slurm's command fails, while slurmctld answers, goes without. Raises SlurmError.
         """
-        left = deque([runs])
+        left, failures, has_texts = deque([runs]), 0, False
         while left:
             some, done = left.popleft(), 0
             try:
                 for run in self._with_texts(some):
                     yield run
                     done += 1
+                has_texts = True
             except CommandCancelled:
                 raise
             except SlurmError as error:
-                rest = some[done:]
-                if not self._details.answers():
+                rest, failures = some[done:], failures + 1
+                if failures > MAX_TEXT_FAILURES or not self._details.answers():
                     raise
                 if len(rest) > 1:
                     left.extendleft([rest[len(rest) // 2 :], rest[: len(rest) // 2]])
-                else:
+                elif has_texts or rest[0].key == self._without_texts:
                     log.error("%s is reported without slurmInfo and job script: %s", rest[0].key, error)
                     yield rest[0]
+                else:
+                    self._without_texts = rest[0].key  # once may be chance
+                    raise
 
     def _with_texts(self, runs: list[Run]) -> Generator[Run, None, None]:
         jobs = {run.key.job_id: self._wanted(run) for run in runs}
@@ -194,7 +205,9 @@ class SlurmClient:
             text = self._text(ended_command(since, until, part.jobs), EPOCH_TIMES)
             return EndedParser(self._cluster).parse(text.splitlines())
 
-        return ask_in_parts(in_parts(job_ids, CHUNK), ask, _no_ends, self._accounting_answers)
+        return ask_in_parts(
+            in_parts(job_ids, CHUNK), ask, _no_ends, self._accounting_answers, OF_ACCOUNTING, OF_ACCOUNTING
+        )
 
     def read_accounted(self, job_ids: Iterable[int], since: int, until: int) -> Iterator[Details]:
         """All runs of these jobs that accounting knows in a window of Unix seconds: no cores, no GPU indices."""
@@ -208,7 +221,7 @@ class SlurmClient:
         def may_halve() -> bool:
             return self._is_format_current() and self._accounting_answers()
 
-        return ask_in_parts(in_parts(job_ids, CHUNK), ask, job_failed, may_halve)
+        return ask_in_parts(in_parts(job_ids, CHUNK), ask, job_failed, may_halve, OF_ACCOUNTING, OF_ACCOUNTING)
 
     def _accounting_answers(self) -> bool:
         """Whether slurmdbd answers the smallest question."""
@@ -244,7 +257,9 @@ class SlurmClient:
         def ask(part: Part, _: Part | None) -> list[AccountedLaunch]:
             return parse_launches(self._text(launches_command(part.jobs, since, until), EPOCH_TIMES), self._cluster)
 
-        return ask_in_parts(in_parts(job_ids, CHUNK), ask, _no_launches, self._accounting_answers)
+        return ask_in_parts(
+            in_parts(job_ids, CHUNK), ask, _no_launches, self._accounting_answers, OF_ACCOUNTING, OF_ACCOUNTING
+        )
 
     def _with_users(self, details: Details, since: int, until: int) -> Details:
         nameless = {run.key.job_id for run in details.runs if not run.user}

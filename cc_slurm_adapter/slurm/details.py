@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,8 @@ MAX_ARRAYS = 10_000
 """So many arrays are remembered."""
 DOUBTFUL_LIMIT = 20.0
 """Seconds without a word that are granted to a question which repeats a part of one that failed."""
+SMALLEST = ["squeue", "-h", "-a", "-j", "1", "-o", "%A"]
+"""Whether there is such a job does not matter."""
 USERS = ["squeue", "-h", "-a", "-t", "all", "-o", "%A|%U"]
 """Job and user id of all jobs, from columns that no user controls."""
 UNKNOWN_JOB = "Invalid job id"
@@ -114,7 +117,11 @@ class DetailReader:
         """
         asked = _Ahead()
 
+        began = 0.0
+
         def ask(part: Part, following: Part | None) -> Details:
+            nonlocal began
+            began = time.monotonic()
             details = self._read_part(part, json_format, asked.take(part))
             self._aside.answered(part.jobs)
             if following is not None:
@@ -126,7 +133,7 @@ class DetailReader:
             return is_current() and not json_format.lists_all_jobs and self.answers()
 
         def failed(job_id: int, reason: str) -> Details:
-            self._aside.failed(job_id, reason)
+            self._aside.failed(job_id, reason, time.monotonic() - began)
             return job_failed(job_id, reason) if self._aside.may_come([job_id]) else Details()
 
         wanted = sorted(set(job_ids))
@@ -145,9 +152,10 @@ class DetailReader:
         self._aside.retry_all()
 
     def answers(self) -> bool:
-        """Whether slurmctld is there at all; with a backup one of both."""
+        """Whether slurmctld answers the smallest question that needs its list of jobs, as all others here do."""
         with contextlib.suppress(SlurmError):
-            return b"is UP" in self._commands.run(["scontrol", "ping"]).output
+            answer = self._commands.run(SMALLEST)
+            return answer.exit_code == 0 or UNKNOWN_JOB in answer.errors
         return False
 
     def _plan(self, job_ids: Iterable[int], json_format: JsonFormat) -> list[Part]:

@@ -118,7 +118,7 @@ class AdapterDaemon:
                 extra_groups=[] if account else None,
             )
 
-    def start(self, debug: int = 3, seconds: float = 20) -> None:
+    def start(self, debug: int = 3, seconds: float = 60) -> None:
         """Start it and wait until it is ready. SiteError when it ends before, or takes longer."""
         self.launch(debug)
         deadline = time.monotonic() + seconds

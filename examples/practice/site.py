@@ -44,6 +44,8 @@ CC_SLURM_ADAPTER_EVENTS={events} exec {adapter}
 """The built file as a hook where its events folder is not the default one."""
 
 CHECK_SECONDS = 0.05
+PATIENCE = 90.0
+"""Seconds that a site is waited for; only a failure takes them, and a busy machine may need most of them."""
 LOOK_BACK = 7200
 """Seconds: the cluster is new, so that a first start need not read a week of accounting."""
 
@@ -139,7 +141,7 @@ class Site:
         """End everything and remove the folder."""
         self._open.close()
 
-    def wait_for(self, what: str, condition: Callable[[], bool], seconds: float = 20) -> None:
+    def wait_for(self, what: str, condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
         """Wait until a condition holds. SiteError with the daemon's last words when it takes longer."""
         deadline = time.monotonic() + seconds
         while not condition():

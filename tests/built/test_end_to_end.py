@@ -296,7 +296,7 @@ def test_only_what_the_site_calls_accelerators_is_reported(adapter: Path) -> Non
 def test_nodes_whose_gpus_have_no_address_are_told_before_there_is_any_job(adapter: Path) -> None:
     with Site(adapter, gpuPciAddrs={"^node01$": GPU_PCI_ADDRESSES["^node"]}) as site:
         site.daemon.start()
-        line = "3 nodes (node02, node03, node04) with 4 gpu:h100, for which gpuPciAddrs has 0 addresses"
+        line = "3 nodes (node02, node03, node04) with 4 gpu:h100 each, for which gpuPciAddrs has 0 addresses"
         site.wait_for("a word about them", lambda: line in site.daemon.log())
         job = site.cluster.submit(JobRequest(nodes=2, gpus_per_node=2, duration=600))
         site.wait_for("the start", lambda: site.has_started(job))

@@ -11,9 +11,10 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from tests.debian_package import NoPackage, keep_package
 
 from .namespaces import LabError, Namespaces
 
@@ -191,18 +192,10 @@ def find_debootstrap(folder: Path) -> list[str]:
     """The start of a debootstrap command line: the installed one, or its package unpacked below `folder`."""
     if shutil.which("debootstrap"):
         return ["debootstrap"]
-    unpacked = folder / "debootstrap"
-    if not (unpacked / "usr/sbin/debootstrap").exists():
-        unpack_debootstrap(unpacked)
-    share = unpacked / "usr/share/debootstrap"
-    return ["env", f"DEBOOTSTRAP_DIR={share}", "sh", str(unpacked / "usr/sbin/debootstrap")]
-
-
-def unpack_debootstrap(target: Path) -> None:
-    target.mkdir(parents=True, exist_ok=True)
-    for argv in (["apt-get", "-q", "update"], ["apt-get", "-q", "download", "debootstrap"]):
-        done = subprocess.run(argv, cwd=target, capture_output=True, text=True, timeout=120, check=False)
-        if done.returncode != 0:
-            raise LabError(f"{' '.join(argv)} exited {done.returncode}:\n{done.stdout}{done.stderr}")
-    package = next(target.glob("debootstrap_*.deb"))
-    subprocess.run(["dpkg-deb", "--extract", str(package), str(target)], timeout=60, check=True)
+    kept = folder / "debootstrap"
+    program, share = kept / "files/usr/sbin/debootstrap", kept / "files/usr/share/debootstrap"
+    try:
+        keep_package("debootstrap", kept, program.exists, lambda files: files.rename(kept / "files"))
+    except NoPackage as problem:
+        raise LabError(f"{problem}: install debootstrap") from problem
+    return ["env", f"DEBOOTSTRAP_DIR={share}", "sh", str(program)]

@@ -86,7 +86,7 @@ def use_hook(lab: SlurmLab, old: str, new: str) -> None:
     lab.output("scontrol", "reconfigure")
     # Newer releases number the hooks: PrologSlurmctld[0].
     question = ["sh", "-c", f"scontrol show config | grep -cE 'logSlurmctld(\\[0\\])? *= {new}$'"]
-    wait_for("slurmctld's new hooks", lambda: lab.run(*question).stdout.strip() == "2", seconds=20)
+    wait_for("slurmctld's new hooks", lambda: lab.run(*question).stdout.strip() == "2", seconds=60)
 
 
 def run_idle(installed: Installation) -> dict[str, LastRun]:

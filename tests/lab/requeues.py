@@ -57,7 +57,7 @@ def run_requeues(installed: Installation) -> dict[str, Requeued]:
     jobs = {name: submit(lab, kind.job) for name, kind in KINDS.items()}
     wait_until_running(lab, jobs.values())
     held = {name: running_job(lab, job_id, KINDS[name].job) for name, job_id in jobs.items()}
-    installed.wait_for_starts(jobs.values(), seconds=20)
+    installed.wait_for_starts(jobs.values(), seconds=60)
     end_first_runs(lab, jobs["by an administrator"], jobs["without a time limit"])
     wait_for("the ends of the first runs", lambda: all(runs_of(lab, job_id) for job_id in jobs.values()), seconds=30)
     again = [jobs[name] for name, kind in KINDS.items() if kind.runs_again]

@@ -76,7 +76,7 @@ def test_hook_event_to_accepted_request_takes_less_than_half_a_second(
         jobs.append(submit(lab, Submission(("-n1", f"--gres=gpu:{number % 2}"), "sleep 1")))
         time.sleep(0.6)
     wait_until_ended(lab, jobs)
-    installation.wait_for_stops(jobs, seconds=20)
+    installation.wait_for_stops(jobs, seconds=60)
     calls, accepted = hook_calls(lab, jobs), accepted_requests(installation, jobs)
     assert set(calls) == set(accepted)
     medians = []

@@ -94,11 +94,17 @@ def test_some_jobs_are_never_reported(campaign: Campaign, kind: str) -> None:
 
 
 def test_gpu_jobs_of_one_second_have_all_they_held(campaign: Campaign) -> None:
-    """No test can look at so short a job while it runs, but accounting knows how much it held, and where."""
-    assert len(campaign.brief["one second"]) == BRIEF["one second"].times
-    for job_id in campaign.brief["one second"]:
+    """No test can look at so short a job while it runs, but accounting knows how much it held, and where.
+
+    Three Slurms share the machine: a moment in which the daemon gets no CPU for a second may cost one its GPUs.
+    """
+    jobs = campaign.brief["one second"]
+    assert len(jobs) == BRIEF["one second"].times
+    for job_id in jobs:
         assert_as_accounted(campaign, job_id)
-        assert gpus_of(campaign, job_id), campaign.installed.said_about([job_id])
+    without = [job_id for job_id in jobs if not gpus_of(campaign, job_id)]
+    assert len(without) <= len(jobs) // 10, campaign.installed.said_about(without)
+    assert all(missing_of(campaign, job_id) == "gpus" for job_id in without)
 
 
 def test_gpu_jobs_that_take_no_time_have_their_cores_and_say_what_is_missing(campaign: Campaign) -> None:
@@ -106,8 +112,7 @@ def test_gpu_jobs_that_take_no_time_have_their_cores_and_say_what_is_missing(cam
     assert len(campaign.brief["no time"]) == BRIEF["no time"].times
     for job_id in campaign.brief["no time"]:
         assert_as_accounted(campaign, job_id)
-        metadata = campaign.installed.only_row(job_id).start["metaData"]
-        assert metadata.get("incomplete") == (None if gpus_of(campaign, job_id) else "gpus")
+        assert missing_of(campaign, job_id) == (None if gpus_of(campaign, job_id) else "gpus")
 
 
 def assert_as_accounted(campaign: Campaign, job_id: int) -> None:
@@ -119,6 +124,12 @@ def assert_as_accounted(campaign: Campaign, job_id: int) -> None:
     assert listed_cpus(resource) == job.num_cpus
     assert row.start["numAcc"] == job.num_gpus == 1
     assert times_and_end(row) == expected_times_and_end(job)
+
+
+def missing_of(campaign: Campaign, job_id: int) -> str | None:
+    """What the row says that it lacks."""
+    missing: str | None = campaign.installed.only_row(job_id).start["metaData"].get("incomplete")
+    return missing
 
 
 def gpus_of(campaign: Campaign, job_id: int) -> list[str]:

@@ -49,7 +49,7 @@ def test_a_stream_hears_what_cc_backend_took(installation: Installation, start_n
     installation.configure(natsServer=server.url, natsJetStream=True)
     installation.start()
     jobs = [submit(installation.lab, job) for job in JOBS]
-    installation.wait_for_starts(jobs, seconds=20)
+    installation.wait_for_starts(jobs, seconds=60)
     server.kill()
     jobs += [submit(installation.lab, job) for job in JOBS]
     wait_until_running(installation.lab, jobs[-2:])

@@ -65,7 +65,7 @@ def run_without_slurmdbd(installed: Installation) -> SmallCampaign:
     jobs = {name: submit(lab, job) for name, job in JOBS.items()}
     wait_until_running(lab, jobs.values())
     running = {name: running_job(lab, job_id, JOBS[name]) for name, job_id in jobs.items()}
-    installed.wait_for_starts(jobs.values(), seconds=20)
+    installed.wait_for_starts(jobs.values(), seconds=60)
     brief = submit(lab, NO_TIME_AT_ALL)
     requeue = requeue_and_hold(lab, jobs["requeued"])
     ended = {job_id: wait_for_times(lab, job_id) for job_id in (brief, jobs["completed"], jobs["failed"])}

@@ -5,26 +5,19 @@ As a program it prints where the server is, or exits 1 with the reason why there
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Sequence
 from pathlib import Path
+
+from tests.debian_package import NoPackage, keep_package
 
 NAMED_BY = "CC_SLURM_ADAPTER_NATS_SERVER"
 """This environment variable names the program; the word `none` says that there is none."""
 KEPT_IN = Path(__file__).parents[2] / ".build" / "nats"
-DOWNLOAD_LIMIT = 150.0
-"""Seconds for all that fetching it takes."""
 PLACES_BESIDE_PATH = ("/usr/sbin", "/usr/local/sbin")
 """Debian's package puts it where users often do not look."""
-
-APT_OPTIONS = {"APT::Sandbox::User": "root", "APT::Update::Error-Mode": "any"}
-"""apt's own user cannot write into our folder; and a list that cannot be fetched is an error, not a warning."""
 
 
 class NoNatsServer(Exception):
@@ -60,19 +53,19 @@ def server_in_path() -> Path | None:
 
 
 def kept_server(folder: Path) -> Path:
-    """The copy in `folder`, fetched now if it is not there; only one process does that at a time."""
+    """The copy in `folder`, fetched now if it is not there."""
     program = folder / "nats-server"
-    if runs(program):
-        return program
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not runs(program):
-            with tempfile.TemporaryDirectory(dir=folder) as work:
-                fetched = fetch(Path(work))
-                if not runs(fetched):
-                    raise NoNatsServer("the nats-server of Debian's package does not start here: install one")
-                fetched.replace(program)
+
+    def keep(files: Path) -> None:
+        fetched = next(files.glob("usr/*bin/nats-server"), None)
+        if not fetched or not runs(fetched):
+            raise NoNatsServer("the nats-server of Debian's package does not start here: install one")
+        fetched.replace(program)
+
+    try:
+        keep_package("nats-server", folder, lambda: runs(program), keep)
+    except NoPackage as problem:
+        raise NoNatsServer(f"{problem}: install one, or name it in {NAMED_BY}") from problem
     return program
 
 
@@ -82,47 +75,6 @@ def runs(program: Path) -> bool:
     except (OSError, subprocess.SubprocessError):
         return False
     return answer.returncode == 0 and answer.stdout.startswith("nats-server: v")
-
-
-def fetch(work: Path) -> Path:
-    """The program out of Debian's package, below the folder `work`. Needs no root."""
-    if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
-        raise NoNatsServer(f"no nats-server in PATH and no apt-get to fetch one: install it, or name it in {NAMED_BY}")
-    deadline = time.monotonic() + DOWNLOAD_LIMIT
-    package = download(work, deadline)
-    run(["dpkg-deb", "--extract", str(package), str(work)], work, deadline)
-    for program in work.glob("usr/*bin/nats-server"):
-        return program
-    raise NoNatsServer("Debian's package has no nats-server in it: install one")
-
-
-def download(work: Path, deadline: float) -> Path:
-    """The package. Where the machine's own package lists are missing or old, new ones are fetched into `work`."""
-    get = ["apt-get", "-q", "download", "nats-server"]
-    try:
-        run(get, work, deadline)
-    except NoNatsServer:
-        (work / "lists" / "partial").mkdir(parents=True)
-        options = {"Dir::State::lists": work / "lists", "Dir::Cache": work, **APT_OPTIONS}
-        own = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-        run(["apt-get", "-q", *own, "update"], work, deadline)
-        run([*get, *own], work, deadline)
-    return next(work.glob("nats-server_*.deb"))
-
-
-def run(command: Sequence[str], folder: Path, deadline: float) -> None:
-    """Until the monotonic time `deadline`."""
-    name = f"fetching nats-server: {' '.join(command[:1])}"
-    limit = max(0.0, deadline - time.monotonic())
-    try:
-        done = subprocess.run(
-            command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=limit, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise NoNatsServer(f"{name} took more than {DOWNLOAD_LIMIT:.0f} s") from error
-    if done.returncode != 0:
-        said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
-        raise NoNatsServer(f"{name} exited {done.returncode}: {said}")
 
 
 def main() -> int:

@@ -266,7 +266,8 @@ def test_apt_that_cannot_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("tests.nats.server_program.PLACES_BESIDE_PATH", ())
     problems: list[str] = []
     assert find_nats_server(tmp_path / "kept", problems) is None
-    assert problems == ["fetching nats-server: apt-get exited 100: E: no way"]
+    said = "fetching nats-server: apt-get exited 100: E: no way"
+    assert problems == [f"{said}: install one, or name it in {NAMED_BY}"]
 
 
 def test_jwt_has_the_parts_that_others_read() -> None:

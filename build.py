@@ -32,6 +32,10 @@ PACKAGE = ROOT / "cc_slurm_adapter"
 WORK = ROOT / ".build"
 LOCKS = ROOT / "locks"
 ADAPTER = ROOT / "dist" / "cc-slurm-adapter"
+SBOM = ADAPTER.with_name("cc-slurm-adapter.cdx.json")
+"""What is bundled, in the format CycloneDX: for programs that look for known holes."""
+SUMS = ADAPTER.with_name("SHA256SUMS")
+"""For `sha256sum --check`."""
 SOURCES = ["cc_slurm_adapter", "build.py", "examples", "tests"]
 SUPPORTED = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 """The Python versions that the adapter runs under."""
@@ -296,7 +300,8 @@ def write_lock(tools: Environment, groups: Sequence[str]) -> None:
     """One version of each package for all Pythons where there is one, with the hashes of all its files."""
     pins = tools.pins(groups)
     command = [str(tools.folder / "bin" / "uv"), "pip", "compile", "-", "--universal", "--python-version", SUPPORTED[0]]
-    command += ["--fork-strategy", "fewest", "--generate-hashes", "--no-header", "--no-annotate", "--quiet"]
+    command += ["--fork-strategy", "fewest", "--generate-hashes", "--no-strip-extras"]
+    command += ["--no-header", "--no-annotate", "--quiet"]
     variables = {**surroundings(), "UV_PYTHON_DOWNLOADS": "never", "UV_CACHE_DIR": str(WORK / "uv")}
     done = subprocess.run(
         command, input="\n".join(pins), capture_output=True, text=True, timeout=300, check=False, env=variables
@@ -331,15 +336,20 @@ def read_project(folder: Path) -> dict[str, Any]:
 
 
 def build() -> None:
-    """Makes the one file: the shell part, then an archive that Python runs from as it is."""
+    """Makes the one file, the shell part and an archive that Python runs from as it is, and what belongs beside it."""
     tools = environment(running(), ["build"])
-    with tempfile.TemporaryDirectory(dir=WORK) as folder:
-        parts = lay_out(tools, Path(folder))
+    with tempfile.TemporaryDirectory(dir=WORK) as name:
+        folder = Path(name)
+        parts = lay_out(tools, folder)
         check_pure(parts)
-        finished = Path(folder) / ADAPTER.name
-        pack({**shipped(parts), **added(parts, tools.project)}, finished)
+        pack({**shipped(parts), **added(parts, tools.project)}, folder / ADAPTER.name)
+        write_sbom(tools, folder)
+        finished = [folder / ADAPTER.name, folder / SBOM.name]
+        sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in finished]
+        (folder / SUMS.name).write_text("".join(sums), encoding="ascii")
         ADAPTER.parent.mkdir(exist_ok=True)
-        finished.replace(ADAPTER)
+        for path in [*finished, folder / SUMS.name]:
+            path.replace(ADAPTER.with_name(path.name))
 
 
 def lay_out(tools: Environment, folder: Path) -> dict[str, bytes]:
@@ -348,7 +358,8 @@ def lay_out(tools: Environment, folder: Path) -> dict[str, bytes]:
     copy_sources(own / PACKAGE.name)
     laid_out = folder / "laid-out"
     command = [tools.python, "-m", "shiv.cli", "--output-file", str(laid_out), "--site-packages", str(own)]
-    command += ["--no-index", "--find-links", str(wheels(tools)), "--no-compile", *tools.pins(["run"])]
+    command += ["--no-index", "--find-links", str(wheels(tools)), "--no-compile"]
+    command += ["--require-hashes", "--requirement", str(lock_of(["run"]))]
     run_or_fail(command, log_of("shiv"), 300, "shiv could not lay out the file")
     with zipfile.ZipFile(laid_out) as archive:
         names = [name for name in archive.namelist() if name.startswith("site-packages/")]
@@ -428,6 +439,19 @@ def part_of(metadata: bytes) -> dict[str, str]:
     fields = email.parser.BytesParser().parsebytes(metadata, headersonly=True)
     licence = fields["License-Expression"] or fields["License"] or "see its METADATA"
     return {"name": fields["Name"], "version": fields["Version"], "licence": licence.splitlines()[0]}
+
+
+def write_sbom(tools: Environment, folder: Path) -> None:
+    """The list of what is bundled, from the lock, with its hashes: the same sources always give the same bytes."""
+    described = folder / "described.toml"  # pyproject.toml itself names no version
+    own = own_part(tools.project)
+    fields = {"name": own["name"], "version": own["version"], "description": tools.project["description"]}
+    lines = [f"{name} = {json.dumps(value)}" for name, value in fields.items()]
+    licence = f"license = {{ text = {json.dumps(own['licence'])} }}"
+    described.write_text("\n".join(["[project]", *lines, licence, ""]), encoding="utf-8")
+    command = [str(tools.folder / "bin" / "cyclonedx-py"), "requirements", str(lock_of(["run"]))]
+    command += ["--pyproject", str(described), "--output-reproducible", "--output-file", str(folder / SBOM.name)]
+    run_or_fail(command, log_of("sbom"), 120, "the list of what is bundled could not be made")
 
 
 def pack(files: dict[str, bytes], target: Path) -> None:
@@ -778,7 +802,7 @@ def main(arguments: list[str]) -> int:
         renew_locks()
         return 0
     build()
-    print(f"made {ADAPTER.relative_to(ROOT)} ({ADAPTER.stat().st_size // 1024} KB)")
+    print(f"made {ADAPTER.relative_to(ROOT)} ({ADAPTER.stat().st_size // 1024} KB), {SBOM.name} and {SUMS.name}")
     return 0
 
 

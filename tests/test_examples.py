@@ -23,7 +23,7 @@ from cc_slurm_adapter.settings import SETTINGS
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cc_slurm_adapter"
 EXAMPLES = ROOT / "examples"
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
 INSTALLED_AS = "/usr/local/sbin/cc-slurm-adapter"
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -205,11 +205,17 @@ def test_every_module_is_in_the_layout() -> None:
 def test_files_and_headings_that_a_document_names_are_there(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     targets = re.findall(r"\]\((?!https:)([^)]+)\)", text)
-    headings = {slug(title) for title in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
-    assert [each for each in targets if each.startswith("#") and each[1:] not in headings] == []
-    named = {each for each in targets if not each.startswith("#")}
+    linked = [each.partition("#") for each in targets]
+    assert [link for link in linked if link[1] and link[2] not in headings(link[0] or name)] == []
+    named = {file for file, _, _ in linked if file}
     named |= {each for each in code(text) if re.fullmatch(r"(examples|tests|\.ci)/[\w./-]+", each)}
     assert [each for each in sorted(named) if not (ROOT / each).exists()] == []
+
+
+def headings(name: str) -> set[str]:
+    """The anchors in a document."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    return {slug(title) for title in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
 
 
 def slug(title: str) -> str:
@@ -227,6 +233,16 @@ def test_commands_of_build_py_are_there(name: str) -> None:
         own = words[: words.index("--")] if "--" in words else words
         options, others = build.command_line().parse_known_args(own)
         assert options.command == "demo" or not others, call
+
+
+def test_security_names_what_is_bundled_and_no_setting_that_is_not_there() -> None:
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    named = [name for row in rows(section(text, "What is bundled")) for name in code(row[0])]
+    locked = re.findall(r"^([\w-]+)==", build.lock_of(["run"]).read_text(encoding="ascii"), re.MULTILINE)
+    assert sorted(named) == sorted(locked)
+    keys = {each for each in code(text) if re.fullmatch(r"[a-z]+[A-Z]\w+", each)}
+    assert keys
+    assert keys <= set(DEFAULTS)
 
 
 def test_the_changelog_begins_with_this_version() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import os
 import re
@@ -34,11 +35,11 @@ def test_reproducible(adapter: Path, tmp_path: Path) -> None:
     first = built_in(tmp_path / "first", 0o077, {"LC_ALL": "C", "TZ": "UTC"})
     second = built_in(tmp_path / "a second one", 0o002, {"LC_ALL": "C.UTF-8", "TZ": "Asia/Tokyo"})
     assert first == second
-    assert first == adapter.read_bytes()
+    assert first[adapter.name] == adapter.read_bytes()
 
 
-def built_in(folder: Path, umask: int, settings: dict[str, str]) -> bytes:
-    """The file, built from a copy of the sources there. The environments of this checkout are used."""
+def built_in(folder: Path, umask: int, settings: dict[str, str]) -> dict[str, bytes]:
+    """All files in dist/, built from a copy of the sources there. The environments of this checkout are used."""
     folder.mkdir()
     (folder / ".build").symlink_to(build.WORK)
     for name in ("build.py", "pyproject.toml", "LICENSE"):
@@ -49,7 +50,40 @@ def built_in(folder: Path, umask: int, settings: dict[str, str]) -> bytes:
     settings = {**os.environ, **settings}
     done = subprocess.run(command, cwd=folder, env=settings, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    return (folder / "dist" / "cc-slurm-adapter").read_bytes()
+    return {path.name: path.read_bytes() for path in (folder / "dist").iterdir()}
+
+
+def test_sums_are_those_of_all_that_lies_beside_them(adapter: Path) -> None:
+    lines = (adapter.parent / "SHA256SUMS").read_text(encoding="ascii").splitlines()
+    sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
+    made = {path.name: path.read_bytes() for path in adapter.parent.iterdir() if path.name != "SHA256SUMS"}
+    assert set(sums) == {"cc-slurm-adapter", "cc-slurm-adapter.cdx.json"}
+    assert sums == {name: hashlib.sha256(content).hexdigest() for name, content in made.items()}
+
+
+def test_sbom_names_what_is_bundled_with_the_hashes_of_the_lock(adapter: Path) -> None:
+    sbom = json.loads(adapter.with_name("cc-slurm-adapter.cdx.json").read_text(encoding="utf-8"))
+    with zipfile.ZipFile(adapter) as archive:
+        own, *others = json.loads(archive.read("site-packages/cc_slurm_adapter/bundled.json"))
+    assert (sbom["bomFormat"], sbom["metadata"]["component"]["version"]) == ("CycloneDX", own["version"])
+    found = {each["name"]: (each["version"], each["purl"]) for each in sbom["components"]}
+    assert found == {each["name"]: (each["version"], f"pkg:pypi/{each['name']}@{each['version']}") for each in others}
+    hashes = {each["content"] for part in sbom["components"] for each in part["externalReferences"][0]["hashes"]}
+    assert hashes == set(re.findall(r"sha256:([0-9a-f]{64})", build.lock_of(["run"]).read_text(encoding="ascii")))
+
+
+def test_wheel_that_was_changed_after_it_was_fetched_is_not_bundled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools = build.environment(build.running(), ["build"])
+    changed = tmp_path / "wheels"
+    shutil.copytree(build.wheels(tools), changed)
+    (wheel,) = changed.glob("nats_py-*.whl")
+    with zipfile.ZipFile(wheel, "a") as archive:
+        archive.writestr("nats/aio/more.py", "print('not nats-py')")
+    monkeypatch.setattr(build, "wheels", lambda _tools: changed)
+    with pytest.raises(build.BuildError, match=r"(?s)shiv could not lay out the file.*HASHES"):
+        build.lay_out(tools, tmp_path / "parts")
 
 
 def test_a_script_that_all_may_run(adapter: Path) -> None:

@@ -641,6 +641,21 @@ def server(backend: CcBackend) -> Iterator[CcBackendServer]:
     server.close()
 
 
+def test_keeps_its_port_although_a_process_that_just_starts_has_the_listener_too(
+    backend: CcBackend, server: CcBackendServer
+) -> None:
+    """Until it has become its program, a process has all open files of the one that starts it."""
+    server.start()
+    listener = server._listener.socket.dup()
+    let_go = threading.Timer(0.3, listener.close)
+    let_go.start()
+    server.stop()
+    let_go.join()
+    server.start()
+    with contextlib.closing(Client(server.url)) as client:
+        assert client.start(1).status == 201
+
+
 def test_refuses_connections_while_stopped_and_keeps_its_port(backend: CcBackend, server: CcBackendServer) -> None:
     with contextlib.closing(Client(server.url)) as client:
         for job_id in (1, 2, 3):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import threading
 import time
@@ -193,11 +194,16 @@ class CcBackendServer:
         self._reservation.close()
 
     def _listen(self) -> _Listener:
-        try:
-            return _Listener(self._backend, self._address)
-        except BaseException:
-            self._reservation.close()
-            raise
+        """A process that another thread starts holds the closed listener open until it has become its program."""
+        deadline = time.monotonic() + STOP_SECONDS
+        while True:
+            try:
+                return _Listener(self._backend, self._address)
+            except BaseException as error:
+                if not isinstance(error, OSError) or error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                    self._reservation.close()
+                    raise
+            time.sleep(_POLL_SECONDS)
 
     def _end_listener(self) -> None:
         if self._thread:

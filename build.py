@@ -49,10 +49,14 @@ TOO_LONG = -1
 NO_TESTS = 5
 """pytest's exit code when its arguments select no test."""
 UNIT_TESTS = ["-m", "not built and not slurm", "--ignore=tests/built", "--ignore=tests/lab", "tests"]
+SYSTEMD_TESTS = "tests/lab/test_systemd.py"
+BOOTED = {"bookworm": "systemd 252", "trixie": "systemd 257"}
+"""The Debians that machines are booted from for the tests."""
 PARTS = ("nats", "slurm", "soak", "busy", *(f"python{minor}" for minor in SUPPORTED))
 """What `--without` takes: parts of the tests that not every machine has a place for."""
 LONG_SOAK = 10.0
 """Minutes of the soak test in `test --all`."""
+ENDURANCE = ("tests/built/test_attack.py", "tests/built/test_soak.py")
 BUSY, BUSY_RUNS = 4, 10
 """Processes that do nothing but run, and how often the unit tests pass beside them."""
 PURE = r"\.(py|pyi)$|/py\.typed$|\.dist-info/"
@@ -68,7 +72,11 @@ if sys.version_info < (3, 9):
 
 import os
 
-sys.path[0] = os.path.join(os.path.abspath(sys.path[0]), "site-packages")
+# An upgrade puts another file in this one's place while this runs. By its descriptor it stays the one that it is,
+# and what is loaded later comes from it too.
+this = os.path.abspath(sys.path[0])
+opened = "/proc/self/fd/%d" % os.open(this, os.O_RDONLY)
+sys.path[0] = os.path.join(opened if os.path.exists(opened) else this, "site-packages")
 
 from cc_slurm_adapter.__main__ import main
 
@@ -509,24 +517,24 @@ class Report:
 
     def pytest(self, step: str, python: str, arguments: list[str], limit: float) -> int:
         """A run of pytest under that interpreter; how many of its tests passed."""
-        return self.pytest_side_by_side({step: python}, arguments, limit)
+        return self.pytest_side_by_side({step: [python, *arguments]}, limit)
 
-    def pytest_side_by_side(self, steps: dict[str, str], arguments: list[str], limit: float) -> int:
-        """The same tests under several interpreters at the same time; how many passed."""
+    def pytest_side_by_side(self, steps: dict[str, list[str]], limit: float) -> int:
+        """Several runs at the same time, each an interpreter and pytest's arguments; how many tests passed."""
         print("".join(f"{step} ...\n" for step in steps), end="", flush=True)
         self.began = time.monotonic()
         passed = 0
         with contextlib.ExitStack() as processes:
             begun = {
-                step: processes.enter_context(started(self._pytest_command(step, python, arguments), log_of(step)))
-                for step, python in steps.items()
+                step: processes.enter_context(started(self._pytest_command(step, *words), log_of(step)))
+                for step, words in steps.items()
             }
             for step, process in begun.items():
                 code = wait_for(process, log_of(step), limit)
                 passed += self._settle_pytest(step, code)
         return passed
 
-    def _pytest_command(self, step: str, python: str, arguments: list[str]) -> list[str]:
+    def _pytest_command(self, step: str, python: str, *arguments: str) -> list[str]:
         report = report_of(step)
         report.unlink(missing_ok=True)
         return [python, "-m", "pytest", "-q", f"--junitxml={report}", *arguments, *self.pytest_arguments]
@@ -606,8 +614,8 @@ def test(options: argparse.Namespace, pytest_arguments: list[str]) -> int:
     report.check("build", [sys.executable, "build.py", "build"], 1800)
     provide_nats_server(report)
     pythons.insert(0, (tools.python, running().version))
-    steps = {f"unit tests, Python {version}": python for python, version in pythons}
-    report.pytest_side_by_side(steps, UNIT_TESTS, 900 + 300 * len(steps))
+    steps = {f"unit tests, Python {version}": [python, *UNIT_TESTS] for python, version in pythons}
+    report.pytest_side_by_side(steps, 900 + 300 * len(steps))
     test_built_file(tools, report)
     if options.slurm or options.all:
         test_on_slurm(tools, report)
@@ -678,19 +686,24 @@ def test_built_file(tools: Environment, report: Report) -> None:
 def test_on_slurm(tools: Environment, report: Report) -> None:
     if not report.wants("slurm"):
         return
-    passed = report.pytest("tests on a real Slurm", tools.python, ["-m", "slurm", "tests/lab"], 2400)
+    slurm = [tools.python, "-m", "slurm"]
+    steps = {"tests on a real Slurm": [*slurm, f"--ignore={SYSTEMD_TESTS}", "tests/lab"]}
+    for debian, systemd in BOOTED.items():
+        steps[f"tests under {systemd}"] = [*slurm, f"--debian={debian}", SYSTEMD_TESTS]
+    passed = report.pytest_side_by_side(steps, 2400)
     if not passed:
         report.could_not_run("slurm", "no test on a real Slurm passed")
 
 
 def test_endurance(tools: Environment, report: Report, minutes: float) -> None:
-    """The soak test for so long; says what it has measured."""
+    """The soak test for so long, and the attack for a minute; says what they have measured."""
     if not report.wants("soak"):
         return
     os.environ["CC_SLURM_ADAPTER_SOAK_MINUTES"] = str(minutes)
+    os.environ["CC_SLURM_ADAPTER_ATTACK_SECONDS"] = "60"
     step = f"soak test, {minutes:g} minutes"
     # Beside the load it waits until all is reported; a slow machine takes longer for so many jobs.
-    passed = report.pytest(step, tools.python, ["-m", "built", "tests/built/test_soak.py"], minutes * 180 + 900)
+    passed = report.pytest(step, tools.python, ["-m", "built", *ENDURANCE], minutes * 180 + 900)
     if passed:
         print(text_of(log_of(step)), flush=True)
 

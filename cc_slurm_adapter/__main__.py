@@ -14,9 +14,26 @@ def main(argv: list[str]) -> int:
         from cc_slurm_adapter.hook import run_hook
 
         return run_hook(argv, os.environ)
-    from cc_slurm_adapter.command_line import run_command
+    try:
+        from cc_slurm_adapter.command_line import run_command
 
-    return run_command(argv)
+        return run_command(argv)
+    except ImportError as error:
+        missing = error.name or ""
+        if not missing or missing.startswith("cc_slurm_adapter"):
+            raise
+        from cc_slurm_adapter import lines
+
+        lines.log_line(_without(missing.lstrip("_")), lines.ERROR)
+        return 1
+
+
+def _without(module: str) -> str:
+    """Some Pythons are built, or packaged, without parts of the standard library."""
+    return (
+        f"cc-slurm-adapter: {sys.executable} lacks the module {module}: install that part of it, or set"
+        " CC_SLURM_ADAPTER_PYTHON to another Python 3.9 or newer"
+    )
 
 
 def _is_hook_call(argv: list[str]) -> bool:

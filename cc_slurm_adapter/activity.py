@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from cc_slurm_adapter.backoff import Backoff
 from cc_slurm_adapter.errors import AdapterError, CommandCancelled
-from cc_slurm_adapter.log import Reminder
+from cc_slurm_adapter.log import NOTICE, Reminder
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Activity:
             self._failed(f"an error of this program, {type(error).__name__}", error)
             return False
         if self._reminder.over():
-            log.warning("%s works again", self._name)
+            log.log(NOTICE, "%s works again", self._name)
         self._backoff.succeeded()
         return True
 

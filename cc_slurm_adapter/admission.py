@@ -1,13 +1,12 @@
 """Who may report hook events, and whether they can reach the daemon's folder and socket at all.
 
 Slurm calls the hooks on the controller as SlurmUser. So the folder of event files and the socket get
-SlurmUser's group, as far as the daemon is a member of it; if that does not help, the administrator
-is told what to do.
+SlurmUser's group when the daemon makes them, as far as it is a member of it. What is there already is not changed:
+the administrator is told what to do.
 """
 
 from __future__ import annotations
 
-import contextlib
 import grp
 import logging
 import os
@@ -50,25 +49,13 @@ def admit(slurm_user: str, secret: bytes | None, networks: tuple[Network, ...]) 
     return Admission(frozenset({*uids, account.pw_uid}), account.pw_gid, networks, secret)
 
 
-def let_in(path: str, mode: int, needed: int, admission: Admission, *, new: bool) -> str:
-    """Make a folder or socket of the daemon usable for SlurmUser; returns a warning or ''.
+def unreachable(path: str, needed: int, admission: Admission) -> str:
+    """A warning with what to do when SlurmUser cannot use a folder or socket of the daemon, or ''.
 
-    `mode` is for something that is new, or that SlurmUser cannot use so far; `needed` are the
-    permission bits that SlurmUser must have on it (2 to write, 3 to write and search).
+    `needed` are the permission bits that SlurmUser must have on it (2 to write, 3 to write and search). Raises OSError.
     """
-    if new or _blocked_at(path, needed, admission) == path:
-        _give_to_group(path, mode, admission)
     blocked = _blocked_at(path, needed, admission)
     return _advice(path, blocked, admission) if blocked else ""
-
-
-def _give_to_group(path: str, mode: int, admission: Admission) -> None:
-    # Where the daemon is no member or no owner this fails; what is missing then is found right after.
-    with contextlib.suppress(OSError):
-        if admission.group is not None:
-            os.chown(path, -1, admission.group)
-    with contextlib.suppress(OSError):
-        os.chmod(path, mode)
 
 
 def _blocked_at(path: str, needed: int, admission: Admission) -> str:
@@ -110,7 +97,7 @@ def sharing_advice(path: str, admission: Admission) -> str:
     group = _group_name(admission.group)
     member = admission.group in (os.getegid(), *os.getgroups())
     membership = "" if member else f", and run the daemon with group {group} (Group= in its systemd unit)"
-    return f"run 'chgrp {group} {path}' and 'chmod 2770 {path}'{membership}"
+    return f"run 'chgrp {group} {path}' and 'chmod 770 {path}'{membership}"
 
 
 def _group_name(group: int | None) -> str:

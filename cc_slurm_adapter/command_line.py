@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import os
 import platform
-import sys
+import time
 from typing import NoReturn
 
-from cc_slurm_adapter import __version__
+from cc_slurm_adapter import __version__, lines
 from cc_slurm_adapter.config_file import DEFAULT_CONFIG_PATH
-from cc_slurm_adapter.errors import AdapterError, ConfigError, UsageError
+from cc_slurm_adapter.errors import AdapterError, ConfigError, UnreadableFile, UsageError
+from cc_slurm_adapter.lines import log_line, print_line
+from cc_slurm_adapter.log import describe_error
 
 DESCRIPTION = "Reports the start and stop of every Slurm job, and the states of the nodes, to cc-backend."
 DEBUG_HELP = "how much to log: 0 nothing but crashes, 1 errors, 2 all that matters (default), 3 every job, 4 and 5 more"
+EXIT_CODES = {
+    0: "stopped by a signal, or printed what was asked for; a hook call always",
+    1: "any other failure; it may pass, as a secret that cannot be read or a name that does not resolve",
+    64: "wrong arguments",
+    78: "a wrong configuration: it must be changed before the next start",
+}
+"""All that this program ends with: EX_USAGE and EX_CONFIG of sysexits.h are its own. A shell ends with 2 where it finds
+only half of this file, so that a start that comes too early for a copy is tried again."""
+OTHER, USAGE, CONFIG = 1, 64, 78
+REST_WITHOUT_FILE = 10.0
+"""Seconds; a SIGTERM ends them."""
+
 EPILOG = """\
 Called by Slurm as PrologSlurmctld, EpilogSlurmctld, Prolog or Epilog (SLURM_JOB_ID is set, and there
 are no arguments but -config and -debug), it tells the daemon about the job and always exits 0.
@@ -20,13 +35,19 @@ are no arguments but -config and -debug), it tells the daemon about the job and 
 signals to the daemon: SIGTERM stops it within 2 s, SIGHUP tries everything again that was refused
 files:    the configuration, and what it names: pidFilePath, lastRunPath with the state beside it, the socket
 examples: cc-slurm-adapter -daemon -config /etc/cc-slurm-adapter/config.json -debug 3
-"""
+
+exit codes:
+""" + "".join(f"{code:4}  {meaning}\n" for code, meaning in EXIT_CODES.items())
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Wrong arguments end in one line."""
         raise UsageError(f"{message}; -help shows what there is")
+
+    def _print_message(self, message: str, file: object = None) -> None:
+        for line in message.splitlines():
+            print_line(line)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -61,15 +82,33 @@ def _truth(text: str) -> bool:
 
 
 def run_command(argv: list[str]) -> int:
-    """Exit code of every call that is no hook: 0, or 1 after one line for each problem on standard error."""
+    """Exit code of every call that is no hook, after one line for each problem on standard error."""
     try:
         return _run(make_parser().parse_args(argv))
+    except UnreadableFile as error:
+        code = _fail(OTHER, *error.problems)
+        _rest_before_the_next_start()
+        return code
     except ConfigError as error:
-        for problem in error.problems:
-            print(f"cc-slurm-adapter: {problem}", file=sys.stderr)
+        return _fail(CONFIG, *error.problems)
     except AdapterError as error:
-        print(f"cc-slurm-adapter: {error}", file=sys.stderr)
-    return 1
+        return _fail(USAGE if isinstance(error, UsageError) else OTHER, str(error))
+    except ImportError:
+        raise  # whoever has chosen this role tells it: this Python lacks a part of its standard library
+    except Exception as error:  # noqa: BLE001 - a traceback would be several lines without a priority
+        return _fail(OTHER, f"an error of this program: {describe_error(error)}")
+
+
+def _fail(code: int, *problems: str) -> int:
+    for problem in problems:
+        log_line(f"cc-slurm-adapter: {problem}", lines.ERROR)
+    return code
+
+
+def _rest_before_the_next_start() -> None:
+    """systemd starts it again a second after this: the file may come, but until then the log is not to fill."""
+    if "NOTIFY_SOCKET" in os.environ:
+        time.sleep(REST_WITHOUT_FILE)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -79,6 +118,8 @@ def _run(arguments: argparse.Namespace) -> int:
         _print_settings()
     elif arguments.json and not arguments.topology:
         raise UsageError("-json says how -topology prints: give both")
+    elif arguments.topology and arguments.daemon:
+        raise UsageError("-topology prints and ends, -daemon stays: give one of them")
     elif arguments.topology:
         return _print_topology(as_json=arguments.json)
     elif arguments.daemon:
@@ -107,28 +148,32 @@ def _run_daemon(arguments: argparse.Namespace) -> None:
 def _print_version() -> None:
     from cc_slurm_adapter.bundle import bundled
 
-    print(f"cc-slurm-adapter {__version__} (Python {platform.python_version()})")
+    print_line(f"cc-slurm-adapter {__version__} (Python {platform.python_version()})")
     for name, version, licence in bundled():
-        print(f"  {name} {version} ({licence})")
+        print_line(f"  {name} {version} ({licence})")
 
 
 def _print_settings() -> None:
     from cc_slurm_adapter.config import settings_reference
 
     for key, default, text in settings_reference():
-        print(f"{key} (default {default})\n    {text}")
+        print_line(f"{key} (default {default})")
+        print_line(f"    {text}")
 
 
 def _print_topology(*, as_json: bool) -> int:
-    """The setting goes to standard output, what is to be known about it to standard error; 1 without a setting."""
+    """The setting goes to standard output, what is to be known about it to standard error.
+
+    1 without a setting that is known to be right.
+    """
     from cc_slurm_adapter.topology_report import read_topology
 
     report = read_topology()
     if as_json:
-        print(report.as_json())
+        print_line(report.as_json())
     elif report.numbering is not None:
-        print(report.as_setting())
+        print_line(report.as_setting())
     if not as_json:
         for note in report.notes:
-            print(f"cc-slurm-adapter: {report.node_name}: {note}", file=sys.stderr)
-    return 0 if report.numbering is not None else 1
+            log_line(f"cc-slurm-adapter: {report.node_name}: {note}", lines.NOTICE)
+    return 0 if report.is_known else OTHER

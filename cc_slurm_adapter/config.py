@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import json
 import os
 import re
@@ -13,22 +14,22 @@ from typing import Any
 
 from cc_slurm_adapter import config_values as values
 from cc_slurm_adapter.config_file import (
-    DEFAULT_LAST_RUN_PATH,
+    DEFAULT_EVENTS_PATH,
     ConfigFile,
     beside,
+    events_path,
+    former_events_paths,
     presentable,
     read_config_file,
     read_secret_file,
     reason,
     secret_path,
 )
-from cc_slurm_adapter.errors import ConfigError
+from cc_slurm_adapter.errors import ConfigError, UnreadableFile
 from cc_slurm_adapter.hostnames import HostnameRewrites
 from cc_slurm_adapter.hwthreads import CpuNumbers, Numbering, NumberingByHost
 from cc_slurm_adapter.prep import TcpAddress, UnixAddress, read_secret
 from cc_slurm_adapter.settings import BY_NAME, REMOVED, SETTINGS, Setting
-
-DEFAULT_EVENTS_PATH = beside(DEFAULT_LAST_RUN_PATH, "events")
 
 _WITH_PATTERNS = frozenset(
     {"gpuPciAddrs", "hostnameRewrite", "hwthreadNumbering", "ignoreHosts", "ignorePartitions", "ignoreUsers"}
@@ -37,6 +38,11 @@ _TOGETHER = (("natsUser", "natsPassword"), ("natsTlsCertFile", "natsTlsKeyFile")
 _ONE_OF = ("natsUser", "natsCredsFile", "natsNKeySeedFile")
 _NEED_REST = frozenset({"ccRestJwt", "ccRestJwtFile", "ccRestCaFile", "ccRestProxy"})
 _NEED_NATS = frozenset(setting.key for setting in SETTINGS if setting.key.startswith("nats")) - {"natsServer"}
+
+_LASTING = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO}
+)
+"""Why a configuration file cannot be read that only somebody can mend; what else there is may pass by itself."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class Config:
     """The default is filled in already."""
     last_run_path: str
     state_path: str
+    state_max_bytes: int
     """The default is filled in already."""
     cluster_name: str
     slurm_conf: str
@@ -59,6 +66,7 @@ class Config:
     slurm_query_delay: int
     slurm_query_max_span: int
     slurm_max_retries: int
+    parked_max_age: int
     cc_poll_interval: int
     cc_rest_submit_jobs: bool
     requeued_runs: str
@@ -118,14 +126,16 @@ def load_config(path: str, *, explicit: bool) -> tuple[Config, list[str]]:
     """Read and check the configuration; returns it with warnings for the log.
 
     `explicit` tells whether the path was given by the caller or is the default. Raises ConfigError
-    with all problems at once: an unreadable file or secret, wrong values, missing settings.
+    with all problems at once: an unreadable file or secret, wrong values, missing settings. That is
+    UnreadableFile where nothing in the configuration has to be changed.
     """
     file = _read(path, explicit=explicit)
     draft, config = _parse(file)
-    draft.problems += _unreadable_files(config, draft)
-    if draft.problems:
+    unreadable = _unreadable_files(config, draft)
+    if draft.problems or unreadable:
         # With the warnings, so that nobody meets them one start later.
-        raise ConfigError([f"{path}: {line}" for line in draft.problems + draft.warnings])
+        lines = [f"{path}: {line}" for line in draft.problems + unreadable + draft.warnings]
+        raise ConfigError(lines) if draft.problems else UnreadableFile(lines)
     warnings = draft.warnings + _exposed_secrets(config, file.mode) + _leftover_events_folder(config)
     return config, [f"{path}: {warning}" for warning in warnings]
 
@@ -146,7 +156,8 @@ def _read(path: str, *, explicit: bool) -> ConfigFile:
         hint = "check the path after -config" if explicit else "create it, or name another file with -config"
         raise ConfigError([f"the configuration file {path} does not exist: {hint}"]) from None
     except (OSError, ValueError) as error:
-        raise ConfigError([f"cannot read the configuration file {path}: {reason(error)}"]) from None
+        kind = UnreadableFile if isinstance(error, OSError) and error.errno not in _LASTING else ConfigError
+        raise kind([f"cannot read the configuration file {path}: {reason(error)}"]) from None
     except ConfigError as error:
         raise ConfigError([f"{path}: {problem}" for problem in error.problems]) from None
 
@@ -160,6 +171,8 @@ def _parse(file: ConfigFile) -> tuple[_Draft, Config]:
         draft.fields[setting.field] = _parse_setting(setting, file, draft)
     _warn_of_unknown_keys(file, draft)
     config = _with_defaults(dict(draft.fields))
+    _warn_of_former_events_path(draft, config)
+    _check_paths(config, draft)
     if draft.uses_rest:
         _check_rest(config, draft)
     else:
@@ -227,13 +240,31 @@ def _warn_of_unknown_keys(file: ConfigFile, draft: _Draft) -> None:
 
 def _with_defaults(fields: dict[str, Any]) -> Config:
     last_run_path = fields["last_run_path"]
-    fields["prep_events_path"] = fields["prep_events_path"] or beside(last_run_path, "events")
+    fields["prep_events_path"] = events_path(fields["prep_events_path"], last_run_path)
     fields["cc_poll_interval"] = fields["cc_poll_interval"] or fields["slurm_poll_interval"]
     fields["state_path"] = fields["state_path"] or beside(last_run_path, "state.sqlite")
     fields["nats_servers"] = tuple(values.with_port(url, fields["nats_port"]) for url in fields["nats_servers"])
     for name in ("nats_creds_file", "nats_nkey_seed_file", "nats_tls_key_file"):
         fields[name] = fields[name] and secret_path(fields[name])
     return Config(**fields)
+
+
+def _check_paths(config: Config, draft: _Draft) -> None:
+    """What the daemon writes must be nothing else that the configuration names."""
+    socket = config.prep_sock_listen_path
+    written = {
+        "pidFilePath": config.pid_file_path,
+        "prepSockListenPath": socket.path if isinstance(socket, UnixAddress) else "",
+        "lastRunPath": config.last_run_path,
+        "statePath": config.state_path,
+    }
+    read = {setting.key: getattr(config, setting.field) for setting in SETTINGS if setting.key.endswith("File")}
+    named: dict[str, str] = {}
+    for key, path in [*read.items(), *written.items()]:
+        place = os.path.normpath(path) if path else ""
+        other = named.setdefault(place, key) if place else key
+        if other != key and key in written:
+            draft.problems.append(f"{key}: is the same file as {other}: give it one of its own")
 
 
 def _check_rest(config: Config, draft: _Draft) -> None:
@@ -272,7 +303,7 @@ def read_token(config: Config) -> str:
     try:
         values.check_token(found)
     except values.WrongValue as error:
-        raise ConfigError([f"ccRestJwtFile: {secret_path(config.cc_rest_jwt_file)}: {error}"]) from None
+        raise UnreadableFile([f"ccRestJwtFile: {secret_path(config.cc_rest_jwt_file)}: {error}"]) from None
     return found
 
 
@@ -347,6 +378,15 @@ def _others_can_read(path: str) -> bool:
         return bool(os.stat(path).st_mode & stat.S_IROTH)
     except OSError:
         return False
+
+
+def _warn_of_former_events_path(draft: _Draft, config: Config) -> None:
+    configured = draft.fields["prep_events_path"]
+    if configured and os.path.normpath(configured) in former_events_paths(config.last_run_path):
+        draft.warnings.append(
+            f"prepEventsPath: {DEFAULT_EVENTS_PATH} is used, since a disk may keep hooks waiting. What hooks leave in"
+            f" {configured} is still taken. Remove the key"
+        )
 
 
 def _leftover_events_folder(config: Config) -> list[str]:

@@ -10,11 +10,13 @@ import json
 import os
 import re
 
-from cc_slurm_adapter.errors import ConfigError
+from cc_slurm_adapter.errors import ConfigError, UnreadableFile
 
 DEFAULT_CONFIG_PATH = "/etc/cc-slurm-adapter/config.json"
 DEFAULT_SOCKET_PATH = "/run/cc-slurm-adapter/daemon.sock"
 DEFAULT_LAST_RUN_PATH = "/var/lib/cc-slurm-adapter/lastrun"
+DEFAULT_EVENTS_PATH = "/run/cc-slurm-adapter/events"
+"""In memory, so that no hook waits for a disk. The shell part knows it too."""
 
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
 MAX_SECRET_BYTES = 64 * 1024
@@ -93,6 +95,18 @@ def beside(last_run_path: str, name: str) -> str:
     return os.path.join(os.path.dirname(last_run_path), name)
 
 
+def former_events_paths(last_run_path: str) -> tuple[str, ...]:
+    """Where events were left by default before there was `DEFAULT_EVENTS_PATH`."""
+    both = (last_run_path, DEFAULT_LAST_RUN_PATH)
+    return tuple(dict.fromkeys(os.path.normpath(beside(path, "events")) for path in both))
+
+
+def events_path(configured: str, last_run_path: str) -> str:
+    """Where hooks leave events. A former default counts as not configured."""
+    path = os.path.normpath(configured) if configured else DEFAULT_EVENTS_PATH
+    return DEFAULT_EVENTS_PATH if path in former_events_paths(last_run_path) else path
+
+
 def secret_path(name: str) -> str:
     """Where a secret lies: a relative name is looked up among systemd's credentials, if there are any."""
     folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
@@ -102,19 +116,19 @@ def secret_path(name: str) -> str:
 def read_secret_file(key: str, name: str) -> str:
     """The text of a secret's file without white space around it; `key` names the setting in errors.
 
-    Raises ConfigError when the file cannot be read, is empty, too long or not ASCII text.
+    Raises UnreadableFile, also when the file is empty, too long or not ASCII text.
     """
     path = secret_path(name)
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_SECRET_BYTES + 1)
     except (OSError, ValueError) as error:
-        raise ConfigError([f"{key}: cannot read {presentable(path)}: {reason(error)}"]) from None
+        raise UnreadableFile([f"{key}: cannot read {presentable(path)}: {reason(error)}"]) from None
     text = data.decode("ascii", "replace").strip()
     if not text:
-        raise ConfigError([f"{key}: {path} is empty, expected the secret in it"])
+        raise UnreadableFile([f"{key}: {path} is empty, expected the secret in it"])
     if len(data) > MAX_SECRET_BYTES or not text.isascii():
-        raise ConfigError([f"{key}: {path} does not hold one secret in ASCII text"])
+        raise UnreadableFile([f"{key}: {path} does not hold one secret in ASCII text"])
     return text
 
 

@@ -10,6 +10,7 @@ import ipaddress
 import json
 import os
 import re
+import sys
 from typing import Callable, Union
 from urllib.parse import urlsplit
 
@@ -138,25 +139,35 @@ def one_of(*words: str) -> Parser:
     return parse
 
 
-def at_least(low: int, instead: int | None = None) -> Parser:
-    """A whole number; what is too low becomes `low`, or `instead`, as the existing adapter starts with it too."""
+def at_least(low: int, high: int = LARGEST_NUMBER) -> Parser:
+    """A whole number; one beyond the limits becomes the nearest limit, as the existing adapter starts with it too."""
 
     def parse(value: object, warn: Warn) -> object:
         if _is_below(low, value):
-            used = low if instead is None else instead
-            warn(f"{value} is below {low}, using {used}")
-            return used
-        return whole_number(low)(value, warn)
+            warn(f"{_few_digits(value)} is below {low}, using {low}")
+            return low
+        return _at_most(high, whole_number(low, sys.maxsize)(value, warn), warn)
 
     return parse
+
+
+def _at_most(high: int, value: object, warn: Warn) -> object:
+    if _is_below(high + 1, value):
+        return value
+    warn(f"{_few_digits(value)} is above {high}, using {high}")
+    return high
+
+
+def _few_digits(value: object) -> str:
+    return str(value)[:20]
 
 
 def seconds_or_every_poll(value: object, warn: Warn) -> object:
     """A whole number of seconds, or 0 for every poll of Slurm: that is what too low a number means."""
     if _is_below(1, value):
-        warn(f"{value} is below 1, using slurmPollInterval")
+        warn(f"{_few_digits(value)} is below 1, using slurmPollInterval")
         return 0
-    return whole_number(1)(value, warn)
+    return at_least(1)(value, warn)
 
 
 def _is_below(low: int, value: object) -> bool:

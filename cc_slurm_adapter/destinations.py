@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cc_slurm_adapter.config import Config, read_nats_creds, read_nats_seed, read_token
-from cc_slurm_adapter.errors import ConfigError
+from cc_slurm_adapter.errors import ConfigError, UnreadableFile
 from cc_slurm_adapter.host_checks import HostChecks
 from cc_slurm_adapter.hostnames import HostNames
 from cc_slurm_adapter.job import NodeState
@@ -20,10 +19,11 @@ from cc_slurm_adapter.proxy import NONE, Proxy, parse_proxy, proxy_variable
 from cc_slurm_adapter.reconciler import Reconciler
 from cc_slurm_adapter.sender import Sender
 from cc_slurm_adapter.sinks import CC_NATS, CC_REST, RunningRows, Sink
-from cc_slurm_adapter.sinks.cc_messages import StartMessages
+from cc_slurm_adapter.sinks.cc_messages import CcMessages
 from cc_slurm_adapter.sinks.cc_rest import CcRest
 from cc_slurm_adapter.sinks.gpu_addresses import MissingAddresses, count_cards
 from cc_slurm_adapter.status import Status
+from cc_slurm_adapter.threads import Worker
 
 if TYPE_CHECKING:
     from cc_slurm_adapter.sinks.cc_nats import CcNats
@@ -62,7 +62,7 @@ class Destinations:
         self._names = HostNames(config.hostname_rewrite)
         self._checks = HostChecks(config)
         self.late_runs = LateRuns()
-        messages = StartMessages(
+        self.encoder = CcMessages(
             config.gpu_pci_addrs,
             config.hwthread_numbering,
             lambda count: status.count("gpus_without_address", count),
@@ -76,7 +76,6 @@ class Destinations:
             self.rest = CcRest(
                 config.cc_rest_url,
                 lambda: read_token(config),
-                messages,
                 config.cc_rest_ca_file,
                 self._proxy,
                 withdraws=config.requeued_runs == "last",
@@ -84,7 +83,7 @@ class Destinations:
         self.sinks: list[Sink] = [self.rest] if self.rest and config.cc_rest_submit_jobs else []
         """Those that jobs are reported to, the leading one first."""
         if config.nats_servers:
-            self.sinks.append(_make_nats(config, messages))
+            self.sinks.append(_make_nats(config))
         self._missing_addresses = MissingAddresses(config.gpu_pci_addrs)
         self._status = status
         self._senders: list[Sender] = []
@@ -96,6 +95,15 @@ class Destinations:
         through = f" through the proxy {self._proxy}" if self._proxy else ""
         places = [self._config.cc_rest_url + through] if self._config.cc_rest_submit_jobs else []
         return " and ".join([*places, *filter(None, [", ".join(self._config.nats_servers)])])
+
+    @property
+    def workers(self) -> list[Worker]:
+        """Its threads: none before `start`."""
+        return [worker for part in self._parts for worker in part.workers]
+
+    @property
+    def _parts(self) -> list[Sender | Reconciler]:
+        return [*self._senders, *([self._reconciler] if self._reconciler else [])]
 
     def start(self, outbox: Outbox, cluster: str, deliver: Callable[[RunningRows], None]) -> None:
         """Begin to send, and to ask what cc-backend believes to be running: `deliver` gets the answers."""
@@ -116,13 +124,10 @@ class Destinations:
     def stop(self, time_limit: float) -> None:
         """End all threads within so many seconds."""
         deadline = time.monotonic() + time_limit
-        enders = [sender.stop for sender in self._senders]
-        enders += [self._reconciler.stop] if self._reconciler else []
-        threads = [threading.Thread(target=end, args=(time_limit,), daemon=True) for end in enders]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(max(deadline - time.monotonic(), 0))
+        for part in self._parts:
+            part.ask_to_stop()
+        for worker in self.workers:
+            worker.join(deadline - time.monotonic())
 
     def wake(self) -> None:
         """Something new is owed."""
@@ -165,7 +170,7 @@ class Destinations:
             connection.close()
 
 
-def _make_nats(config: Config, messages: StartMessages) -> CcNats:
+def _make_nats(config: Config) -> CcNats:
     """Imported only where NATS is configured. Raises ConfigError."""
     from cc_slurm_adapter.sinks.cc_nats import CcNats  # noqa: PLC0415
     from cc_slurm_adapter.sinks.nats_client import NatsClient, make_tls_context  # noqa: PLC0415
@@ -175,10 +180,9 @@ def _make_nats(config: Config, messages: StartMessages) -> CcNats:
         if any(map(access.needs_tls, access.servers)):
             make_tls_context(access)
     except OSError as error:
-        raise ConfigError([f"natsTlsCaFile, natsTlsCertFile or natsTlsKeyFile cannot be used: {error}"]) from None
+        raise UnreadableFile([f"natsTlsCaFile, natsTlsCertFile or natsTlsKeyFile cannot be used: {error}"]) from None
     return CcNats(
         NatsClient(lambda: _read_nats_access(config)),
-        messages,
         os.uname().nodename,
         config.nats_subject,
         config.nats_node_subject,
@@ -199,7 +203,7 @@ def _read_nats_access(config: Config) -> NatsAccess:
             public_key(seed)
     except ValueError as error:
         file = config.nats_creds_file if key == "natsCredsFile" else config.nats_nkey_seed_file
-        raise ConfigError([f"{key}: {file}: {error}"]) from None
+        raise UnreadableFile([f"{key}: {file}: {error}"]) from None
     return NatsAccess(
         servers=config.nats_servers,
         user=config.nats_user,

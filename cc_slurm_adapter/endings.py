@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from cc_slurm_adapter.accounting_windows import AccountingWindows
-from cc_slurm_adapter.errors import CommandCancelled, SlurmError
+from cc_slurm_adapter.errors import CommandCancelled, SlurmError, StateError
 from cc_slurm_adapter.first_moment import FirstMoment
 from cc_slurm_adapter.job import End, Run, RunKey
 from cc_slurm_adapter.job_diff import (
@@ -36,6 +36,9 @@ from cc_slurm_adapter.slurm.questions import Slurm, ask_slurmctld
 log = logging.getLogger(__name__)
 
 MAX_UNRESOLVED = 10_000
+MAX_PENDING = 20_000
+"""Messages that wait to be delivered and are not parked: above that accounting is not read on. What is parked may be so
+for weeks, and would keep all others from being read for so long."""
 FIRST_WAIT, LONGEST_WAIT = 30, 3600
 """Seconds until it is looked why accounting tells no end of a run, and between two such looks at most."""
 UNTOLD_AT_ONCE = 200
@@ -122,6 +125,7 @@ class Endings:
             progress.say(number)
             with contextlib.closing(self._slurm.ended_between(window.start, window.until)) as pieces:
                 for ended in pieces:
+                    self._demand_room()
                     self._take_ended(ended)
                     yield reached
             self._windows.was_read(window)
@@ -134,6 +138,16 @@ class Endings:
             raise failure
         for _ in self._end_untold(overdue, vanished):
             yield reached
+
+    def _demand_room(self) -> None:
+        """What accounting has ended stays there for long: nothing is gained by holding it in the state file."""
+        try:
+            are_too_many = self._outbox.has_waiting(more_than=MAX_PENDING)
+        except StateError:
+            return  # whether it can be written shows then
+        if are_too_many:
+            text = f"more than {MAX_PENDING} messages wait to be delivered: accounting is read on when they are fewer"
+            raise StateError(text)
 
     def _due(self, vanished: Sequence[RunKey]) -> tuple[list[RunKey], list[RunKey]]:
         """Runs to be asked for: those that have just vanished, and those that are asked for again, ever more seldom."""
@@ -196,7 +210,7 @@ class Endings:
             yield
 
     def _end_requeued(self, ends: Mapping[RunKey, End]) -> None:
-        live = {key: end for key, end in ends.items() if self._open.stage(key) is Stage.LIVE}
+        live = {key: end for key, end in ends.items() if self._open.stage(key) is Stage.STARTED}
         self._ledger.end({key: end for key, end in ends.items() if self._is_on_nodes(key)})
         for key, end in live.items():
             log.warning("%s was requeued at %d: accounting knows a later run and no end of it", key, end.end_time)
@@ -255,7 +269,7 @@ class Endings:
         return [each for each in ended if each.key not in left_out] + resized
 
     def _is_seen(self, key: RunKey) -> bool:
-        return self._open.stage(key) is Stage.SEEN
+        return self._open.stage(key) is Stage.PREPARING
 
     def _take_late(self, ends: Mapping[RunKey, End]) -> None:
         """Runs that ended before their start was owed: with the best resources that can still be had."""

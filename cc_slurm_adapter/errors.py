@@ -23,8 +23,20 @@ class ConfigError(AdapterError):
         self.problems = problems
 
 
+class UnreadableFile(ConfigError):
+    """A file that the configuration names cannot be read, or holds no secret: it may be mended or come by itself."""
+
+
+class OutputError(AdapterError):
+    """What was asked for cannot be printed."""
+
+
 class StateError(AdapterError):
     """The pid file, the state folder, the database or the socket cannot be used."""
+
+
+class ThreadFault(AdapterError):
+    """A thread has ended or is stuck: only a new process helps."""
 
 
 class AlreadyRunning(StateError):
@@ -55,5 +67,19 @@ class UnexpectedOutput(SlurmError):
         self.path = path
 
 
+class NoConversation(SlurmError):
+    """scontrol does not take commands over standard input as it takes them over a pipe."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "scontrol does not answer commands on its standard input as over a pipe: where it is a wrapper, that must"
+            " pass standard input on and give it no terminal (docker exec -i, ssh -T)"
+        )
+
+
 class SinkError(AdapterError):
     """A destination could not be asked (refused, reset, timed out, closed)."""
+
+
+class BrokenOff(SinkError):
+    """The connection was broken off while a message was on its way, which may be too large for somebody there."""

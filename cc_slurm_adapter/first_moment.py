@@ -7,21 +7,24 @@ or later is this program's, and whatever is open here or in cc-backend gets its 
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import glob
 import logging
 import os
 import re
-from pathlib import Path
+import stat
 from typing import NamedTuple
 
-from cc_slurm_adapter.log import Reminder, moment_text
+from cc_slurm_adapter.log import NOTICE, Reminder, moment_text
+from cc_slurm_adapter.own_files import replace_file
 
 log = logging.getLogger(__name__)
 
 NAME, DEFAULT_STATE = "first-moment", "state.sqlite"
 MAX_BYTES = 64
 _TIME = re.compile(rb"[1-9]\d{0,10}\n")
+_OURS = re.compile(rb"[0-9\r\n\0]*")
+"""What a power cut or a hand may leave of a time; anything else, or so many bytes as MAX_BYTES, is somebody else's."""
 
 
 class Before(NamedTuple):
@@ -41,9 +44,7 @@ class FirstMoment:
     """No limit before `settle`. Used from one thread."""
 
     def __init__(self, state_path: str = DEFAULT_STATE) -> None:
-        """Two daemons that share a folder have two files, as they have two state files."""
-        folder, name = os.path.split(state_path)
-        self._path = os.path.join(folder, NAME if name == DEFAULT_STATE else f"{NAME}.{name}")
+        self._path = moment_path(state_path)
         self._state_path = state_path
         self._when = 0
         self._is_kept = True
@@ -57,7 +58,7 @@ class FirstMoment:
         until when runs were written down, not until when they were delivered.
         """
         try:
-            found = _parse(_read(self._path))
+            text = _read(self._path)
         except FileNotFoundError:
             self._decide(before, int(now), is_first=not self._has_lost_state(before))
             return
@@ -67,6 +68,16 @@ class FirstMoment:
                 "%s cannot be read (%s): what ended before %s is not reported; make it readable and restart",
                 self._path,
                 error.strerror,
+                moment_text(self._when),
+            )
+            return
+        found = _parse(text)
+        if found is None and not _is_ours(text):
+            self._decide(before, int(now), is_first=False, keep=False)
+            log.error(
+                "%s holds something else than a time and is not this program's: it is left alone, and what ended before"
+                " %s is not reported; move it away and restart",
+                self._path,
                 moment_text(self._when),
             )
             return
@@ -102,7 +113,7 @@ class FirstMoment:
         if self._is_kept:
             return
         try:
-            _write(self._path, b"%d\n" % self._when)
+            replace_file(self._path, b"%d\n" % self._when)
         except OSError as error:
             if self._reminder.is_due():
                 log.error(
@@ -113,7 +124,7 @@ class FirstMoment:
             return
         self._is_kept = True
         if self._reminder.over():
-            log.warning("%s is written now", self._path)
+            log.log(NOTICE, "%s is written now", self._path)
 
     def _decide(self, before: Before, now: int, *, is_first: bool, keep: bool = True) -> None:
         """`is_first`: this program was never here, or never until it had read accounting once."""
@@ -151,6 +162,8 @@ def _read(path: str) -> bytes:
     """What is there, which need not be a file. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
         return os.read(descriptor, MAX_BYTES)
     finally:
         os.close(descriptor)
@@ -161,22 +174,20 @@ def _parse(text: bytes) -> int | None:
     return int(text) if _TIME.fullmatch(text) else None
 
 
-def _write(path: str, text: bytes) -> None:
-    """The whole file or none, also after a power cut. Raises OSError."""
-    new = f"{path}.new"
+def _is_ours(text: bytes) -> bool:
+    """Whether this may be what is left of a time."""
+    return len(text) < MAX_BYTES and _OURS.fullmatch(text) is not None
+
+
+def names_moment(state_path: str) -> bool:
+    """Whether a daemon has begun with this state file before: then there is the first moment of it."""
     try:
-        with open(new, "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, path)
+        return _parse(_read(moment_path(state_path))) is not None
     except OSError:
-        with contextlib.suppress(OSError):
-            Path(new).unlink()
-        raise
-    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        with contextlib.suppress(OSError):  # not every file system can do that with a folder
-            os.fsync(folder)
-    finally:
-        os.close(folder)
+        return False
+
+
+def moment_path(state_path: str) -> str:
+    """Two daemons that share a folder have two files, as they have two state files."""
+    folder, name = os.path.split(state_path)
+    return os.path.join(folder, NAME if name == DEFAULT_STATE else f"{NAME}.{name}")

@@ -1,4 +1,6 @@
 #!/bin/sh
+# Half of this file, while it is copied, is the end of no job, and else an error that the next start may not meet.
+trap '[ "${SLURM_JOB_ID+set}" ] && exit 0; exit 2' EXIT
 # cc-slurm-adapter reports Slurm jobs to cc-backend. This is its shell part; a zip archive with the
 # Python part follows, and Python runs straight from it.
 #
@@ -24,6 +26,7 @@ is_hook() {
 # Leaves the event as an empty file, for the daemon to find: <job id>.<context>.<cluster>.<pid>.
 # The characters are listed one by one because ranges depend on the locale. A cluster with any other
 # name is left to Python, so that its events are not lost.
+# Nothing but /run is touched, so that no hook waits for a disk that is stuck.
 leave_event() {
     case $SLURM_JOB_ID in
         '' | *[!0123456789]* | ?????????????????????*) return 1 ;;
@@ -36,10 +39,23 @@ leave_event() {
         *[!abcdefghijklmnopqrstuvwxyz_]*) context= ;;
     esac
     event=$SLURM_JOB_ID.$context.${SLURM_CLUSTER_NAME-}.$$
+    events=${CC_SLURM_ADAPTER_EVENTS:-/run/cc-slurm-adapter/events}
+    if is_closed; then
+        # Without its socket the daemon is away for longer. What began meanwhile it will find by itself.
+        [ ! -S /run/cc-slurm-adapter/daemon.sock ]
+        return
+    fi
     # Without clobbering nothing that exists is emptied, also not through a link that someone left there.
     # `true`, not `:`, because a redirection that fails on a special builtin would end this shell.
     set -C
-    { true > "${CC_SLURM_ADAPTER_EVENTS:-/var/lib/cc-slurm-adapter/events}/$event"; } 2> /dev/null
+    { true > "$events/$event"; } 2> /dev/null
+}
+
+# Whether nobody takes events from the folder any more, which is in memory and must not fill it. The daemon
+# keeps the time of this file some minutes ahead. The folder's time is that of the last event.
+is_closed() {
+    open=$events/.${SLURM_CLUSTER_NAME-}.open
+    [ -e "$open" ] && [ "$events" -nt "$open" ]
 }
 
 # The trouble of a hook goes to syslog, if there is a program for it. Nobody reads its stderr, and nobody
@@ -125,7 +141,9 @@ try:
     code, this, others = sys.argv[1:4]
     arguments = sys.argv[4:]
     if sys.version_info >= (3, 9):
-        sys.path.insert(0, this + "/site-packages")
+        # By its descriptor it stays the same file while an upgrade puts another in its place.
+        opened = "/proc/self/fd/%d" % os.open(this, os.O_RDONLY)
+        sys.path.insert(0, (opened if os.path.exists(opened) else this) + "/site-packages")
         from cc_slurm_adapter.__main__ import main
         main(arguments)
     elif others == "none":
@@ -139,13 +157,32 @@ except BaseException:
         pass
 os._exit(0)'
 
+# Every Python can read this. Some are built without a part that only the daemon needs: then another one
+# is looked for. Without zlib a Python cannot even read this file.
+probe='
+import sys
+if sys.version_info < (3, 9): sys.exit(1)
+import zlib
+try: import sqlite3, ssl
+except ImportError: sys.exit(3)'
+
 # `exec`, so that the daemon is the process that systemd started and signals.
 run_program() {
-    "$found" -I -S -B -c 'import sys; sys.exit(sys.version_info < (3, 9))' < /dev/null > /dev/null 2>&1 &&
-        exec "$found" -I -S -B -X utf8 "$self" "$@"
+    "$found" -I -S -B -c "$probe" < /dev/null > /dev/null 2>&1
+    case $? in
+        0) start_program "$found" "$@" ;;
+        3) incomplete=${incomplete:-$found} ;;
+    esac
+}
+
+start_program() {
+    program=$1
+    shift
+    exec "$program" -I -S -B -X utf8 "$self" "$@"
 }
 
 main() {
+    trap - EXIT # the file is whole
     hook=
     if is_hook "$@"; then
         hook=yes
@@ -157,6 +194,7 @@ main() {
     fi
     export PATH="${PATH:-/usr/local/bin:/usr/bin:/bin}"
     find_self
+    incomplete=
     python=${CC_SLURM_ADAPTER_PYTHON-}
     others="/usr/bin/python3 /usr/libexec/platform-python \
 python3 python3.14 python3.13 python3.12 python3.11 python3.10 python3.9 "
@@ -167,12 +205,16 @@ python3 python3.14 python3.13 python3.12 python3.11 python3.10 python3.9 "
         python=${others%% *}
         others=${others#* }
     done
+    # It can do what needs no daemon, and says what it lacks.
+    [ ! "$incomplete" ] || start_program "$incomplete" "$@"
     problem="no Python 3.9 or newer found: set CC_SLURM_ADAPTER_PYTHON to one, or install python3"
     if [ "$hook" ]; then
         log "$problem"
         exit 0
     fi
-    echo "cc-slurm-adapter: $problem" >&2
+    priority=
+    [ "${JOURNAL_STREAM+set}" ] && [ ! -t 2 ] && priority='<3>'
+    echo "${priority}cc-slurm-adapter: $problem" >&2
     exit 1
 }
 

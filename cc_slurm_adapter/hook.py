@@ -1,8 +1,8 @@
 """The hook: tells the daemon about one job, from Slurm's prolog or epilog.
 
-A hook that fails or hangs requeues the job or drains the node. So it always ends with 0, within a
-second, and writes nothing to the job's output: trouble goes to syslog. Without it the daemon's
-timer finds the job as well, only later.
+A PrologSlurmctld that fails requeues the job, a Prolog or Epilog that fails drains the node, and all of them are waited
+for (https://slurm.schedmd.com/prolog_epilog.html). So the hook always ends with 0, within a second, and writes nothing
+to the job's output: trouble goes to syslog. Without it the daemon's timer finds the job as well, only later.
 """
 
 from __future__ import annotations
@@ -16,19 +16,24 @@ from collections.abc import Callable, Mapping, Sequence
 
 from cc_slurm_adapter.config_file import (
     DEFAULT_CONFIG_PATH,
+    DEFAULT_EVENTS_PATH,
     DEFAULT_LAST_RUN_PATH,
     DEFAULT_SOCKET_PATH,
     ConfigFile,
-    beside,
+    events_path,
     read_config_file,
     reason,
 )
 from cc_slurm_adapter.errors import AdapterError, ConfigError
+from cc_slurm_adapter.lines import printable
 from cc_slurm_adapter.prep import (
+    HookMessage,
     TcpAddress,
     UnixAddress,
     encode,
     event_name,
+    is_closed,
+    marker_name,
     parse_address,
     read_environment,
     read_secret,
@@ -49,7 +54,7 @@ class _Settings:
     def __init__(self) -> None:
         self.address: UnixAddress | TcpAddress = UnixAddress(DEFAULT_SOCKET_PATH)
         self.secret_file = ""
-        self.events_path = beside(DEFAULT_LAST_RUN_PATH, "events")
+        self.events_path = DEFAULT_EVENTS_PATH
         self.troubles: list[str] = []
 
 
@@ -72,7 +77,7 @@ def _within(seconds: float, work: Callable[[], None]) -> bool:
     Python's signal handlers. A thread that is late does not keep the process alive.
     """
     finished = _thread.allocate_lock()
-    finished.acquire()
+    finished.acquire(blocking=False)
     failures: list[Exception] = []
 
     def run() -> None:
@@ -110,7 +115,7 @@ def _deliver(argv: Sequence[str], environ: Mapping[str, str]) -> list[str]:
     failure = _send(settings, environ)
     if not failure:
         return settings.troubles
-    file_failure = _leave_event_file(settings.events_path, event_name(message, os.getpid()))
+    file_failure = _leave_event_file(settings.events_path, message)
     if not file_failure:
         return settings.troubles
     return [
@@ -147,7 +152,7 @@ def _config_argument(argv: Sequence[str]) -> str | None:
 
 def _apply(file: ConfigFile, settings: _Settings) -> None:
     last_run_path = _text(file, "lastRunPath", settings) or DEFAULT_LAST_RUN_PATH
-    settings.events_path = _text(file, "prepEventsPath", settings) or beside(last_run_path, "events")
+    settings.events_path = events_path(_text(file, "prepEventsPath", settings), last_run_path)
     settings.secret_file = _text(file, "prepSecretFile", settings)
     address = _text(file, "prepSockConnectPath", settings)
     try:
@@ -211,8 +216,11 @@ def _connect_tcp(address: TcpAddress) -> _socket.socket:
     return socket.create_connection((address.host or "localhost", address.port), timeout=SEND_SECONDS)
 
 
-def _leave_event_file(folder: str, name: str) -> str:
-    """Leave the event for a daemon that is down; returns what went wrong, '' when it is there."""
+def _leave_event_file(folder: str, message: HookMessage) -> str:
+    """Leave the event for a daemon that is down, but not for long; returns what went wrong, '' when it is there."""
+    if is_closed(folder, marker_name(message.cluster)):
+        return f"{folder}: no daemon has looked into it for a while, so nothing more is left there"
+    name = event_name(message, os.getpid())
     flags = os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         os.close(os.open(os.path.join(folder, name), flags, 0o660))
@@ -222,6 +230,5 @@ def _leave_event_file(folder: str, name: str) -> str:
 
 
 def _say_in_syslog(line: str) -> None:
-    printable = "".join(char if char.isprintable() else "?" for char in line)
     syslog.openlog("cc-slurm-adapter", syslog.LOG_PID, syslog.LOG_DAEMON)
-    syslog.syslog(syslog.LOG_WARNING, printable)
+    syslog.syslog(syslog.LOG_WARNING, printable(line))

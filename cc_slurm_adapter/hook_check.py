@@ -17,6 +17,8 @@ READ = 1024 * 1024
 """Bytes of a file that are looked through."""
 UNSEEN = ("/home/", "/root/", "/run/user/")
 """systemd may hide from the daemon what slurmctld has in these places (ProtectHome)."""
+ENDS_SLURMCTLD = " (a newer slurmctld that is started or reconfigured so ends)"
+"""Seen on 24.11 and 26.05, `fatal: failed to initialize prep plugin`; 22.05 only logs it."""
 ACCESS_LIST = "system.posix_acl_access"
 
 
@@ -58,12 +60,12 @@ def _broken(name: str, files: Sequence[str], slurm_user: str) -> str:
             may_execute = _may_execute(path, slurm_user)
         except FileNotFoundError:
             if os.path.isabs(path) and not path.startswith(UNSEEN):
-                return f"{path} ({name}) does not exist"
+                return f"{path} ({name}) does not exist{ENDS_SLURMCTLD}"
         except OSError:
             pass  # the daemon's user may not look there: nothing is known
         else:
             if not may_execute:
-                return f"{path} ({name}) is not executable for {slurm_user}"
+                return f"{path} ({name}) is not executable for {slurm_user}{ENDS_SLURMCTLD}"
     return ""
 
 

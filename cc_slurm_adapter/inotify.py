@@ -1,20 +1,36 @@
-"""Linux's inotify for one folder: a file descriptor that becomes readable when a file appears in it."""
+"""Linux's inotify for one folder: a file descriptor that becomes readable when a file appears in it, with its name."""
 
 from __future__ import annotations
 
 import errno
 import os
 import struct
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 _IN_MOVED_TO = 0x80
 _IN_CREATE = 0x100
 _IN_DELETE_SELF = 0x400
 _IN_MOVE_SELF = 0x800
+_IN_Q_OVERFLOW = 0x4000
 _IN_IGNORED = 0x8000
 _IN_ONLYDIR = 0x1000000
 _WATCHED = _IN_MOVED_TO | _IN_CREATE | _IN_DELETE_SELF | _IN_MOVE_SELF | _IN_ONLYDIR
+_READS = 16
+"""Pieces that are read in turn: whoever makes files without end must not hold the reader."""
 _HEADER = struct.Struct("iIII")
+MAX_NAMES = 20_000
+"""Names told at once; the kernel keeps 16,384 by default (fs.inotify.max_queued_events)."""
+
+
+class Notice(NamedTuple):
+    """What has happened: names of files that appeared, in order."""
+
+    names: list[str]
+    is_complete: bool
+    """False when more appeared than could be kept."""
+    is_alive: bool
+    """False when the folder is gone or was moved away, so the watch is over."""
 
 
 class FolderWatch:
@@ -33,29 +49,35 @@ class FolderWatch:
         """The descriptor to wait on."""
         return self._fd
 
-    def drain(self) -> bool:
-        """Forget what was reported; False when the folder is gone or was moved away, so the watch is over."""
-        alive = True
-        while True:
+    def drain(self) -> Notice:
+        """What was reported since the last call, mostly all of it."""
+        names: list[str] = []
+        is_complete = is_alive = True
+        for _ in range(_READS):
             try:
                 data = os.read(self._fd, 64 * 1024)
             except BlockingIOError:
-                return alive
-            alive = alive and not _folder_is_gone(data)
+                break
+            for mask, name in _events(data):
+                is_alive = is_alive and not mask & (_IN_IGNORED | _IN_DELETE_SELF | _IN_MOVE_SELF)
+                is_complete = is_complete and not mask & _IN_Q_OVERFLOW and len(names) < MAX_NAMES
+                if name and is_complete:
+                    names.append(name)
+        return Notice(names, is_complete, is_alive)
 
     def close(self) -> None:
         """End the watch."""
         os.close(self._fd)
 
 
-def _folder_is_gone(data: bytes) -> bool:
+def _events(data: bytes) -> Iterator[tuple[int, str]]:
+    """(mask, name or '') of each event."""
     offset = 0
     while offset < len(data):
-        _, mask, _, name_length = _HEADER.unpack_from(data, offset)
-        if mask & (_IN_IGNORED | _IN_DELETE_SELF | _IN_MOVE_SELF):
-            return True
-        offset += _HEADER.size + name_length
-    return False
+        _, mask, _, length = _HEADER.unpack_from(data, offset)
+        begin = offset + _HEADER.size
+        offset = begin + length
+        yield mask, os.fsdecode(data[begin:offset].rstrip(b"\0"))
 
 
 def _libc() -> Any:

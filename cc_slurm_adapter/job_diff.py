@@ -43,7 +43,7 @@ def compare(
                 found.strangers.append(key)
             continue
         seen.add(key)
-        if known.stage is Stage.SEEN:
+        if known.stage is Stage.PREPARING:
             if sighting.phase is not Phase.CONFIGURING:
                 found.to_read.add(sighting.job_id)
         elif sighting.phase is Phase.ENDED:
@@ -54,7 +54,7 @@ def compare(
     found.vanished = [
         key
         for key, known in open_runs.items()
-        if key not in seen and not (known.stage is Stage.SEEN and key.job_id in moved)
+        if key not in seen and not (known.stage is Stage.PREPARING and key.job_id in moved)
     ]
     return found
 
@@ -92,11 +92,11 @@ def decide(run: Run, same_job: Collection[KnownRun], *, reported: bool, left_out
     if reported or run.phase is Phase.WAITING or not run.key.start_time:
         return Decision(run)
     known = next((each for each in same_job if each.key == run.key), None)
-    if known is not None and known.stage is not Stage.SEEN:
+    if known is not None and known.stage is not Stage.PREPARING:
         if run.end is None:
             is_back = known.lost_since is not None and bool(run.resources)
             return Decision(run, known.stage if is_back else None)
-        return Decision(run, Stage.DONE, stop_owed=known.stage is Stage.LIVE)
+        return Decision(run, Stage.DONE, stop_owed=known.stage is Stage.STARTED)
     return _begin(run, same_job, is_new=known is None, left_out=left_out)
 
 
@@ -106,15 +106,15 @@ def _begin(run: Run, same_job: Collection[KnownRun], *, is_new: bool, left_out: 
         return Decision(run, Stage.DONE)
     if not run.resources or (run.phase is Phase.ENDED and not run.end):
         return Decision(run)
-    replaces = tuple(each.key for each in same_job if each.stage is Stage.SEEN and each.key != run.key)
+    replaces = tuple(each.key for each in same_job if each.stage is Stage.PREPARING and each.key != run.key)
     if run.phase is Phase.CONFIGURING:
-        return Decision(run, Stage.SEEN if is_new else None, replaces=replaces)
+        return Decision(run, Stage.PREPARING if is_new else None, replaces=replaces)
     if left_out:
         return Decision(run, Stage.DONE if run.end else Stage.IGNORED, left_out=left_out, replaces=replaces)
     if run.awaits_layout:
         return Decision(run, put_off=True)
     whole = complete_from_seen(run, same_job)
-    stage = Stage.DONE if run.end else Stage.LIVE
+    stage = Stage.DONE if run.end else Stage.STARTED
     return Decision(whole, stage, start_owed=True, stop_owed=run.end is not None, replaces=replaces)
 
 

@@ -24,7 +24,7 @@ from cc_slurm_adapter.log import Reminder
 from cc_slurm_adapter.outbox import Changes, Outbox, Stage
 from cc_slurm_adapter.progress import Progress
 from cc_slurm_adapter.reconciliation import Reconciliation
-from cc_slurm_adapter.sinks import RunningRows, Sink
+from cc_slurm_adapter.sinks import Encoder, RunningRows, Sink
 from cc_slurm_adapter.slurm.details import Details
 from cc_slurm_adapter.slurm.questions import Slurm
 from cc_slurm_adapter.status import Status
@@ -64,15 +64,21 @@ class WatchSettings:
 class JobWatch:
     """Knows the open runs of one cluster and moves them on. Used from one thread."""
 
-    def __init__(
-        self, slurm: Slurm, outbox: Outbox, sinks: Sequence[Sink], status: Status, settings: WatchSettings
+    def __init__(  # noqa: PLR0913 - the parts it needs
+        self,
+        slurm: Slurm,
+        outbox: Outbox,
+        encoder: Encoder,
+        sinks: Sequence[Sink],
+        status: Status,
+        settings: WatchSettings,
     ) -> None:
         self._slurm = slurm
         self._outbox = outbox
         self._status = status
         self._settings = settings
         self._cluster = settings.cluster
-        self._ledger = Ledger(settings.cluster, outbox, sinks, status, settings.on_owed, settings.late_runs)
+        self._ledger = Ledger(settings.cluster, outbox, encoder, sinks, status, settings.on_owed, settings.late_runs)
         self._open = self._ledger.open
         self._reconciliation = Reconciliation(
             slurm, self._ledger, status, settings.cluster, settings.clock, has_accounting=settings.has_accounting
@@ -162,7 +168,7 @@ class JobWatch:
         if newer is None or newer == run.key:
             return newer is not None
         may_move = run.phase not in (Phase.RUNNING, Phase.ENDED)
-        return may_move or any(each.stage is Stage.SEEN for each in self._open.of_job(run.key.job_id))
+        return may_move or any(each.stage is Stage.PREPARING for each in self._open.of_job(run.key.job_id))
 
     def read_nodes(self) -> None:
         """Ask how the nodes stand. Their layouts number the cores: what waited for them is read again.
@@ -201,7 +207,7 @@ class JobWatch:
         """
         keys = {run.key for run in details.runs}
         jobs = {key.job_id for key in keys} | details.broken.keys()
-        live = {run.key for job_id in jobs for run in self._open.of_job(job_id) if run.stage is not Stage.SEEN}
+        live = {run.key for job_id in jobs for run in self._open.of_job(job_id) if run.stage is not Stage.PREPARING}
         try:
             if live - keys and self._settings.has_accounting:
                 list(self._endings.ask_for(sorted(live - keys)))
@@ -220,7 +226,7 @@ class JobWatch:
         stages = [known.stage for known in self._open.of_job(job_id)]
         if over:
             return not stages and self._outbox.knows_job(self._cluster, job_id)
-        return bool(stages) and Stage.SEEN not in stages
+        return bool(stages) and Stage.PREPARING not in stages
 
     def is_settled(self, job_id: int, *, over: bool) -> bool:
         """Whether a job stands where its event says. A prolog is late where its run is known and over."""
@@ -240,7 +246,7 @@ class JobWatch:
     def forget_never_started(self, max_age: float) -> None:
         """Runs whose nodes were made ready for longer than this, without a start or an end, are given up."""
         oldest = self._settings.clock() - max_age
-        old = [key for key, run in self._open.items() if run.stage is Stage.SEEN and key.start_time < oldest]
+        old = [key for key, run in self._open.items() if run.stage is Stage.PREPARING and key.start_time < oldest]
         self._ledger.commit(Changes(dropped=old))
 
     def forget_broken(self) -> None:
@@ -294,7 +300,11 @@ class JobWatch:
         changes = Changes(urgent=urgent)
         with contextlib.closing(self._slurm.add_texts([each.run for each in decisions if each.start_owed])) as whole:
             for each in decisions:
-                decision = replace(each, run=next(whole)) if each.start_owed else each
+                try:
+                    decision = replace(each, run=next(whole)) if each.start_owed else each
+                except SlurmError:
+                    self._ledger.commit(changes)  # what is complete counts
+                    raise
                 try:
                     self._note(changes, decision)
                 except MemoryError:

@@ -9,7 +9,7 @@ from cc_slurm_adapter.job import End, Missing, Run, RunKey
 from cc_slurm_adapter.late_runs import LateRuns
 from cc_slurm_adapter.open_runs import OpenRuns
 from cc_slurm_adapter.outbox import Changes, KnownRun, Message, Outbox, Stage
-from cc_slurm_adapter.sinks import Kind, Sink
+from cc_slurm_adapter.sinks import Encoded, Encoder, Kind, Sink
 from cc_slurm_adapter.status import Status
 
 log = logging.getLogger(__name__)
@@ -22,6 +22,7 @@ class Ledger:
         self,
         cluster: str,
         outbox: Outbox,
+        encoder: Encoder,
         sinks: Sequence[Sink],
         status: Status,
         on_owed: Callable[[], None],
@@ -31,6 +32,7 @@ class Ledger:
         self.late_runs = late_runs
         self._cluster = cluster
         self._outbox = outbox
+        self._encoder = encoder
         self._sinks = sinks
         self._leading = sinks[0]
         self._status = status
@@ -41,7 +43,7 @@ class Ledger:
         if run.missing:
             self._status.count("incomplete_runs")
             self._tell_incomplete(run)
-        self._owe(changes, run.key, Kind.START, self._leading.encode_start(run))
+        self._owe(changes, run.key, Kind.START, self._encoder.encode_start(run))
 
     def owe_stop(self, changes: Changes, key: RunKey, end: End) -> None:
         """Every sink is to be told that the run is over.
@@ -49,13 +51,13 @@ class Ledger:
         Where a later run of the job may be refused because of it, what would withdraw it is kept.
         """
         changes.over.append((key, end))
-        self._owe(changes, key, Kind.STOP, self._leading.encode_stop(key, end))
+        self._owe(changes, key, Kind.STOP, self._encoder.encode_stop(key, end))
         if self._leading.withdraws and end.may_run_again:
-            withdrawal = self._leading.encode_withdrawal(key)
-            changes.messages.append(Message(self._leading.name, key, Kind.WITHDRAW, withdrawal))
+            withdrawal = self._encoder.encode_withdrawal(key)
+            changes.messages.append(Message((self._leading.name,), key, Kind.WITHDRAW, withdrawal))
 
-    def _owe(self, changes: Changes, key: RunKey, kind: Kind, payload: bytes) -> None:
-        changes.messages += [Message(sink.name, key, kind, payload) for sink in self._sinks]
+    def _owe(self, changes: Changes, key: RunKey, kind: Kind, body: Encoded) -> None:
+        changes.messages.append(Message(tuple(sink.name for sink in self._sinks), key, kind, body))
 
     def resend_starts(self, sink: str, is_lost: Callable[[RunKey], bool], sent_before: float) -> list[RunKey]:
         """Starts that a sink had and has lost are owed again, if they left before a Unix time."""
@@ -68,16 +70,20 @@ class Ledger:
         """Whether the leading sink is still to be told that the run is over."""
         return self._outbox.has_message([self._leading.name], key, Kind.STOP)
 
+    def settled_since(self, keys: Iterable[RunKey], when: float) -> set[RunKey]:
+        """Those of the runs that were found to be over, or of which that was delivered, at a Unix time or later."""
+        return self._outbox.settled_since(keys, when)
+
     def stands(self, changes: Changes, run: Run, stage: Stage) -> None:
         """The run is kept: with its nodes while it holds them, with all of it while its start may still move."""
         hosts = ",".join(resource.hostname for resource in run.resources) if stage is not Stage.DONE else ""
-        changes.runs[run.key] = KnownRun(run.key, stage, hosts, run if stage is Stage.SEEN else None)
+        changes.runs[run.key] = KnownRun(run.key, stage, hosts, run if stage is Stage.PREPARING else None)
 
     def end(self, ends: Mapping[RunKey, End]) -> None:
         """These open runs are over: those whose start is owed get their stop. Raises StateError."""
         changes = Changes()
         for key, end in ends.items():
-            if self.open.stage(key) is Stage.LIVE:
+            if self.open.stage(key) is Stage.STARTED:
                 self.owe_stop(changes, key, end)
             changes.runs[key] = self.open[key]._replace(stage=Stage.DONE, details=None, lost_since=None)
         self.commit(changes)

@@ -5,13 +5,30 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import time
+import traceback
 from collections.abc import Callable
+from types import TracebackType
 
-LEVELS = (logging.CRITICAL, logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG, logging.DEBUG)
+from cc_slurm_adapter import lines
+
+NOTICE = 25
+"""Good news that an administrator wants to see: started, stopped, answers again. WARNING is for what somebody should
+look at, ERROR for what ends a start or waits for somebody."""
+LEVELS = (logging.CRITICAL, logging.ERROR, NOTICE, logging.INFO, logging.DEBUG, logging.DEBUG)
 """By -debug 0 to 5. The start, the stop and all trouble are said at 2, the default; single jobs at 3."""
 
-_PRIORITIES = {logging.CRITICAL: "<2>", logging.ERROR: "<3>", logging.WARNING: "<4>", logging.INFO: "<6>"}
+_PRIORITIES = (
+    (logging.CRITICAL, lines.CRITICAL),
+    (logging.ERROR, lines.ERROR),
+    (logging.WARNING, lines.WARNING),
+    (NOTICE, lines.NOTICE),
+    (logging.INFO, lines.INFO),
+)
+logging.addLevelName(NOTICE, "NOTICE")
+MAX_FRAMES, MAX_CAUSES = 12, 3
+"""Calls of an error that are named, and errors behind it."""
 REMIND, AT_MOST_EVERY, SOMETHING_ELSE = 600.0, 60.0, 10.0
 """Seconds until a trouble is said again: one that goes on, one that comes and goes, and one of another kind."""
 
@@ -44,27 +61,64 @@ class Reminder:
         return was_open
 
 
-class _OneLine(logging.Formatter):
-    """One line a record, but for tracebacks; with a priority for the journal, and with the time elsewhere."""
+class _Lines(logging.Handler):
+    """One line a record, also of one with an error of this program; with the time where the journal has none."""
 
-    def __init__(self, *, for_journal: bool) -> None:
-        super().__init__("%(levelname)s %(message)s" if for_journal else "%(asctime)s %(levelname)s %(message)s")
-        self._for_journal = for_journal
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write it; what cannot be put into words ends nothing of what it tells about."""
+        try:
+            text = self.format(record)
+        except Exception as error:  # noqa: BLE001 - as logging's own handlers do it
+            text = f"{record.levelname} {record.msg!r} with {record.args!r}: {type(error).__name__}"
+        lines.log_line(text, _priority(record.levelno))
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as text."""
-        record.msg, record.args = record.getMessage().replace("\n", "\\n"), ()
-        text = super().format(record)
-        return _PRIORITIES.get(record.levelno, "<7>") + text if self._for_journal else text
+        text = f"{record.levelname} {record.getMessage()}"
+        if record.exc_info and record.exc_info[1] is not None:
+            text += f": {describe_error(record.exc_info[1])}"
+        return text if lines.goes_to_journal() else f"{_time_text(record)} {text}"
+
+
+def _priority(level: int) -> int:
+    return next((priority for least, priority in _PRIORITIES if level >= least), lines.DEBUG)
+
+
+def _time_text(record: logging.LogRecord) -> str:
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(record.created))},{int(record.msecs):03}"
+
+
+def describe_error(error: BaseException) -> str:
+    """An error of this program in one line: what it is, by which calls it was raised, and what was behind it."""
+    texts: list[str] = []
+    found: BaseException | None = error
+    while found is not None and len(texts) <= MAX_CAUSES:
+        texts.append(f"{type(found).__name__}: {found} (traceback: {_calls(found.__traceback__)})")
+        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+    return ", because of ".join(texts)
+
+
+def _calls(trace: TracebackType | None) -> str:
+    """The innermost first."""
+    frames = traceback.extract_tb(trace)[: -MAX_FRAMES - 1 : -1]
+    return " < ".join(f"{os.path.basename(frame.filename)}:{frame.lineno} {frame.name}" for frame in frames)
 
 
 def set_up(debug: int) -> None:
-    """Log to standard error at one of the six levels."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_OneLine(for_journal="JOURNAL_STREAM" in os.environ))
+    """Log to standard error at one of the six levels, also what would end a thread or the program."""
+    logging.captureWarnings(True)
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [_Lines()]
     root.setLevel(LEVELS[debug])
+    threading.excepthook = lambda args: _log_uncaught(
+        args.exc_value, f"in the thread {args.thread and args.thread.name}"
+    )
+    sys.unraisablehook = lambda args: _log_uncaught(args.exc_value, f"in {args.object!r}")
+
+
+def _log_uncaught(error: BaseException | None, where: str) -> None:
+    if error is not None:
+        logging.getLogger("cc_slurm_adapter").critical("an error of this program %s", where, exc_info=error)
 
 
 def moment_text(when: float) -> str:

@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Union
+from typing import Callable, Protocol, Union
 
+from cc_slurm_adapter import parking
 from cc_slurm_adapter.activity import Activity
 from cc_slurm_adapter.hook_coverage import HookCoverage
 from cc_slurm_adapter.hook_queue import MAX_WAITING, HookQueue
 from cc_slurm_adapter.job import HookEvent, NodeState
 from cc_slurm_adapter.job_watch import JobWatch
-from cc_slurm_adapter.log import Reminder
-from cc_slurm_adapter.outbox import Outbox
+from cc_slurm_adapter.log import NOTICE, Reminder
+from cc_slurm_adapter.outbox import KEEP_DONE, Outbox
+from cc_slurm_adapter.parking import Parked
+from cc_slurm_adapter.set_clock import Ages
 from cc_slurm_adapter.sinks import RunningRows
 from cc_slurm_adapter.state_files import LastRun
 from cc_slurm_adapter.status import Status
+from cc_slurm_adapter.systemd import tell_status
 
 log = logging.getLogger(__name__)
 
 TIDY_EVERY = 600.0
+TELL_PARKED_EVERY = 86400.0
+MAX_REASONS = 20
+"""Reasons why messages are parked, each with a line, at most."""
 SOONEST_POLL = 5.0
 """Seconds from a poll that failed to the next, when a hook event tells that Slurm is there."""
+TICK = 1.0
+"""Seconds that the main thread waits at most before it looks at the others and feeds the watchdog."""
+REST = 0.2
+"""Seconds between two looks for a stop, while the loop rests after an error that nobody thought of."""
+TELL_EVERY = 3600.0
+"""Seconds between two lines that say how it stands, whatever happens."""
 LONGEST_HOOK_RETRY = 5.0
 """Seconds: a hook event shortens the wait for a Slurm that does not answer."""
 
@@ -50,23 +64,26 @@ class Inbox:
     def __init__(self, status: Status) -> None:
         self._items: queue.SimpleQueue[Item] = queue.SimpleQueue()
         self._status = status
+        self._reload_waits = False
+        """Of many SIGHUPs one is enough."""
 
     def put(self, item: Item) -> None:
         """Tell it; may be called by a signal handler."""
         if isinstance(item, HookEvent) and self._items.qsize() >= 2 * MAX_WAITING:
             self._status.count("hook_events_left_to_polls")
-        else:
+        elif not (isinstance(item, Reload) and self._reload_waits):
+            self._reload_waits = self._reload_waits or isinstance(item, Reload)
             self._items.put(item)
 
     def take(self, wait: float) -> list[Item]:
         """All that has come; waits up to so many seconds for something."""
         taken: list[Item] = []
-        try:
+        with contextlib.suppress(queue.Empty):
             taken.append(self._items.get(timeout=wait) if wait > 0 else self._items.get_nowait())
-            while True:
-                taken.append(self._items.get_nowait())
-        except queue.Empty:
-            return taken
+            taken += [self._items.get_nowait() for _ in range(self._items.qsize())]  # not more: others come meanwhile
+        if any(isinstance(item, Reload) for item in taken):
+            self._reload_waits = False
+        return taken
 
 
 Item = Union[HookEvent, Stop, Reload, ClusterNames, RunningRows]
@@ -90,6 +107,7 @@ class LoopSettings:
     catch_up_from: int
     query_delay: float
     """How long a hook event waits at most for the first question about its job."""
+    parked_max_age: int = parking.MAX_AGE
 
 
 class MainLoop:
@@ -108,7 +126,10 @@ class MainLoop:
         status: Status,
         settings: LoopSettings,
         coverage: HookCoverage | None = None,
+        pulse: Callable[[], None] = lambda: None,
     ) -> None:
+        """`pulse` is called at least once a second while the loop waits, and between the steps of its work."""
+        self._pulse = pulse
         self._inbox = inbox
         self._watch = watch
         self._destinations = destinations
@@ -118,6 +139,7 @@ class MainLoop:
         self._settings = settings
         self._coverage = coverage
         self._hooks = HookQueue(settings.max_tries, settings.query_delay, watch.reads_all_jobs)
+        self._turning = Activity("a turn of the main loop", LONGEST_HOOK_RETRY)
         self._serving = Activity("serving hook events", LONGEST_HOOK_RETRY)
         self._asking_nodes = Activity("asking for the nodes")
         self._telling_nodes = Activity("telling how the nodes stand")
@@ -142,7 +164,10 @@ class MainLoop:
         """Whether slurmctld has answered in it."""
         self._running_rows: RunningRows | None = None
         self._next_tidying = 0.0
-        self._said = ""
+        self._ages = Ages(max(settings.max_span + KEEP_DONE, settings.parked_max_age))
+        self._next_parked_lines = time.monotonic() + TELL_PARKED_EVERY
+        self._said = self._told = ""
+        self._next_telling = time.monotonic() + TELL_EVERY
         self.polled = False
         """Whether a whole pass over slurmctld has been made."""
 
@@ -153,18 +178,26 @@ class MainLoop:
     def run(self) -> None:
         """Until the stop."""
         while not self._stopping:
-            self._take_items(self._seconds_to_wait())
-            if self._has_due_hooks() and self._serving.attempt(self._serve_hooks) and self._polling.is_failing:
-                self._next_poll = min(self._next_poll, self._poll_began + SOONEST_POLL)  # Slurm may answer again
-            if time.monotonic() >= self._next_poll:
-                self._pass()
-            elif self._asking_nodes.is_failing and self._ask_for_nodes():
-                self._tell_nodes()
-            if self._catching_up is not None:
-                self._accounting.attempt(self._catch_up_a_step)
-            # Not before it is known what runs: else all of cc-backend's rows seem stale, and Slurm is asked about each.
-            if self._running_rows is not None and self.polled and self._comparing.may_run():
-                self._comparing.attempt(self._reconcile)
+            if self._turning.may_run():
+                self._turning.attempt(self._turn)
+            else:
+                time.sleep(REST)
+
+    def _turn(self) -> None:
+        """Wait a second at most for something to do, and do it."""
+        self._pulse()
+        self._take_items(min(self._seconds_to_wait(), TICK))
+        if self._has_due_hooks() and self._serving.attempt(self._serve_hooks) and self._polling.is_failing:
+            self._next_poll = min(self._next_poll, self._poll_began + SOONEST_POLL)  # Slurm may answer again
+        if time.monotonic() >= self._next_poll:
+            self._pass()
+        elif self._asking_nodes.is_failing and self._ask_for_nodes():
+            self._tell_nodes()
+        if self._catching_up is not None:
+            self._accounting.attempt(self._catch_up_a_step)
+        # Not before it is known what runs: else all of cc-backend's rows seem stale, and Slurm is asked about each.
+        if self._running_rows is not None and self.polled and self._comparing.may_run():
+            self._comparing.attempt(self._reconcile)
 
     def _pass(self) -> None:
         """All that is done every slurmPollInterval. The nodes come first: their layouts number the cores of runs."""
@@ -179,6 +212,7 @@ class MainLoop:
             self._next_tidying = time.monotonic() + TIDY_EVERY
             self._tidying.attempt(self._tidy)
         self._summing_up.attempt(self._say_how_it_stands)
+        self._tell_status()
         self._begin_to_catch_up(began, has_jobs=has_jobs)
 
     def _ask_for_nodes(self) -> bool:
@@ -206,6 +240,7 @@ class MainLoop:
         began = self._poll_began = time.monotonic()
         self._next_poll, self._hook_seconds = began + interval, 0.0
         has_worked = self._polling.attempt(self._poll)
+        self._tell_status()
         if not has_worked:
             self._next_poll = min(self._next_poll, self._polling.not_before)
         took = time.monotonic() - began - self._hook_seconds
@@ -255,7 +290,11 @@ class MainLoop:
                 self._running_rows = item
 
     def _reload(self) -> None:
-        log.warning("SIGHUP: trying %d parked messages again", self._outbox.retry_all())
+        log.log(
+            NOTICE,
+            "SIGHUP: trying %d parked messages again, one of each reason first, the others when it is taken",
+            self._outbox.retry_all(),
+        )
         self._watch.forget_broken()
         self._destinations.retry_now()
         self._next_poll = 0.0
@@ -283,6 +322,7 @@ class MainLoop:
     def _poll(self) -> None:
         """Hook events are served between its questions, which are many after a long absence."""
         for _ in self._watch.poll():
+            self._pulse()
             self._take_items(0)
             if self._has_due_hooks():
                 began_hooks = time.monotonic()
@@ -299,18 +339,44 @@ class MainLoop:
             self._catching_up = self._watch.catch_up(self._catch_up_from)
 
     def _say_how_it_stands(self) -> None:
-        """After each pass in which anything has happened."""
+        """Once an hour, and for whoever wants to know more after each pass in which anything has happened."""
         if self._coverage is not None:
             self._coverage.tell()
         waiting = self._outbox.waiting()
         line = f"open runs: {self._watch.open_runs}; waiting messages: {waiting}; since the start: {self._status}"
-        if line != self._said:
-            self._said = line
+        if time.monotonic() >= self._next_telling:
+            self._next_telling = time.monotonic() + TELL_EVERY
+            log.log(NOTICE, "%s", line)
+        elif line != self._said:
             log.info("%s", line)
+        self._said = line
+
+    def _tell_status(self) -> None:
+        """For systemd: what it waits for, and how it stands."""
+        waits = "waiting for slurmctld, which does not answer; " if self._polling.is_failing else ""
+        status = waits + self._said
+        if status != self._told:
+            self._told = status
+            tell_status(status)
 
     def _tidy(self) -> None:
-        self._outbox.tidy(self._settings.max_span)
-        self._watch.forget_never_started(self._settings.max_span)
+        ages_are_right = self._ages.can_be_told()
+        tidied = self._outbox.tidy(
+            self._settings.max_span, self._settings.parked_max_age, ages_are_right=ages_are_right
+        )
+        if tidied.parked:
+            log.warning(
+                "%d messages could not be delivered for too long: they are parked and tried later", tidied.parked
+            )
+        for parked in tidied.given_up:
+            self._status.count("parked_given_up", parked.messages)
+            log.warning("refused for longer than parkedMaxAge and given up: %s", parked)
+        if time.monotonic() >= self._next_parked_lines:
+            self._next_parked_lines = time.monotonic() + TELL_PARKED_EVERY
+            log_parked(self._outbox.parked_by_reason())
+        if ages_are_right:
+            self._outbox.forget_other_clusters(self._settings.cluster, self._settings.max_span)
+            self._watch.forget_never_started(self._settings.max_span)
 
     def _catch_up_a_step(self) -> bool:
         """Read some more of accounting. At the end of it True is returned, and the pass is complete if slurmctld has
@@ -330,3 +396,11 @@ class MainLoop:
         if self._running_rows is not None:
             self._watch.reconcile(self._running_rows)
         self._running_rows = None
+
+
+def log_parked(reasons: Sequence[Parked]) -> None:
+    """A line for each reason why messages are parked."""
+    for parked in reasons[:MAX_REASONS]:
+        log.warning("parked: %s", parked)
+    if len(reasons) > MAX_REASONS:
+        log.warning("parked: %d more reasons", len(reasons) - MAX_REASONS)

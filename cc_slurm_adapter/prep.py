@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 
 from cc_slurm_adapter.config_file import presentable, read_secret_file
-from cc_slurm_adapter.errors import AdapterError, ConfigError
+from cc_slurm_adapter.errors import AdapterError, ConfigError, UnreadableFile
 
 MAX_MESSAGE = 64 * 1024
 """Bytes of a message; a signature comes on top."""
@@ -71,7 +71,7 @@ VARIABLES = (
     "SLURM_SCRIPT_CONTEXT",
     "SLURM_WCKEY",
 )
-"""All keys of a message. The existing adapter's receiver reads them too, so none may be missing."""
+"""All keys of a message. The existing adapter's receiver wants to see each of them, so none may be missing."""
 _READ_VARIABLES = ("SLURM_JOB_ID", "SLURM_SCRIPT_CONTEXT", "SLURM_CLUSTER_NAME")
 
 _ADDRESS_FORMS = (
@@ -84,6 +84,8 @@ _PORT = r"[0-9]{1,5}"
 _CONTEXT = r"[a-z_]{0,64}"
 _CLUSTER = r"[A-Za-z0-9_-]{0,64}"
 _EVENT_NAME = rf"([0-9]{{1,19}})\.({_CONTEXT})\.({_CLUSTER})\.[0-9]{{1,19}}"
+_EVENT_LIKE = r"[0-9]{1,20}\.[a-z_]*\.[A-Za-z0-9_-]*\.[0-9]{1,19}"
+_MARKER = r"\.[A-Za-z0-9_-]*\.open"
 _SIGNATURE_MARK = b"HMAC-SHA256 "
 _SIGNATURE = rb"HMAC-SHA256 ([0-9]{1,12}) ([0-9a-f]{32}) ([0-9a-f]{64})"
 MAX_SIGNED_MESSAGE = MAX_MESSAGE + 128
@@ -186,14 +188,11 @@ def _is_ipv6(host: str) -> bool:
 def encode(environ: Mapping[str, str]) -> bytes:
     """The message of a hook that was called with this environment.
 
-    One that would be too long keeps only the values that a receiver needs.
+    Only what a receiver needs is sent, as it may go over a network in the clear. The other keys are empty.
     """
-    message = json.dumps({name: environ.get(name, "") for name in VARIABLES}).encode()
-    if len(message) <= MAX_MESSAGE:
-        return message
-    kept = dict.fromkeys(VARIABLES, "")
-    kept.update((name, environ.get(name, "")[:255]) for name in _READ_VARIABLES)
-    return json.dumps(kept).encode()
+    message = dict.fromkeys(VARIABLES, "")
+    message.update((name, environ.get(name, "")[:255]) for name in _READ_VARIABLES)
+    return json.dumps(message).encode()
 
 
 def decode(message: bytes) -> HookMessage:
@@ -231,8 +230,11 @@ def event_name(message: HookMessage, pid: int) -> str:
 
     A cluster whose name cannot stand in it is left out, and any daemon takes the event.
     """
-    cluster = message.cluster if re.fullmatch(_CLUSTER, message.cluster) else ""
-    return f"{message.job_id}.{message.context}.{cluster}.{pid}"
+    return f"{message.job_id}.{message.context}.{_nameable(message.cluster)}.{pid}"
+
+
+def _nameable(cluster: str) -> str:
+    return cluster if re.fullmatch(_CLUSTER, cluster) else ""
 
 
 def parse_event_name(name: str) -> HookMessage | None:
@@ -243,11 +245,38 @@ def parse_event_name(name: str) -> HookMessage | None:
     return HookMessage(int(match[1]), match[2], match[3])
 
 
+def looks_like_event(name: str) -> bool:
+    """Whether this can be the name of an event file, also of a job that there cannot be (a hook called by hand)."""
+    return re.fullmatch(_EVENT_LIKE, name) is not None
+
+
+def marker_name(cluster: str) -> str:
+    """The file whose time says until when hooks of this cluster may leave events: it lies among them.
+
+    Set to some minutes from now again and again, it bounds what is left while no daemon runs. The shell part can
+    only compare the times of two files. So the folder stands for the present: each event moves its time.
+    """
+    return f".{_nameable(cluster)}.open"
+
+
+def is_marker_name(name: str) -> bool:
+    """Whether this is the name of such a file, of whatever cluster."""
+    return re.fullmatch(_MARKER, name) is not None
+
+
+def is_closed(folder: str, marker: str) -> bool:
+    """Whether hooks leave no events any more, because the time in the marker has passed."""
+    try:
+        return os.stat(folder).st_mtime > os.stat(os.path.join(folder, marker)).st_mtime
+    except OSError:
+        return False
+
+
 def read_secret(name: str) -> bytes:
-    """The shared secret in prepSecretFile. Raises ConfigError."""
+    """The shared secret in prepSecretFile. Raises UnreadableFile."""
     secret = read_secret_file("prepSecretFile", name).encode()
     if len(secret) < MIN_SECRET:
-        raise ConfigError([f"prepSecretFile: {name} holds fewer than {MIN_SECRET} characters, this is too short"])
+        raise UnreadableFile([f"prepSecretFile: {name} holds fewer than {MIN_SECRET} characters, this is too short"])
     return secret
 
 

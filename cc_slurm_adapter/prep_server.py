@@ -5,14 +5,18 @@ Sizes, times and numbers are bounded, so that nobody can fill the memory or keep
 
 from __future__ import annotations
 
+import errno
 import ipaddress
+import logging
 import selectors
 import socket
 import time
+from collections import Counter
 from typing import Callable, NamedTuple
 
 from cc_slurm_adapter.admission import Admission
 from cc_slurm_adapter.config_file import reason
+from cc_slurm_adapter.log import Reminder
 from cc_slurm_adapter.prep import (
     MAX_MESSAGE,
     MAX_SIGNED_MESSAGE,
@@ -24,15 +28,18 @@ from cc_slurm_adapter.prep import (
 )
 from cc_slurm_adapter.prep_socket import Listeners, peer_ids
 
+logger = logging.getLogger(__name__)
+
 MAX_CONNECTIONS = 64
-MAX_OF_ONE_ADDRESS = 16
-"""Connections of one address over TCP."""
+"""Messages that are received at the same time. Over TCP the oldest connection gives way to a new one."""
 MESSAGE_SECONDS = 2.0
 """Longest time for one message to arrive."""
-PATIENCE_SECONDS = 0.2
-"""A connection over TCP that takes longer gives way to others when there are too many."""
 PAUSE_SECONDS = 0.2
 """How long no connection is taken after the system had no file descriptor left."""
+AT_ONCE = 64
+"""Connections that are taken before others are served again."""
+GONE = (errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR)
+"""What accept(2) says of a connection that ended, or that a firewall forbade, before it was taken."""
 
 
 class Handlers(NamedTuple):
@@ -51,13 +58,17 @@ class _Incoming:
         self.over_tcp = connection.family != socket.AF_UNIX
         self.sender = sender
         self.data = bytearray()
-        began = time.monotonic()
-        self.deadline = began + MESSAGE_SECONDS
-        self.gives_way_at = began + PATIENCE_SECONDS if self.over_tcp else float("inf")
+        self.deadline = time.monotonic() + MESSAGE_SECONDS
+        self.is_registered = False
 
 
 class PrepServer:
-    """Serves the listeners from the loop that owns the selector: data of its keys is a function to call."""
+    """Serves the listeners from the loop that owns the selector: data of its keys is a function to call.
+
+    Over a unix socket the kernel names the sender before it is served, so all whom it serves are trusted, and more
+    than fit wait until there is room. Over TCP anybody may connect: what has come on a connection is read at once, so
+    that an honest hook, which sends its message as it connects, mostly takes no place at all.
+    """
 
     def __init__(
         self, listeners: Listeners, admission: Admission, selector: selectors.BaseSelector, handlers: Handlers
@@ -69,38 +80,39 @@ class PrepServer:
         self._signatures = SignatureCheck(admission.secret) if admission.secret else None
         self._incoming: dict[_Incoming, None] = {}
         """The oldest first."""
+        self._errors = Reminder()
         self._paused = True
         self._pause_until = 0.0
         self._resume()
 
     def close(self) -> None:
         """Drop all connections and close the sockets."""
-        for incoming in list(self._incoming):
-            self._drop(incoming)
+        self.drop_all()
         self._pause(0.0)
         self._listeners.close()
+
+    def drop_all(self) -> None:
+        """Close every connection: whatever went wrong may be due to one of them."""
+        for incoming in list(self._incoming):
+            self._drop(incoming)
 
     def next_deadline(self) -> float:
         """time.monotonic() at which `tick` has something to do."""
         deadlines = [incoming.deadline for incoming in self._incoming]
-        if self._paused:
-            deadlines.append(self._resume_at())
+        if self._paused and self._has_room():
+            deadlines.append(self._pause_until)
         return min(deadlines, default=float("inf"))
 
     def tick(self) -> None:
         """Give up messages that take too long; take connections again."""
         now = time.monotonic()
         for incoming in [incoming for incoming in self._incoming if incoming.deadline <= now]:
-            self._handlers.refuse("refused", f"{incoming.sender}: no whole message within {MESSAGE_SECONDS:.0f} s")
-            self._drop(incoming)
-        if self._paused and self._resume_at() <= now:
+            self._give_up(incoming, f"no whole message within {MESSAGE_SECONDS:.0f} s")
+        if self._paused and self._has_room() and self._pause_until <= now:
             self._resume()
 
-    def _resume_at(self) -> float:
-        """When the next connection can be taken: there is room, or the oldest one gives way."""
-        if len(self._incoming) < MAX_CONNECTIONS:
-            return self._pause_until
-        return max(self._pause_until, next(iter(self._incoming)).gives_way_at)
+    def _has_room(self) -> bool:
+        return len(self._incoming) < MAX_CONNECTIONS
 
     def _pause(self, seconds: float) -> None:
         self._pause_until = time.monotonic() + seconds
@@ -115,19 +127,27 @@ class PrepServer:
             self._selector.register(listener, selectors.EVENT_READ, lambda on=listener: self._accept(on))
 
     def _accept(self, listener: socket.socket) -> None:
-        if self._paused:
-            return
-        try:
-            connection, address = listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return
-        except OSError as error:
-            self._handlers.refuse("refused", f"cannot take a connection: {reason(error)}")
-            self._pause(PAUSE_SECONDS)
-            return
-        self._admit(connection, address)
-        if len(self._incoming) >= MAX_CONNECTIONS:
-            self._pause(0.0)  # `tick` goes on as soon as the oldest one gives way
+        """Take those that wait, some at a time."""
+        for _ in range(AT_ONCE):
+            if self._paused:
+                return
+            try:
+                connection, address = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno not in GONE:
+                    self._rest(error)
+                continue
+            self._admit(connection, address)
+
+    def _rest(self, error: OSError) -> None:
+        """Without file descriptors the listener would be ready again and again."""
+        self._handlers.refuse("refused", f"cannot take a connection: {reason(error)}")
+        self._pause(PAUSE_SECONDS)
+        oldest = next(iter(self._incoming), None)
+        if oldest is not None and oldest.over_tcp:
+            self._give_up(oldest, "given up, as there is no room for others")
 
     def _admit(self, connection: socket.socket, address: object) -> None:
         try:
@@ -140,23 +160,38 @@ class PrepServer:
             self._handlers.refuse("refused", f"{sender}: {refusal}")
             connection.close()
             return
-        self._make_room(sender)
         incoming = _Incoming(connection, sender)
         self._incoming[incoming] = None
-        self._selector.register(connection, selectors.EVENT_READ, lambda: self._receive(incoming))
+        self._serve(incoming)
+        if len(self._incoming) > MAX_CONNECTIONS:
+            self._make_room()
+        if incoming in self._incoming:
+            self._wait_for_more(incoming)
+        if not incoming.over_tcp and not self._has_room():
+            self._pause(0.0)  # `tick` goes on as soon as there is room
 
-    def _make_room(self, sender: str) -> None:
-        """One connection that does nothing must not keep others out."""
-        now = time.monotonic()
-        idle = [incoming for incoming in self._incoming if incoming.gives_way_at <= now]
-        of_sender = [incoming for incoming in self._incoming if incoming.sender == sender]
-        if len(of_sender) >= MAX_OF_ONE_ADDRESS and of_sender[0] in idle:
-            self._give_up(of_sender[0], f"more than {MAX_OF_ONE_ADDRESS} connections of this address")
-        elif len(self._incoming) >= MAX_CONNECTIONS:
-            self._give_up(idle[0], f"more than {MAX_CONNECTIONS} connections")
+    def _wait_for_more(self, incoming: _Incoming) -> None:
+        try:
+            self._selector.register(incoming.connection, selectors.EVENT_READ, lambda: self._serve(incoming))
+        except OSError as error:
+            self._give_up(incoming, f"cannot be waited for: {reason(error)}")
+        else:
+            incoming.is_registered = True
+
+    def _make_room(self) -> None:
+        """The address with the most connections loses its oldest, so that one that opens many keeps no other out.
+
+        What has come on it counts, so that no whole message is lost.
+        """
+        counts = Counter(incoming.sender for incoming in self._incoming)
+        most = max(counts.values())
+        oldest = next(incoming for incoming in self._incoming if counts[incoming.sender] == most)
+        self._serve(oldest)
+        if oldest in self._incoming:
+            self._give_up(oldest, f"more than {MAX_CONNECTIONS} connections, the oldest is given up")
 
     def _give_up(self, incoming: _Incoming, why: str) -> None:
-        self._handlers.refuse("refused", f"{incoming.sender}: {why}, the oldest is given up")
+        self._handlers.refuse("refused", f"{incoming.sender}: {why}")
         self._drop(incoming)
 
     def _judge(self, connection: socket.socket, address: object) -> tuple[str, str]:
@@ -171,22 +206,35 @@ class PrepServer:
             return host, "its address is not in prepAllow"
         return host, ""
 
-    def _receive(self, incoming: _Incoming) -> None:
+    def _serve(self, incoming: _Incoming) -> None:
+        """Read what has come on a connection; anything unexpected costs that one alone."""
+        if incoming not in self._incoming:
+            return  # it was given up in this turn of the loop
         try:
-            chunk = incoming.connection.recv(MAX_MESSAGE)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            self._handlers.refuse("garbage", f"{incoming.sender}: broke off: {reason(error)}")
+            self._receive(incoming)
+        except Exception as error:
             self._drop(incoming)
-            return
-        incoming.data += chunk
-        if len(incoming.data) > MAX_SIGNED_MESSAGE:
-            self._handlers.refuse("refused", f"{incoming.sender}: a message longer than {MAX_MESSAGE} bytes")
-            self._drop(incoming)
-        elif not chunk:
-            self._drop(incoming)
-            self._take(incoming)
+            if self._errors.is_due(type(error).__name__):
+                logger.exception("hook events: a connection of %s is closed after an error", incoming.sender)
+
+    def _receive(self, incoming: _Incoming) -> None:
+        while True:
+            try:
+                chunk = incoming.connection.recv(MAX_MESSAGE)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                self._handlers.refuse("garbage", f"{incoming.sender}: broke off: {reason(error)}")
+                self._drop(incoming)
+                return
+            incoming.data += chunk
+            if len(incoming.data) > MAX_SIGNED_MESSAGE:
+                self._give_up(incoming, f"a message longer than {MAX_MESSAGE} bytes")
+                return
+            if not chunk:
+                self._drop(incoming)
+                self._take(incoming)
+                return
 
     def _take(self, incoming: _Incoming) -> None:
         message = bytes(incoming.data)
@@ -204,6 +252,10 @@ class PrepServer:
             self._handlers.refuse("garbage", f"{incoming.sender}: {error}")
 
     def _drop(self, incoming: _Incoming) -> None:
-        self._incoming.pop(incoming, None)
-        self._selector.unregister(incoming.connection)
+        """Close a connection; may be called again."""
+        if incoming not in self._incoming:
+            return
+        del self._incoming[incoming]
+        if incoming.is_registered:
+            self._selector.unregister(incoming.connection)
         incoming.connection.close()

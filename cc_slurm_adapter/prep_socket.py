@@ -10,9 +10,10 @@ import socket
 import stat
 import struct
 
-from cc_slurm_adapter.admission import Admission, let_in
+from cc_slurm_adapter.admission import Admission, unreachable
 from cc_slurm_adapter.config_file import reason
 from cc_slurm_adapter.errors import StateError
+from cc_slurm_adapter.own_files import identity, remove_socket, share_socket
 from cc_slurm_adapter.prep import TcpAddress, UnixAddress
 
 logger = logging.getLogger(__name__)
@@ -32,25 +33,29 @@ class Listeners:
     def __init__(self, sockets: list[socket.socket], unix_path: str = "") -> None:
         self.sockets = sockets
         self._unix_path = unix_path
-        self._inode = _inode(unix_path) if unix_path else None
+        self._made = identity(unix_path) if unix_path else None
+
+    def let_in(self, admission: Admission) -> None:
+        """Let SlurmUser use the unix socket, as soon as it is known who that is; the log says what does not work."""
+        if not self._unix_path or identity(self._unix_path) != self._made:
+            return
+        try:
+            share_socket(self._unix_path, admission.group)
+            warning = unreachable(self._unix_path, 2, admission)
+        except OSError as error:
+            warning = f"{self._unix_path}: {reason(error)}"
+        if warning:
+            logger.warning("prepSockListenPath: %s", warning)
 
     def close(self) -> None:
         """Close them; the unix socket's file goes too, unless another process has replaced it."""
         for listener in self.sockets:
             listener.close()
-        if self._unix_path and _inode(self._unix_path) == self._inode:
+        if self._unix_path:
             try:
-                os.unlink(self._unix_path)
+                remove_socket(self._unix_path, self._made)
             except OSError as error:
                 logger.warning("cannot remove the socket %s: %s", self._unix_path, reason(error))
-
-
-def _inode(path: str) -> tuple[int, int] | None:
-    try:
-        status = os.lstat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def open_listeners(address: UnixAddress | TcpAddress, admission: Admission) -> Listeners:
@@ -65,7 +70,8 @@ def _open_unix(path: str, admission: Admission) -> Listeners:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.bind(path)
-        warning = let_in(path, 0o660, 2, admission, new=True)
+        share_socket(path, admission.group)
+        warning = unreachable(path, 2, admission)
         listener.listen(BACKLOG)
         listener.setblocking(False)
     except OSError as error:
@@ -92,6 +98,7 @@ def _why_not_bound(path: str, error: OSError) -> str:
 def _remove_stale_socket(path: str) -> None:
     """Remove what a daemon that was killed left behind, and nothing else. Raises StateError."""
     try:
+        stale = identity(path)
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise StateError(
                 f"prepSockListenPath: {path} exists and is no socket: remove it, or configure another path"
@@ -101,7 +108,7 @@ def _remove_stale_socket(path: str) -> None:
             raise StateError(
                 f"prepSockListenPath: {path} is taken, {owner} serves it: stop that, or configure another path"
             )
-        os.unlink(path)
+        remove_socket(path, stale)
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:

@@ -6,6 +6,8 @@ import logging
 import time
 from collections.abc import Callable
 
+from cc_slurm_adapter.log import NOTICE
+
 log = logging.getLogger(__name__)
 
 INTERVAL = 10.0
@@ -24,4 +26,4 @@ class Progress:
         """So much is done."""
         if self._clock() - self._last >= INTERVAL:
             self._last = self._clock()
-            log.warning("%s: %d of %d", self._what, done, self._total)
+            log.log(NOTICE, "%s: %d of %d", self._what, done, self._total)

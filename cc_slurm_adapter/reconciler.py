@@ -11,10 +11,13 @@ from cc_slurm_adapter.backoff import Backoff
 from cc_slurm_adapter.errors import SinkError
 from cc_slurm_adapter.log import Reminder
 from cc_slurm_adapter.sinks import AskableSink, RunningRows
+from cc_slurm_adapter.threads import WAIT, Worker
 
 log = logging.getLogger(__name__)
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
+LONG_TROUBLE = 60.0
+"""Seconds of failures after which somebody should look; whoever sends says of a destination that it is away."""
 SOONEST = 60.0
 """Seconds between two comparisons that were asked for, at least."""
 AGAIN = 360.0
@@ -37,25 +40,39 @@ class Reconciler:
     ) -> None:
         """`reported_to` is the name of the sink through which it gets jobs: itself, or NATS."""
         self._sink = reported_to
-        self._connection = sink.connect()
+        self._connection = sink.connect(lambda: self._worker.progress())
         self._cluster = cluster
         self._interval = interval
         self._deliver = deliver
-        self._stopping = False
         self._called = threading.Event()
+        self._was_called = False
         self._next_call = 0.0
-        self._thread = threading.Thread(target=self._work, name="reconciler", daemon=True)
+        self._backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
+        self._failing_since = 0.0
+        self._reminder = Reminder()
+        self._ask_at = 0.0
+        """time.monotonic() of the next question."""
+        self._worker = Worker("reconciler", self._turn, self._connection.close)
+
+    @property
+    def workers(self) -> list[Worker]:
+        """Its thread."""
+        return [self._worker]
 
     def start(self) -> None:
         """Begin with the first question."""
-        self._thread.start()
+        self._worker.start()
+
+    def ask_to_stop(self) -> None:
+        """Break off what is under way; does not wait."""
+        self._worker.stop()
+        self._called.set()
+        self._connection.abort()
 
     def stop(self, time_limit: float) -> None:
         """End within `time_limit` seconds."""
-        self._stopping = True
-        self._called.set()
-        self._connection.abort()
-        self._thread.join(time_limit)
+        self.ask_to_stop()
+        self._worker.join(time_limit)
 
     def ask_now(self) -> None:
         """The destination seems to have lost what it knew: compare at once, and again when young runs can be judged."""
@@ -64,23 +81,35 @@ class Reconciler:
             self._next_call = now + SOONEST
             self._called.set()
 
-    def _work(self) -> None:
-        backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
-        reminder = Reminder()
-        was_called = False
-        while not self._stopping:
-            asked = time.time()
-            try:
-                rows = list(self._connection.running_rows(self._cluster))
-            except SinkError as error:
-                if reminder.is_due():
-                    log.info("the running jobs cannot be compared yet: %s", error)
-                self._called.wait(backoff.failed())
-                continue
-            backoff.succeeded()
-            reminder.over()
-            self._deliver(RunningRows(self._sink, rows, asked))
-            was_called = self._called.wait(min(AGAIN, self._interval) if was_called else self._interval)
-            if not self._stopping:
-                self._called.clear()
-        self._connection.close()
+    def _turn(self) -> None:
+        wait = min(self._ask_at - time.monotonic(), WAIT)
+        if wait <= 0:
+            self._ask()
+        elif self._backoff.failures:
+            self._worker.wait(wait)  # whoever calls does not shorten the rest of a destination that is away
+        elif self._called.wait(wait):
+            self._ask_at = 0.0
+
+    def _ask(self) -> None:
+        self._was_called = self._called.is_set() or self._was_called
+        self._called.clear()
+        asked, asked_at = time.time(), time.monotonic()
+        try:
+            rows = list(self._connection.running_rows(self._cluster))
+        except SinkError as error:
+            self._tell_failure(error, asked_at)
+            self._ask_at = time.monotonic() + self._backoff.failed()
+            return
+        self._backoff.succeeded()
+        self._reminder.over()
+        self._ask_at = time.monotonic() + (min(AGAIN, self._interval) if self._was_called else self._interval)
+        self._was_called = False
+        self._deliver(RunningRows(self._sink, rows, asked))
+
+    def _tell_failure(self, error: SinkError, asked_at: float) -> None:
+        if not self._backoff.failures:
+            self._failing_since = asked_at
+        is_long = asked_at - self._failing_since >= LONG_TROUBLE
+        if self._reminder.is_due("long" if is_long else ""):
+            level = logging.WARNING if is_long else logging.INFO
+            log.log(level, "the running jobs cannot be compared yet: %s", error)

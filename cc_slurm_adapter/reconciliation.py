@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
-from cc_slurm_adapter.job import RunKey, job_list
+from cc_slurm_adapter.job import End, RunKey, job_list
 from cc_slurm_adapter.job_diff import NEAR, forgotten_end, nearest_end
 from cc_slurm_adapter.ledger import Ledger
 from cc_slurm_adapter.outbox import Changes, KnownRun, Stage
@@ -43,9 +43,17 @@ class Reconciliation:
         self._has_accounting = has_accounting
 
     def compare(self, running: RunningRows) -> None:
-        """Owe what is found. Raises SlurmError."""
+        """Owe what is found. Raises SlurmError.
+
+        The list shows how it stood when it was asked for: what has ended since is left out, and so is what has been
+        told since that it ended.
+        """
         self._resend_lost(running)
-        self._stop_stale([RunKey(self._cluster, *row) for row in running.rows])
+        now = int(self._clock())
+        stale = {key for row in running.rows if self._is_stale(key := RunKey(self._cluster, *row), now)}
+        older = sorted(stale - self._ledger.settled_since(stale, running.asked))
+        for at in range(0, len(older), AT_ONCE):
+            self._stop_some(older[at : at + AT_ONCE], now, running.asked)
 
     def _resend_lost(self, running: RunningRows) -> None:
         starts: dict[int, list[int]] = {}
@@ -60,30 +68,35 @@ class Reconciliation:
             self._status.count("starts_sent_again", len(lost))
             log.warning("cc-backend has lost %d jobs that run: their starts are sent again", len(lost))
 
-    def _stop_stale(self, keys: Iterable[RunKey]) -> None:
-        now = int(self._clock())
-        stale = sorted(key for key in keys if self._is_stale(key, now))
-        for at in range(0, len(stale), AT_ONCE):
-            self._stop_some(stale[at : at + AT_ONCE], now)
-
     def _is_stale(self, key: RunKey, now: int) -> bool:
         is_young = abs(now - key.start_time) <= YOUNG  # one from the future is old: the clock was set back since
         return not is_young and key not in self._ledger.open and not self._ledger.owes_stop(key)
 
-    def _stop_some(self, stale: list[RunKey], now: int) -> None:
-        ends = self._ends_of(stale, now)
+    def _stop_some(self, stale: list[RunKey], now: int, asked: float) -> None:
+        ends, forgotten = self._ends_of(stale, now)
+        found = {key: nearest_end(key, ends, self._ledger.open.of_job(key.job_id)) for key in stale}
+        ended_since = {
+            key
+            for key, end in found.items()
+            if end and asked <= end.end_time <= now and key.start_time <= now and key.job_id not in forgotten
+        }  # not what is still to come: the clock was set back since
+        self._stop({key: end for key, end in found.items() if key not in ended_since})
+
+    def _stop(self, found: Mapping[RunKey, End | None]) -> None:
+        """Tell of those that have an end that they are over."""
+        if not found:
+            return
         changes = Changes()
-        for key in stale:
-            end = nearest_end(key, ends, self._ledger.open.of_job(key.job_id))
+        for key, end in found.items():
             if end is not None:
                 self._ledger.owe_stop(changes, key, end)
                 changes.runs[key] = KnownRun(key, Stage.DONE, "", None)
         log.warning(
             "cc-backend has %d running jobs that are not known to run: Slurm says of %d of them that they are over",
-            len(stale),
+            len(found),
             len(changes.runs),
         )
-        self._tell_untold([key for key in stale if key not in changes.runs])
+        self._tell_untold([key for key in found if key not in changes.runs])
         self._status.count("reconciled_stops", len(changes.runs))
         self._ledger.commit(changes)
 
@@ -102,11 +115,12 @@ class Reconciliation:
         starts = [run.key.start_time for run in self._ledger.open.of_job(key.job_id)]
         return any(abs(start - key.start_time) <= NEAR for start in starts)
 
-    def _ends_of(self, stale: list[RunKey], now: int) -> list[AccountedEnd]:
+    def _ends_of(self, stale: list[RunKey], now: int) -> tuple[list[AccountedEnd], set[int]]:
+        """The ends of these runs, and the jobs of which slurmctld only says that it knows none such."""
         jobs = {key.job_id for key in stale}
         if self._has_accounting:
             since = min(key.start_time for key in stale) - NEAR
-            return [each for ended in self._slurm.ends_of(jobs, since, now) for each in ended]
+            return [each for ended in self._slurm.ends_of(jobs, since, now) for each in ended], set()
         runs, forgotten = ask_slurmctld(self._slurm, jobs)
         ends = [AccountedEnd(run.key, run.end) for run in runs.values() if run.end]
-        return ends + [AccountedEnd(key, forgotten_end(now)) for key in stale if key.job_id in forgotten]
+        return ends + [AccountedEnd(key, forgotten_end(now)) for key in stale if key.job_id in forgotten], forgotten

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from cc_slurm_adapter.parking import kind_of
 from cc_slurm_adapter.sinks import Delivery, Kind
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,7 @@ class _Reason:
     """What was said of a reason, and what was not yet. Times are of time.monotonic()."""
 
     next_line: float
+    level: int
     count: int = 0
     first: str = ""
     text: str = ""
@@ -41,25 +42,25 @@ class RowLines:
         self._lock = threading.Lock()
         self._reasons: dict[tuple[str, str], _Reason] = {}
 
-    def tell(self, delivery: Delivery, what: str, reason: str) -> None:
+    def tell(self, delivery: Delivery, what: str, reason: str, level: int = logging.WARNING) -> None:
         """A message was not taken: said at once when this reason is new, else counted; at -debug 3 said in any case."""
         line = f"{delivery.key}: {delivery.kind.value} {what}: {self._label}: {reason}"
         with self._lock:
-            known = self._reasons.get((what, kind_of(reason))) or self._begin(what, kind_of(reason))
+            known = self._reasons.get((what, kind_of(reason))) or self._begin(what, kind_of(reason), level)
             if known is None:
-                log.warning("%s", line)
+                log.log(level, "%s", line)
                 return
             log.info("%s", line)
             known.count += 1
             if known.count == 1:
                 known.first, known.text, known.hosts = str(delivery.key), reason, _hosts(delivery)
 
-    def _begin(self, what: str, kind: str) -> _Reason | None:
+    def _begin(self, what: str, kind: str, level: int) -> _Reason | None:
         """None for a reason that is told apart from now on; else what it is counted with."""
         if len(self._reasons) < MAX_REASONS:
-            self._reasons[what, kind] = _Reason(self._clock() + SOON)
+            self._reasons[what, kind] = _Reason(self._clock() + SOON, level)
             return None
-        return self._reasons.setdefault((what, _OTHERS), _Reason(self._clock() + SOON))
+        return self._reasons.setdefault((what, _OTHERS), _Reason(self._clock() + SOON, level))
 
     def tell_due(self) -> None:
         """Say how many more there were, of each reason of which that is due; forget the reasons that are gone."""
@@ -71,17 +72,12 @@ class RowLines:
                 if not reason.count:
                     del self._reasons[what, kind]
                     continue
-                log.warning("%s", self._summary(what, reason))
+                log.log(reason.level, "%s", self._summary(what, reason))
                 reason.count, reason.next_line = 0, now + AT_MOST_EVERY
 
     def _summary(self, what: str, reason: _Reason) -> str:
         on = f", on {_few(reason.hosts)}" if reason.hosts else ""
         return f"{reason.count} more {what}, the first of {reason.first}{on}: {self._label}: {reason.text}"
-
-
-def kind_of(reason: str) -> str:
-    """A reason without what differs from job to job: quoted parts, numbers, and names with numbers in them."""
-    return re.sub(r"[\w.-]*\d[\w.-]*", "#", re.sub(r"""'[^']*'|"[^"]*"|`[^`]*`""", "#", reason))
 
 
 def _hosts(delivery: Delivery) -> list[str]:

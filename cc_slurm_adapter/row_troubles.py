@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 MAX_TRIES, MAX_TRIES_AMID_OTHERS = 5, 20
-"""Refusals until a row is parked; the second while more than a fifth of the answers to other rows are refusals."""
+"""Refusals until a row is parked, and connections broken off until it counts as too large; the second number while more
+than a fifth of the answers to other rows are refusals, or did not come because of that."""
 RECENT = 100
 """Answers that are looked at for that."""
 
@@ -18,6 +19,16 @@ class RowTrouble:
 
     successes_before: int
     times: int = 0
+    breaks: int = 0
+    """How often its connection was broken off, and others had passed since the time before."""
+    passed: int = 0
+    """The successes there had been then."""
+
+    def broke_off(self, successes: int) -> int:
+        """Its connection was, after so many successes. Returns how often, without such between which nothing passed."""
+        if successes > max(self.passed, self.successes_before):
+            self.breaks, self.passed = self.breaks + 1, successes
+        return self.breaks
 
 
 class RowTroubles:
@@ -35,7 +46,7 @@ class RowTroubles:
         return self._rows.setdefault(row_id, RowTrouble(successes))
 
     def was_refused(self, row_id: int) -> None:
-        """The row itself was refused."""
+        """The row itself was refused, or its connection was broken off."""
         self._recent.append((row_id, True))
 
     def is_settled(self, row_id: int) -> None:

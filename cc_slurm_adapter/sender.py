@@ -7,12 +7,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from cc_slurm_adapter.backoff import Backoff
 from cc_slurm_adapter.errors import AdapterError
 from cc_slurm_adapter.job import NodeState, RunKey
 from cc_slurm_adapter.late_runs import LateRuns
-from cc_slurm_adapter.log import Reminder
+from cc_slurm_adapter.log import NOTICE, Reminder
 from cc_slurm_adapter.outbox import Outbox
 from cc_slurm_adapter.row_lines import RowLines
 from cc_slurm_adapter.row_troubles import MAX_TRIES, RowTroubles
@@ -20,6 +21,7 @@ from cc_slurm_adapter.send_tasks import NodeStates, Request, Rows, Task
 from cc_slurm_adapter.set_clock import SetClock
 from cc_slurm_adapter.sinks import Answer, Connection, Delivery, Kind, Sink, Verdict
 from cc_slurm_adapter.status import Status
+from cc_slurm_adapter.threads import WAIT, Worker
 from cc_slurm_adapter.withdrawals import Room
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,8 @@ PROBE_EVERY = 10.0
 """Seconds after which a request that hangs gets company, while nothing else is sent: the destination may be back."""
 HANGS = 3.0
 """Seconds that a request may be older than the first answer of a destination that is back."""
+LOCK_LIMIT = 0.2
+"""Seconds that a stop waits for the threads to listen."""
 GATHER = 0.05
 """Seconds between two tasks of a connection that takes many rows at once, so that there are many."""
 
@@ -81,31 +85,38 @@ class Sender:
         self._successes = 0
         self._troubled = RowTroubles()
         self._gather_until = 0.0
-        self._parked_said: set[int] = set()
         self._lines = RowLines(sink.label)
         self._nodes_reminder = Reminder()
         self._clock = SetClock()
-        self._connections = [sink.connect() for _ in range(sink.connections)]
-        self._threads = [
-            threading.Thread(target=self._work, args=(connection,), name=f"{sink.name}-{number}", daemon=True)
+        self._connections = [sink.connect(partial(self._progress, number)) for number in range(sink.connections)]
+        self.workers = [
+            Worker(f"{sink.name}-{number}", partial(self._turn, connection), connection.close)
             for number, connection in enumerate(self._connections)
         ]
+        """Its threads, one for each connection."""
 
     def start(self) -> None:
         """Begin to send."""
-        for thread in self._threads:
-            thread.start()
+        for worker in self.workers:
+            worker.start()
+
+    def ask_to_stop(self) -> None:
+        """Break off what is under way; it is sent again at the next start."""
+        self._stopping = True
+        for worker in self.workers:
+            worker.stop()
+        if self._changed.acquire(timeout=LOCK_LIMIT):  # a disk may hold whoever has it
+            self._changed.notify_all()
+            self._changed.release()
+        for connection in self._connections:
+            connection.abort()
 
     def stop(self, time_limit: float) -> None:
         """End within `time_limit` seconds: requests under way are broken off and sent again at the next start."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify_all()
-        for connection in self._connections:
-            connection.abort()
         deadline = time.monotonic() + time_limit
-        for thread in self._threads:
-            thread.join(max(deadline - time.monotonic(), 0))
+        self.ask_to_stop()
+        for worker in self.workers:
+            worker.join(deadline - time.monotonic())
 
     def wake(self) -> None:
         """Rows were added. Whoever gathers rows finds them by itself."""
@@ -125,17 +136,14 @@ class Sender:
             self._nodes = NodeStates(cluster, nodes)
             self._changed.notify_all()
 
-    def _work(self, connection: Connection) -> None:
-        while not self._stopping:
-            try:
-                task = self._next_task(connection)
-                if task is not None:
-                    self._send(connection, task)
-                self._lines.tell_due()
-            except Exception:  # a thread that ends would be missed by nobody but the jobs
-                log.exception("%s: an error of this program", self._sink.label)
-                self._pause(LONGEST_WAIT)
-        connection.close()
+    def _turn(self, connection: Connection) -> None:
+        task = self._next_task(connection)
+        if task is not None:
+            self._send(connection, task)
+        self._lines.tell_due()
+
+    def _progress(self, number: int) -> None:
+        self.workers[number].progress()
 
     def _send(self, connection: Connection, task: Task) -> None:
         try:
@@ -168,12 +176,13 @@ class Sender:
             self._pause(self._failed(request))
 
     def _next_task(self, connection: Connection) -> Task | None:
-        """The next thing to send; None when the sender stops. Waits without asking again and again.
+        """The next thing to send; None after WAIT seconds without one. Waits without asking again and again.
 
         Whoever finds more than it takes wakes another one.
         """
+        deadline = time.monotonic() + WAIT
         with self._changed:
-            while not self._stopping:
+            while not self._stopping and time.monotonic() < deadline:
                 wait: float | None = self._seconds_of_silence()
                 if not wait:
                     task, wait = self._find_task()
@@ -182,7 +191,7 @@ class Sender:
                         if self._ready or isinstance(task, NodeStates):
                             self._changed.notify()
                         return task
-                self._changed.wait(min(wait, LONGEST_PAUSE) if wait else None)
+                self._changed.wait(min(wait or WAIT, WAIT))
             return None
 
     def _seconds_of_silence(self) -> float:
@@ -270,7 +279,7 @@ class Sender:
             return
         settle = {
             Verdict.PARKED: self._settle_parked,
-            Verdict.SHADOWED: self._settle_shadowed,
+            Verdict.SHADOWED: self._settle_conflict,
             Verdict.START_FIRST: self._settle_start_first,
             Verdict.TOO_LARGE: self._settle_too_large,
             Verdict.LATER: self._settle_later,
@@ -290,16 +299,17 @@ class Sender:
         self._on_delivered()
         for delivery, answer in done:
             if delivery.kind is Kind.WITHDRAW:
-                self._parked_said.discard(delivery.row_id)
-                log.warning(
-                    "%s: removed from %s to make room for the next run of its job", delivery.key, self._sink.label
+                log.log(
+                    NOTICE,
+                    "%s: removed from %s to make room for the next run of its job",
+                    delivery.key,
+                    self._sink.label,
                 )
                 continue
             said = f" ({answer.reason})" if answer.reason else ""
             log.info("%s: %s delivered to %s%s", delivery.key, delivery.kind.value, self._sink.label, said)
-            if delivery.row_id in self._parked_said:
-                self._parked_said.discard(delivery.row_id)
-                self._lines.tell(delivery, "delivered after a refusal", answer.reason or "it was stored")
+            if delivery.parkings:
+                self._lines.tell(delivery, "delivered after it was parked", answer.reason or "it was stored", NOTICE)
 
     def _settle_parked(self, delivery: Delivery, answer: Answer) -> None:
         if delivery.kind is Kind.WITHDRAW:
@@ -307,29 +317,27 @@ class Sender:
             return
         self._say_restored(self._outbox.parked(delivery, answer.reason))
         self._troubled.forget(delivery.row_id)
-        self._parked_said.add(delivery.row_id)
-        self._lines.tell(delivery, "refused and parked, tried again in an hour or after SIGHUP", answer.reason)
+        self._lines.tell(delivery, "refused and parked, tried again later or after SIGHUP", answer.reason)
 
-    def _settle_shadowed(self, delivery: Delivery, answer: Answer) -> None:
+    def _settle_conflict(self, delivery: Delivery, answer: Answer) -> None:
         if self._sink.withdraws:
             room = self._outbox.make_room(delivery, time.time() + LONGEST_WAIT)
             if room is not Room.NONE:
                 log.info("%s: another run of this job is stored, %s: %s", delivery.key, room.value, answer.reason)
                 return
-        restored = self._outbox.shadowed(delivery, answer.reason)
-        self._parked_said.discard(delivery.row_id)
+        restored = self._outbox.conflict(delivery, answer.reason)
         self._lines.tell(delivery, "not stored, another run of this job is", answer.reason)
         self._say_restored(restored)
 
     def _settle_not_withdrawn(self, delivery: Delivery, answer: Answer) -> None:
-        shadowed, restored = self._outbox.not_withdrawn(delivery, answer.reason)
+        refused, restored = self._outbox.not_withdrawn(delivery, answer.reason)
         self._troubled.forget(delivery.row_id)
         log.warning(
             "%s: %s does not remove it for the next run of its job: %s", delivery.key, self._sink.label, answer.reason
         )
-        if shadowed:
+        if refused:
             why = "an earlier run could not be removed"
-            log.warning("%s: start not stored, another run of this job is: %s: %s", shadowed, self._sink.label, why)
+            log.warning("%s: start not stored, another run of this job is: %s: %s", refused, self._sink.label, why)
         self._say_restored(restored)
 
     def _say_restored(self, keys: Sequence[RunKey]) -> None:
@@ -347,20 +355,25 @@ class Sender:
             self._settle_parked(delivery, answer)
 
     def _settle_too_large(self, delivery: Delivery, answer: Answer) -> None:
-        smaller = self._sink.cut(delivery.payload) if delivery.kind is Kind.START else None
-        if smaller is None:
+        if not self._outbox.cut(delivery):
             self._settle_parked(delivery, answer)
         else:
-            self._outbox.replace_payload(delivery, smaller)
             self._lines.tell(delivery, "too large, sending it with less text", answer.reason)
 
     def _settle_trouble(self, delivery: Delivery, answer: Answer, request: Request) -> None:
         """Only a row that is refused while others succeed is itself the trouble: it is parked after some tries.
 
         An answer that did not come says nothing of the row, however often. The outbox takes rows that
-        failed last, so all get their turn whichever it is.
+        failed last, so all get their turn whichever it is. A connection that is broken off for one row while others
+        pass says that the row is too large.
         """
         trouble = self._troubled.of(delivery.row_id, request.successes)
+        if answer.broke_off:
+            self._troubled.was_refused(delivery.row_id)
+            if trouble.broke_off(self._successes) >= self._troubled.tries_of(delivery.row_id):
+                self._troubled.forget(delivery.row_id)
+                self._settle_too_large(delivery, answer)
+                return
         self._troubles_in_a_row += 1
         others_succeed = self._successes > trouble.successes_before
         is_refusal = answer.verdict is Verdict.ROW_TROUBLE or (answer.verdict is Verdict.HELD and others_succeed)
@@ -411,7 +424,7 @@ class Sender:
         for delivery in deliveries:
             self._troubled.is_settled(delivery.row_id)
         if self._trouble_reminder.over():
-            log.warning("%s answers again", self._sink.label)
+            log.log(NOTICE, "%s answers again", self._sink.label)
         with self._changed:
             was_away = self._backoff.failures and time.monotonic() - self._failing_since > LONG_TROUBLE
             self._backoff.succeeded()
@@ -435,7 +448,7 @@ class Sender:
     def _settle_nodes(self, answer: Answer) -> None:
         if answer.verdict is Verdict.DELIVERED:
             if self._nodes_reminder.over():
-                log.warning("%s can be used again", self._sink.label)
+                log.log(NOTICE, "%s can be used again", self._sink.label)
         elif self._nodes_reminder.is_due(answer.reason):
             what = "cannot be used" if answer.verdict in OF_THE_SINK else "does not take the node states"
             log.warning("%s %s: %s", self._sink.label, what, answer.reason)

@@ -10,7 +10,7 @@ import re
 from typing import Any, NamedTuple
 
 from cc_slurm_adapter import config_values as values
-from cc_slurm_adapter.config_file import DEFAULT_LAST_RUN_PATH, DEFAULT_SOCKET_PATH
+from cc_slurm_adapter.config_file import DEFAULT_EVENTS_PATH, DEFAULT_LAST_RUN_PATH, DEFAULT_SOCKET_PATH
 
 
 class Setting(NamedTuple):
@@ -67,8 +67,9 @@ SETTINGS = (
     Setting(
         "prepEventsPath",
         values.optional_path,
-        "",
-        "Folder in which hooks leave event files. Empty: 'events' beside lastRunPath.",
+        DEFAULT_EVENTS_PATH,
+        "Folder in which hooks leave event files, and nothing else. Hooks that are called without arguments know the "
+        "default one only.",
     ),
     Setting(
         "lastRunPath",
@@ -81,6 +82,13 @@ SETTINGS = (
         values.optional_path,
         "",
         "Database of what is known and not yet delivered. Empty: 'state.sqlite' beside lastRunPath.",
+    ),
+    Setting(
+        "stateMaxBytes",
+        values.whole_number(0),
+        256 * 2**20,
+        "Bytes of the state file above which job scripts and Slurm's texts are left out of starts that wait. Messages "
+        "are always kept.",
     ),
     Setting(
         "clusterName",
@@ -104,9 +112,9 @@ SETTINGS = (
     ),
     Setting(
         "slurmQueryMaxSpan",
-        values.at_least(1, instead=60 * 60),
+        values.at_least(60 * 60, 365 * 24 * 60 * 60),
         7 * 24 * 60 * 60,
-        "Seconds: how far back jobs are looked for after the daemon was away.",
+        "Seconds: how far back jobs are looked for after the daemon was away, from an hour to a year.",
     ),
     Setting(
         "slurmMaxRetries",
@@ -114,6 +122,12 @@ SETTINGS = (
         10,
         "How often Slurm is asked again about one hook event before the job is left to the next poll.",
         old_names=("slurmQueryMaxRetries",),
+    ),
+    Setting(
+        "parkedMaxAge",
+        values.whole_number(1),
+        30 * 24 * 60 * 60,
+        "Seconds: for how long messages that are refused are tried again, ever more seldom, before they are given up.",
     ),
     Setting(
         "ccPollInterval",

@@ -4,10 +4,50 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
+import pwd
+import re
 from pathlib import Path
 
 from cc_slurm_adapter.errors import AlreadyRunning, StateError
+from cc_slurm_adapter.own_files import remove_locked_file, show_to_all, try_writing
+
+log = logging.getLogger(__name__)
+
+NOT_LOCAL = frozenset(
+    ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb3", "9p", "afs", "fuse.glusterfs", "fuse.sshfs")
+)
+"""Types of file systems on which the state cannot be: their locks do not work, or not everywhere."""
+
+
+def file_system_type(path: str) -> str:
+    """The type of the file system that a path lies on, as `nfs4`; '' where /proc/self/mountinfo does not say."""
+    place = os.path.realpath(path)
+    found, longest = "", -1
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            mounted, _, source = line.partition(" - ")
+            folder = mounted.split()[4].replace("\\040", " ")
+            if len(folder) >= longest and (place + "/").startswith(folder.rstrip("/") + "/"):
+                found, longest = source.split()[0], len(folder)
+    return found
+
+
+def belongs_to_another(path: str) -> str:
+    """What to do about a file that is another user's, as after a start by root; '' where it is not."""
+    with contextlib.suppress(OSError):
+        owner = os.stat(path).st_uid
+        if owner != os.geteuid() and not os.access(path, os.R_OK | os.W_OK):
+            return f"it belongs to {_user_name(owner)}: run 'chown {_user_name(os.geteuid())} {path}'"
+    return ""
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 class PidFile:
@@ -31,6 +71,7 @@ class PidFile:
             fd = self._open()
             try:
                 self._lock(fd)
+                self._check_content(fd)
             except BaseException:
                 os.close(fd)
                 raise
@@ -41,19 +82,29 @@ class PidFile:
             if not existed:
                 self.publish()
 
+    def _check_content(self, fd: int) -> None:
+        """A pid file holds a number or nothing. Anything else is not ours, and stays as it is. Raises StateError."""
+        if not re.fullmatch(rb"\s*[0-9]{0,20}\s*", os.pread(fd, 64, 0)):
+            raise StateError(
+                f"{self._key} {self._path} is no pid file, as something else is in it: configure another path"
+            )
+
     def publish(self) -> None:
         """Write the own pid."""
         self._is_ours = True
-        os.fchmod(self._fd, 0o644)
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        try:
+            show_to_all(self._fd)
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:  # as on a full disk: the lock is what counts
+            log.warning("%s: the pid cannot be written into %s: %s", self._key, self._path, error.strerror)
 
     def release(self) -> None:
         """Remove the file and give the lock back."""
         if self._fd >= 0:
             if self._is_ours:
                 with contextlib.suppress(OSError):
-                    Path(self._path).unlink()
+                    remove_locked_file(self._path, self._fd)
             os.close(self._fd)
             self._fd = -1
 
@@ -68,17 +119,20 @@ class PidFile:
             ) from None
         except OSError as error:
             raise StateError(
-                f"{self._key} {self._path} cannot be locked: {error.strerror}: is its file system a local one?"
+                f"{self._key} {self._path} cannot be locked: {error.strerror}: it lies on"
+                f" {file_system_type(self._path) or 'a file system without locks'}, but must be on a local file system:"
+                f" set {self._key} to a place on one"
             ) from error
 
     def _open(self) -> int:
         try:
             return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise StateError(
-                f"{self._key} {self._path} cannot be written: {error.strerror}: make its folder and give it to the"
-                " daemon's user (in a systemd unit: RuntimeDirectory=cc-slurm-adapter)"
-            ) from error
+            mend = belongs_to_another(self._path) or (
+                "make its folder and give it to the daemon's user (in a systemd unit:"
+                " RuntimeDirectory=cc-slurm-adapter)"
+            )
+            raise StateError(f"{self._key} {self._path} cannot be written: {error.strerror}: {mend}") from error
 
     def _is_still_there(self, fd: int) -> bool:
         try:
@@ -114,10 +168,8 @@ class LastRun:
 def check_state_folder(last_run_path: str) -> str:
     """The folder of lastRunPath, proven writable. Raises StateError."""
     folder = Path(last_run_path).parent
-    probe = folder / f".write-test.{os.getpid()}"
     try:
-        probe.write_bytes(b"")
-        probe.unlink()
+        try_writing(str(folder))
     except OSError as error:
         raise StateError(
             f"the state folder {folder} (of lastRunPath) cannot be written: {error.strerror}: make it and give it to"

@@ -33,6 +33,13 @@ class TopologyReport:
     """Where it was read."""
     notes: tuple[str, ...]
     """What to know before it is used, one line each."""
+    checked: bool = False
+    """Whether Slurm itself has told how it sees this node."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is a value that is known to be right."""
+        return self.checked and self.numbering is not None
 
     @property
     def pattern(self) -> str:
@@ -50,6 +57,7 @@ class TopologyReport:
                 "hostname": self.node_name,
                 "cpus": self.cpus,
                 "hwthreadNumbering": self.numbering,
+                "checked": self.checked,
                 "read": self.read,
                 "notes": self.notes,
             }
@@ -82,7 +90,8 @@ def make_report(machine: Machine, local: LocalNode, folder: str = "/sys") -> Top
     except TopologyError as error:
         return TopologyReport(local.name, None, 0, read, (f"{error}: hwthreadNumbering must be written by hand",))
     numbering = numbering_for(cpus, layout)
-    return TopologyReport(local.name, numbering, len(cpus), read, tuple(_notes(machine, local, layout, numbering)))
+    notes = tuple(_notes(machine, local, layout, numbering))
+    return TopologyReport(local.name, numbering, len(cpus), read, notes, checked=local.configured is not None)
 
 
 def _check_slurmd(machine: Machine, seen: SlurmLayout | None) -> None:

@@ -25,3 +25,22 @@ class FakePrograms:
         status = json.loads((errors / f"{recorded}.json").read_text(encoding="utf-8"))["exit_status"]
         files = [shlex.quote(str(errors / f"{recorded}.{kind}")) for kind in ("stdout", "stderr")]
         self.make(name, f"cat {files[0]}; cat {files[1]} >&2; exit {status}")
+
+
+def conversation(job: str, script: str = "") -> str:
+    """A scontrol that answers commands on standard input as a real one does (`fixtures/slurm-*/conversations`).
+
+    `job` and `script` print the text and the script of the job whose name is "$3", or nothing.
+    """
+    return f"""\
+while read -r line; do
+    printf 'scontrol: %s\\n' "$line"
+    set -- $line
+    case "$1 $2 $4" in
+        "show hostnames ") echo "$3" ;;
+        "show job ") {job} ;;
+        "write batch_script -") {script or ":"} ;;
+        *) echo "invalid command: $line" >&2 ;;
+    esac
+done
+printf 'scontrol: \\n'"""

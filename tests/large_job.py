@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cc_slurm_adapter.job import Run
-from cc_slurm_adapter.sinks.cc_messages import StartMessages
+from cc_slurm_adapter.sinks.cc_messages import CcMessages
 from cc_slurm_adapter.slurm.documents import JobSplitter
 from cc_slurm_adapter.slurm.jobs import parse_job
 from cc_slurm_adapter.slurm.json_values import Json
@@ -132,7 +132,7 @@ def main(file: str, nodes: str, per_socket: str) -> None:
     before = peak_memory()
     run = read_run(recorded_job(Path(file)), int(nodes), int(per_socket))
     read = peak_memory()
-    size = len(StartMessages(()).encode(run))
+    size = len(CcMessages(()).encode_start(run).whole())
     told: dict[str, Any] = {"cores": sum(len(each.cores) for each in run.resources), "before": before}
     told.update({"read": read, "sent": peak_memory(), "message": size})
     print(json.dumps(told))

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cc_slurm_adapter.admission import Admission, _permits, admit, let_in
+from cc_slurm_adapter.admission import Admission, _permits, admit, unreachable
+from cc_slurm_adapter.own_files import make_shared_folder
 
 OWN = frozenset({os.geteuid()})
 SECRET = b"a shared secret of some length"
@@ -54,21 +55,25 @@ def test_owner_bits_count_for_the_owner() -> None:
     assert not _permits(status, 64030, 64030, 1)
 
 
-def test_folder_gets_slurm_users_group_where_the_daemon_is_a_member(reachable: Path) -> None:
+def test_folder_that_is_made_gets_slurm_users_group_where_the_daemon_is_a_member(reachable: Path) -> None:
     group = os.getgroups()[0] if os.getgroups() else os.getegid()
     path = reachable / "events"
-    path.mkdir(mode=0o700)
-    assert let_in(str(path), 0o2770, 3, Admission(frozenset({54321}), group), new=False) == ""
+    make_shared_folder(str(path), group)
+    assert unreachable(str(path), 3, Admission(frozenset({54321}), group)) == ""
     assert path.stat().st_gid == group
-    assert stat.S_IMODE(path.stat().st_mode) == 0o2770
+    assert stat.S_IMODE(path.stat().st_mode) == 0o770
 
 
-def test_folder_that_slurm_user_can_use_already_is_left_as_it_is(reachable: Path) -> None:
+@pytest.mark.parametrize("mode", [0o700, 0o755, 0o2770])
+def test_folder_that_is_there_is_left_as_it_is_and_told_when_nobody_gets_in(reachable: Path, mode: int) -> None:
     path = reachable / "events"
     path.mkdir()
-    path.chmod(0o777)
-    assert let_in(str(path), 0o2770, 3, Admission(frozenset({54321}), 54321), new=False) == ""
-    assert stat.S_IMODE(path.stat().st_mode) == 0o777
+    path.chmod(mode)
+    before = path.stat()
+    make_shared_folder(str(path), 54322)
+    assert unreachable(str(path), 3, Admission(frozenset({54321}), 54322)) != ""
+    after = path.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
 
 
 def test_advice_when_the_daemon_is_no_member(reachable: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,8 +82,8 @@ def test_advice_when_the_daemon_is_no_member(reachable: Path, monkeypatch: pytes
 
     monkeypatch.setattr(os, "chown", not_a_member)
     path = reachable / "events"
-    path.mkdir()
-    advice = let_in(str(path), 0o2770, 3, Admission(frozenset({54321}), 54322), new=True)
+    make_shared_folder(str(path), 54322)
+    advice = unreachable(str(path), 3, Admission(frozenset({54321}), 54322))
     for part in ("uid 54321", "Group=", f"chgrp 54322 {path}", f"chmod g+rwx {path}"):
         assert part in advice
 
@@ -88,7 +93,7 @@ def test_advice_names_the_folder_that_is_in_the_way(reachable: Path) -> None:
     closed.mkdir(mode=0o700)
     path = closed / "events"
     path.mkdir()
-    advice = let_in(str(path), 0o2770, 3, Admission(frozenset({54321}), os.getegid()), new=True)
+    advice = unreachable(str(path), 3, Admission(frozenset({54321}), os.getegid()))
     assert f"the permissions of {closed} forbid it" in advice
     assert f"chmod g+x {closed}" in advice
 
@@ -96,5 +101,5 @@ def test_advice_names_the_folder_that_is_in_the_way(reachable: Path) -> None:
 def test_nobody_needs_permissions_when_root_is_slurm_user(tmp_path: Path) -> None:
     path = tmp_path / "events"
     path.mkdir(mode=0o700)
-    assert let_in(str(path), 0o2770, 3, Admission(OWN | {0}, 0), new=False) == ""
+    assert unreachable(str(path), 3, Admission(OWN | {0}, 0)) == ""
     assert stat.S_IMODE(path.stat().st_mode) == 0o700

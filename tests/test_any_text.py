@@ -23,7 +23,6 @@ from cc_slurm_adapter.slurm.listing import parse_listing
 from cc_slurm_adapter.slurm.nodes import parse_sinfo
 from cc_slurm_adapter.slurm.setup import parse_setup
 from cc_slurm_adapter.slurm.states import read_states
-from cc_slurm_adapter.slurm.texts import split_infos
 from tests.fixture_files import FIXTURES, LAYOUTS, sinfo_row, split_document
 
 IMITATIONS = [
@@ -170,26 +169,6 @@ def test_an_absurd_job_id_costs_only_its_job() -> None:
             broken[0] = str(error)
     assert runs == len(of_slurmctld(SQUEUE[1])) - 1
     assert list(broken) == [0]
-
-
-@given(user_text, user_text, st.booleans())
-def test_users_cannot_change_what_scontrol_says_of_other_jobs(first: str, second: str, readline: bool) -> None:
-    marker = "0123456789abcdef0123456789abcdef"
-    infos = {
-        7: f"JobId=7 JobName={first}\n   UserId=alice(1000)\n   Comment={second} \n   WorkDir={first}",
-        8: "JobId=8 JobName=other\n   UserId=bob(1001)\n   WorkDir=/",
-    }
-    output = ""
-    for job_id, info in infos.items():
-        for question, answer in (
-            (f"show hostnames {marker}x{job_id}\n", f"{marker}x{job_id}\n"),
-            (f"show job {job_id}\n", f"{info}\n\n"),
-            (f"show hostnames {marker}\n", f"{marker}\n"),
-            (f"write batch_script {job_id} file\n", ""),
-        ):
-            output += "scontrol: " + (question if readline else "") + answer
-    found = split_infos(output, marker)
-    assert found == {job_id: info.rstrip() for job_id, info in infos.items()}
 
 
 SMALL: list[Callable[[str], object]] = [

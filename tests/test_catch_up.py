@@ -14,6 +14,7 @@ from cc_slurm_adapter.job import End, EndState, Phase, Run, RunKey
 from cc_slurm_adapter.job_watch import JobWatch, WatchSettings
 from cc_slurm_adapter.outbox import Changes, KnownRun, Outbox, Stage
 from cc_slurm_adapter.sinks import Kind, RunningRow
+from cc_slurm_adapter.sinks.cc_messages import CcMessages
 from cc_slurm_adapter.slurm import answers as answers_module
 from cc_slurm_adapter.slurm.accounting import AccountedEnd
 from cc_slurm_adapter.slurm.answers import BATCH
@@ -62,7 +63,7 @@ def test_many_known_runs_take_no_more_memory_than_few(
 ) -> None:
     outbox = Outbox(str(tmp_path / "state.sqlite"))
     settings = WatchSettings("lab", IgnoreRules(), True, 3600, clock=lambda: NOW)
-    watch = JobWatch(client, outbox, [SINK], Status(), settings)
+    watch = JobWatch(client, outbox, CcMessages(()), [SINK], Status(), settings)
 
     def peak(runs: int) -> int:
         """Bytes at most while so many runs are read that are done already."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cc_slurm_adapter.hwthreads import Numbering, NumberingByHost, hwthreads
 from cc_slurm_adapter.job import End, EndState, Missing, NodeState, Phase, Resource, Run, RunKey, Sharing
-from cc_slurm_adapter.sinks.cc_messages import StartMessages, cut_start, encode_stop
+from cc_slurm_adapter.sinks.cc_messages import CcMessages
 from cc_slurm_adapter.sinks.gpu_addresses import count_cards
 from cc_slurm_adapter.slurm.jobs import parse_job
 from tests.fakes import make_run
@@ -30,7 +30,7 @@ def all_hosts(numbering: Numbering) -> NumberingByHost:
 
 
 def start_of(run: Run, numberings: NumberingByHost = ()) -> dict[str, Any]:
-    message: dict[str, Any] = json.loads(StartMessages(ADDRESSES, numberings).encode(run))
+    message: dict[str, Any] = json.loads(CcMessages(ADDRESSES, numberings).encode_start(run).whole())
     return message
 
 
@@ -193,12 +193,12 @@ def test_a_list_that_does_not_fit_its_node_gives_no_numbers_and_the_run_says_so(
 
 
 def test_hosts_are_sent_by_their_other_name_and_all_else_goes_by_slurms() -> None:
-    messages = StartMessages(
+    messages = CcMessages(
         ADDRESSES,
         ((re.compile("^node01$"), Numbering.INTERLEAVED),),
         sent_name=lambda node: node.replace("node", "cn-"),
     )
-    ours = json.loads(messages.encode(make_run(resources=(Resource("node01", (1,), (1,), 4, 2),))))
+    ours = json.loads(messages.encode_start(make_run(resources=(Resource("node01", (1,), (1,), 4, 2),))).whole())
     assert ours["resources"] == [{"hostname": "cn-01", "hwthreads": [2, 3], "accelerators": ["00000000:01:00.0"]}]
 
 
@@ -278,10 +278,10 @@ def test_gpus_without_an_address_are_counted_and_said_once_for_each_kind_of_host
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     left_out: list[int] = []
-    messages = StartMessages(ADDRESSES, on_missing_address=left_out.append)
+    messages = CcMessages(ADDRESSES, on_missing_address=left_out.append)
     resources = (Resource("node01", (0,), (1, 2)), Resource("other", (0,), (0, 1, 2)), Resource("node02", (0,), (2,)))
     for _ in range(2):
-        ours = json.loads(messages.encode(make_run(num_gpus=6, resources=resources)))
+        ours = json.loads(messages.encode_start(make_run(num_gpus=6, resources=resources)).whole())
         assert [resource.get("accelerators") for resource in ours["resources"]] == [["00000000:01:00.0"], None, None]
         assert ours["numAcc"] == 6
     assert left_out == [1, 3, 1, 1, 3, 1]
@@ -294,8 +294,8 @@ def test_gpus_without_an_address_are_counted_and_said_once_for_each_kind_of_host
 def test_an_entry_without_an_address_leaves_only_its_gpu_out(caplog: pytest.LogCaptureFixture) -> None:
     left_out: list[int] = []
     addresses = ((re.compile("^node"), ("00000000:0E:00.0", "", "00000000:13:00.0")),)
-    messages = StartMessages(addresses, on_missing_address=left_out.append)
-    ours = json.loads(messages.encode(make_run(resources=(Resource("node01", (0,), (0, 1, 2)),))))
+    messages = CcMessages(addresses, on_missing_address=left_out.append)
+    ours = json.loads(messages.encode_start(make_run(resources=(Resource("node01", (0,), (0, 1, 2)),))).whole())
     assert ours["resources"][0]["accelerators"] == ["00000000:0E:00.0", "00000000:13:00.0"]
     assert (ours["numAcc"], left_out) == (3, [1])
     assert caplog.messages[0].startswith("gpuPciAddrs has no address for GPU 1 of node01")
@@ -315,14 +315,16 @@ MIG = ((re.compile("^mig"), ("00000000:0E:00.0",) * 3 + ("00000000:13:00.0", "")
 )
 def test_parts_of_one_card_are_that_card_once(gpus: tuple[int, ...], accelerators: list[str], cards: int) -> None:
     left_out: list[int] = []
-    messages = StartMessages(MIG, on_missing_address=left_out.append)
-    ours = json.loads(messages.encode(make_run(num_gpus=len(gpus), resources=(Resource("mig1", (0,), gpus),))))
+    messages = CcMessages(MIG, on_missing_address=left_out.append)
+    ours = json.loads(
+        messages.encode_start(make_run(num_gpus=len(gpus), resources=(Resource("mig1", (0,), gpus),))).whole()
+    )
     assert (ours["resources"][0]["accelerators"], ours["numAcc"], left_out) == (accelerators, cards, [])
 
 
 def test_parts_of_cards_on_several_hosts_are_counted_for_each_host() -> None:
     run = make_run(num_gpus=4, resources=(Resource("mig1", (0,), (0, 1)), Resource("mig2", (0,), (0, 1))))
-    assert json.loads(StartMessages(MIG).encode(run))["numAcc"] == 2
+    assert json.loads(CcMessages(MIG).encode_start(run).whole())["numAcc"] == 2
 
 
 @pytest.mark.parametrize(
@@ -346,11 +348,11 @@ def test_allocated_parts_of_one_card_are_one_gpu_of_the_node(
 def test_devices_that_no_name_covers_are_said_once_where_addresses_are_configured(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    messages = StartMessages(ADDRESSES)
+    messages = CcMessages(ADDRESSES)
     held = Resource("node01", (0,), (), other_gres=("dcu",))
     elsewhere = Resource("other", (0,), (), other_gres=("npu",))
     for _ in range(2):
-        ours = json.loads(messages.encode(make_run(num_gpus=0, resources=(elsewhere, held))))
+        ours = json.loads(messages.encode_start(make_run(num_gpus=0, resources=(elsewhere, held))).whole())
         assert "numAcc" not in ours
     (line,) = caplog.messages
     assert "devices of the GRES dcu on node01" in line
@@ -359,7 +361,7 @@ def test_devices_that_no_name_covers_are_said_once_where_addresses_are_configure
 
 def test_nothing_is_said_while_all_gpus_have_addresses(caplog: pytest.LogCaptureFixture) -> None:
     left_out: list[int] = []
-    StartMessages(ADDRESSES, on_missing_address=left_out.append).encode(make_run())
+    CcMessages(ADDRESSES, on_missing_address=left_out.append).encode_start(make_run())
     assert (left_out, caplog.messages) == ([], [])
 
 
@@ -378,17 +380,15 @@ def test_texts_that_are_no_unicode_are_sent_all_the_same() -> None:
 
 def test_a_stop_always_has_the_start_time_and_never_ends_before_it() -> None:
     key = RunKey("lab", 3, 500)
-    stop = json.loads(encode_stop(key, End(EndState.TIMEOUT, 400, "TIMEOUT")))
+    stop = json.loads(CcMessages(()).encode_stop(key, End(EndState.TIMEOUT, 400, "TIMEOUT")).whole())
     assert stop == {"jobId": 3, "cluster": "lab", "startTime": 500, "jobState": "timeout", "stopTime": 500}
 
 
-def test_a_start_that_is_too_large_loses_its_script_first() -> None:
-    payload = StartMessages(()).encode(make_run(job_script="x" * 100, slurm_info="y" * 10))
-    once = cut_start(payload)
-    assert once is not None
-    assert "left out" in json.loads(once)["metaData"]["jobScript"]
-    assert json.loads(once)["metaData"]["slurmInfo"] == "y" * 10
-    twice = cut_start(once)
-    assert twice is not None
-    assert "left out" in json.loads(twice)["metaData"]["slurmInfo"]
-    assert cut_start(twice) is None
+def test_the_texts_of_a_start_stand_apart_in_the_order_in_which_they_are_left_out() -> None:
+    run = make_run(job_script='#!/bin/sh\necho "\u00e4"', slurm_info="JobId=1")
+    encoded = CcMessages(()).encode_start(run)
+    assert [json.loads(text.body) for text in encoded.texts] == [run.job_script, run.slurm_info]
+    assert len(encoded.whole()) == encoded.size
+    meta_data = json.loads(encoded.whole())["metaData"]
+    assert (meta_data["jobScript"], meta_data["slurmInfo"]) == (run.job_script, run.slurm_info)
+    assert "jobScript" not in json.loads(encoded.head + encoded.tail)["metaData"]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from cc_slurm_adapter.errors import ConfigError, SinkError
 from cc_slurm_adapter.job import End, EndState, NodeState, RunKey
 from cc_slurm_adapter.sinks import Delivery, Kind, RunningRow, Verdict
-from cc_slurm_adapter.sinks.cc_messages import StartMessages
-from cc_slurm_adapter.sinks.cc_rest import CcRest, CcRestConnection, judge
+from cc_slurm_adapter.sinks.cc_messages import CcMessages
+from cc_slurm_adapter.sinks.cc_rest import MAX_ROWS, PAGE, CcRest, CcRestConnection, judge
 from cc_slurm_adapter.sinks.http_client import HttpAnswer, HttpClient
 from cc_slurm_adapter.sinks.pace import Pace
 from examples.practice.cc_backend import CcBackend, Clock, LostAnswer, OtherAnswer, serving
@@ -79,17 +79,24 @@ def backend() -> CcBackend:
 @pytest.fixture
 def sink(backend: CcBackend) -> Iterator[CcRest]:
     with serving(backend) as url:
-        yield CcRest(url, lambda: backend.token, StartMessages(ADDRESSES))
+        yield CcRest(url, lambda: backend.token)
 
 
 def start_of(sink: CcRest, job_id: int = 1, start: int = NOW - 100, first_sent: float = 0.0) -> Delivery:
     run = make_run(job_id, start=start)
-    return Delivery(1, run.key, Kind.START, sink.encode_start(run), 0, first_sent)
+    return Delivery(1, run.key, Kind.START, CcMessages(ADDRESSES).encode_start(run).whole(), 0, first_sent)
 
 
 def stop_of(sink: CcRest, job_id: int = 1, start: int = NOW - 100) -> Delivery:
     key = RunKey("lab", job_id, start)
-    return Delivery(2, key, Kind.STOP, sink.encode_stop(key, End(EndState.COMPLETED, start + 50, "COMPLETED")), 0, 0)
+    return Delivery(
+        2,
+        key,
+        Kind.STOP,
+        CcMessages(()).encode_stop(key, End(EndState.COMPLETED, start + 50, "COMPLETED")).whole(),
+        0,
+        0,
+    )
 
 
 def test_start_and_stop_arrive(backend: CcBackend, sink: CcRest) -> None:
@@ -152,6 +159,80 @@ def test_the_running_list_is_read_in_pages(backend: CcBackend, sink: CcRest, mon
     connection.close()
 
 
+class Lister(HttpClient):
+    """Lists jobs as a test wants it, page by page, and counts the questions."""
+
+    def __init__(self, page: Callable[[int], list[int]]) -> None:
+        self.asked = 0
+        self._page = page
+
+    def request(self, method: str, path: str, body: bytes | None = None) -> HttpAnswer:
+        self.asked += 1
+        jobs = [{"jobId": job_id, "startTime": 1} for job_id in self._page(self.asked)]
+        return HttpAnswer(200, json.dumps({"jobs": jobs}).encode())
+
+
+@pytest.mark.parametrize(
+    ("page", "asked"),
+    [
+        (lambda number: list(range(PAGE)), 2),
+        (lambda number: list(range(PAGE)) if number % 2 else list(range(PAGE, 2 * PAGE)), 3),
+        (lambda number: [7] * PAGE, 2),
+    ],
+    ids=["pages are ignored", "two pages in turn", "one row"],
+)
+def test_a_list_whose_pages_bring_nothing_new_is_an_error(page: Callable[[int], list[int]], asked: int) -> None:
+    lister = Lister(page)
+    with pytest.raises(SinkError, match="does not end"):
+        list(CcRestConnection(lister).running_rows("lab"))
+    assert lister.asked == asked
+
+
+def test_a_list_that_grows_without_end_is_an_error_at_last() -> None:
+    lister = Lister(lambda number: list(range(number * PAGE, (number + 1) * PAGE)))
+    with pytest.raises(SinkError, match=f"more than {MAX_ROWS} jobs"):
+        list(CcRestConnection(lister).running_rows("lab"))
+    assert lister.asked == MAX_ROWS // PAGE
+
+
+def test_rows_that_move_from_page_to_page_are_listed_once() -> None:
+    pages = {1: list(range(PAGE)), 2: list(range(PAGE - 3, 2 * PAGE - 3)), 3: [0, 2 * PAGE]}
+    rows = list(CcRestConnection(Lister(pages.__getitem__)).running_rows("lab"))
+    assert [row.job_id for row in rows] == [*range(2 * PAGE - 3), 2 * PAGE]
+
+
+def test_a_refused_start_is_looked_for_only_as_long_as_the_list_brings_something() -> None:
+    class Refusing(Lister):
+        def request(self, method: str, path: str, body: bytes | None = None) -> HttpAnswer:
+            return error(422, "found") if method == "POST" else super().request(method, path, body)
+
+    run = make_run(7, start=NOW - 100)
+    answer = CcRestConnection(Refusing(lambda number: list(range(PAGE)))).deliver(
+        Delivery(1, run.key, Kind.START, b"{}", 0, 0.0)
+    )
+    assert answer.verdict is Verdict.SINK_TROUBLE
+    assert "does not end" in answer.reason
+
+
+def test_whoever_sends_is_told_of_each_page_and_each_part(backend: CcBackend, sink: CcRest) -> None:
+    """Each may take a minute: together they must not look like a thread that is stuck."""
+    told: list[int] = []
+    pages, missing = 20, Delivery(1, make_run(7, start=NOW).key, Kind.START, b"{}", 0, 0.0)
+
+    class Refusing(Lister):
+        def request(self, method: str, path: str, body: bytes | None = None) -> HttpAnswer:
+            return error(422, "found") if method == "POST" else super().request(method, path, body)
+
+    full = Refusing(lambda number: list(range(number * PAGE, (number + 1) * PAGE)) if number < pages else [])
+    answer = CcRestConnection(full, lambda: told.append(full.asked)).deliver(missing)
+    assert answer.verdict is Verdict.SHADOWED
+    assert told == list(range(pages + 1))
+    connection = sink.connect(lambda: told.append(-1))
+    connection.post_nodes("lab", many_nodes(20_000))
+    assert told.count(-1) == len(backend.log) > 2
+    connection.close()
+
+
 def test_node_states_arrive(backend: CcBackend, sink: CcRest) -> None:
     connection = sink.connect()
     assert connection.post_nodes("lab", [NodeState("node01", ("idle",), 0, 0, 0)]).verdict is Verdict.DELIVERED
@@ -210,7 +291,7 @@ def test_a_proxy_that_takes_nothing_is_told(backend: CcBackend) -> None:
 def test_a_new_token_is_read_after_a_refusal(backend: CcBackend) -> None:
     tokens = iter(["old", backend.token])
     with serving(backend) as url:
-        sink = CcRest(url, lambda: next(tokens), StartMessages(()))
+        sink = CcRest(url, lambda: next(tokens))
         connection = sink.connect()
         assert connection.deliver(start_of(sink)).verdict is Verdict.DELIVERED
         assert [request.status for request in backend.log] == [401, 201]
@@ -222,7 +303,7 @@ def test_a_token_that_cannot_be_read_is_a_trouble_of_the_sink(backend: CcBackend
         raise ConfigError(["ccRestJwtFile: gone"])
 
     with serving(backend) as url:
-        sink = CcRest(url, read_token, StartMessages(()))
+        sink = CcRest(url, read_token)
         answer = sink.connect().deliver(start_of(sink))
     assert answer.verdict is Verdict.SINK_TROUBLE
     assert "ccRestJwtFile" in answer.reason
@@ -237,7 +318,7 @@ def test_a_list_that_is_refused_is_an_error(backend: CcBackend, sink: CcRest) ->
 
 
 def test_nobody_there_is_a_trouble_of_the_sink() -> None:
-    sink = CcRest("http://127.0.0.1:9", lambda: "token", StartMessages(()))
+    sink = CcRest("http://127.0.0.1:9", lambda: "token")
     answer = sink.connect().deliver(start_of(sink))
     assert answer.verdict is Verdict.SINK_TROUBLE
     assert "127.0.0.1:9" in answer.reason

@@ -16,7 +16,7 @@ from cc_slurm_adapter.ignore_rules import IgnoreRules
 from cc_slurm_adapter.job_watch import JobWatch, WatchSettings
 from cc_slurm_adapter.outbox import Outbox
 from cc_slurm_adapter.sinks import Kind
-from cc_slurm_adapter.sinks.cc_messages import StartMessages
+from cc_slurm_adapter.sinks.cc_messages import CcMessages
 from cc_slurm_adapter.sinks.cc_rest import CcRest
 from cc_slurm_adapter.slurm.accounting import users_command
 from cc_slurm_adapter.slurm.client import FORMAT_SECONDS, SlurmClient
@@ -32,7 +32,7 @@ from tests.test_examples import README, code, rows, section
 DAY, JOBS_A_DAY, POLL_INTERVAL, MAX_SPAN = 86400, 10_000, 60, 604800
 FORMATS = "squeue --json=list"
 ALL_NODES = "scontrol show node"
-SINK = CcRest("http://127.0.0.1:1", lambda: "token", StartMessages(()))
+SINK = CcRest("http://127.0.0.1:1", lambda: "token")
 
 
 def named(argv: list[str]) -> str:
@@ -52,7 +52,7 @@ class Site:
         self.outbox = Outbox(str(folder / "state.sqlite"))
         self.now = int(time.time())
         settings = WatchSettings(CLUSTER, IgnoreRules(), has_accounting=True, max_span=MAX_SPAN, clock=lambda: self.now)
-        self.watch = JobWatch(self.client, self.outbox, [SINK], Status(), settings)
+        self.watch = JobWatch(self.client, self.outbox, CcMessages(()), [SINK], Status(), settings)
 
     def close(self) -> None:
         """Give the files back."""

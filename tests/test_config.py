@@ -21,7 +21,7 @@ from cc_slurm_adapter.config import (
     read_token,
     settings_reference,
 )
-from cc_slurm_adapter.config_file import parse_config_text
+from cc_slurm_adapter.config_file import DEFAULT_EVENTS_PATH, parse_config_text
 from cc_slurm_adapter.errors import ConfigError
 from cc_slurm_adapter.host_pattern import PatternError, compile_host_pattern
 from cc_slurm_adapter.hwthreads import Numbering, numbering_of
@@ -102,7 +102,7 @@ def test_defaults_are_those_of_the_existing_adapter() -> None:
     assert str(config.prep_sock_connect_path) == "/run/cc-slurm-adapter/daemon.sock"
     assert config.last_run_path == "/var/lib/cc-slurm-adapter/lastrun"
     assert config.state_path == "/var/lib/cc-slurm-adapter/state.sqlite"
-    assert config.prep_events_path == config.prep_events_path == "/var/lib/cc-slurm-adapter/events"
+    assert config.prep_events_path == "/run/cc-slurm-adapter/events"
     assert (config.slurm_poll_interval, config.slurm_query_delay) == (60, 1)
     assert (config.slurm_query_max_span, config.slurm_max_retries, config.cc_poll_interval) == (604800, 10, 21600)
     assert config.cc_rest_submit_jobs is True
@@ -116,10 +116,23 @@ def test_defaults_are_those_of_the_existing_adapter() -> None:
 
 def test_state_lies_beside_last_run_unless_told_otherwise() -> None:
     config, _ = parse_config({**NEEDED, "lastRunPath": "/data/cc/last"})
-    assert (config.state_path, config.prep_events_path) == ("/data/cc/state.sqlite", "/data/cc/events")
+    assert config.state_path == "/data/cc/state.sqlite"
 
     config, _ = parse_config({**NEEDED, "statePath": "/s/db", "prepEventsPath": "/e/v"})
     assert (config.state_path, config.prep_events_path) == ("/s/db", "/e/v")
+
+
+@pytest.mark.parametrize("former", ["/data/cc/events", "/data/cc/events/", "/var/lib/cc-slurm-adapter/events"])
+def test_the_events_folder_of_before_is_replaced_with_a_warning(former: str) -> None:
+    """It lies in the state folder, on a disk. With the default or an empty value there is nothing to tell."""
+    settings = {**NEEDED, "lastRunPath": "/data/cc/last"}
+    config, (warning,) = parse_config({**settings, "prepEventsPath": former})
+    assert config.prep_events_path == DEFAULT_EVENTS_PATH
+    assert warning.startswith(f"prepEventsPath: {DEFAULT_EVENTS_PATH} is used")
+    assert f"What hooks leave in {former} is still taken" in warning
+    for value in ("", None, DEFAULT_EVENTS_PATH, DEFAULT_EVENTS_PATH + "/"):
+        config, warnings = parse_config({**settings, "prepEventsPath": value})
+        assert (config.prep_events_path, warnings) == (DEFAULT_EVENTS_PATH, [])
 
 
 def test_table_and_dataclass_have_the_same_fields_and_secrets() -> None:
@@ -283,7 +296,14 @@ def test_wrong_values_name_key_value_and_what_is_expected(key: str, value: objec
 
 @pytest.mark.parametrize(
     ("key", "value", "used"),
-    [("slurmQueryMaxSpan", 0, 3600), ("slurmQueryMaxSpan", -1, 3600), ("slurmMaxRetries", -1, 0)],
+    [
+        ("slurmQueryMaxSpan", 0, 3600),
+        ("slurmQueryMaxSpan", -1, 3600),
+        ("slurmQueryMaxSpan", 1, 3600),
+        ("slurmQueryMaxSpan", 599, 3600),
+        ("slurmQueryMaxSpan", 3599, 3600),
+        ("slurmMaxRetries", -1, 0),
+    ],
 )
 def test_numbers_that_are_too_low_do_not_stop_the_start(key: str, value: int, used: int) -> None:
     config, warnings = parse_config({**NEEDED, key: value})
@@ -291,6 +311,31 @@ def test_numbers_that_are_too_low_do_not_stop_the_start(key: str, value: int, us
     assert len(warnings) == 1
     assert warnings[0].startswith(f"{key}: {value} is below ")
     assert warnings[0].endswith(f", using {used}")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "used"),
+    [
+        ("slurmQueryMaxSpan", 31536001, 31536000),
+        ("slurmQueryMaxSpan", 10**12, 31536000),
+        ("slurmQueryMaxSpan", 2**63 - 1, 31536000),
+        ("slurmPollInterval", 2**31, 2**31 - 1),
+        ("slurmQueryDelay", 2**31, 2**31 - 1),
+        ("slurmMaxRetries", 2**31, 2**31 - 1),
+        ("ccPollInterval", 2**31, 2**31 - 1),
+    ],
+)
+def test_numbers_that_are_too_high_do_not_stop_the_start(key: str, value: int, used: int) -> None:
+    """The existing adapter takes all that fits into 64 bits."""
+    config, warnings = parse_config({**NEEDED, key: value})
+    assert masked(config)[key] == used
+    assert warnings == [f"{key}: {value} is above {used}, using {used}"]
+
+
+@pytest.mark.parametrize("value", [3600, 86400, 31536000])
+def test_spans_from_an_hour_to_a_year_are_taken_as_they_are(value: int) -> None:
+    config, warnings = parse_config({**NEEDED, "slurmQueryMaxSpan": value})
+    assert (config.slurm_query_max_span, warnings) == (value, [])
 
 
 @pytest.mark.parametrize("value", [0, -3600])
@@ -401,13 +446,13 @@ def test_limit_of_job_scripts(limit: int) -> None:
 def test_leftover_events_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = tmp_path / "known"
     monkeypatch.setattr("cc_slurm_adapter.config.DEFAULT_EVENTS_PATH", str(known))
-    path = write(tmp_path, {**NEEDED, "lastRunPath": f"{tmp_path}/state/last"})
+    path = write(tmp_path, {**NEEDED, "prepEventsPath": f"{tmp_path}/own/events"})
     assert load_config(path, explicit=True)[1] == []
     known.mkdir()
     (warning,) = load_config(path, explicit=True)[1]
-    assert f"{tmp_path}/state/events is used, but {known} exists" in warning
+    assert f"{tmp_path}/own/events is used, but {known} exists" in warning
     assert f"Remove {known}" in warning
-    assert f"CC_SLURM_ADAPTER_EVENTS={tmp_path}/state/events" in warning
+    assert f"CC_SLURM_ADAPTER_EVENTS={tmp_path}/own/events" in warning
     assert load_config(write(tmp_path, {**NEEDED, "prepEventsPath": f"{known}/"}), explicit=True)[1] == []
 
 
@@ -517,7 +562,7 @@ def test_which_run_is_kept_is_chosen_by_a_word_and_needs_rest() -> None:
 
 def test_relative_paths_are_taken_with_a_warning() -> None:
     config, warnings = parse_config({**NEEDED, "lastRunPath": "state/last", "prepSockListenPath": "unix:d.sock"})
-    assert config.prep_events_path == "state/events"
+    assert config.state_path == "state/state.sqlite"
     assert [warning.partition(":")[0] for warning in warnings] == ["prepSockListenPath", "lastRunPath"]
 
 
@@ -736,3 +781,26 @@ def test_any_text_is_taken_or_told(data: bytes) -> None:
         parse_config_text(data)
     except ConfigError as error:
         assert error.problems
+
+
+@pytest.mark.parametrize(
+    ("key", "other"),
+    [
+        ("statePath", "lastRunPath"),
+        ("statePath", "pidFilePath"),
+        ("lastRunPath", "ccRestJwtFile"),
+        ("pidFilePath", "natsCredsFile"),
+    ],
+)
+def test_what_is_written_is_nothing_else_that_is_named(key: str, other: str) -> None:
+    settings: dict[str, object] = {
+        **NEEDED,
+        key: "/var/lib/x/one",
+        other: "/var/lib/x/../x/one",
+        "natsServer": "localhost",
+    }
+    if other == "ccRestJwtFile":
+        del settings["ccRestJwt"]
+    with pytest.raises(ConfigError) as failure:
+        parse_config(settings)
+    assert any("is the same file as" in line and key in line + other for line in failure.value.problems)

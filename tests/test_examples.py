@@ -14,7 +14,7 @@ import pytest
 
 import build
 from cc_slurm_adapter import __version__
-from cc_slurm_adapter.command_line import make_parser
+from cc_slurm_adapter.command_line import EXIT_CODES, make_parser
 from cc_slurm_adapter.config import masked, parse_config, settings_reference
 from cc_slurm_adapter.config_file import DEFAULT_CONFIG_PATH
 from cc_slurm_adapter.errors import ConfigError
@@ -126,7 +126,7 @@ def test_hooks_from_other_hosts_reach_the_port_that_is_served_with_the_same_secr
 
 @pytest.fixture
 def unit() -> configparser.ConfigParser:
-    parser = configparser.ConfigParser(interpolation=None)
+    parser = configparser.ConfigParser(interpolation=None, strict=False)  # a list may be given in several lines
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read_string((EXAMPLES / "cc-slurm-adapter.service").read_text(encoding="utf-8"))
     return parser
@@ -140,6 +140,26 @@ def test_the_unit_starts_the_daemon_as_its_user_with_group_slurm(unit: configpar
     assert (service["User"], service["Group"], service["Type"]) == ("cc-slurm-adapter", "slurm", "notify")
     assert service["ExecReload"].endswith("kill -HUP $MAINPID")
     assert float(service["TimeoutStopSec"]) > 2
+
+
+def test_the_unit_is_there_again_after_every_end_but_one_that_a_person_must_mend(
+    unit: configparser.ConfigParser,
+) -> None:
+    service = unit["Service"]
+    assert (service["Restart"], service["RestartSec"], unit["Unit"]["StartLimitIntervalSec"]) == ("always", "1", "0")
+    assert service["RestartPreventExitStatus"].split() == ["64", "78"]
+
+
+def test_no_boot_waits_for_the_unit_and_it_waits_for_no_part_of_slurm(unit: configparser.ConfigParser) -> None:
+    """Where slurmctld starts after multi-user.target, an order of the two is a circle: systemd starts only one."""
+    assert "slurm" not in unit["Unit"]["After"]
+    assert not {"Requires", "BindsTo", "Requisite", "Before"} & set(unit["Unit"])
+    assert 0 < float(unit["Service"]["TimeoutStartSec"]) <= 300
+
+
+def test_the_unit_sees_slurm_s_users_as_they_are(unit: configparser.ConfigParser) -> None:
+    """With PrivateUsers the socket would see SlurmUser as nobody."""
+    assert "PrivateUsers" not in unit["Service"]
 
 
 def test_the_unit_makes_the_folders_of_the_default_paths(unit: configparser.ConfigParser) -> None:
@@ -175,9 +195,14 @@ def test_every_quoted_log_line_is_one_of_the_program() -> None:
 def test_every_log_line_shown_is_one_of_the_program() -> None:
     texts = {text for text in templates() if len(text.replace("…", "")) > 8}
     known = [re.compile(".*".join(map(re.escape, text.split("…")))) for text in texts]
-    shown = re.findall(r"^(?:INFO|WARNING) (.*)$", README, re.MULTILINE)
+    shown = re.findall(r"^(?:INFO|NOTICE|WARNING) (.*)$", README, re.MULTILINE)
     assert len(shown) >= 4
     assert [line for line in shown if not any(pattern.fullmatch(line) for pattern in known)] == []
+
+
+def test_the_exit_codes_are_those_of_the_help() -> None:
+    listed = [(int(code), meaning) for code, meaning in rows(section(README, "Files and signals")) if code.isdigit()]
+    assert listed == list(EXIT_CODES.items())
 
 
 def test_every_claim_names_a_test_that_is_there() -> None:
@@ -193,6 +218,20 @@ def test_every_claim_names_a_test_that_is_there() -> None:
 def defined_tests(folder: Path) -> Iterator[str]:
     for path in folder.rglob("test_*.py"):
         yield from re.findall(r"^def (test_\w+)\(", path.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_what_slurm_does_with_a_hook_that_fails_is_said_with_its_source() -> None:
+    """It differs from hook to hook, and is easily told wrong."""
+    files = [ROOT / name for name in DOCUMENTS] + [
+        *PACKAGE.rglob("*.py"),
+        *PACKAGE.rglob("*.sh"),
+        *EXAMPLES.glob("*.*"),
+    ]
+    paragraphs = [part for path in files for part in path.read_text(encoding="utf-8").split("\n\n")]
+    told = [part for part in paragraphs if re.search(r"hook|prolog|epilog", part, re.IGNORECASE)]
+    told = [part for part in told if re.search(r"\b(drains?|is drained) .*node|node.*\b(drains?|is drained)\b", part)]
+    assert told
+    assert [part for part in told if "slurm.schedmd.com/prolog_epilog.html" not in part] == []
 
 
 def test_every_module_is_in_the_layout() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from cc_slurm_adapter.main_loop import Inbox, LoopSettings, MainLoop, Stop
 from cc_slurm_adapter.outbox import Outbox
 from cc_slurm_adapter.sender import Sender
 from cc_slurm_adapter.sinks import Kind
-from cc_slurm_adapter.sinks.cc_messages import StartMessages
+from cc_slurm_adapter.sinks.cc_messages import CcMessages
 from cc_slurm_adapter.sinks.cc_rest import CcRest
 from cc_slurm_adapter.slurm import commands as commands_module
 from cc_slurm_adapter.slurm.accounting import EndedParser
@@ -31,7 +32,8 @@ from cc_slurm_adapter.slurm.commands import Commands
 from cc_slurm_adapter.slurm.listing import parse_listing
 from cc_slurm_adapter.state_files import LastRun
 from cc_slurm_adapter.status import Status
-from tests.fake_programs import FakePrograms
+from cc_slurm_adapter.stored_messages import Stored, texts_of, whole
+from tests.fake_programs import FakePrograms, conversation
 from tests.fakes import NOW, make_run
 from tests.fixture_files import FIXTURES, sinfo_row
 from tests.test_job_watch import Lab
@@ -42,9 +44,7 @@ FORMATS = RECORDED / "cluster" / "squeue-json-list.txt"
 DOCUMENT = json.loads((RECORDED / "jobs" / "one-core" / "running.squeue.v0.0.40.json").read_text())
 START = DOCUMENT["jobs"][0]["start_time"]["number"]
 PING = RECORDED / "cluster" / "scontrol-ping.txt"
-TALK = """while read -r _ what name; do
-    case $what in hostnames) echo "$name";; job) echo "JobId=$name JobName=x";; esac
-done"""
+TALK = conversation('echo "JobId=$3 JobName=x"')
 NAMES = ("squeue", "scontrol", "sinfo", "sacct")
 FIRST, SECOND, THIRD = 101, 102, 103
 
@@ -80,7 +80,7 @@ class Cluster:
 
     def spoil(self, name: str, script: str) -> None:
         """The command does this; REAL stands for what it did before."""
-        self.programs.make(name, script.replace("REAL", f"eval '{self._scripts[name]}'"))
+        self.programs.make(name, script.replace("REAL", f"eval {shlex.quote(self._scripts[name])}"))
 
 
 class Site:
@@ -92,12 +92,14 @@ class Site:
         self.outbox = Outbox(str(folder / "state.sqlite"))
         self.status = Status()
         self.inbox = Inbox(self.status)
-        sink = CcRest("http://127.0.0.1:9", lambda: "token", StartMessages(()))
+        sink = CcRest("http://127.0.0.1:9", lambda: "token")
         slurm = SlurmClient(self.commands, "lab", str(folder), 1 << 20)
         self.later = 0.0
         """Seconds by which the clock of what is set aside is ahead."""
         slurm._details._aside._clock = lambda: time.monotonic() + self.later
-        self.watch = JobWatch(slurm, self.outbox, [sink], self.status, WatchSettings("lab", IgnoreRules(), True, 3600))
+        self.watch = JobWatch(
+            slurm, self.outbox, CcMessages(()), [sink], self.status, WatchSettings("lab", IgnoreRules(), True, 3600)
+        )
         settings = LoopSettings("lab", 60, 3600, 10, int(time.time()), 1.0)
         last_run = LastRun(str(folder / "lastrun"))
         sender = Sender(sink, self.outbox, self.status)
@@ -125,13 +127,16 @@ class Site:
 
     def owed(self) -> list[tuple[str, int]]:
         """Kind and job of all that was ever owed: nothing is delivered here."""
-        return sorted(self.outbox._state.read("SELECT kind, job_id FROM message", ()))
+        return sorted(self.outbox._state.read("SELECT kind, job_id FROM delivery", ()))
 
     def payloads(self, kind: str) -> list[bytes]:
         """The messages of a kind."""
-        return [
-            payload for (payload,) in self.outbox._state.read("SELECT payload FROM message WHERE kind = ?", (kind,))
-        ]
+        question = (
+            "SELECT payload, texts_at, texts FROM message WHERE id IN (SELECT message FROM delivery WHERE kind = ?)"
+        )
+        stored = [Stored(*row) for row in self.outbox._state.read(question, (kind,))]
+        with self.outbox._state.reading() as database:
+            return [whole(database, each, texts_of(each), 0) for each in stored]
 
     def starts(self) -> list[bytes]:
         """The start messages."""

@@ -17,6 +17,7 @@ from cc_slurm_adapter.job import End, EndState, Phase, Run, RunKey
 from cc_slurm_adapter.job_watch import JobWatch, WatchSettings
 from cc_slurm_adapter.outbox import Outbox
 from cc_slurm_adapter.sinks import Kind, RunningRow, RunningRows
+from cc_slurm_adapter.sinks.cc_messages import CcMessages
 from cc_slurm_adapter.slurm.accounting import AccountedEnd
 from cc_slurm_adapter.status import Status
 from tests.fakes import NOW, FakeSlurm, make_run
@@ -78,7 +79,7 @@ def test_two_daemons_in_one_folder_have_a_file_each(tmp_path: Path) -> None:
     assert found == {"first-moment": f"{EARLIER}\n", "first-moment.other.sqlite": f"{NOW}\n"}
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"0\n", b"-5\n", b"1800000000", b"18\x0000\n", b"abc\n", b"1" * 5000])
+@pytest.mark.parametrize("content", [b"", b"\n", b"0\n", b"1800000000", b"18\x0000\n", b"\0" * 11, b"1800000000\r\n"])
 def test_a_damaged_file_is_said_and_written_anew(
     content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -90,6 +91,25 @@ def test_a_damaged_file_is_said_and_written_anew(
     assert "holds no time: it is written anew" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "content", [b"abc\n", b"-5\n", b"2026-01-01\n", b"1800000000 # mine\n", b"1" * 5000, b"\0" * 64 + b"mine"]
+)
+def test_a_file_of_somebody_else_is_said_and_left_alone(
+    content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The time counts for this life all the same."""
+    file = tmp_path / "first-moment"
+    file.write_bytes(content)
+    moment = FirstMoment(str(tmp_path / "state.sqlite"))
+    moment.settle(FRESH._replace(last_run=NOW), NOW)
+    moment.keep()
+    assert moment.limit(NOW) == NOW - WEEK
+    assert file.read_bytes() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["first-moment"]
+    assert "is not this program's: it is left alone" in caplog.text
+    assert "move it away and restart" in caplog.text
+
+
 def make_folder(path: Path) -> None:
     path.mkdir()
 
@@ -98,7 +118,7 @@ def make_loop(path: Path) -> None:
     path.symlink_to(path)
 
 
-@pytest.mark.parametrize("make", [make_folder, make_loop])
+@pytest.mark.parametrize("make", [make_folder, make_loop, os.mkfifo])
 def test_a_file_that_cannot_be_read_is_said_and_left_alone(
     make: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -355,7 +375,7 @@ class History:
         moment.settle(before, self.now)
         self._since = catch_up_from(before, moment.limit(self.now), self.now)
         watch_settings = WatchSettings("lab", IgnoreRules(), True, WEEK, clock=lambda: self.now, first_moment=moment)
-        self._job_watch = JobWatch(self._slurm, self._outbox, [SINK], Status(), watch_settings)
+        self._job_watch = JobWatch(self._slurm, self._outbox, CcMessages(()), [SINK], Status(), watch_settings)
         self._is_first = True
 
     def _stop(self) -> None:

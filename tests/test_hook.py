@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from cc_slurm_adapter import hook
+from cc_slurm_adapter import config_file, hook, own_files
 from cc_slurm_adapter.hook import run_hook
-from cc_slurm_adapter.prep import SignatureCheck, decode
+from cc_slurm_adapter.prep import VARIABLES, SignatureCheck, decode
 
 ENVIRON = {"SLURM_JOB_ID": "4711", "SLURM_SCRIPT_CONTEXT": "prolog_slurmctld", "SLURM_CLUSTER_NAME": "lab"}
 EVENT_NAME = f"4711.prolog_slurmctld.lab.{os.getpid()}"
@@ -65,7 +65,8 @@ def no_default_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The defaults lie in the test's own folder."""
     monkeypatch.setattr(hook, "DEFAULT_CONFIG_PATH", str(tmp_path / "default.json"))
     monkeypatch.setattr(hook, "DEFAULT_SOCKET_PATH", str(tmp_path / "d.sock"))
-    monkeypatch.setattr(hook, "DEFAULT_LAST_RUN_PATH", str(tmp_path / "state" / "lastrun"))
+    monkeypatch.setattr(hook, "DEFAULT_EVENTS_PATH", str(tmp_path / "hooks" / "events"))
+    monkeypatch.setattr(config_file, "DEFAULT_EVENTS_PATH", str(tmp_path / "hooks" / "events"))
 
 
 def write_config(tmp_path: Path, **settings: object) -> str:
@@ -75,7 +76,7 @@ def write_config(tmp_path: Path, **settings: object) -> str:
 
 
 def make_events_folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "state" / "events"
+    folder = tmp_path / "hooks" / "events"
     folder.mkdir(parents=True)
     return folder
 
@@ -139,13 +140,50 @@ def test_leaves_an_event_file_when_the_daemon_is_down(tmp_path: Path, lines: lis
     assert lines == []
 
 
-@pytest.mark.parametrize("key", ["prepEventsPath", "lastRunPath"])
-def test_leaves_the_event_file_where_the_configuration_says(tmp_path: Path, key: str, lines: list[str]) -> None:
+def test_leaves_the_event_file_where_the_configuration_says(tmp_path: Path, lines: list[str]) -> None:
     folder = tmp_path / "elsewhere" / "events"
     folder.mkdir(parents=True)
-    value = folder if key == "prepEventsPath" else folder.parent / "last"
-    run_hook(["-config", write_config(tmp_path, **{key: str(value)})], ENVIRON, lines.append)
+    run_hook(["-config", write_config(tmp_path, prepEventsPath=str(folder))], ENVIRON, lines.append)
     assert (os.listdir(folder), lines) == ([EVENT_NAME], [])
+
+
+def test_leaves_nothing_where_events_were_left_before(tmp_path: Path, lines: list[str]) -> None:
+    """In the state folder, on a disk; also where the configuration names it."""
+    folder = make_events_folder(tmp_path)
+    before = tmp_path / "state" / "events"
+    before.mkdir(parents=True)
+    last_run = str(tmp_path / "state" / "lastrun")
+    run_hook(["-config", write_config(tmp_path, lastRunPath=last_run)], ENVIRON, lines.append)
+    assert (os.listdir(before), os.listdir(folder), lines) == ([], [EVENT_NAME], [])
+    (folder / EVENT_NAME).unlink()
+    path = write_config(tmp_path, lastRunPath=last_run, prepEventsPath=str(before))
+    run_hook(["-config", path], ENVIRON, lines.append)
+    assert (os.listdir(before), os.listdir(folder), lines) == ([], [EVENT_NAME], [])
+
+
+def test_leaves_nothing_for_a_daemon_that_has_been_away_for_long(tmp_path: Path, lines: list[str]) -> None:
+    folder = make_events_folder(tmp_path)
+    own_files.mark_open(str(folder), ".lab.open", -1)
+    own_files.mark_open(str(folder), ".other.open", 60)
+    run_hook([], ENVIRON, lines.append)
+    assert sorted(os.listdir(folder)) == [".lab.open", ".other.open"]
+    assert len(lines) == 1
+    assert "no daemon has looked into it for a while" in lines[0]
+    own_files.mark_open(str(folder), ".lab.open", 60)
+    run_hook([], ENVIRON, lines.append)
+    assert EVENT_NAME in os.listdir(folder)
+
+
+def test_only_what_a_receiver_needs_leaves_the_node(tmp_path: Path, lines: list[str]) -> None:
+    """Over TCP the message may be read on the way. The existing adapter's receiver wants all keys, with any value."""
+    receiver, port = tcp_receiver()
+    private = dict.fromkeys(VARIABLES, "private") | {"AWS_SECRET_ACCESS_KEY": "private"}
+    path = write_config(tmp_path, prepSockConnectPath=f"tcp:127.0.0.1:{port}")
+    run_hook(["-config", path], {**private, **ENVIRON}, lines.append)
+    message = json.loads(receiver.wait())
+    assert sorted(message) == sorted(VARIABLES)
+    assert {key: value for key, value in message.items() if value} == ENVIRON
+    assert lines == []
 
 
 def test_stale_socket_is_as_good_as_none(tmp_path: Path, lines: list[str]) -> None:
@@ -175,7 +213,7 @@ def test_does_not_follow_links_nor_block_on_pipes(tmp_path: Path, lines: list[st
 def test_tells_what_failed_and_what_to_do(tmp_path: Path, lines: list[str]) -> None:
     assert run_hook([], ENVIRON, lines.append) == 0
     assert len(lines) == 1
-    for part in ("4711", f"{tmp_path}/d.sock", f"{tmp_path}/state/events", "prepSockConnectPath", "next poll"):
+    for part in ("4711", f"{tmp_path}/d.sock", f"{tmp_path}/hooks/events", "prepSockConnectPath", "next poll"):
         assert part in lines[0]
 
 
@@ -328,5 +366,16 @@ def test_hook_loads_nothing_that_is_slow() -> None:
         timeout=30,
         check=True,
     )
-    slow = {"typing", "dataclasses", "logging", "pathlib", "hmac", "hashlib", "ipaddress", "subprocess", "sqlite3"}
+    slow = {
+        "typing",
+        "dataclasses",
+        "logging",
+        "pathlib",
+        "hmac",
+        "hashlib",
+        "contextlib",
+        "ipaddress",
+        "subprocess",
+        "sqlite3",
+    }
     assert slow & set(done.stdout.split()) == set()

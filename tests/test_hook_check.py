@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cc_slurm_adapter.hook_check import hook_troubles
+from cc_slurm_adapter.hook_check import ENDS_SLURMCTLD, hook_troubles
 from cc_slurm_adapter.hook_coverage import EVERY, LATEST, MARGIN, HookCoverage
 from cc_slurm_adapter.slurm.setup import Hooks, parse_setup
 from tests.fakes import make_run
@@ -92,8 +92,8 @@ def test_a_hook_that_slurmctld_cannot_call_is_named(tmp_path: Path) -> None:
     good = hook(tmp_path, "cc-slurm-adapter")
     plain = hook(tmp_path, "plain-cc-slurm-adapter", mode=0o644)
     gone = str(tmp_path / "gone")
-    assert troubles(good, epilogs=(plain,)) == [f"{plain} (EpilogSlurmctld) is not executable for {ME}"]
-    assert troubles(good, epilogs=(good, gone)) == [f"{gone} (EpilogSlurmctld) does not exist"]
+    assert troubles(good, epilogs=(plain,)) == [f"{plain} (EpilogSlurmctld) is not executable for {ME}{ENDS_SLURMCTLD}"]
+    assert troubles(good, epilogs=(good, gone)) == [f"{gone} (EpilogSlurmctld) does not exist{ENDS_SLURMCTLD}"]
     assert troubles(good, epilogs=()) == ["EpilogSlurmctld is not set"]
 
 
@@ -116,7 +116,9 @@ def test_a_prolog_of_the_nodes_may_be_the_hook(tmp_path: Path) -> None:
     assert hook_troubles(Hooks(prolog=("/opt/p",), epilog=("/opt/e",), controllers=HERE), ME, "controller") == []
     plain = hook(tmp_path, "plain", mode=0o644)
     hooks = Hooks((plain,), (), ("/opt/p",), ("/opt/e",), HERE)
-    assert hook_troubles(hooks, ME, "controller") == [f"{plain} (PrologSlurmctld) is not executable for {ME}"]
+    assert hook_troubles(hooks, ME, "controller") == [
+        f"{plain} (PrologSlurmctld) is not executable for {ME}{ENDS_SLURMCTLD}"
+    ]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")

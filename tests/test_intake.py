@@ -7,21 +7,26 @@ import ipaddress
 import logging
 import os
 import queue
+import random
+import shutil
 import socket
 import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from cc_slurm_adapter import events_folder, hook, intake, prep_server
+from cc_slurm_adapter import threads as threads_module
 from cc_slurm_adapter.admission import Admission
+from cc_slurm_adapter.config import parse_config
 from cc_slurm_adapter.config_values import Network
+from cc_slurm_adapter.daemon import events_folders
 from cc_slurm_adapter.errors import StateError
-from cc_slurm_adapter.events_folder import EventsFolder
+from cc_slurm_adapter.events_folder import EventsFolder, Place
 from cc_slurm_adapter.intake import Intake
 from cc_slurm_adapter.job import HookEvent
 from cc_slurm_adapter.prep import TcpAddress, UnixAddress, encode, sign
@@ -49,12 +54,18 @@ class Running:
         address = arguments.pop("address", UnixAddress(self.path))
         self.intake = Intake(
             address=address,  # type: ignore[arg-type]
-            events_path=str(self.folder),
-            cluster=cluster,
+            folders=arguments.pop("folders", [Place(str(self.folder))]),  # type: ignore[arg-type]
             deliver=self.events.put,
-            slurm_user="root",
             **arguments,  # type: ignore[arg-type]
         )
+        self._cluster = cluster
+
+    def start(self) -> None:
+        self.intake.open()
+        self.start_serving()
+
+    def start_serving(self) -> None:
+        self.intake.start(self._cluster, "root")
 
     def next(self) -> HookEvent:
         return self.events.get(timeout=DEADLINE)
@@ -72,7 +83,7 @@ class Running:
 @contextmanager
 def running(folder: Path, cluster: str = "lab", **arguments: object) -> Iterator[Running]:
     started = Running(folder, cluster, **arguments)
-    started.intake.start()
+    started.start()
     try:
         yield started
     finally:
@@ -82,6 +93,11 @@ def running(folder: Path, cluster: str = "lab", **arguments: object) -> Iterator
 def put(folder: Path, *names: str) -> None:
     for name in names:
         (folder / name).touch()
+
+
+def events_in(folder: Path) -> list[str]:
+    """Without the daemon's own marks."""
+    return sorted(name for name in os.listdir(folder) if not name.startswith("."))
 
 
 # The socket
@@ -282,7 +298,7 @@ def test_socket_that_is_served_is_left_alone(tmp_path: Path) -> None:
     with running(tmp_path) as run:
         second = Running(tmp_path)
         with pytest.raises(StateError, match=f"{run.path} is taken, process {os.getpid()} serves it"):
-            second.intake.start()
+            second.start()
         second.intake.stop()
         run.send_job(1)
         assert run.next().job_id == 1
@@ -301,11 +317,11 @@ def test_socket_of_a_successor_is_not_removed(tmp_path: Path) -> None:
 
 def test_event_files_are_taken_and_removed(tmp_path: Path) -> None:
     with running(tmp_path) as run:
-        assert stat.S_IMODE(os.stat(run.folder).st_mode) == 0o2770
+        assert stat.S_IMODE(os.stat(run.folder).st_mode) == 0o770
         put(run.folder, "7.prolog_slurmctld.lab.100")
         event = run.next()
         assert (event.job_id, event.context) == (7, "prolog_slurmctld")
-        eventually(lambda: os.listdir(run.folder) == [])
+        eventually(lambda: events_in(run.folder) == [])
 
 
 def test_event_files_of_the_moment_before_are_taken(tmp_path: Path) -> None:
@@ -313,11 +329,49 @@ def test_event_files_of_the_moment_before_are_taken(tmp_path: Path) -> None:
     put(tmp_path / "events", "1.prolog_slurmctld.lab.1", "2...2", "3.a.other.3")
     with running(tmp_path) as run:
         assert sorted([run.next().job_id, run.next().job_id]) == [1, 2]
-        eventually(lambda: os.listdir(run.folder) == ["3.a.other.3"])
+        eventually(lambda: events_in(run.folder) == ["3.a.other.3"])
+
+
+def test_events_that_hooks_of_an_older_version_leave_are_taken(tmp_path: Path) -> None:
+    """In the state folder, where the events folder was by default; the new one is served beside it."""
+    former = tmp_path / "state" / "events"
+    former.mkdir(parents=True)
+    folders = [Place(str(tmp_path / "events"), [str(former.parent)]), Place(str(former), former=True)]
+    with running(tmp_path, folders=folders) as run:
+        put(former, "1.prolog_slurmctld.lab.1")
+        assert run.next().job_id == 1
+        put(run.folder, "2.prolog_slurmctld.lab.1")
+        assert run.next().job_id == 2
+        put(former, "3.prolog_slurmctld.lab.1", "4..other.1")
+        assert run.next().job_id == 3
+        eventually(lambda: os.listdir(former) == ["4..other.1"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, ["/run/cc-slurm-adapter/events", "/var/lib/cc-slurm-adapter/events"]),
+        (
+            {"lastRunPath": "/d/last"},
+            ["/run/cc-slurm-adapter/events", "/d/events", "/var/lib/cc-slurm-adapter/events"],
+        ),
+        (
+            {"prepEventsPath": "/var/lib/cc-slurm-adapter/events"},
+            ["/run/cc-slurm-adapter/events", "/var/lib/cc-slurm-adapter/events"],
+        ),
+        ({"prepEventsPath": "/own/events"}, ["/own/events"]),
+    ],
+)
+def test_which_folders_are_read(settings: dict[str, str], expected: list[str]) -> None:
+    """A folder of one's own keeps two daemons apart, so then no other is touched."""
+    config, _ = parse_config({"ccRestUrl": "http://h", "ccRestJwt": "t", **settings})
+    places = events_folders(config)
+    assert [place.path for place in places] == expected
+    assert [place.former for place in places] == [False] + [True] * (len(expected) - 1)
 
 
 def test_event_files_are_noticed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake, "WATCHED_LOOK_SECONDS", 1000.0)
+    monkeypatch.setattr(events_folder, "WATCHED_LIST_SECONDS", 1000.0)
     with running(tmp_path) as run:
         for number in range(1, 20):
             put(run.folder, f"{number}..lab.1")
@@ -341,7 +395,8 @@ def test_without_inotify_the_folder_is_looked_into(tmp_path: Path, monkeypatch: 
 
 def test_folder_that_is_removed_is_made_again(tmp_path: Path) -> None:
     with running(tmp_path) as run:
-        run.folder.rmdir()
+        eventually((run.folder / "..open").exists)
+        shutil.rmtree(run.folder)
         eventually(run.folder.exists)
         put(run.folder, "1..lab.1")
         assert run.next().job_id == 1
@@ -350,7 +405,7 @@ def test_folder_that_is_removed_is_made_again(tmp_path: Path) -> None:
 def test_folder_that_vanishes_before_a_look_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def vanish(_: EventsFolder) -> None:
         with suppress(OSError):
-            (tmp_path / "events").rmdir()
+            shutil.rmtree(tmp_path / "events")
 
     monkeypatch.setattr(EventsFolder, "_start_watch", vanish)
     with running(tmp_path) as run:
@@ -370,7 +425,7 @@ def test_folder_that_cannot_be_made_is_one_warning(tmp_path: Path, caplog: pytes
 
 
 def test_folder_is_used_as_soon_as_it_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake, "REOPEN_SECONDS", 0.02)
+    monkeypatch.setattr(events_folder, "RETRY_SECONDS", 0.02)
     (tmp_path / "events").touch()
     with running(tmp_path) as run:
         run.folder.unlink()
@@ -404,13 +459,147 @@ def test_folder_that_fails_is_not_looked_into_again_at_once(
     assert len(caplog.messages) == 1
 
 
+# Strangers
+
+
+def honest_job(run: Running, job_id: int) -> None:
+    """Report over TCP as a hook does, and see it arrive."""
+    tcp_send(run.intake.addresses[0], sign(encode({"SLURM_JOB_ID": str(job_id)}), SECRET, time.time()))
+    while run.next().job_id != job_id:
+        pass
+
+
+def test_a_stranger_with_many_connections_ends_nothing_and_keeps_no_hook_out(tmp_path: Path) -> None:
+    """More than there is room for; none says anything, then each a word as its place goes to another."""
+    with running(tmp_path, address=TcpAddress("127.0.0.1", 0), secret=SECRET) as run:
+        address = run.intake.addresses[0]
+        for job_id in range(1, 4):
+            with ExitStack() as stack:
+                idle = [stack.enter_context(socket.create_connection(address[:2])) for _ in range(100)]
+                honest_job(run, job_id)
+                for old in idle:
+                    stack.enter_context(socket.create_connection(address[:2]))
+                    with suppress(OSError):
+                        old.send(b"x")
+                honest_job(run, 10 * job_id)
+        put(run.folder, "77..lab.1")
+        assert run.next().job_id == 77
+        assert run.intake.workers[0].is_alive
+
+
+def test_whatever_strangers_do_hooks_are_served(tmp_path: Path) -> None:
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    with running(tmp_path, address=TcpAddress("127.0.0.1", 0), secret=SECRET) as run, ExitStack() as stack:
+        address = run.intake.addresses[0]
+        held: list[socket.socket] = []
+        for step in range(2000):
+            with suppress(OSError):
+                if len(held) < 100 or chance.random() < 0.5:
+                    held.append(stack.enter_context(socket.create_connection(address[:2], DEADLINE)))
+                act_at_random(chance, held)
+            if step % 200 == 199:
+                honest_job(run, step)
+        assert run.intake.workers[0].is_alive
+
+
+def act_at_random(chance: random.Random, held: list[socket.socket]) -> None:
+    connection = held.pop(chance.randrange(len(held)))
+    act = chance.randrange(6)
+    if act == 0:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # close with a reset
+        connection.close()
+    elif act == 1:
+        connection.shutdown(socket.SHUT_WR)
+    elif act == 2:
+        connection.sendall(chance.randbytes(chance.randrange(1, 2000)))
+        held.append(connection)
+    elif act == 3:
+        connection.sendall(sign(encode({"SLURM_JOB_ID": "5"}), b"of somebody else", time.time()))
+        connection.close()
+    elif act == 4:
+        connection.sendall(b"x" * 70_000)
+    else:
+        connection.close()
+
+
+def test_an_error_in_the_folder_does_not_stop_the_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: EventsFolder) -> None:
+        raise MemoryError
+
+    with running(tmp_path) as run:
+        monkeypatch.setattr(EventsFolder, "take", broken)
+        put(run.folder, "99..lab.1")
+        eventually(lambda: "prepEventsPath: an error of this program" in caplog.text)
+        for job_id in range(1, 5):
+            run.send_job(job_id)
+            found = run.next()
+            if found.job_id == 99:  # the thread was just about to take it
+                found = run.next()
+            assert found.job_id == job_id
+
+
+def test_an_error_that_nobody_thought_of_ends_no_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(threads_module, "FIRST_PAUSE", 0.01)
+    with running(tmp_path) as run:
+        with monkeypatch.context() as patched:
+            patched.setattr(prep_server.PrepServer, "tick", lambda _: 1 / 0)
+            run.send(b"{")
+            eventually(lambda: "the thread intake: an error of this program, ZeroDivisionError" in caplog.text)
+        run.send_job(5)
+        assert run.next().job_id == 5
+
+
 # Life of the thread
+
+
+def test_hooks_that_come_before_slurm_has_answered_are_served_then(tmp_path: Path) -> None:
+    run = Running(tmp_path)
+    run.intake.open()
+    for job_id in (1, 2, 3):
+        run.send_job(job_id)
+    assert run.events.empty()
+    run.start_serving()
+    assert sorted(run.next().job_id for _ in range(3)) == [1, 2, 3]
+    run.intake.stop()
+
+
+def test_one_that_was_only_opened_leaves_no_socket(tmp_path: Path) -> None:
+    run = Running(tmp_path)
+    run.intake.open()
+    assert os.path.exists(run.path)
+    run.intake.stop()
+    assert not os.path.exists(run.path)
+
+
+def test_a_folder_that_hangs_does_not_hold_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(intake, "OPEN_SECONDS", 0.1)
+    thawed = threading.Event()
+    really_open = EventsFolder.open
+
+    def frozen(folder: EventsFolder, admission: Admission) -> None:
+        thawed.wait(DEADLINE)
+        really_open(folder, admission)
+
+    monkeypatch.setattr(EventsFolder, "open", frozen)
+    with running(tmp_path) as run:
+        assert "is its file system stuck?" in caplog.text
+        thawed.set()
+        run.send_job(5)
+        assert run.next().job_id == 5
 
 
 def test_stop_is_quick_and_can_be_repeated(tmp_path: Path) -> None:
     run = Running(tmp_path)
     run.intake.stop()
-    run.intake.start()
+    run.start()
     began = time.monotonic()
     run.intake.stop()
     run.intake.stop()

@@ -20,7 +20,7 @@ from cc_slurm_adapter.slurm import job_infos as job_infos_module
 from cc_slurm_adapter.slurm.client import SlurmClient
 from cc_slurm_adapter.slurm.commands import Commands
 from cc_slurm_adapter.slurm.job_infos import JobInfos, read_job_infos
-from tests.fake_programs import FakePrograms
+from tests.fake_programs import FakePrograms, conversation
 from tests.fakes import make_run
 from tests.fixture_files import FIXTURES, VERSIONS
 
@@ -113,8 +113,7 @@ def fake_scontrol(programs: FakePrograms, folder: Path, *texts: str) -> None:
     programs.make(
         "scontrol",
         f'case "$*" in "--all show job") exec cat {folder}/all ;; esac\n'
-        f'while read -r line; do echo "$line" >> {folder}/asked; set -- $line\n'
-        '    case "$1 $2" in "show hostnames") echo "$3" ;; "show job") echo "JobId=$3 by itself" ;; esac\ndone\n',
+        + conversation(f'echo "$line" >> {folder}/asked; echo "JobId=$3 by itself"'),
     )
 
 
@@ -174,8 +173,7 @@ def test_what_fails_costs_only_time(
     programs.make(
         "scontrol",
         'case "$*" in "--all show job") echo "JobId=1 half"; echo "out of memory" >&2; exit 1 ;; esac\n'
-        "while read -r line; do set -- $line\n"
-        '    case "$1 $2" in "show hostnames") echo "$3" ;; "show job") echo "JobId=$3 by itself" ;; esac\ndone\n',
+        + conversation('echo "JobId=$3 by itself"'),
     )
     with client.texts_of_many(keys_of(1, 2), 2):
         assert infos_of(client, [1, 2]) == ["JobId=1 by itself", "JobId=2 by itself"]

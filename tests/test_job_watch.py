@@ -21,14 +21,14 @@ from cc_slurm_adapter.job_watch import JobWatch, WatchSettings
 from cc_slurm_adapter.late_runs import LateRuns
 from cc_slurm_adapter.outbox import Changes, Outbox
 from cc_slurm_adapter.sinks import Kind, RunningRow, RunningRows
-from cc_slurm_adapter.sinks.cc_messages import StartMessages
+from cc_slurm_adapter.sinks.cc_messages import CcMessages
 from cc_slurm_adapter.sinks.cc_rest import CcRest
 from cc_slurm_adapter.slurm.accounting import AccountedEnd
 from cc_slurm_adapter.slurm.details import Details
 from cc_slurm_adapter.status import Status
 from tests.fakes import NOW, FakeSlurm, make_run
 
-SINK = CcRest("http://127.0.0.1:1", lambda: "token", StartMessages(()))
+SINK = CcRest("http://127.0.0.1:1", lambda: "token")
 
 
 class Lab:
@@ -59,7 +59,7 @@ class Lab:
             first_moment=self.first_moment,
             late_runs=self.late_runs,
         )
-        return JobWatch(self.slurm, self.outbox, [SINK], self.status, settings)
+        return JobWatch(self.slurm, self.outbox, CcMessages(()), [SINK], self.status, settings)
 
     def poll(self) -> None:
         """A whole pass over slurmctld."""
@@ -759,6 +759,25 @@ def test_many_long_scripts_are_written_in_parts(lab: Lab, monkeypatch: pytest.Mo
     assert len(lab.owed()) == 8
     assert len(written) > 2
     assert max(written) < 1000
+
+
+def test_runs_whose_texts_were_complete_are_kept_when_slurm_fails_for_the_next(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [lab.slurm.put(make_run(job_id)) for job_id in range(1, 5)]
+    add_texts = lab.slurm.add_texts
+
+    def breaks(wanted: list[Run]) -> Generator[Run, None, None]:
+        yield from add_texts(wanted[:2])
+        raise CommandFailed("scontrol: Unable to contact slurm controller")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(lab.slurm, "add_texts", breaks)
+        with pytest.raises(CommandFailed):
+            lab.poll()
+    assert lab.owed() == [(Kind.START, run.key) for run in runs[:2]]
+    lab.poll()
+    assert lab.owed() == [(Kind.START, run.key) for run in runs[2:]]
 
 
 def test_a_running_job_without_gpu_indices_was_not_seen_too_late(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,6 +13,7 @@ from cc_slurm_adapter.job import Missing, Phase, Run
 from cc_slurm_adapter.job_watch import JobWatch, WatchSettings
 from cc_slurm_adapter.late_runs import GAP, MAX_WAITING, LateRuns
 from cc_slurm_adapter.sender import Sender
+from cc_slurm_adapter.sinks.cc_messages import CcMessages
 from examples.practice.cc_backend import refused_jobs
 from tests.fakes import FakeSlurm, make_run
 from tests.test_sender import NOW, Site
@@ -30,7 +31,7 @@ class LateSite(Site):
         self.slurm = FakeSlurm()
         self.now = float(NOW)
         settings = WatchSettings("lab", IgnoreRules(), True, 86400, clock=lambda: self.now, late_runs=self.late_runs)
-        self.watch = JobWatch(self.slurm, self.outbox, [self.sink], self.status, settings)
+        self.watch = JobWatch(self.slurm, self.outbox, CcMessages(()), [self.sink], self.status, settings)
         self.sender = Sender(self.sink, self.outbox, self.status, late_runs=self.late_runs)
 
     def catch_up(self, since: float) -> None:
@@ -110,7 +111,7 @@ def test_what_is_refused_is_not_said(site: LateSite, caplog: pytest.LogCaptureFi
     site.backend.add_fault(refused_jobs([1]))
     site.sender.start()
     site.catch_up(NOW - HOUR)
-    assert site.settled(parked=1, owed=1)
+    assert site.settled(parked=1, pending=1)
     site.catch_up(NOW)
     assert said(caplog) == []
 

@@ -275,7 +275,7 @@ def test_the_time_at_which_it_was_seen_last_lies_in_the_state_file(lab: LostLab)
     lab.go_on(HOUR)
     with closing(sqlite3.connect(lab.folder / "state.sqlite")) as state:
         rows = state.execute("SELECT stage, hosts, changed FROM run WHERE job_id = 1").fetchall()
-    assert rows == [("live", "", NOW)]
+    assert rows == [("started", "", NOW)]
 
 
 # --- sdiag

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cc_slurm_adapter import activity as activity_module
+from cc_slurm_adapter import main_loop
 from cc_slurm_adapter.activity import Activity
 from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, StateError
 from cc_slurm_adapter.hook_queue import MAX_WAITING
@@ -20,7 +22,7 @@ from cc_slurm_adapter.main_loop import Inbox, LoopSettings, MainLoop, Reload
 from cc_slurm_adapter.outbox import Outbox
 from cc_slurm_adapter.sender import Sender
 from cc_slurm_adapter.sinks import RunningRow, RunningRows
-from cc_slurm_adapter.sinks.cc_messages import StartMessages
+from cc_slurm_adapter.sinks.cc_messages import CcMessages
 from cc_slurm_adapter.sinks.cc_rest import CcRest
 from cc_slurm_adapter.slurm.details import Details
 from cc_slurm_adapter.slurm.questions import Slurm
@@ -64,12 +66,29 @@ class Site:
         self.status = Status()
         self.inbox = Inbox(self.status)
         self.outbox = Outbox(str(folder / "state.sqlite"))
-        sink = CcRest("http://127.0.0.1:9", lambda: "token", StartMessages(()))
+        sink = CcRest("http://127.0.0.1:9", lambda: "token")
         self.sender = Nodes(sink, self.outbox, self.status)
-        watch = JobWatch(self.slurm, self.outbox, [sink], self.status, WatchSettings("lab", IgnoreRules(), True, 3600))
+        watch = JobWatch(
+            self.slurm,
+            self.outbox,
+            CcMessages(()),
+            [sink],
+            self.status,
+            WatchSettings("lab", IgnoreRules(), True, 3600),
+        )
         settings = LoopSettings("lab", poll_interval, 3600, 10, int(time.time()), 1.0)
         self.last_run = LastRun(str(folder / "lastrun"))
-        self.loop = MainLoop(self.inbox, watch, self.sender, self.outbox, self.last_run, self.status, settings)
+        self.fed: list[int] = []
+        self.loop = MainLoop(
+            self.inbox,
+            watch,
+            self.sender,
+            self.outbox,
+            self.last_run,
+            self.status,
+            settings,
+            pulse=lambda: self.fed.append(threading.get_ident()),
+        )
         self.thread = threading.Thread(target=self.loop.run, daemon=True)
         self.thread.start()
 
@@ -81,7 +100,7 @@ class Site:
 
     def owed(self) -> set[tuple[str, int]]:
         """Kind and job of all that was ever owed: nothing is delivered here."""
-        return set(self.outbox._state.read("SELECT kind, job_id FROM message", ()))
+        return set(self.outbox._state.read("SELECT kind, job_id FROM delivery", ()))
 
     def comes(self, condition: Callable[[], bool]) -> bool:
         deadline = time.monotonic() + PATIENCE
@@ -101,10 +120,10 @@ def test_a_hook_event_is_served_without_waiting_for_the_poll(site: Site) -> None
     assert site.comes(lambda: site.loop.polled)
     site.slurm.put(make_run(5))
     site.inbox.put(HookEvent(5, "prolog_slurmctld", 0))
-    assert site.comes(lambda: site.outbox.counts() == {"owed": 1})
+    assert site.comes(lambda: site.outbox.counts() == {"pending": 1})
     site.slurm.put(make_run(5, phase=Phase.ENDED))
     site.inbox.put(HookEvent(5, "epilog_slurmctld", 0))
-    assert site.comes(lambda: site.outbox.counts() == {"owed": 2})
+    assert site.comes(lambda: site.outbox.counts() == {"pending": 2})
     assert site.slurm.asked.count("list_jobs") == 1
 
 
@@ -124,7 +143,7 @@ def test_the_events_of_a_burst_are_asked_for_together(site: Site, monkeypatch: p
         site.slurm.put(make_run(job_id))
         site.inbox.put(HookEvent(job_id, "prolog_slurmctld", 0))
         time.sleep(0.01)
-    assert site.comes(lambda: site.outbox.counts() == {"owed": 40})
+    assert site.comes(lambda: site.outbox.counts() == {"pending": 40})
     assert sum(count for _, _, count in looks) == 40
     rests = [after[0] - before[1] for before, after in zip(looks, looks[1:])]
     assert min(rests) >= 0.09
@@ -228,7 +247,7 @@ def test_a_hook_event_ends_the_long_wait_for_a_slurm_that_was_down(
     site.slurm.put(make_run(6))
     site.slurm.put(make_run(5))
     site.inbox.put(HookEvent(5, "prolog_slurmctld", 0))
-    assert site.comes(lambda: site.outbox.counts() == {"owed": 2})
+    assert site.comes(lambda: site.outbox.counts() == {"pending": 2})
     site.close()
 
 
@@ -256,6 +275,22 @@ def busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     assert made.comes(lambda: made.owed() == {("start", 1), ("start", 2)} and made.last_run.read() is not None)
     yield made
     made.close()
+
+
+@pytest.mark.parametrize(("every", "level"), [(0.0, "NOTICE"), (3600.0, "INFO")])
+def test_how_it_stands_is_said_once_an_hour_and_after_what_has_happened(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, every: float, level: str
+) -> None:
+    assert site.comes(lambda: site.last_run.read() is not None)  # the first pass is over
+    caplog.set_level(logging.INFO)
+    site.loop._said = ""
+    monkeypatch.setattr(main_loop, "TELL_EVERY", every)
+    site.loop._next_telling = time.monotonic() + every
+    for _ in range(3):
+        site.loop._say_how_it_stands()
+    told = [record for record in caplog.records if record.message.startswith("open runs: ")]
+    assert {record.levelname for record in told} == {level}
+    assert len(told) == (3 if level == "NOTICE" else 1)
 
 
 def begin_the_steps(site: Site) -> dict[str, Callable[[], bool]]:
@@ -352,6 +387,56 @@ def test_a_cluster_without_nodes_is_watched_like_any_other(busy: Site) -> None:
         assert busy.comes(done[step]), step
 
 
+def test_an_error_in_the_loop_itself_does_not_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(activity_module, "FIRST_RETRY", 0.01)
+    site = Site(tmp_path)
+    assert site.comes(lambda: site.loop.polled)
+    with monkeypatch.context() as patched:
+        patched.setattr(site.loop._hooks, "next_due", lambda: 1 / 0)
+        site.inbox.put(Reload())
+        assert site.comes(lambda: "a turn of the main loop failed" in caplog.text)
+    site.slurm.put(make_run(5))
+    site.inbox.put(HookEvent(5, "prolog_slurmctld", 0))
+    assert site.comes(lambda: site.outbox.counts() == {"pending": 1})
+    assert site.comes(lambda: "a turn of the main loop works again" in caplog.text)
+    site.close()
+
+
+def test_the_watchdog_is_fed_while_nothing_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cc_slurm_adapter.main_loop.TICK", 0.01)
+    site = Site(tmp_path)
+    assert site.comes(lambda: site.loop.polled)
+    before = len(site.fed)
+    assert site.comes(lambda: len(site.fed) > before + 5)
+    site.close()
+    assert set(site.fed) == {site.thread.ident}
+
+
+def test_systemd_is_told_that_it_waits_for_slurmctld(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("cc_slurm_adapter.main_loop.tell_status", told.append)
+    monkeypatch.setattr(activity_module, "FIRST_RETRY", 0.01)
+    site = Site(tmp_path, poll_interval=0.05)
+    assert site.comes(lambda: bool(told) and told[-1].startswith("open runs: 0"))
+    site.slurm.failure = CommandFailed("slurmctld is down")
+    assert site.comes(lambda: told[-1].startswith("waiting for slurmctld, which does not answer; open runs: 0"))
+    site.slurm.failure = None
+    assert site.comes(lambda: told[-1].startswith("open runs: 0"))
+    assert all(before != after for before, after in zip(told, told[1:]))
+    site.close()
+
+
+def test_of_many_reloads_one_waits() -> None:
+    inbox = Inbox(Status())
+    for _ in range(1000):
+        inbox.put(Reload())
+    assert len(inbox.take(0)) == 1
+    inbox.put(Reload())
+    assert len(inbox.take(0)) == 1
+
+
 def test_an_error_of_the_program_ends_nothing(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     assert site.comes(lambda: site.loop.polled)
 
@@ -363,7 +448,7 @@ def test_an_error_of_the_program_ends_nothing(site: Site, caplog: pytest.LogCapt
     assert site.comes(lambda: "nobody thought of that" in caplog.text)
     site.slurm.put(make_run(5))
     site.inbox.put(HookEvent(5, "prolog_slurmctld", 0))
-    assert site.comes(lambda: site.outbox.counts() == {"owed": 1})
+    assert site.comes(lambda: site.outbox.counts() == {"pending": 1})
 
 
 def test_a_comparison_that_failed_is_made_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

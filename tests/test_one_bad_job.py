@@ -12,7 +12,7 @@ import pytest
 
 from cc_slurm_adapter.job import Missing, Phase
 from cc_slurm_adapter.slurm.set_aside import FIRST_WAIT, NO_HOPE
-from tests.fake_programs import FakePrograms
+from tests.fake_programs import FakePrograms, conversation
 from tests.fakes import NOW, make_run
 from tests.fixture_files import FIXTURES
 from tests.test_faults_of_slurm import START, Site, scontrol_says
@@ -119,11 +119,7 @@ def test_a_start_has_its_cores_although_slurmctld_was_away_when_it_was_first_ask
 def test_a_job_whose_texts_cannot_be_had_is_reported_without_them(
     site: Site, caplog: pytest.LogCaptureFixture, crash: str
 ) -> None:
-    talk = f"""while read -r first second third; do case "$first $second $third" in
-        "show job 107") {crash};;
-        "show job "*) echo "JobId=$third JobName=x";;
-        "show hostnames "*) echo "$third";;
-    esac; done"""
+    talk = conversation(f'[ "$3" = 107 ] && {crash}; echo "JobId=$3 JobName=x"')
     site.cluster.spoil("scontrol", f'case "$*" in "") {talk};; *) REAL;; esac')
     site.cluster.runs(106, BAD, 108)
     site.poll()

@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from cc_slurm_adapter.job import NodeState, RunKey
 from cc_slurm_adapter.outbox import Changes, KnownRun, Message, Outbox, Stage
 from cc_slurm_adapter.sender import Sender
-from cc_slurm_adapter.sinks import Answer, Delivery, Kind, Verdict
+from cc_slurm_adapter.sinks import Answer, Delivery, Encoded, Kind, Verdict
 from cc_slurm_adapter.state_database import IN_MEMORY
 from cc_slurm_adapter.status import Status
 from cc_slurm_adapter.withdrawals import Room
 
 SINK = "rest"
-WAITING = ("owed", "parked")
+WAITING = ("pending", "parked")
 RUNS = [RunKey("lab", job_id, start) for job_id in (1, 2, 3) for start in (100, 200, 300)]
 PATIENCE = 20.0
 
@@ -57,7 +57,7 @@ class Traffic:
         self.left: list[tuple[RunKey, Kind]] = []
 
     def rows(self) -> list[Row]:
-        question = "SELECT id, cluster, job_id, start_time, kind, outcome, next_try FROM message"
+        question = "SELECT id, cluster, job_id, start_time, kind, state, next_try FROM delivery"
         return [Row(row[0], RunKey(*row[1:4]), *row[4:]) for row in self.outbox._state.read(question, ())]
 
     # what can happen
@@ -67,10 +67,10 @@ class Traffic:
         if not self.to_come[key]:
             return
         kind = self.to_come[key].pop(0)
-        stage = Stage.LIVE if kind is Kind.START else Stage.DONE
+        stage = Stage.STARTED if kind is Kind.START else Stage.DONE
         changes = Changes(
             runs={key: KnownRun(key, stage, "", None)},
-            messages=[Message(SINK, key, each, b"{}") for each in self.kinds(key, kind)],
+            messages=[Message((SINK,), key, each, Encoded(b"{}")) for each in self.kinds(key, kind)],
             urgent=self.chance.random() < 0.3,
         )
         self.outbox.commit("lab", changes)
@@ -102,7 +102,7 @@ class Traffic:
         ]
         assert not [each for each in first if each.next_try <= self.now], "an earlier one was due"
         assert row.key not in {each.key for each in before}, "a stop before its start"
-        assert row.kind != "start" or not [each for each in first if each.outcome == "owed"], "not the oldest first"
+        assert row.kind != "start" or not [each for each in first if each.outcome == "pending"], "not the oldest first"
 
     def answer_one(self) -> None:
         if not self.under_way:
@@ -117,7 +117,7 @@ class Traffic:
             self.outbox.parked(delivery, "400")
         elif answer == "shadowed" and delivery.kind is Kind.START:
             if self.outbox.make_room(delivery, self.now + 20) is Room.NONE:
-                self.outbox.shadowed(delivery, "422")
+                self.outbox.conflict(delivery, "422")
         elif answer in ("put off", "shadowed") or delivery.kind is not Kind.STOP:
             self.outbox.put_off(delivery, self.now + self.chance.choice([0, 30]), "500")
         elif self.outbox.start_first(delivery):
@@ -174,6 +174,24 @@ def test_of_a_job_nothing_leaves_while_something_earlier_is_under_way_or_due(cha
         traffic.outbox.close()
 
 
+def test_a_start_that_was_parked_while_it_was_under_way_releases_its_stop() -> None:
+    """As of a destination that has been away for very long, and answers at last."""
+    outbox, key, now = Outbox(IN_MEMORY), RUNS[0], time.time()
+
+    def commit(kind: Kind, stage: Stage) -> None:
+        runs = {key: KnownRun(key, stage, "", None)}
+        outbox.commit("lab", Changes(runs=runs, messages=[Message((SINK,), key, kind, Encoded(b"{}"))]))
+
+    commit(Kind.START, Stage.STARTED)
+    (under_way,) = outbox.take(outbox.due(SINK, now, 9), now)
+    outbox.tidy(-1e9)
+    assert outbox.counts() == {"parked": 1}
+    commit(Kind.STOP, Stage.DONE)
+    outbox.delivered(under_way)
+    assert [each.kind for each in outbox.due(SINK, now, 9)] == [Kind.STOP]
+    outbox.close()
+
+
 class Way:
     """A connection of Mixed."""
 
@@ -202,11 +220,8 @@ class Mixed:
         self.most = 0
         self.accepted: list[tuple[RunKey, Kind]] = []
 
-    def connect(self) -> Way:
+    def connect(self, progress: Callable[[], None]) -> Way:
         return Way(self)
-
-    def cut(self, payload: bytes) -> None:
-        return None
 
     def deliver_all(self, deliveries: Sequence[Delivery]) -> list[Answer]:
         with self.lock:
@@ -236,13 +251,13 @@ class Mixed:
 def test_of_a_job_one_request_is_under_way_at_a_time_through_refusals_and_sighups(tmp_path: Path, at_once: int) -> None:
     sink = Mixed(at_once, seed=at_once)
     outbox = Outbox(str(tmp_path / "state.sqlite"))
-    sender = Sender(sink, outbox, Status())  # type: ignore[arg-type]
+    sender = Sender(sink, outbox, Status())
     sender.start()
     deadline = time.monotonic() + PATIENCE
     try:
         for key in RUNS:
             for kind in (Kind.START, Kind.STOP):
-                outbox.commit("lab", Changes(messages=[Message(SINK, key, kind, b"{}")]))
+                outbox.commit("lab", Changes(messages=[Message((SINK,), key, kind, Encoded(b"{}"))]))
                 sender.wake()
         while outbox.waiting() and time.monotonic() < deadline:
             sink.is_kind = len(sink.accepted) > len(RUNS)

@@ -7,15 +7,18 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from cc_slurm_adapter import outbox_sinks
 from cc_slurm_adapter.errors import StateError
 from cc_slurm_adapter.job import Phase, RunKey
 from cc_slurm_adapter.outbox import KEEP_DONE, Changes, KnownRun, Message, Outbox, Stage
 from cc_slurm_adapter.run_json import run_from_json, run_to_json
-from cc_slurm_adapter.sinks import Delivery, Kind
+from cc_slurm_adapter.sinks import Delivery, Encoded, Kind
+from tests.built import old_state
 from tests.fakes import make_run
 
 FAR = 1e12
@@ -30,7 +33,7 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
 
 
 def owe(outbox: Outbox, *rows: tuple[RunKey, Kind]) -> None:
-    messages = [Message("rest", key, kind, b"{}") for key, kind in rows]
+    messages = [Message(("rest",), key, kind, Encoded(b"{}")) for key, kind in rows]
     outbox.commit("lab", Changes(messages=messages))
 
 
@@ -60,7 +63,7 @@ def test_rows_of_one_job_go_in_order_and_jobs_do_not_wait_for_each_other(outbox:
 def test_what_is_urgent_goes_before_what_waits_but_in_the_order_of_its_job(outbox: Outbox) -> None:
     owe(outbox, (FIRST, Kind.START), (OTHER, Kind.START))
     late = RunKey("lab", 3, 100)
-    messages = [Message("rest", key, kind, b"{}") for key, kind in ((FIRST, Kind.STOP), (late, Kind.START))]
+    messages = [Message(("rest",), key, kind, Encoded(b"{}")) for key, kind in ((FIRST, Kind.STOP), (late, Kind.START))]
     outbox.commit("lab", Changes(messages=messages, urgent=True))
     assert names(due(outbox, now=0)) == [(FIRST, Kind.START), (late, Kind.START), (OTHER, Kind.START)]
     outbox.delivered(due(outbox)[0])
@@ -69,7 +72,7 @@ def test_what_is_urgent_goes_before_what_waits_but_in_the_order_of_its_job(outbo
 
 def test_an_urgent_stop_hurries_its_own_start(outbox: Outbox) -> None:
     owe(outbox, (OTHER, Kind.START), (FIRST, Kind.START))
-    outbox.commit("lab", Changes(messages=[Message("rest", FIRST, Kind.STOP, b"{}")], urgent=True))
+    outbox.commit("lab", Changes(messages=[Message(("rest",), FIRST, Kind.STOP, Encoded(b"{}"))], urgent=True))
     assert names(due(outbox, now=0)) == [(FIRST, Kind.START), (OTHER, Kind.START)]
 
 
@@ -89,11 +92,11 @@ def test_a_parked_start_holds_its_own_stop_and_nothing_else(outbox: Outbox) -> N
 def test_a_shadowed_run_never_sends_its_stop(outbox: Outbox) -> None:
     owe(outbox, (FIRST, Kind.START), (FIRST, Kind.STOP), (SECOND, Kind.START), (OTHER, Kind.START))
     by_key = {delivery.key: delivery for delivery in due(outbox)}
-    outbox.shadowed(by_key[FIRST], "another run is stored")
-    outbox.shadowed(by_key[OTHER], "another run is stored")
+    outbox.conflict(by_key[FIRST], "another run is stored")
+    outbox.conflict(by_key[OTHER], "another run is stored")
     owe(outbox, (OTHER, Kind.STOP))
     assert names(due(outbox)) == [(SECOND, Kind.START)]
-    assert outbox.counts() == {"owed": 1, "shadowed": 4}
+    assert outbox.counts() == {"pending": 1, "conflict": 4}
 
 
 def test_a_delivered_start_stays_until_the_stop_is_delivered(outbox: Outbox) -> None:
@@ -114,7 +117,9 @@ def test_a_stop_without_a_start_cannot_have_it_sent_first(outbox: Outbox) -> Non
 
 
 def test_each_sink_has_its_own_rows(outbox: Outbox) -> None:
-    messages = [Message(sink, FIRST, kind, b"{}") for kind in (Kind.START, Kind.STOP) for sink in ("rest", "nats")]
+    messages = [
+        Message((sink,), FIRST, kind, Encoded(b"{}")) for kind in (Kind.START, Kind.STOP) for sink in ("rest", "nats")
+    ]
     outbox.commit("lab", Changes(messages=messages))
     outbox.delivered(due(outbox)[0])
     outbox.delivered(due(outbox)[0])
@@ -124,7 +129,7 @@ def test_each_sink_has_its_own_rows(outbox: Outbox) -> None:
 def test_the_same_row_is_owed_once(outbox: Outbox) -> None:
     owe(outbox, (FIRST, Kind.START), (FIRST, Kind.START))
     owe(outbox, (FIRST, Kind.START))
-    assert outbox.counts() == {"owed": 1}
+    assert outbox.counts() == {"pending": 1}
 
 
 def test_rows_put_off_wait_and_remember_their_refusals(outbox: Outbox) -> None:
@@ -165,8 +170,11 @@ def test_a_row_that_was_due_is_not_sent_when_an_earlier_one_has_become_due_meanw
 
 def test_a_pass_is_written_as_a_whole_or_not_at_all(outbox: Outbox) -> None:
     run = make_run()
-    changes = Changes(runs={run.key: KnownRun(run.key, Stage.LIVE, "node01", None)}, checkpoint=7)
-    changes.messages = [Message("rest", run.key, Kind.START, b"{}"), Message("rest", run.key, Kind.STOP, object())]  # type: ignore[arg-type]
+    changes = Changes(runs={run.key: KnownRun(run.key, Stage.STARTED, "node01", None)}, checkpoint=7)
+    changes.messages = [
+        Message(("rest",), run.key, Kind.START, Encoded(b"{}")),
+        Message(("rest",), run.key._replace(job_id=2**63), Kind.STOP, Encoded(b"{}")),
+    ]
     with pytest.raises(StateError):
         outbox.commit("lab", changes)
     assert outbox.checkpoint("lab") is None
@@ -177,7 +185,7 @@ def test_a_pass_is_written_as_a_whole_or_not_at_all(outbox: Outbox) -> None:
 def test_open_runs_survive_with_what_was_read_of_them(tmp_path: Path) -> None:
     run = make_run(phase=Phase.CONFIGURING)
     outbox = Outbox(str(tmp_path / "state.sqlite"))
-    seen = KnownRun(run.key, Stage.SEEN, "node01", run)
+    seen = KnownRun(run.key, Stage.PREPARING, "node01", run)
     outbox.commit("lab", Changes(runs={run.key: seen}, checkpoint=9))
     outbox.close()
     again = Outbox(str(tmp_path / "state.sqlite"))
@@ -250,12 +258,11 @@ def test_a_state_file_of_another_format_is_refused(tmp_path: Path) -> None:
 
 def test_a_state_file_of_the_first_format_is_taken_over(tmp_path: Path) -> None:
     path = str(tmp_path / "state.sqlite")
-    Outbox(path).close()
+    old_state.make(Path(path), old_state.FORMATS["1"])
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
         rows = [(1, "live", "node01"), (2, "ignored", ""), (3, "seen", "node02"), (4, "done", "")]
         for job_id, stage, hosts in rows:
             database.execute("INSERT INTO run VALUES ('lab', ?, 1000, ?, ?, NULL, 1000)", (job_id, stage, hosts))
-        database.execute("PRAGMA user_version = 1")
     for _ in range(2):
         outbox = Outbox(path)
         assert [run.key.job_id for run in outbox.open_runs("lab")] == [1]
@@ -278,21 +285,84 @@ def test_a_damaged_file_is_set_aside_and_a_new_one_begun(
     assert "rebuilt from Slurm" in caplog.text
 
 
+@pytest.mark.parametrize("content", [b"notes\n", b"no database at all " * 100, b"\0" * 5000])
+def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    with pytest.raises(StateError, match=r"statePath names .*notes\.txt.* is left alone") as refused:
+        Outbox(str(path))
+    assert "\n" not in str(refused.value)
+    assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("notes.txt", content)]
+
+
+def test_a_database_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "books.sqlite"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE book (title TEXT)")
+    content = path.read_bytes()
+    with pytest.raises(StateError, match="database of another program, which is left alone: set statePath"):
+        Outbox(str(path))
+    assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("books.sqlite", content)]
+
+
+@pytest.mark.parametrize("sign", ["first-moment.own.sqlite", "own.sqlite-wal"])
+def test_a_damaged_file_of_another_name_is_known_by_what_lies_beside_it(tmp_path: Path, sign: str) -> None:
+    path = tmp_path / "own.sqlite"
+    path.write_bytes(b"\0" * 8192)
+    (tmp_path / sign).write_text("1800000000\n")
+    outbox = Outbox(str(path))
+    assert outbox.is_rebuilt
+    outbox.close()
+
+
 def test_a_sound_file_is_not_rebuilt(outbox: Outbox) -> None:
     assert not outbox.is_rebuilt
 
 
-def test_damage_in_the_middle_is_found_at_the_start(tmp_path: Path) -> None:
-    path = tmp_path / "state.sqlite"
+def damage(path: Path) -> None:
+    """In the middle of a file with many messages that nobody uses."""
     outbox = Outbox(str(path))
     for job_id in range(300):
-        outbox.commit("lab", Changes(messages=[Message("rest", RunKey("lab", job_id, 1), Kind.START, b"x" * 3000)]))
+        encoded = Encoded(b"x" * 3000)
+        outbox.commit("lab", Changes(messages=[Message(("rest",), RunKey("lab", job_id, 1), Kind.START, encoded)]))
     outbox.close()
     pages = path.read_bytes()
     path.write_bytes(pages[:200_000] + b"\7" * 40_000 + pages[240_000:])
+
+
+def test_damage_is_looked_for_after_an_unclean_end(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    damage(path)
+    path.with_name("state.sqlite-wal").touch()
     again = Outbox(str(path))
     assert again.is_rebuilt
     again.close()
+
+
+def test_damage_that_is_met_later_is_found_by_the_next_start(tmp_path: Path) -> None:
+    """After a clean end the file is not read as a whole."""
+    path = tmp_path / "state.sqlite"
+    damage(path)
+    outbox = Outbox(str(path))
+    assert not outbox.is_rebuilt
+    with pytest.raises(StateError):
+        outbox.due("rest", FAR, 1000)
+    outbox.close()
+    again = Outbox(str(path))
+    assert again.is_rebuilt
+    again.close()
+
+
+def test_of_the_damaged_files_the_newest_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    others = [tmp_path / name for name in ("state.sqlite.damaged-notes", "other.sqlite.damaged-1")]
+    for old in [*others, tmp_path / "state.sqlite.damaged-1", tmp_path / "state.sqlite.damaged-2"]:
+        old.touch()
+    path.write_bytes(b"no database at all " * 100)
+    Outbox(str(path)).close()
+    (aside,) = tmp_path.glob("state.sqlite.damaged-*[0-9]")
+    assert aside.read_bytes().startswith(b"no database")
+    assert all(other.exists() for other in others)
 
 
 def test_a_number_beyond_64_bits_is_an_error_of_the_state(outbox: Outbox) -> None:
@@ -303,11 +373,11 @@ def test_a_number_beyond_64_bits_is_an_error_of_the_state(outbox: Outbox) -> Non
 def test_waiting_for_parked_rows_costs_next_to_nothing(outbox: Outbox) -> None:
     """What is asked at every wake reads no row that cannot be sent: the plan says so."""
     plan = outbox._state.read(
-        "EXPLAIN QUERY PLAN SELECT MIN(next_try) FROM message"
-        " WHERE sink = ? AND outcome IN ('owed', 'parked') AND next_try > ?",
+        "EXPLAIN QUERY PLAN SELECT MIN(next_try) FROM delivery"
+        " WHERE sink = ? AND state IN ('pending', 'parked') AND next_try > ?",
         ("rest", 0),
     )
-    assert "message_next" in str(plan)
+    assert "delivery_next" in str(plan)
 
 
 def test_a_file_that_cannot_be_opened_is_left_alone(tmp_path: Path) -> None:
@@ -338,7 +408,7 @@ def pair(tmp_path: Path) -> Iterator[Outbox]:
 
 
 def owe_both(outbox: Outbox, *rows: tuple[RunKey, Kind]) -> None:
-    messages = [Message(sink, key, kind, b"{}") for key, kind in rows for sink in ("rest", "nats")]
+    messages = [Message((sink,), key, kind, Encoded(b"{}")) for key, kind in rows for sink in ("rest", "nats")]
     outbox.commit("lab", Changes(messages=messages))
 
 
@@ -376,9 +446,9 @@ def test_waits_and_retries_do_not_let_it_go_before(pair: Outbox) -> None:
 
 def test_what_is_shadowed_is_told_to_nobody(pair: Outbox) -> None:
     owe_both(pair, (FIRST, Kind.START))
-    pair.shadowed(due(pair)[0], "another run is stored")
+    pair.conflict(due(pair)[0], "another run is stored")
     owe_both(pair, (FIRST, Kind.STOP))
-    assert pair.counts() == {"shadowed": 4}
+    assert pair.counts() == {"conflict": 4}
     assert followers(pair) == []
 
 
@@ -415,7 +485,7 @@ def write_for(*sinks: str) -> Callable[[Outbox], None]:
 
     def work(outbox: Outbox) -> None:
         def owe(*rows: tuple[RunKey, Kind]) -> None:
-            messages = [Message(sink, key, kind, b"{}") for key, kind in rows for sink in sinks]
+            messages = [Message((sink,), key, kind, Encoded(b"{}")) for key, kind in rows for sink in sinks]
             outbox.commit("lab", Changes(messages=messages))
 
         owe((FIRST, Kind.START))
@@ -451,7 +521,7 @@ def test_nothing_is_lost_when_other_sinks_are_configured(
 def test_a_sink_that_followed_leaves_nothing_behind_and_gets_nothing_early_when_it_is_back(tmp_path: Path) -> None:
     outbox = switched(tmp_path, BOTH, REST, BOTH, work=write_for(*BOTH))
     assert outbox.due("cc_nats", FAR, 100) == []
-    assert outbox.counts() == {"delivered": 1, "owed": 3}
+    assert outbox.counts() == {"delivered": 1, "pending": 3}
     outbox.close()
 
 
@@ -459,7 +529,9 @@ def test_a_stop_never_goes_before_its_start_whatever_was_configured(tmp_path: Pa
     path = str(tmp_path / "switched.sqlite")
     for sinks, kinds in ((REST, (Kind.START,)), (BOTH, (Kind.STOP,)), (NATS, ())):
         outbox = Outbox(path, sinks)
-        outbox.commit("lab", Changes(messages=[Message(sink, FIRST, kind, b"{}") for kind in kinds for sink in sinks]))
+        outbox.commit(
+            "lab", Changes(messages=[Message((sink,), FIRST, kind, Encoded(b"{}")) for kind in kinds for sink in sinks])
+        )
         outbox.close()
     outbox = Outbox(path, NATS)
     told = []
@@ -473,8 +545,8 @@ def test_a_stop_never_goes_before_its_start_whatever_was_configured(tmp_path: Pa
 
 def test_a_start_that_is_owed_again_is_owed_to_the_other_sink(tmp_path: Path) -> None:
     def work(outbox: Outbox) -> None:
-        messages = [Message(sink, FIRST, Kind.START, b"{}") for sink in BOTH]
-        run = KnownRun(FIRST, Stage.LIVE, "node01", None)
+        messages = [Message((sink,), FIRST, Kind.START, Encoded(b"{}")) for sink in BOTH]
+        run = KnownRun(FIRST, Stage.STARTED, "node01", None)
         outbox.commit("lab", Changes(runs={FIRST: run}, messages=messages))
         tell(outbox, "cc_rest")
         tell(outbox, "cc_nats")
@@ -489,24 +561,53 @@ def test_what_only_nats_is_owed_is_not_told_to_rest_again(tmp_path: Path) -> Non
     """An idle cluster: cc-backend has everything, NATS was away."""
 
     def work(outbox: Outbox) -> None:
-        messages = [Message(sink, FIRST, kind, b"{}") for kind in (Kind.START, Kind.STOP) for sink in BOTH]
+        messages = [Message((sink,), FIRST, kind, Encoded(b"{}")) for kind in (Kind.START, Kind.STOP) for sink in BOTH]
         outbox.commit("lab", Changes(messages=messages))
         tell(outbox, "cc_rest")
         tell(outbox, "cc_rest")
 
     outbox = switched(tmp_path, BOTH, BOTH, work=work)
     assert outbox.due("cc_rest", FAR, 100) == []
-    assert outbox.counts() == {"owed": 2}
+    assert outbox.counts() == {"pending": 2}
     outbox.close()
     outbox = Outbox(str(tmp_path / "switched.sqlite"), REST)
     assert outbox.counts() == {}
     outbox.close()
 
 
+def test_what_was_parked_for_nats_alone_stays_parked_for_both(tmp_path: Path) -> None:
+    """Since when and why goes with it: else it would seem to be parked for longer than anything may be."""
+
+    def work(outbox: Outbox) -> None:
+        runs = {key: KnownRun(key, Stage.DONE, "", None) for key in (FIRST, OTHER)}
+        messages = [
+            Message(("cc_nats",), key, kind, Encoded(b"{}")) for key in runs for kind in (Kind.START, Kind.STOP)
+        ]
+        outbox.commit("lab", Changes(runs=runs, messages=messages))
+        for row in outbox.due("cc_nats", FAR, 100):
+            outbox.parked(row, f"too large for {row.key.job_id}")
+
+    outbox = switched(tmp_path, NATS, BOTH, work=work)
+    outbox.retry_all()
+    tidied = outbox.tidy(30 * 86400)
+    assert (tidied.parked, tidied.given_up) == (0, [])
+    assert [(each.sink, each.messages) for each in outbox.parked_by_reason()] == [("cc_nats", 2), ("cc_rest", 2)]
+    assert len(outbox.due("cc_rest", FAR, 100)) == 1  # the probe of their one reason
+    outbox.close()
+
+
+def test_a_row_is_copied_to_another_sink_as_a_whole(outbox: Outbox, tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.sqlite")) as database:
+        columns = [row[1] for row in database.execute("PRAGMA table_info(delivery)")]
+    assert set(outbox_sinks._COLUMNS.split(", ")) == set(columns) - {"id", "sink"}
+
+
 def test_a_start_that_another_sink_was_told_can_be_told_again(tmp_path: Path) -> None:
     def work(outbox: Outbox) -> None:
-        run = KnownRun(FIRST, Stage.LIVE, "node01", None)
-        outbox.commit("lab", Changes(runs={FIRST: run}, messages=[Message("cc_nats", FIRST, Kind.START, b"{}")]))
+        run = KnownRun(FIRST, Stage.STARTED, "node01", None)
+        outbox.commit(
+            "lab", Changes(runs={FIRST: run}, messages=[Message(("cc_nats",), FIRST, Kind.START, Encoded(b"{}"))])
+        )
         tell(outbox, "cc_nats")
 
     outbox = switched(tmp_path, NATS, REST, work=work)
@@ -529,6 +630,26 @@ def test_the_same_sinks_write_nothing_at_the_start(tmp_path: Path) -> None:
 
 def test_what_nothing_leads_any_more_is_forgotten_with_the_rest(pair: Outbox) -> None:
     owe_both(pair, (FIRST, Kind.START), (OTHER, Kind.START))
-    pair.shadowed(due(pair)[0], "another run is stored")
+    pair.conflict(due(pair)[0], "another run is stored")
     pair.tidy(-10)
     assert pair.counts() == {"parked": 1, "following": 1}
+
+
+# --- another clusterName
+
+
+def test_open_runs_of_another_cluster_are_told_and_forgotten_when_nobody_watches_them(outbox: Outbox) -> None:
+    now = int(time.time())
+    for cluster, seen_until in (("lab", now), ("former", now - 1000)):
+        key = RunKey(cluster, 1, now)
+        message = Message(("rest",), key, Kind.START, Encoded(b"{}"))
+        runs = {key: KnownRun(key, Stage.STARTED, "node01", None)}
+        outbox.commit(cluster, Changes(runs=runs, messages=[message], checkpoint=seen_until))
+    outbox.delivered(*due(outbox))
+    assert outbox.other_clusters("lab") == {"former": 1}
+    outbox.forget_other_clusters("lab", 2000)
+    assert outbox.other_clusters("lab") == {"former": 1}
+    outbox.forget_other_clusters("lab", 500)
+    assert outbox.other_clusters("lab") == {}
+    assert [run.key.cluster for run in outbox.open_runs("lab")] == ["lab"]
+    assert outbox.counts() == {"delivered": 1}

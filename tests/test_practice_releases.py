@@ -556,3 +556,46 @@ def test_users(tmp_path: Path, release: str) -> None:
     assert lab.run("sacctmgr", *show, "nobody", "format=user,adminlevel").out == ""
     assert lab.run("sacctmgr", "-nP", "show", "cluster", "format=cluster").out == "lab\n"
     lab.close()
+
+
+RECORDED_CONVERSATIONS = ("22.05.8", "24.11.5", "26.05.5")
+
+
+@pytest.fixture(scope="module", params=RECORDED_CONVERSATIONS)
+def talkative(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lab, Path]]:
+    """A cluster with the jobs of the recorded conversations, and where these are."""
+    release = request.param
+    lab = Lab(tmp_path_factory.mktemp("talkative") / "cluster", Settings(slurm_user="root", release=release))
+    for name in ("plain", "no-newline", "prompt-at-end", "imitation", "bytes", "plain"):
+        lab.submit(script=(FIXTURES / "scripts" / name).read_text(encoding="utf-8", errors="replace"), duration=1000)
+    lab.submit(script=None, duration=1000)
+    lab.submit(script=(FIXTURES / "scripts" / "plain").read_text(encoding="utf-8"), array_size=2, duration=1000)
+    lab.step(times=3)
+    yield lab, recorded_folder(release) / "conversations"
+    lab.close()
+
+
+def without_job_texts(output: str) -> str:
+    return re.sub(r"(?m)(^scontrol: show job \S+\n)JobId=[^\f]*?(?=^scontrol: show hostnames 01234)", r"\1", output)
+
+
+@pytest.mark.parametrize("name", ["texts", "79-columns", "78-columns", "no-input"])
+def test_conversations(talkative: tuple[Lab, Path], name: str) -> None:
+    lab, folder = talkative
+    told = folder / f"{name}.stdin"
+    answer = lab.run("scontrol", stdin=told.read_text(encoding="utf-8") if told.exists() else "")
+    recorded = (folder / f"{name}.stdout").read_bytes().decode(errors="replace")  # with its carriage returns
+    assert without_job_texts(answer.out) == without_job_texts(recorded)
+    errors = folder / f"{name}.stderr"
+    assert answer.err == (errors.read_text(encoding="utf-8") if errors.exists() else "")
+    assert answer.status == json.loads((folder / "index.json").read_text(encoding="utf-8"))[name]["exit_status"]
+
+
+def test_a_conversation_without_slurmctld(talkative: tuple[Lab, Path]) -> None:
+    lab, folder = talkative
+    lab.cluster.set_down("slurmctld", down=True)
+    answer = lab.run("scontrol", stdin=(folder / "slurmctld-down.stdin").read_text(encoding="utf-8"))
+    lab.cluster.set_down("slurmctld", down=False)
+    assert answer.out == (folder / "slurmctld-down.stdout").read_text(encoding="utf-8")
+    assert answer.err == (folder / "slurmctld-down.stderr").read_text(encoding="utf-8")
+    assert answer.status == 1

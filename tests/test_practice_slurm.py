@@ -168,8 +168,7 @@ def test_rejected_hostlists(lab: Lab) -> None:
 def test_scontrol_reads_commands(lab: Lab, tmp_path: Path) -> None:
     lab.submit(name="x", script="#!/bin/sh\necho hi\n")
     lab.step()
-    script = tmp_path / "s1"
-    commands = ["show job 1", "show hostnames n[1-2]", f"write batch_script 1 {script}", "show job 999"]
+    commands = ["show job 1", "show hostnames n[1-2]", "write batch_script 1 -", "show job 999"]
     answer = lab.run("scontrol", stdin="\n".join(commands) + "\n")
     shown = lab.run("scontrol", "show", "job", "1").out
     assert shown.startswith("JobId=1 JobName=x\n   UserId=")
@@ -177,11 +176,14 @@ def test_scontrol_reads_commands(lab: Lab, tmp_path: Path) -> None:
     assert answer.out == (
         f"scontrol: show job 1\n{shown}"
         "scontrol: show hostnames n[1-2]\nn1\nn2\n"
-        f"scontrol: write batch_script 1 {script}\nbatch script for job 1 written to {script}\n"
+        "scontrol: write batch_script 1 -\n#!/bin/sh\necho hi\n"
         "scontrol: show job 999\nscontrol: \n"
     )
     assert answer.err == "slurm_load_jobs error: Invalid job id specified\n"
     assert answer.status == 1
+    script = tmp_path / "s1"
+    answer = lab.run("scontrol", "write", "batch_script", "1", str(script))
+    assert answer.out == f"batch script for job 1 written to {script}\n"
     assert script.read_text(encoding="utf-8") == "#!/bin/sh\necho hi\n"
 
 

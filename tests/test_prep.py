@@ -108,25 +108,38 @@ def test_message_has_all_keys_and_comes_back() -> None:
         "SLURM_JOB_ID": "4711",
         "SLURM_SCRIPT_CONTEXT": "prolog_slurmctld",
         "SLURM_CLUSTER_NAME": "lab",
-        "SLURM_JOB_COMMENT": 'quote " newline \n \u00e4 \udcff',
+        "SLURM_JOB_COMMENT": "nobody needs it",
         "HOME": "/root",
     }
     encoded = prep.encode(environ)
     values = json.loads(encoded)
     assert set(values) == set(prep.VARIABLES)
     assert len(values) == 39
-    assert values["SLURM_JOB_COMMENT"] == environ["SLURM_JOB_COMMENT"]
-    assert values["SLURM_WCKEY"] == ""
+    assert values["SLURM_JOB_COMMENT"] == values["SLURM_WCKEY"] == ""
     message = prep.decode(encoded)
     assert (message.job_id, message.context, message.cluster) == (4711, "prolog_slurmctld", "lab")
 
 
-def test_message_that_would_be_too_long_keeps_what_is_needed() -> None:
-    encoded = prep.encode({"SLURM_JOB_ID": "1", "SLURM_CLUSTER_NAME": "lab", "SLURM_JOB_COMMENT": "x" * 70_000})
+def test_message_is_short_whatever_the_environment_holds() -> None:
+    encoded = prep.encode({"SLURM_JOB_ID": "1", "SLURM_CLUSTER_NAME": "lab", "SLURM_SCRIPT_CONTEXT": "x" * 70_000})
     assert len(encoded) < prep.MAX_MESSAGE
-    assert set(json.loads(encoded)) == set(prep.VARIABLES)
     message = prep.decode(encoded)
     assert (message.job_id, message.cluster) == (1, "lab")
+
+
+@pytest.mark.parametrize("name", ["1..lab.1", "0...1", "9" * 20 + ".prolog_slurmctld.aZ09_-x.77"])
+def test_names_that_the_shell_part_can_leave_look_like_events(name: str) -> None:
+    assert prep.looks_like_event(name)
+    assert not prep.looks_like_event(name + ".swp")
+    assert not prep.is_marker_name(name)
+
+
+@pytest.mark.parametrize("cluster", ["lab", "", "a b", "../x"])
+def test_marks_have_names_of_their_own(cluster: str) -> None:
+    name = prep.marker_name(cluster)
+    assert prep.is_marker_name(name)
+    assert not prep.looks_like_event(name)
+    assert "/" not in name
 
 
 def test_only_the_job_id_is_needed() -> None:

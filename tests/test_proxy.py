@@ -18,7 +18,6 @@ from cc_slurm_adapter.destinations import Destinations, choose_proxy
 from cc_slurm_adapter.errors import ConfigError, SinkError
 from cc_slurm_adapter.proxy import parse_proxy, proxy_variable
 from cc_slurm_adapter.sinks import Kind, Verdict
-from cc_slurm_adapter.sinks.cc_messages import StartMessages
 from cc_slurm_adapter.sinks.cc_rest import CcRest, judge
 from cc_slurm_adapter.sinks.http_client import HttpAnswer, HttpClient
 from cc_slurm_adapter.sinks.pace import Pace
@@ -209,7 +208,7 @@ def tunnel() -> Iterator[Tunnel]:
 
 
 def names_through(url: str, proxy: str, ca_file: str = "") -> list[str]:
-    sink = CcRest(url, lambda: "practice.api.token", StartMessages(()), ca_file, parse_proxy(proxy))
+    sink = CcRest(url, lambda: "practice.api.token", ca_file, parse_proxy(proxy))
     connection = sink.connect()
     try:
         return connection.cluster_names()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import cast
 
 import pytest
 
 from cc_slurm_adapter import reconciler as reconciler_module
+from cc_slurm_adapter.backoff import Backoff
 from cc_slurm_adapter.errors import SinkError
 from cc_slurm_adapter.reconciler import Reconciler
 from cc_slurm_adapter.sinks import AskableSink, RunningRow, RunningRows
@@ -24,13 +26,16 @@ class AskedSink:
     def __init__(self) -> None:
         self.failures = 0
 
-    def connect(self) -> AskedSink:
+    def connect(self, progress: Callable[[], None]) -> AskedSink:
+        self._progress = progress
         return self
 
     def running_rows(self, cluster: str) -> Iterable[RunningRow]:
         if self.failures:
             self.failures -= 1
             raise SinkError("away")
+        for _ in range(100):  # pages
+            self._progress()
         return [RunningRow(1, len(cluster))]
 
     def abort(self) -> None: ...
@@ -65,6 +70,7 @@ def test_it_asks_at_the_start_and_hands_on_whose_rows_they_are(answers: Answers)
     found = answers.next()
     assert (found.sink, found.rows) == ("asked", [RunningRow(1, 3)])
     assert found.asked > 1_700_000_000
+    assert answers.reconciler.workers[0].progressed >= 100
 
 
 def test_a_destination_that_is_away_is_asked_until_it_answers(
@@ -78,6 +84,48 @@ def test_a_destination_that_is_away_is_asked_until_it_answers(
     assert answers.sink.failures == 0
 
 
+@pytest.mark.parametrize("error", [MemoryError(), ValueError("nobody thought of that")])
+def test_an_error_that_nobody_thought_of_does_not_end_it(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(answers.reconciler._worker, "_backoff", Backoff(0.001, 0.002))
+    errors = [error]
+    running_rows = answers.sink.running_rows
+
+    def fails_first(cluster: str) -> Iterable[RunningRow]:
+        if errors:
+            raise errors.pop()
+        return running_rows(cluster)
+
+    monkeypatch.setattr(answers.sink, "running_rows", fails_first)
+    answers.reconciler.start()
+    assert answers.next().rows
+    assert answers.reconciler.workers[0].is_alive
+
+
+def test_calls_do_not_shorten_the_rest_of_a_destination_that_is_away(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    answers.sink.failures = 1000
+    running_rows = answers.sink.running_rows
+
+    def count(cluster: str) -> Iterable[RunningRow]:
+        asked.append(cluster)
+        return running_rows(cluster)
+
+    monkeypatch.setattr(answers.sink, "running_rows", count)
+    monkeypatch.setattr(answers.reconciler, "_backoff", Backoff(PATIENCE, PATIENCE, jitter=lambda: 1.0))
+    answers.reconciler.start()
+    while not asked:
+        time.sleep(0.005)
+    for _ in range(100):
+        monkeypatch.setattr(answers.reconciler, "_next_call", 0.0)
+        answers.reconciler.ask_now()
+        time.sleep(0.001)
+    assert len(asked) == 1
+
+
 def test_when_something_was_lost_it_asks_at_once_and_once_more_later(
     answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,3 +137,20 @@ def test_when_something_was_lost_it_asks_at_once_and_once_more_later(
     answers.next()
     answers.next()
     assert answers.none_is_there()
+
+
+@pytest.mark.parametrize(("long_trouble", "level"), [(3600.0, "INFO"), (0.0, "WARNING")])
+def test_a_comparison_that_fails_for_long_is_a_warning_and_a_short_failure_is_none(
+    answers: Answers,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    long_trouble: float,
+    level: str,
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(reconciler_module, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(reconciler_module, "LONG_TROUBLE", long_trouble)
+    answers.sink.failures = 2
+    answers.reconciler.start()
+    answers.next()
+    assert [record.levelname for record in caplog.records] == [level]

@@ -8,7 +8,8 @@ import logging
 import pytest
 
 from cc_slurm_adapter.job import RunKey
-from cc_slurm_adapter.row_lines import AT_MOST_EVERY, MAX_REASONS, SOON, RowLines, kind_of
+from cc_slurm_adapter.parking import kind_of
+from cc_slurm_adapter.row_lines import AT_MOST_EVERY, MAX_REASONS, SOON, RowLines
 from cc_slurm_adapter.sinks import Delivery, Kind
 
 WHAT = "refused and parked"
@@ -53,8 +54,9 @@ def test_what_differs_from_job_to_job_is_no_other_reason(one: str, other: str) -
     assert kind_of(one) == kind_of(other)
 
 
-def test_other_words_are_another_reason() -> None:
-    assert kind_of("HTTP 400: invalid cluster") != kind_of("HTTP 400: no resources")
+@pytest.mark.parametrize("other", ["HTTP 400: no resources", "HTTP 500: invalid cluster"])
+def test_other_words_and_another_status_are_another_reason(other: str) -> None:
+    assert kind_of("HTTP 400: invalid cluster") != kind_of(other)
 
 
 def test_many_refusals_of_one_reason_are_two_lines(

@@ -12,12 +12,13 @@ import pytest
 
 from cc_slurm_adapter import sender as sender_module
 from cc_slurm_adapter import set_clock
+from cc_slurm_adapter import threads as threads_module
 from cc_slurm_adapter.errors import StateError
-from cc_slurm_adapter.job import End, EndState, NodeState, Run, RunKey
+from cc_slurm_adapter.job import End, EndState, NodeState, Run
 from cc_slurm_adapter.outbox import Changes, Message, Outbox
 from cc_slurm_adapter.sender import Sender
-from cc_slurm_adapter.sinks import Answer, Delivery, Kind, Verdict
-from cc_slurm_adapter.sinks.cc_messages import StartMessages
+from cc_slurm_adapter.sinks import Answer, Delivery, Encoded, Kind, Verdict
+from cc_slurm_adapter.sinks.cc_messages import CcMessages
 from cc_slurm_adapter.sinks.cc_rest import CcRest
 from cc_slurm_adapter.status import Status
 from examples.practice.cc_backend import (
@@ -42,7 +43,7 @@ class Site:
         self.backend = CcBackend()
         self.server = CcBackendServer(self.backend)
         self.server.start()
-        self.sink = CcRest(self.server.url, lambda: self.backend.token, StartMessages(()))
+        self.sink = CcRest(self.server.url, lambda: self.backend.token)
         self.outbox = Outbox(str(folder / "state.sqlite"))
         self.status = Status()
         self.sender = Sender(self.sink, self.outbox, self.status)
@@ -56,8 +57,11 @@ class Site:
         messages = []
         for run in runs:
             end = End(EndState.COMPLETED, run.key.start_time + 5, "COMPLETED")
-            payloads = {Kind.START: self.sink.encode_start(run), Kind.STOP: self.sink.encode_stop(run.key, end)}
-            messages += [Message(self.sink.name, run.key, kind, payloads[kind]) for kind in kinds]
+            payloads = {
+                Kind.START: CcMessages(()).encode_start(run),
+                Kind.STOP: CcMessages(()).encode_stop(run.key, end),
+            }
+            messages += [Message((self.sink.name,), run.key, kind, payloads[kind]) for kind in kinds]
         self.outbox.commit("lab", Changes(messages=messages))
         self.sender.wake()
 
@@ -106,7 +110,7 @@ def test_a_refused_job_is_parked_and_the_others_arrive(site: Site) -> None:
     fault = site.backend.add_fault(refused_jobs([2]))
     site.owe(*runs(1, 2, 3))
     site.sender.start()
-    assert site.settled(parked=1, owed=1)
+    assert site.settled(parked=1, pending=1)
     assert site.states() == {1: "completed", 3: "completed"}
     site.backend.remove_fault(fault)
     assert site.outbox.retry_all() == 1
@@ -115,13 +119,33 @@ def test_a_refused_job_is_parked_and_the_others_arrive(site: Site) -> None:
     assert site.states()[2] == "completed"
 
 
+def test_what_was_parked_before_a_restart_is_told_when_it_is_delivered(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The outbox remembers it: the sender keeps nothing of what is parked, which may be much and be given up."""
+    fault = site.backend.add_fault(refused_jobs([2]))
+    site.owe(*runs(1, 2))
+    site.sender.start()
+    assert site.settled(parked=1, pending=1)
+    site.sender.stop(PATIENCE)
+    caplog.clear()
+    site.backend.remove_fault(fault)
+    site.outbox.retry_all()
+    site.sender = Sender(site.sink, site.outbox, site.status)
+    site.sender.start()
+    assert site.settled()
+    site.sender.stop(PATIENCE)
+    told = [record.getMessage() for record in caplog.records if "delivered after it was parked" in record.getMessage()]
+    assert [line.split(" of lab ")[0] for line in told] == ["job 2"]
+
+
 def test_nothing_is_lost_or_doubled_while_the_destination_is_away(site: Site) -> None:
     site.server.stop()
     site.owe(*runs(*range(1, 21)))
     site.sender.start()
     while site.status.counts().get("start_sink_trouble", 0) < 3:
         time.sleep(0.005)
-    assert site.outbox.counts() == {"owed": 40}
+    assert site.outbox.counts() == {"pending": 40}
     site.server.start()
     assert site.settled()
     assert set(site.states().values()) == {"completed"}
@@ -140,13 +164,13 @@ def test_lost_answers_double_nothing(site: Site) -> None:
 
 def test_a_wrong_token_holds_everything_and_parks_nothing(site: Site) -> None:
     right, site.backend.token = site.backend.token, "eyJ.other.token"
-    site.sink = CcRest(site.server.url, lambda: right, StartMessages(()))
+    site.sink = CcRest(site.server.url, lambda: right)
     site.sender = Sender(site.sink, site.outbox, site.status)
     site.owe(*runs(1, 2))
     site.sender.start()
     while site.status.counts().get("start_held", 0) < 2:
         time.sleep(0.005)
-    assert site.outbox.counts() == {"owed": 4}
+    assert site.outbox.counts() == {"pending": 4}
     site.backend.token = right
     assert site.settled()
 
@@ -158,7 +182,7 @@ def test_a_row_that_fails_while_others_succeed_is_parked(site: Site) -> None:
     while not site.status.counts().get("start_row_trouble"):
         time.sleep(0.005)
     site.owe(*runs(1, 3))
-    assert site.settled(parked=1, owed=1)
+    assert site.settled(parked=1, pending=1)
     assert site.states() == {1: "completed", 3: "completed"}
 
 
@@ -210,7 +234,7 @@ def test_rows_that_always_fail_do_not_hold_up_the_others(site: Site) -> None:
     for job_id in range(26, 29):
         site.owe(*runs(job_id))
         assert site.backend.wait_for(lambda number=job_id: number in site.states(), PATIENCE)  # type: ignore[misc]
-    assert site.settled(parked=12, owed=12)
+    assert site.settled(parked=12, pending=12)
     assert sorted(site.states()) == list(range(13, 29))
 
 
@@ -252,7 +276,7 @@ def test_a_run_behind_another_stored_run_is_shadowed_and_its_stop_not_sent(site:
     assert site.settled()
     later = make_run(1, start=NOW - 500)
     site.owe(later)
-    assert site.settled(shadowed=2)
+    assert site.settled(conflict=2)
     (row,) = site.backend.rows
     assert (row.start_time, row.stop_time) == (NOW - 1000, NOW - 995)
 
@@ -284,7 +308,7 @@ def test_a_stop_ends_a_request_that_hangs(site: Site) -> None:
     began = time.monotonic()
     site.sender.stop(2)
     assert time.monotonic() - began < 1
-    assert site.outbox.counts() == {"owed": 10}
+    assert site.outbox.counts() == {"pending": 10}
     site.backend.remove_fault(fault)
 
 
@@ -321,7 +345,7 @@ class Batches:
         self.sizes: list[int] = []
         self._answer = answer
 
-    def connect(self) -> Batches:
+    def connect(self, progress: Callable[[], None]) -> Batches:
         return self
 
     def deliver_all(self, deliveries: Sequence[Delivery]) -> list[Answer]:
@@ -331,20 +355,8 @@ class Batches:
             verdicts = [Verdict.SINK_TROUBLE] * len(verdicts)
         return [Answer(verdict, "as told") for verdict in verdicts]
 
-    def encode_withdrawal(self, key: RunKey) -> bytes:
-        raise NotImplementedError
-
-    def cut(self, payload: bytes) -> bytes | None:
-        return payload[:-1] or None
-
     def post_nodes(self, cluster: str, nodes: list[NodeState]) -> Answer:
         return Answer(Verdict.DELIVERED)
-
-    def encode_start(self, run: Run) -> bytes:
-        return b"xx"
-
-    def encode_stop(self, key: RunKey, end: End) -> bytes:
-        return b"x"
 
     def abort(self) -> None: ...
     def break_off(self) -> None: ...
@@ -353,7 +365,7 @@ class Batches:
 
 def send_batches(site: Site, answer: Callable[[int, int], Verdict], jobs: int = 40, at_once: int = 16) -> Batches:
     sink = Batches(answer, at_once)
-    messages = [Message(sink.name, run.key, Kind.START, b"xx") for run in runs(*range(1, jobs + 1))]
+    messages = [Message((sink.name,), run.key, Kind.START, Encoded(b"xx")) for run in runs(*range(1, jobs + 1))]
     site.outbox.commit("lab", Changes(messages=messages))
     site.sender = Sender(sink, site.outbox, site.status)
     site.sender.start()
@@ -369,7 +381,7 @@ def test_rows_go_together_where_the_destination_takes_many(site: Site) -> None:
 
 def test_a_row_that_costs_the_connection_holds_up_no_other(site: Site) -> None:
     sink = send_batches(site, lambda time, job_id: Verdict.SINK_TROUBLE if job_id == 5 else Verdict.DELIVERED)
-    assert site.settled(delivered=39, owed=1)
+    assert site.settled(delivered=39, pending=1)
     assert sink.sizes[0] == 16
     assert 1 in sink.sizes
 
@@ -384,7 +396,7 @@ def test_trouble_of_the_destination_parks_no_row_of_a_batch_that_it_took_in_part
     deadline = time.monotonic() + PATIENCE
     while len(sink.sizes) < 15 and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert site.outbox.counts() == {"delivered": 8, "owed": 32}
+    assert site.outbox.counts() == {"delivered": 8, "pending": 32}
     fixed.set()
     assert site.settled(delivered=40)
 
@@ -440,3 +452,56 @@ def test_a_step_of_the_clock_counts_until_the_outbox_has_it(site: Site, monkeypa
     time.sleep(0.1)
     site.sender.wake()
     assert [round(by) for by in moved] == [-3600, -3600]
+
+
+def test_an_idle_sender_makes_progress(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it could not be told from one that is stuck."""
+    monkeypatch.setattr(sender_module, "WAIT", 0.01)
+    site.sender.start()
+    deadline = time.monotonic() + PATIENCE
+    while min(worker.progressed for worker in site.sender.workers) <= 3 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert min(worker.progressed for worker in site.sender.workers) > 3
+
+
+class ManyRequests(Batches):
+    """Answers only when whoever sends was told often of what it does for that."""
+
+    def connect(self, progress: Callable[[], None]) -> Batches:
+        self._progress = progress
+        return self
+
+    def deliver_all(self, deliveries: Sequence[Delivery]) -> list[Answer]:
+        for _ in range(100):
+            self._progress()
+        return super().deliver_all(deliveries)
+
+
+def test_a_sender_makes_progress_with_each_of_many_requests(site: Site) -> None:
+    """Else a slow destination that lists much would look like a thread that is stuck."""
+    sink = ManyRequests(lambda _, __: Verdict.DELIVERED, at_once=1)
+    site.outbox.commit("lab", Changes(messages=[Message((sink.name,), runs(1)[0].key, Kind.START, Encoded(b"{}"))]))
+    site.sender = Sender(sink, site.outbox, site.status)
+    (worker,) = site.sender.workers
+    before = worker.progressed
+    site.sender.start()
+    assert site.settled(delivered=1)
+    assert worker.progressed - before >= 100
+
+
+def test_an_error_that_nobody_thought_of_ends_no_thread(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads_module, "FIRST_PAUSE", 0.01)
+    site.sender = Sender(site.sink, site.outbox, site.status)
+    errors: list[Exception] = [MemoryError(), ValueError("nobody thought of that"), MemoryError()]
+    due = site.outbox.due
+
+    def fails_first(sink: str, now: float, limit: int, busy: set[tuple[str, int]]) -> list[Delivery]:
+        if errors:
+            raise errors.pop()
+        return due(sink, now, limit, busy)
+
+    monkeypatch.setattr(site.outbox, "due", fails_first)
+    site.sender.start()
+    site.owe(*runs(1, 2, 3))
+    assert site.settled()
+    assert all(worker.is_alive for worker in site.sender.workers)

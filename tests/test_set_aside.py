@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from cc_slurm_adapter.log import NOTICE
 from cc_slurm_adapter.slurm.set_aside import (
     AT_FIRST,
     FIRST_WAIT,
@@ -63,8 +64,8 @@ def test_a_job_that_is_answered_for_again_is_told_and_forgotten(caplog: pytest.L
     assert aside.without([7]) == [7]
     assert caplog.messages[-1] == "job 7 can be asked for again"
     fail_until(aside, clock, SAID_FROM)
-    told = [record.levelname for record in caplog.records if record.levelno >= logging.WARNING]
-    assert told == ["ERROR", "WARNING", "ERROR"]
+    told = [record.levelname for record in caplog.records if record.levelno >= NOTICE]
+    assert told == ["ERROR", "NOTICE", "ERROR"]
 
 
 def test_a_job_that_failed_by_chance_is_no_word_worth(caplog: pytest.LogCaptureFixture) -> None:

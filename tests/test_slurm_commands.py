@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -22,6 +24,8 @@ from cc_slurm_adapter.slurm.setup import read_setup
 from cc_slurm_adapter.slurm.versions import PLAIN, find_format
 from tests.fake_programs import FakePrograms
 from tests.fixture_files import FIXTURES, sinfo_row, split_document
+
+PATIENCE = 10.0
 
 
 def test_output_errors_and_exit_code_are_kept(commands: Commands, programs: FakePrograms) -> None:
@@ -120,6 +124,67 @@ def test_a_stop_ends_the_command_that_runs_and_refuses_the_next(commands: Comman
     with pytest.raises(CommandCancelled):
         commands.run(["squeue"])
     timer.join()
+
+
+def test_a_stop_ends_the_wait_for_a_command_that_has_closed_its_output(
+    commands: Commands, programs: FakePrograms, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(commands_module, "EXIT_LIMIT", 60.0)
+    programs.make("squeue", f"exec > /dev/null 2>&1; touch {tmp_path}/closed; exec sleep 60")
+
+    def cancel() -> None:
+        while not (tmp_path / "closed").exists():
+            time.sleep(0.01)
+        time.sleep(0.1)
+        commands.cancel()
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    with pytest.raises(CommandCancelled):
+        commands.run(["squeue"])
+    thread.join(PATIENCE)
+
+
+def test_the_watchdog_is_fed_with_each_piece_and_each_moment_of_a_wait(
+    programs: FakePrograms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands_module, "TICK", 0.01)
+    fed: list[None] = []
+    commands = Commands({"PATH": f"{programs.folder}:/usr/bin:/bin"}, lambda: fed.append(None))
+    programs.make("squeue", "echo 1; sleep 0.3; echo 2; sleep 0.3")
+    assert commands.run(["squeue"]).output == b"1\n2\n"
+    assert len(fed) >= 10
+    commands.close()
+
+
+def test_a_process_that_sigkill_does_not_end_is_left_behind(
+    commands: Commands, programs: FakePrograms, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in the state D, in which no signal reaches it."""
+    monkeypatch.setattr(commands_module, "KILL_LIMIT", 0.05)
+    monkeypatch.setattr(commands_module, "TIME_LIMIT", 0.1)
+    monkeypatch.setattr(commands_module, "MOST_LEFT_BEHIND", 2)
+    held: list[int] = []
+    counted: list[None] = []
+    commands._on_left_behind = lambda: counted.append(None)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "killpg", lambda pid, _: held.append(pid))
+        programs.make("squeue", "exec sleep 60")
+        for _ in range(2):
+            with pytest.raises(CommandFailed, match="no answer within"):
+                commands.run(["squeue"])
+        assert commands.left_behind == 2
+        with pytest.raises(CommandFailed, match="was not started: 2 commands do not end after SIGKILL"):
+            commands.run(["squeue"])
+        assert len(held) == len(counted) == 2
+    assert caplog.text.count("does not end after SIGKILL and is left behind") == 1
+    for pid in held:
+        os.killpg(pid, signal.SIGKILL)
+    deadline = time.monotonic() + PATIENCE
+    while commands.left_behind and time.monotonic() < deadline:
+        time.sleep(0.01)
+    programs.make("squeue", "echo 1")
+    assert commands.run(["squeue"]).output == b"1\n"
 
 
 def test_too_much_output_is_refused(

@@ -104,7 +104,7 @@ def test_the_cpus_of_a_node_are_those_that_slurm_gives_out() -> None:
 
 def test_a_run_that_was_seen_before_keeps_whose_its_nodes_were() -> None:
     before = replace(accounted(), sharing=Sharing.ONE_USER, missing=frozenset())
-    known = KnownRun(before.key, Stage.SEEN, "", before)
+    known = KnownRun(before.key, Stage.PREPARING, "", before)
     whole = complete_from_seen(accounted(), [known])
     assert (whole.sharing, whole.missing) == (Sharing.ONE_USER, frozenset())
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +42,7 @@ def test_a_second_daemon_is_refused_and_the_first_left_alone(tmp_path: Path) -> 
     assert not path.exists()
 
 
-@pytest.mark.parametrize("left_over", ["1\n", f"{os.getpid()}\n", "", "nonsense", "9" * 500])
+@pytest.mark.parametrize("left_over", ["1\n", f"{os.getpid()}\n", "", "4194304"])
 def test_a_pid_file_that_was_left_behind_blocks_nothing(tmp_path: Path, left_over: str) -> None:
     path = tmp_path / "daemon.pid"
     path.write_text(left_over)
@@ -52,6 +54,17 @@ def test_a_pid_file_that_was_left_behind_blocks_nothing(tmp_path: Path, left_ove
     assert not path.exists()
 
 
+@pytest.mark.parametrize("content", ["nonsense", "9" * 500, "4711\nmore", "\0"])
+def test_what_is_no_pid_file_is_left_alone(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text(content)
+    pid_file = PidFile(str(path))
+    with pytest.raises(StateError, match=f"pidFilePath {path} is no pid file"):
+        pid_file.lock()
+    pid_file.release()
+    assert path.read_text() == content
+
+
 def test_a_refused_start_leaves_the_pid_file_of_another_program(tmp_path: Path) -> None:
     path = tmp_path / "daemon.pid"
     path.write_text("4711\n")
@@ -59,6 +72,40 @@ def test_a_refused_start_leaves_the_pid_file_of_another_program(tmp_path: Path) 
     pid_file.lock()
     pid_file.release()
     assert path.read_text() == "4711\n"
+
+
+def test_a_full_disk_keeps_nobody_from_a_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The lock counts, the pid in the file is for people."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "state.sqlite.lock"
+    monkeypatch.setattr(os, "pwrite", full)
+    first = PidFile(str(path), "statePath")
+    first.lock()
+    assert f"statePath: the pid cannot be written into {path}: No space left on device" in caplog.text
+    with pytest.raises(AlreadyRunning, match="pid unknown"):
+        PidFile(str(path), "statePath").lock()
+    first.release()
+    assert not path.exists()
+
+
+def test_a_file_of_another_user_is_named_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "daemon.pid"
+    path.write_text("1\n")
+
+    def denied(*_: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    owner = pwd.getpwuid(os.geteuid()).pw_name
+    monkeypatch.setattr(os, "open", denied)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "geteuid", lambda: pwd.getpwnam("nobody").pw_uid)
+    with pytest.raises(StateError, match=f"it belongs to {owner}: run 'chown nobody {path}'"):
+        PidFile(str(path)).lock()
 
 
 def test_a_refused_start_leaves_no_pid_file_of_its_own(tmp_path: Path) -> None:
@@ -115,10 +162,10 @@ def test_short_work_is_not_mentioned_and_long_work_now_and_then(caplog: pytest.L
 
 def test_open_runs_are_found_by_job_and_counted_by_node() -> None:
     first, second, other = make_run(1, start=10), make_run(1, start=20), make_run(2, start=10)
-    runs = OpenRuns([KnownRun(run.key, Stage.LIVE, "a,b", None) for run in (first, second, other)])
+    runs = OpenRuns([KnownRun(run.key, Stage.STARTED, "a,b", None) for run in (first, second, other)])
     assert {known.key for known in runs.of_job(1)} == {first.key, second.key}
     assert (runs.jobs_on("a"), runs.jobs_on("b"), runs.jobs_on("c")) == (3, 3, 0)
-    runs.put(KnownRun(second.key, Stage.LIVE, "a", None))
+    runs.put(KnownRun(second.key, Stage.STARTED, "a", None))
     assert (runs.jobs_on("a"), runs.jobs_on("b")) == (3, 2)
     runs.put(KnownRun(first.key, Stage.DONE, "", None))
     runs.drop(other.key)
@@ -126,7 +173,7 @@ def test_open_runs_are_found_by_job_and_counted_by_node() -> None:
     assert list(runs) == [second.key]
     assert (runs.jobs_on("a"), runs.jobs_on("b")) == (1, 0)
     assert runs.of_job(2) == []
-    assert runs.stage(second.key) is Stage.LIVE
+    assert runs.stage(second.key) is Stage.STARTED
     assert runs.stage(first.key) is None
 
 

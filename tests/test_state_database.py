@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from cc_slurm_adapter import state_database
+from cc_slurm_adapter import state_database, state_files
 from cc_slurm_adapter.daemon import _begin_with
 from cc_slurm_adapter.errors import StateError
 from cc_slurm_adapter.job import RunKey
 from cc_slurm_adapter.outbox import Changes, KnownRun, Message, Outbox, Stage
-from cc_slurm_adapter.sinks import Kind
+from cc_slurm_adapter.sinks import Encoded, Kind
 
 
 @contextmanager
-def no_space() -> Iterator[None]:
-    """No file of this process may grow: SQLite gets the error of a disk that takes nothing."""
+def no_space(limit: int = 4096) -> Iterator[None]:
+    """No file of this process may grow beyond so many bytes: SQLite gets the error of a disk that takes nothing."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
         yield
     finally:
@@ -46,7 +46,7 @@ def outbox(path: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outbox]:
 
 def add(outbox: Outbox, job_id: int) -> None:
     key = RunKey("lab", job_id, 1000)
-    outbox.commit("lab", Changes(runs={key: KnownRun(key, Stage.LIVE, "node01", None)}, checkpoint=job_id))
+    outbox.commit("lab", Changes(runs={key: KnownRun(key, Stage.STARTED, "node01", None)}, checkpoint=job_id))
 
 
 def jobs(outbox: Outbox) -> list[int]:
@@ -90,12 +90,12 @@ def test_the_file_gets_everything_once_it_can_be_written_again(
 
 def test_what_is_settled_fails_once_and_is_settled_in_memory_then(outbox: Outbox) -> None:
     key = RunKey("lab", 1, 1000)
-    outbox.commit("lab", Changes(messages=[Message("rest", key, Kind.START, b"{}")]))
+    outbox.commit("lab", Changes(messages=[Message(("rest",), key, Kind.START, Encoded(b"{}"))]))
     (owed,) = outbox.due("rest", time.time(), 1)
     with no_space():
         with pytest.raises(StateError, match="cannot be used"):
             outbox.parked(owed, "refused")
-        assert outbox.counts() == {"owed": 1}
+        assert outbox.counts() == {"pending": 1}
         outbox.parked(owed, "refused")
         assert outbox.counts() == {"parked": 1}
 
@@ -105,10 +105,10 @@ def test_the_file_and_its_log_stay_small(path: str) -> None:
     outbox = Outbox(path)
     for job_id in range(1000):
         key = RunKey("lab", job_id, 1000)
-        outbox.commit("lab", Changes(messages=[Message("rest", key, Kind.START, b"x" * 4000)]))
+        outbox.commit("lab", Changes(messages=[Message(("rest",), key, Kind.START, Encoded(b"x" * 4000))]))
         (owed,) = outbox.due("rest", time.time(), 1)
         outbox.delivered(owed)
-        outbox.commit("lab", Changes(messages=[Message("rest", key, Kind.STOP, b"{}")]))
+        outbox.commit("lab", Changes(messages=[Message(("rest",), key, Kind.STOP, Encoded(b"{}"))]))
         (owed,) = outbox.due("rest", time.time(), 1)
         outbox.delivered(owed)
     assert os.path.getsize(path) + os.path.getsize(f"{path}-wal") < 3 * 1024 * 1024
@@ -145,7 +145,7 @@ def test_the_memory_for_it_is_limited(outbox: Outbox, monkeypatch: pytest.Monkey
         with pytest.raises(StateError, match="full"):
             for first in range(2, 100_000, 1000):
                 keys = [RunKey("lab", job_id, 1000) for job_id in range(first, first + 1000)]
-                outbox.commit("lab", Changes(runs={key: KnownRun(key, Stage.LIVE, "node01", None) for key in keys}))
+                outbox.commit("lab", Changes(runs={key: KnownRun(key, Stage.STARTED, "node01", None) for key in keys}))
         assert jobs(outbox)[0] == 1
 
 
@@ -183,7 +183,7 @@ def test_a_file_that_is_too_large_for_memory_stays_a_file(
 
 def test_a_start_on_a_full_disk_with_messages_that_wait_goes_on_from_memory(outbox: Outbox) -> None:
     key = RunKey("lab", 1, 1000)
-    outbox.commit("lab", Changes(messages=[Message("rest", key, Kind.START, b"{}")]))
+    outbox.commit("lab", Changes(messages=[Message(("rest",), key, Kind.START, Encoded(b"{}"))]))
     (owed,) = outbox.due("rest", time.time(), 1)
     outbox.put_off(owed, time.time() + 100, "cc-backend is away")
     with no_space():
@@ -204,3 +204,30 @@ def test_a_lock_of_somebody_else_is_no_reason_to_leave_the_file(path: str, monke
     add(outbox, 1)
     outbox.close()
     assert jobs_in_file(path) == [1]
+
+
+@pytest.mark.parametrize(
+    ("mounts", "kind", "advice"),
+    [
+        ("nfs4", "nfs4", "it lies on nfs4, but must be on a local file system: set statePath"),
+        ("ext4", "ext4", "another program has it open"),
+    ],
+)
+def test_a_file_that_cannot_be_locked_says_what_to_change(
+    path: str, monkeypatch: pytest.MonkeyPatch, mounts: str, kind: str, advice: str
+) -> None:
+    """On a file system without working locks SQLite says no more than that the file is locked."""
+    folder = os.path.dirname(path)
+    lines = [
+        "21 1 8:1 / / rw,relatime shared:1 - xfs /dev/sda1 rw",
+        f"40 21 0:50 / {folder} rw,relatime shared:2 - {mounts} server:/state rw",
+        f"41 21 0:51 / {folder}-other rw,relatime shared:2 - tmpfs none rw",
+    ]
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "\n".join(lines))
+    assert state_files.file_system_type(path) == kind
+    monkeypatch.setattr(state_database, "BUSY", 0.01)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StateError, match="locked") as refused:
+            Outbox(path)
+    assert advice in str(refused.value)

@@ -229,17 +229,24 @@ def test_without_slurm_it_is_said_what_is_taken_for_granted(roots: dict[str, str
 )
 def test_nothing_is_printed_where_nothing_is_known_to_be_right(local: LocalNode, roots: dict[str, str]) -> None:
     report = make_report(read_machine(roots["block"]), local)
-    assert (report.numbering, report.as_setting(), report.cpus) == (None, "", 0)
+    assert (report.numbering, report.as_setting(), report.cpus, report.is_known) == (None, "", 0, False)
     assert report.notes[0].endswith("hwthreadNumbering must be written by hand")
+
+
+def test_what_slurm_has_told_is_known_to_be_right(roots: dict[str, str]) -> None:
+    report = make_report(read_machine(roots["block"]), LocalNode("n1", (24, 11), MACHINE, MACHINE))
+    assert (report.numbering, report.is_known, json.loads(report.as_json())["checked"]) == ("block", True, True)
 
 
 def test_the_printed_pattern_is_of_this_node_alone(roots: dict[str, str]) -> None:
     report = make_report(read_machine(roots["interleaved"]), LocalNode("n1.cluster"))
     assert json.loads(f"{{{report.as_setting()}}}") == {"hwthreadNumbering": {r"^n1\.cluster$": "interleaved"}}
+    assert not report.is_known  # Slurm may have another layout for this node: a note says so
     assert json.loads(report.as_json()) == {
         "hostname": "n1.cluster",
         "cpus": 16,
         "hwthreadNumbering": "interleaved",
+        "checked": False,
         "read": ["/sys"],
         "notes": list(report.notes),
     }
@@ -295,8 +302,10 @@ def test_the_command_needs_nothing_but_the_machine_itself(dashes: str, capsys: p
     """It is run on whatever machine runs the tests, so only the form is looked at."""
     code = run_command([f"{dashes}topology"])
     printed = capsys.readouterr()
-    assert (code == 0) == bool(re.match(r'"hwthreadNumbering": \{"\^\S+\$": ', printed.out))
-    code = run_command([f"{dashes}topology", f"{dashes}json"])
+    has_setting = bool(re.match(r'"hwthreadNumbering": \{"\^\S+\$": ', printed.out))
+    assert code == run_command([f"{dashes}topology", f"{dashes}json"])
     (line,) = capsys.readouterr().out.splitlines()
-    assert (code == 0) == (json.loads(line)["hwthreadNumbering"] is not None)
+    told = json.loads(line)
+    assert has_setting == (told["hwthreadNumbering"] is not None)
+    assert (code == 0) == (has_setting and told["checked"])
     assert TopologyReport("n", None, 0, (), ()).as_json().count("\n") == 0

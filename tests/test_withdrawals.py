@@ -17,10 +17,11 @@ from cc_slurm_adapter.ledger import Ledger
 from cc_slurm_adapter.outbox import Changes, Outbox, Stage
 from cc_slurm_adapter.sender import Sender
 from cc_slurm_adapter.sinks import CC_NATS, CC_REST, Answer, Delivery, Kind, Verdict, cc_rest
-from cc_slurm_adapter.sinks.cc_messages import StartMessages
+from cc_slurm_adapter.sinks.cc_messages import CcMessages
 from cc_slurm_adapter.sinks.cc_rest import CcRest, judge
 from cc_slurm_adapter.sinks.http_client import HttpAnswer
 from cc_slurm_adapter.status import Status
+from cc_slurm_adapter.stored_messages import stored
 from examples.practice.cc_backend import CcBackend, CcBackendServer, Dropped, LostAnswer, OtherAnswer
 from tests.fakes import make_run
 
@@ -45,12 +46,12 @@ class Site:
         self._open()
 
     def _open(self) -> None:
-        self.sink = CcRest(self.server.url, lambda: self.backend.token, StartMessages(()), withdraws=self.withdraws)
+        self.sink = CcRest(self.server.url, lambda: self.backend.token, withdraws=self.withdraws)
         self.outbox = Outbox(self.path, {CC_REST: ""})
         if not self.withdraws:
             self.outbox.withdraw_nothing()
         self.sender = Sender(self.sink, self.outbox, self.status)
-        self.ledger = Ledger("lab", self.outbox, [self.sink], self.status, self.sender.wake, LateRuns())
+        self.ledger = Ledger("lab", self.outbox, CcMessages(()), [self.sink], self.status, self.sender.wake, LateRuns())
 
     def restart(self) -> None:
         self.sender.stop(2)
@@ -66,7 +67,7 @@ class Site:
     def begin(self, start: int, job_id: int = 1) -> RunKey:
         changes, run = Changes(), make_run(job_id, start=start)
         self.ledger.owe_start(changes, run)
-        self.ledger.stands(changes, run, Stage.LIVE)
+        self.ledger.stands(changes, run, Stage.STARTED)
         self.ledger.commit(changes)
         return run.key
 
@@ -179,6 +180,21 @@ def test_runs_a_day_apart_are_both_stored(site: Site) -> None:
     assert site.removals() == 0
 
 
+def test_what_was_parked_before_it_was_stored_is_kept_without_that(site: Site) -> None:
+    """When it is sent again, another refusal is the first one."""
+    first = site.begin(BEGIN)
+    site.drained()
+    refusal = site.backend.add_fault(OtherAnswer(status=400, body=b'{"error":"no"}', job_ids=frozenset([1])))
+    site.end(first)
+    site.wait(lambda: site.outbox.counts() == {"parked": 1, "delivered": 1, "retained": 1})
+    site.backend.remove_fault(refusal)
+    assert site.outbox.retry_all() == 1
+    site.sender.retry_now()
+    site.drained()
+    rows = site.outbox._state.read("SELECT kind, state, parkings, parked_since, why FROM delivery ORDER BY kind", ())
+    assert rows == [(kind, "retained", 0, 0, "") for kind in ("start", "stop", "withdraw")]
+
+
 # --- what is never removed
 
 
@@ -193,7 +209,7 @@ def test_a_run_that_ended_by_itself_is_not_removed(site: Site) -> None:
 def test_a_row_that_somebody_else_has_reported_is_not_removed(site: Site) -> None:
     run = make_run(1, start=BEGIN)
     connection = site.sink.connect()
-    other = Delivery(1, run.key, Kind.START, site.sink.encode_start(run), 0, 0)
+    other = Delivery(1, run.key, Kind.START, CcMessages(()).encode_start(run).whole(), 0, 0)
     assert connection.deliver(other).verdict is Verdict.DELIVERED
     connection.close()
     site.report(BEGIN)
@@ -241,8 +257,8 @@ def test_a_start_that_is_refused_after_all_brings_the_removed_run_back(
     body = json.dumps({"status": "as told", "error": "as told"}).encode()
     site.backend.add_fault(AfterRemoval(START_PATH, count=1, status=status, body=body))
     second = site.end(site.begin(BEGIN + 100), COMPLETED)
-    outcome = "parked" if status == 400 else "shadowed"
-    site.wait(lambda: site.outbox.counts().get(outcome) and site.outbox.counts().get("kept") == 3)
+    outcome = "parked" if status == 400 else "conflict"
+    site.wait(lambda: site.outbox.counts().get(outcome) and site.outbox.counts().get("retained") == 3)
     (row,) = site.backend.rows
     assert (row.key, row.start, row.state, row.stop_time) == (before.key, before.start, before.state, before.stop_time)
     assert site.said(caplog).count(f"{first}: is sent to cc-backend again, as the later run was refused after all") == 1
@@ -276,7 +292,7 @@ def test_where_rows_cannot_be_removed_the_first_run_stays(
     assert site.rows() == {BEGIN: "cancelled"}
     assert site.said(caplog).count(f"{first}: cc-backend does not remove it for the next run of its job") == 1
     assert site.said(caplog).count(f"{second}: start not stored, another run of this job is") == 1
-    assert site.outbox.counts() == {"shadowed": 2}
+    assert site.outbox.counts() == {"conflict": 2}
 
 
 def test_a_token_that_may_not_remove_holds_everything_until_somebody_acts(site: Site) -> None:
@@ -316,8 +332,8 @@ def test_a_row_that_is_not_found_may_not_be_committed_yet(site: Site) -> None:
     site.backend.commit()
     run = make_run(1, start=BEGIN)
     connection = site.sink.connect()
-    connection.deliver(Delivery(1, run.key, Kind.START, site.sink.encode_start(run), 0, 0))
-    removal = Delivery(2, run.key, Kind.WITHDRAW, site.sink.encode_withdrawal(run.key), 0, 0)
+    connection.deliver(Delivery(1, run.key, Kind.START, CcMessages(()).encode_start(run).whole(), 0, 0))
+    removal = Delivery(2, run.key, Kind.WITHDRAW, CcMessages(()).encode_withdrawal(run.key).whole(), 0, 0)
     answer = connection.deliver(removal)
     assert (answer.verdict, answer.retry_after) == (Verdict.LATER, cc_rest.COMMIT_SPAN)
     site.backend.commit()
@@ -333,9 +349,9 @@ def test_a_row_that_is_not_found_may_not_be_committed_yet(site: Site) -> None:
 
 def test_what_is_kept_goes_after_a_day(site: Site) -> None:
     site.report(BEGIN)
-    assert site.outbox.counts() == {"kept": 3}
+    assert site.outbox.counts() == {"retained": 3}
     site.outbox.tidy(604800)
-    assert site.outbox.counts() == {"kept": 3}
+    assert site.outbox.counts() == {"retained": 3}
     site.outbox._state.write(lambda database: withdrawals.forget_old(database, time.time() + withdrawals.DAY + 1))
     assert site.outbox.counts() == {}
 
@@ -343,10 +359,10 @@ def test_what_is_kept_goes_after_a_day(site: Site) -> None:
 def test_the_oldest_go_before_when_too_much_is_kept(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     for job_id in (1, 2, 3):
         site.report(BEGIN, job_id=job_id)
-    one = len(site.sink.encode_start(make_run(1, start=BEGIN))) + 300
-    monkeypatch.setattr(withdrawals, "KEPT_BYTES", 2 * one)
+    one = len(stored(CcMessages(()).encode_start(make_run(1, start=BEGIN))).payload) + 300
+    monkeypatch.setattr(withdrawals, "RETAINED_BYTES", 2 * one)
     site.outbox.tidy(604800)
-    assert site.outbox.counts() == {"kept": 6}
+    assert site.outbox.counts() == {"retained": 6}
     site.report(BEGIN + 100, COMPLETED, job_id=1)
     site.report(BEGIN + 100, COMPLETED, job_id=3)
     assert {row.key[1:] for row in site.backend.rows} == {(1, BEGIN), (2, BEGIN), (3, BEGIN + 100)}
@@ -358,7 +374,7 @@ def test_a_run_that_is_withdrawn_at_the_moment_is_not_forgotten(site: Site) -> N
         site.begin(BEGIN + 100)
         site.wait(lambda: site.status.counts().get("withdraw_sink_trouble", 0) > 0)
         site.outbox._state.write(lambda database: withdrawals.forget_old(database, time.time() + withdrawals.DAY + 1))
-        assert site.outbox.counts() == {"kept": 2, "owed": 2}
+        assert site.outbox.counts() == {"retained": 2, "pending": 2}
     site.drained()
     assert site.rows() == {BEGIN + 100: "running"}
 
@@ -368,17 +384,20 @@ def test_a_change_back_to_first_takes_the_intention_back(site: Site) -> None:
     site.sender.stop(2)
     second = site.begin(BEGIN + 100)
     site.outbox.make_room(start_of(site, second), 0)
-    assert site.outbox.counts() == {"kept": 2, "owed": 2}
+    assert site.outbox.counts() == {"retained": 2, "pending": 2}
     site.withdraws = False
     site.restart()
     site.drained()
     assert site.rows() == {BEGIN: "cancelled"}
     assert site.removals() == 0
-    assert site.outbox.counts() == {"shadowed": 1}
+    assert site.outbox.counts() == {"conflict": 1}
 
 
 def start_of(site: Site, key: RunKey) -> Delivery:
-    question = "SELECT id, payload FROM message WHERE start_time = ? AND kind = 'start'"
+    question = (
+        "SELECT d.id, payload FROM delivery AS d JOIN message AS m ON m.id = d.message"
+        " WHERE start_time = ? AND kind = 'start'"
+    )
     ((row_id, payload),) = site.outbox._state.read(question, (key.start_time,))
     return Delivery(row_id, key, Kind.START, payload, 0, 0)
 
@@ -388,10 +407,10 @@ def start_of(site: Site, key: RunKey) -> Delivery:
 
 def test_what_follows_hears_of_every_run_and_of_no_removal(tmp_path: Path) -> None:
     outbox = Outbox(str(tmp_path / "state.sqlite"), {CC_REST: "", CC_NATS: CC_REST})
-    rest = CcRest("http://127.0.0.1:1", lambda: "", StartMessages(()), withdraws=True)
-    nats = CcRest("http://127.0.0.1:1", lambda: "", StartMessages(()))
+    rest = CcRest("http://127.0.0.1:1", lambda: "", withdraws=True)
+    nats = CcRest("http://127.0.0.1:1", lambda: "")
     nats.name = CC_NATS
-    ledger = Ledger("lab", outbox, [rest, nats], Status(), lambda: None, LateRuns())
+    ledger = Ledger("lab", outbox, CcMessages(()), [rest, nats], Status(), lambda: None, LateRuns())
     heard: list[tuple[Kind, int]] = []
 
     def send(sink: str, *verdicts: Verdict) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -20,6 +20,48 @@ class Kind(enum.Enum):
     STOP = "stop"
     WITHDRAW = "withdraw"
     """The run is removed from the destination again, so that it takes a later run of the same job."""
+
+
+class Text(NamedTuple):
+    """A text of a message that is stored once, however many messages have it."""
+
+    before: bytes
+    """What precedes it in the message."""
+    body: bytes
+    """A JSON string: another one may take its place."""
+
+
+class Encoded(NamedTuple):
+    """A message for all sinks, with its texts apart from the rest, in the order in which they may be left out."""
+
+    head: bytes
+    texts: tuple[Text, ...] = ()
+    tail: bytes = b""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole message."""
+        return len(self.head) + len(self.tail) + sum(len(each.before) + len(each.body) for each in self.texts)
+
+    def whole(self) -> bytes:
+        """As it is sent."""
+        return b"".join([self.head, *(part for text in self.texts for part in text), self.tail])
+
+
+class Encoder(Protocol):
+    """Makes the messages that are told of a run: the same for all sinks."""
+
+    def encode_start(self, run: Run) -> Encoded:
+        """It began."""
+        ...
+
+    def encode_stop(self, key: RunKey, end: End) -> Encoded:
+        """It ended."""
+        ...
+
+    def encode_withdrawal(self, key: RunKey) -> Encoded:
+        """It is to be removed."""
+        ...
 
 
 class Verdict(enum.Enum):
@@ -52,6 +94,8 @@ class Answer(NamedTuple):
     retry_after: float | None = None
     had_it: bool = False
     """Delivered, but it was there before this request."""
+    broke_off: bool = False
+    """SINK_TROUBLE, and the connection was broken off by the other side: if only for this row, it is too large."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +110,12 @@ class Delivery:
     """How often the destination refused this very row."""
     first_sent: float
     """Unix time at which it first left, whatever came of that; 0 before."""
+    parkings: int = 0
+    """How often it was parked."""
+    message: int = 0
+    """The number of its message in the outbox."""
+    texts: int = 0
+    """How many texts its payload has."""
 
 
 class RunningRow(NamedTuple):
@@ -153,30 +203,14 @@ class Sink(Protocol):
         """Whether a run is removed when the destination refuses a later run of its job because of it."""
         ...
 
-    def encode_start(self, run: Run) -> bytes:
-        """The message that a run began: the same for all sinks."""
-        ...
-
-    def encode_stop(self, key: RunKey, end: End) -> bytes:
-        """The message that a run ended: the same for all sinks."""
-        ...
-
-    def encode_withdrawal(self, key: RunKey) -> bytes:
-        """The message that removes a run."""
-        ...
-
-    def cut(self, payload: bytes) -> bytes | None:
-        """A start without its longest text; None when there is none left."""
-        ...
-
-    def connect(self) -> Connection:
-        """A connection for one thread; opens nothing yet."""
+    def connect(self, progress: Callable[[], None]) -> Connection:
+        """A connection for one thread; opens nothing yet. `progress` is called after each of many requests."""
         ...
 
 
 class AskableSink(Sink, Protocol):
     """A destination that tells what it knows."""
 
-    def connect(self) -> AskableConnection:
-        """A connection for one thread; opens nothing yet."""
+    def connect(self, progress: Callable[[], None]) -> AskableConnection:
+        """A connection for one thread; opens nothing yet. `progress` is called after each of many requests."""
         ...

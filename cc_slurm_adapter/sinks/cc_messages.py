@@ -12,18 +12,20 @@ from typing import Any
 
 from cc_slurm_adapter.hwthreads import CpuNumbers, Numbering, NumberingByHost, has_smt, hwthreads, numbering_of
 from cc_slurm_adapter.job import End, Missing, NodeState, Resource, Run, RunKey, Sharing
+from cc_slurm_adapter.sinks import Encoded, Text
 from cc_slurm_adapter.sinks.gpu_addresses import GpuAddresses, addresses_of, further_parts
 from cc_slurm_adapter.sinks.node_words import node_words
 
 log = logging.getLogger(__name__)
 
+_END = b"}}"
+"""Of metaData, which always has something, and of the message."""
+
 SHARED = {Sharing.WHOLE_NODE: "none", Sharing.ONE_USER: "single_user", Sharing.ANY_USER: "multi_user"}
-CUT_NOTE = "[left out by cc-slurm-adapter: the whole message was too large]"
-CUTTABLE = ("jobScript", "slurmInfo")
 
 
-class StartMessages:
-    """Makes start messages; knows what Slurm does not.
+class CcMessages:
+    """Makes the messages of runs; knows what Slurm does not.
 
     That is the PCI addresses of each host's GPUs, in Slurm's order, how its hardware threads are
     numbered, and what it is called elsewhere: `sent_name` makes that of Slurm's NodeName, by which all else
@@ -44,8 +46,8 @@ class StartMessages:
         self._warned: set[tuple[str, ...] | str] = set()
         """Addresses of a kind of hosts that lacks some, and names of GRES: each is said once."""
 
-    def encode(self, run: Run) -> bytes:
-        """The body of start_job for a run."""
+    def encode_start(self, run: Run) -> Encoded:
+        """The body of start_job for a run, with the job's script and Slurm's text apart, at the end of metaData."""
         resources = [self._resource(resource) for resource in run.resources]
         held = sum(map(self._cards, run.resources))
         message: dict[str, Any] = {
@@ -55,7 +57,6 @@ class StartMessages:
             "user": run.user,
             "shared": SHARED[run.sharing],
             "resources": resources,
-            "metaData": _meta_data(run, self._missing(run, resources)),
             "jobId": run.key.job_id,
             "numHwthreads": run.num_cpus,
             "numNodes": len(resources),
@@ -68,7 +69,28 @@ class StartMessages:
             "smt": self._smt(run),
         }
         message.update({key: value for key, value in optional.items() if value is not None})
-        return encode_json(message)
+        message["metaData"] = _meta_data(run, self._missing(run, resources))
+        texts = {"jobScript": run.job_script, "slurmInfo": run.slurm_info}
+        return Encoded(
+            encode_json(message)[: -len(_END)],
+            tuple(Text(f',"{key}":'.encode(), encode_json(text)) for key, text in texts.items() if text),
+            _END,
+        )
+
+    def encode_stop(self, key: RunKey, end: End) -> Encoded:
+        """The body of stop_job. cc-backend refuses an end before the start, which clock steps can cause."""
+        message = {
+            "jobId": key.job_id,
+            "cluster": key.cluster,
+            "startTime": key.start_time,
+            "jobState": end.end_state.value,
+            "stopTime": max(end.end_time, key.start_time),
+        }
+        return Encoded(encode_json(message))
+
+    def encode_withdrawal(self, key: RunKey) -> Encoded:
+        """The body of delete_job."""
+        return Encoded(encode_json({"cluster": key.cluster, "jobId": key.job_id, "startTime": key.start_time}))
 
     def _resource(self, resource: Resource) -> dict[str, Any]:
         message: dict[str, Any] = {"hostname": self._sent_name(resource.hostname)}
@@ -135,8 +157,6 @@ class StartMessages:
 def _meta_data(run: Run, missing: frozenset[Missing]) -> dict[str, str]:
     meta_data = {
         "jobName": run.name,
-        "jobScript": run.job_script,
-        "slurmInfo": run.slurm_info,
         "submitTime": str(run.submit_time),
         "incomplete": ",".join(sorted(each.value for each in missing)),
         "hetJobId": _as_text(run.het_job_id),
@@ -147,19 +167,6 @@ def _meta_data(run: Run, missing: frozenset[Missing]) -> dict[str, str]:
 
 def _as_text(number: int | None) -> str:
     return "" if number is None else str(number)
-
-
-def encode_stop(key: RunKey, end: End) -> bytes:
-    """The body of stop_job. cc-backend refuses an end before the start, which clock steps can cause."""
-    return encode_json(
-        {
-            "jobId": key.job_id,
-            "cluster": key.cluster,
-            "startTime": key.start_time,
-            "jobState": end.end_state.value,
-            "stopTime": max(end.end_time, key.start_time),
-        }
-    )
 
 
 def encode_nodes(cluster: str, nodes: list[NodeState]) -> bytes:
@@ -196,42 +203,6 @@ def _node(node: NodeState) -> dict[str, Any]:
     }
 
 
-def cut_start(payload: bytes) -> bytes | None:
-    """A start without its job script, or without slurmInfo when that is already gone; None when both are."""
-    message = json.loads(payload)
-    meta_data = message.get("metaData", {})
-    for key in CUTTABLE:
-        if meta_data.get(key, CUT_NOTE) != CUT_NOTE:
-            meta_data[key] = CUT_NOTE
-            return encode_json(message)
-    return None
-
-
-class CcMessages:
-    """What all sinks of cc-backend's messages have in common."""
-
-    withdraws = False
-
-    def __init__(self, start_messages: StartMessages) -> None:
-        self._start_messages = start_messages
-
-    def encode_start(self, run: Run) -> bytes:
-        """The JSON of start_job."""
-        return self._start_messages.encode(run)
-
-    def encode_stop(self, key: RunKey, end: End) -> bytes:
-        """The JSON of stop_job."""
-        return encode_stop(key, end)
-
-    def encode_withdrawal(self, key: RunKey) -> bytes:
-        """The JSON of delete_job."""
-        return encode_json({"cluster": key.cluster, "jobId": key.job_id, "startTime": key.start_time})
-
-    def cut(self, payload: bytes) -> bytes | None:
-        """A start without its longest text."""
-        return cut_start(payload)
-
-
-def encode_json(message: dict[str, Any]) -> bytes:
+def encode_json(message: dict[str, Any] | str) -> bytes:
     """JSON as cc-backend takes it. Lone surrogates, which are no UTF-8, become question marks."""
     return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode("utf-8", errors="replace")

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cc_slurm_adapter.job import NodeState, RunKey
 from cc_slurm_adapter.sinks import CC_NATS, Answer, Connection, Delivery, Kind, Verdict
-from cc_slurm_adapter.sinks.cc_messages import CcMessages, StartMessages, encode_node_parts
+from cc_slurm_adapter.sinks.cc_messages import encode_node_parts
 from cc_slurm_adapter.sinks.line_protocol import encode_point
 from cc_slurm_adapter.sinks.nats_client import NatsClient, Outgoing
 
@@ -20,7 +20,7 @@ FUNCTIONS = {Kind.START: "start_job", Kind.STOP: "stop_job"}
 NANOSECONDS = 1_000_000_000
 
 
-class CcNats(CcMessages):
+class CcNats:
     """The Sink of NATS. Node states are published only where `node_subject` is not empty.
 
     A stop follows its start by `stop_delay` seconds at least, since cc-backend handles messages in parallel.
@@ -31,25 +31,24 @@ class CcNats(CcMessages):
     counted_as = "nats_"
     connections = 1
     at_once = 16
+    withdraws = False
 
-    def __init__(  # noqa: PLR0913 - what a message needs
+    def __init__(
         self,
         client: NatsClient,
-        start_messages: StartMessages,
         hostname: str,
         subject: str,
         node_subject: str = "",
         stop_delay: float = 0.0,
     ) -> None:
         self._client = client
-        super().__init__(start_messages)
         self.hostname = hostname
         self.subject = subject
         self.node_subject = node_subject
         self._recent_starts = RecentStarts(stop_delay)
 
-    def connect(self) -> Connection:
-        """All share one connection to NATS."""
+    def connect(self, progress: Callable[[], None] = lambda: None) -> Connection:
+        """All share one connection to NATS, which sends all at once: there is no `progress` to tell."""
         return CcNatsConnection(self, self._client, self._recent_starts)
 
 

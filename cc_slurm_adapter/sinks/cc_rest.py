@@ -6,13 +6,14 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
+from itertools import count
 from urllib.parse import urlencode
 
-from cc_slurm_adapter.errors import SinkError
+from cc_slurm_adapter.errors import BrokenOff, SinkError
 from cc_slurm_adapter.job import NodeState
 from cc_slurm_adapter.proxy import Proxy
 from cc_slurm_adapter.sinks import CC_REST, Answer, Delivery, Kind, RunningRow, Verdict
-from cc_slurm_adapter.sinks.cc_messages import CcMessages, StartMessages, encode_node_parts
+from cc_slurm_adapter.sinks.cc_messages import encode_node_parts
 from cc_slurm_adapter.sinks.http_client import HttpAnswer, HttpClient
 from cc_slurm_adapter.sinks.pace import Pace
 
@@ -25,13 +26,15 @@ NODES_PATH = "/api/nodestate/"
 JOBS_PATH = "/api/jobs/"
 CLUSTERS_PATH = "/api/clusters/"
 PAGE = 500
+MAX_ROWS = 100_000
+"""Rows of a list that are read at most."""
 MAX_NODES_BODY, MIN_NODES_BODY = 512 * 1024, 16 * 1024
 """Bytes of node states in one request: a proxy may take a megabyte (nginx's client_max_body_size), or less."""
 COMMIT_SPAN = 300.0
 """Seconds after which cc-backend surely lists a start: two intervals of its commit worker, and a bit."""
 
 
-class CcRest(CcMessages):
+class CcRest:
     """The Sink of cc-backend's REST interface."""
 
     name = CC_REST
@@ -40,11 +43,10 @@ class CcRest(CcMessages):
     connections = 4
     at_once = 1
 
-    def __init__(  # noqa: PLR0913 - what the configuration says of cc-backend
+    def __init__(
         self,
         url: str,
         read_token: Callable[[], str],
-        start_messages: StartMessages,
         ca_file: str = "",
         proxy: Proxy | None = None,
         *,
@@ -54,21 +56,22 @@ class CcRest(CcMessages):
         self._url = url
         self._proxy = proxy
         self._read_token = read_token
-        super().__init__(start_messages)
         self._ca_file = ca_file
         self.withdraws = withdraws
         self._pace = Pace()
 
-    def connect(self) -> CcRestConnection:
-        """A connection with a keep-alive of its own."""
-        return CcRestConnection(HttpClient(self._url, self._read_token, self._pace, self._ca_file, self._proxy))
+    def connect(self, progress: Callable[[], None] = lambda: None) -> CcRestConnection:
+        """A connection with a keep-alive of its own; `progress` is called after each answer."""
+        client = HttpClient(self._url, self._read_token, self._pace, self._ca_file, self._proxy)
+        return CcRestConnection(client, progress)
 
 
 class CcRestConnection:
     """Sends rows, and asks cc-backend what it knows when its answer leaves that open."""
 
-    def __init__(self, client: HttpClient) -> None:
+    def __init__(self, client: HttpClient, progress: Callable[[], None] = lambda: None) -> None:
         self._client = client
+        self._progress = progress
         self._nodes_body = MAX_NODES_BODY
 
     def deliver_all(self, deliveries: Sequence[Delivery]) -> list[Answer]:
@@ -78,18 +81,23 @@ class CcRestConnection:
     def deliver(self, delivery: Delivery) -> Answer:
         """Send a row and judge the answer."""
         try:
-            answer = self._client.request(*REQUESTS[delivery.kind], delivery.payload)
+            answer = self._request(*REQUESTS[delivery.kind], delivery.payload)
             if delivery.kind is Kind.START and answer.status == 422:
                 return self._judge_refused_start(delivery, answer)
         except SinkError as error:
-            return Answer(Verdict.SINK_TROUBLE, str(error))
+            return _no_answer(error)
         if delivery.kind is Kind.WITHDRAW and answer.status == 422 and "no rows in result set" in answer.error:
             return _judge_missing(delivery, answer)
         return judge(delivery.kind, answer)
 
     def post_nodes(self, cluster: str, nodes: list[NodeState]) -> Answer:
-        """Send the states of all nodes, in smaller requests from then on when one was too large."""
+        """Send the states of all nodes, in smaller requests from then on when one was too large.
+
+        Where a proxy breaks the connection off because of that, the next ones are smaller.
+        """
         answer = self._post_parts(cluster, nodes)
+        if answer.broke_off:
+            self._nodes_body = max(self._nodes_body // 2, MIN_NODES_BODY)
         while answer.verdict is Verdict.TOO_LARGE and self._nodes_body > MIN_NODES_BODY:
             self._nodes_body //= 2
             answer = self._post_parts(cluster, nodes)
@@ -99,9 +107,9 @@ class CcRestConnection:
         """DELIVERED, or what became of the first request that was not taken."""
         for body in encode_node_parts(cluster, nodes, self._nodes_body):
             try:
-                answer = self._client.request("POST", NODES_PATH, body)
+                answer = self._request("POST", NODES_PATH, body)
             except SinkError as error:
-                return Answer(Verdict.SINK_TROUBLE, str(error))
+                return _no_answer(error)
             if answer.status != 200:
                 return Answer(Verdict.TOO_LARGE if answer.status == 413 else Verdict.PARKED, _said(answer))
         return Answer(Verdict.DELIVERED)
@@ -112,7 +120,7 @@ class CcRestConnection:
 
     def cluster_names(self) -> list[str]:
         """The clusters that cc-backend is configured for. Raises SinkError."""
-        answer = self._client.request("GET", CLUSTERS_PATH)
+        answer = self._request("GET", CLUSTERS_PATH)
         if answer.status in (401, 403):
             raise SinkError(_refusal(answer))
         try:
@@ -132,6 +140,12 @@ class CcRestConnection:
         """Close the connection."""
         self._client.close()
 
+    def _request(self, method: str, path: str, body: bytes | None = None) -> HttpAnswer:
+        """Each may take long: whoever waits for many of them still gets on."""
+        answer = self._client.request(method, path, body)
+        self._progress()
+        return answer
+
     def _judge_refused_start(self, delivery: Delivery, answer: HttpAnswer) -> Answer:
         """422 says that some run of this job is stored. Only a look tells whether it is this one.
 
@@ -147,14 +161,30 @@ class CcRestConnection:
         return Answer(Verdict.SHADOWED, answer.error)
 
     def _rows(self, query: Mapping[str, str]) -> Iterator[RunningRow]:
-        page = 1
-        while True:
+        """All rows that fit, each once: while the pages are read, rows may move from one to the next.
+
+        Raises SinkError, also where the list has no end: then nothing can be concluded from what is not in it.
+        """
+        known: set[RunningRow] = set()
+        for page in count(1):
             words = urlencode({**query, "items-per-page": PAGE, "page": page})
-            rows = _parse_rows(self._client.request("GET", f"{JOBS_PATH}?{words}"))
-            yield from rows
+            rows = _parse_rows(self._request("GET", f"{JOBS_PATH}?{words}"))
+            new = [row for row in dict.fromkeys(rows) if row not in known]
+            yield from new
             if len(rows) < PAGE:
                 return
-            page += 1
+            known.update(new)
+            if not new:
+                raise SinkError(
+                    f"cc-backend's list of jobs does not end, page {page} is a page before it once more: does a proxy"
+                    " leave out what stands after the question mark?"
+                )
+            if len(known) >= MAX_ROWS:
+                raise SinkError(f"cc-backend lists more than {MAX_ROWS} jobs: have old ones never been stopped there?")
+
+
+def _no_answer(error: SinkError) -> Answer:
+    return Answer(Verdict.SINK_TROUBLE, str(error), broke_off=isinstance(error, BrokenOff))
 
 
 def _parse_rows(answer: HttpAnswer) -> list[RunningRow]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import http.client
 import io
 import json
@@ -14,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from cc_slurm_adapter.errors import ConfigError, SinkError
+from cc_slurm_adapter.errors import BrokenOff, ConfigError, SinkError, UnreadableFile
 from cc_slurm_adapter.proxy import Proxy
 from cc_slurm_adapter.sinks.pace import TIME_LIMIT, Pace
 
@@ -22,6 +24,8 @@ log = logging.getLogger(__name__)
 
 ANSWER_LIMIT = 64 * 1024 * 1024
 PIECE = 64 * 1024
+EARLY_ANSWER = 1.0
+"""Seconds that are waited, after all could not be sent, for an answer that mostly is there already."""
 
 
 class HttpAnswer(NamedTuple):
@@ -52,8 +56,7 @@ class HttpAnswer(NamedTuple):
 def _summary(body: bytes) -> str:
     text = body[:4000].decode("utf-8", errors="replace")
     if not re.search("<html|<!doctype html", text, re.I):
-        words = " ".join(text.split())[:100]
-        return words if words.isprintable() else ascii(words)
+        return " ".join(text.split())[:100]
     title = re.search(r"<title[^>]*>([^<]*)", text, re.I)
     named = f" called {' '.join(title[1].split())[:80]!r}" if title else ""
     return f"an HTML page{named} instead of cc-backend's answer"
@@ -132,7 +135,11 @@ class HttpClient:
             raise SinkError(str(error)) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             self.close()
-            raise SinkError(f"{self._where}: {describe(error)}") from error
+            kind = BrokenOff if _breaks_off(error) else SinkError
+            raise kind(f"{self._where}: {describe(error)}") from error
+        except BaseException:
+            self.close()  # nobody knows what is still to come on it
+            raise
 
     def _exchange(
         self, connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None
@@ -143,7 +150,10 @@ class HttpClient:
         timed_out = False
         try:
             connection.sock.settimeout(patience.seconds)
-            connection.request(method, self._base + path, body, self._headers(body))
+            try:
+                connection.request(method, self._base + path, body, self._headers(body))
+            except OSError as error:
+                return self._early_answer(connection, error)
             response = connection.getresponse()
             content = _read_bounded(response)
             pace.answered(time.monotonic() - began)
@@ -154,8 +164,26 @@ class HttpClient:
             pace.end(patience, timed_out=timed_out)
         if response.will_close:
             self.close()
-        retry_after, location = (response.headers.get(name, "") for name in ("Retry-After", "Location"))
-        return HttpAnswer(response.status, content, retry_after, location)
+        return _answer(response, content)
+
+    def _early_answer(self, connection: http.client.HTTPConnection, failure: OSError) -> HttpAnswer:
+        """The refusal of whoever closes before it has the whole request. Raises what kept that from leaving.
+
+        Linux keeps what had come before a reset. Of the body some may be lost: the status is enough.
+        """
+        try:
+            connection.sock.settimeout(EARLY_ANSWER)
+            response = connection.getresponse()
+        except (OSError, http.client.HTTPException, ValueError):
+            raise _unsent(failure) from None
+        content = b""
+        with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+            content = _read_bounded(response)
+        response.close()
+        self.close()
+        if response.status < 400:  # nobody has taken what was not sent
+            raise _unsent(failure)
+        return _answer(response, content)
 
     def _connected(self) -> http.client.HTTPConnection:
         if self._connection is None:
@@ -195,6 +223,28 @@ class HttpClient:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+_CLOSED_TLS = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+
+
+def _unsent(failure: OSError) -> OSError:
+    """Why a request could not be sent whole: over TLS a connection that is gone is said in other ways."""
+    return BrokenPipeError(errno.EPIPE, str(failure)) if isinstance(failure, _CLOSED_TLS) else failure
+
+
+def _breaks_off(error: Exception) -> bool:
+    """Whether the other side broke the connection off, which is what becomes of a message that is too large for it.
+
+    Not so where it has the whole message and closes without an answer, or does not answer in time.
+    """
+    is_reset = isinstance(error, (BrokenPipeError, ConnectionResetError))
+    return is_reset and not isinstance(error, http.client.RemoteDisconnected)
+
+
+def _answer(response: http.client.HTTPResponse, content: bytes) -> HttpAnswer:
+    retry_after, location = (response.headers.get(name, "") for name in ("Retry-After", "Location"))
+    return HttpAnswer(response.status, content, retry_after, location)
 
 
 def _connect(connection: http.client.HTTPConnection) -> None:
@@ -248,7 +298,7 @@ def _tls_context(ca_file: str) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca_file or None)
     except OSError as error:
-        raise ConfigError([f"ccRestCaFile: {ca_file} holds no usable certificate: {describe(error)}"]) from error
+        raise UnreadableFile([f"ccRestCaFile: {ca_file} holds no usable certificate: {describe(error)}"]) from error
 
 
 def _read_bounded(response: http.client.HTTPResponse) -> bytes:
@@ -270,6 +320,8 @@ _WORDS = (
     (ConnectionRefusedError, "connection refused: nothing listens there"),
     (socket.timeout, "no answer in time"),
     (http.client.RemoteDisconnected, "closed the connection without an answer"),
+    (BrokenPipeError, "closed the connection before it had the whole message"),
+    (ConnectionResetError, "broke the connection off"),
     (http.client.IncompleteRead, "closed the connection in the middle of its answer"),
 )
 

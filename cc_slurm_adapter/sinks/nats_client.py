@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 TIME_LIMIT = 10.0
 """Seconds for one message, or for opening a connection to one server."""
+WORK_LIMIT = 120.0
+"""Seconds for all that is done at once: each message has its own limit, so only a mistake takes so long."""
 CLOSE_LIMIT = 0.5
 _STOPPED = Answer(Verdict.SINK_TROUBLE, "the daemon stops")
 _DELIVERED = Answer(Verdict.DELIVERED)
@@ -93,10 +95,10 @@ class _Connection:
         """What comes of the work. Raises OSError when the connection is lost before it is done."""
         task = asyncio.ensure_future(work)
         either: set[asyncio.Future[Any]] = {task, self.lost}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED, timeout=WORK_LIMIT)
         if not task.done():
             task.cancel()
-            raise OSError("the connection was lost")
+            raise OSError("the connection was lost" if self.lost.done() else "no answer in time")
         return task.result()
 
 

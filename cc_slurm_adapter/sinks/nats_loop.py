@@ -11,12 +11,20 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, Callable, TypeVar
 
+from cc_slurm_adapter.threads import run_beside
+
 Result = TypeVar("Result")
 
 logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of every TLS connection that the other side closes
 
 END_LIMIT = 1.0
 """Seconds for what is under way to end when the loop is stopped."""
+
+
+WORK_LIMIT = 300.0
+"""Seconds for one piece of work: each of its steps has a limit of its own, so only a mistake takes so long."""
+MAX_RESOLVING = 8
+"""Names that are looked up at the same time: one that a name server does not answer keeps a thread for long."""
 
 
 class LoopStopped(Exception):
@@ -43,7 +51,7 @@ class LoopThread:
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Do some work there and wait for it; by any thread.
 
-        Raises LoopStopped, what the work raises, and RuntimeError when there can be no thread.
+        Raises LoopStopped, what the work raises, and RuntimeError when there can be no thread or it takes too long.
         """
         with self._lock:
             if self._stopped:
@@ -56,9 +64,14 @@ class LoopThread:
                 raise
             self._under_way.add(future)
         try:
-            return future.result()
+            return future.result(WORK_LIMIT)
         except concurrent.futures.CancelledError:
             raise LoopStopped from None
+        except concurrent.futures.TimeoutError:
+            if future.done():
+                raise  # the work's own
+            future.cancel()
+            raise RuntimeError(f"it has not come to an end within {WORK_LIMIT:.0f} s") from None
         finally:
             with self._lock:
                 self._under_way.discard(future)
@@ -75,7 +88,7 @@ class LoopThread:
             self._at_begin()
             loop = _Loop()
             try:
-                threading.Thread(target=self._work, args=(loop,), name=self._name, daemon=True).start()
+                run_beside(self._name, lambda: self._work(loop))
             except RuntimeError:  # there can be no more threads now
                 loop.close()
                 raise
@@ -107,7 +120,11 @@ class LoopThread:
 class _Loop(asyncio.SelectorEventLoop):
     """Resolves names in daemon threads: Python waits for asyncio's own when it ends, and name servers may be slow."""
 
+    resolving = 0
+
     async def getaddrinfo(self, *args: Any, **options: Any) -> Any:
+        if self.resolving >= MAX_RESOLVING:
+            raise OSError(f"{args[0]}: the name server has not answered {MAX_RESOLVING} earlier questions")
         found: asyncio.Future[Any] = self.create_future()
 
         def resolve() -> None:
@@ -119,8 +136,10 @@ class _Loop(asyncio.SelectorEventLoop):
                 self.call_soon_threadsafe(tell, answer)
 
         def tell(answer: Any) -> None:
+            self.resolving -= 1
             if not found.done():
                 found.set_exception(answer) if isinstance(answer, OSError) else found.set_result(answer)
 
-        threading.Thread(target=resolve, name="nats-resolver", daemon=True).start()
+        run_beside("nats-resolver", resolve)
+        self.resolving += 1
         return await found

@@ -9,8 +9,9 @@ from collections import Counter, deque
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from cc_slurm_adapter.errors import CommandCancelled, SlurmError
+from cc_slurm_adapter.errors import CommandCancelled, NoConversation, SlurmError
 from cc_slurm_adapter.job import Missing, NodeState, Run, RunKey, Sighting
+from cc_slurm_adapter.log import Reminder
 from cc_slurm_adapter.slurm.accounting import (
     AccountedEnd,
     AccountedLaunch,
@@ -37,7 +38,7 @@ from cc_slurm_adapter.slurm.listing import LISTING, parse_listing
 from cc_slurm_adapter.slurm.partitions import COMMAND as PARTITIONS
 from cc_slurm_adapter.slurm.partitions import Partition, parse_partitions
 from cc_slurm_adapter.slurm.parts import Part, ask_in_parts, in_parts
-from cc_slurm_adapter.slurm.texts import Texts, Wanted, read_texts
+from cc_slurm_adapter.slurm.texts import Texts, Wanted, read_texts, runs_alone
 from cc_slurm_adapter.slurm.versions import JsonFormat, find_format
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ EPOCH_TIMES = {"SLURM_TIME_FORMAT": "%s"}
 class SlurmClient:
     """The questions the daemon asks.
 
-    Job scripts pass through a private folder in `state_folder`; at most `max_script_bytes` of each are read.
+    `state_folder` takes a file without a name for a moment; at most `max_script_bytes` of each job script are kept.
     `accelerators` are the names of the GRES whose devices are reported.
     """
 
@@ -80,6 +81,9 @@ class SlurmClient:
         self._infos: JobInfos | None = None
         self._without_texts: RunKey | None = None
         """The run for which texts failed last, while there were none for any other."""
+        self._converses = True
+        """Whether scontrol took commands over standard input when it was asked last."""
+        self._no_texts = Reminder()
         self._accelerators = accelerators
         self._nodes = ClusterNodes(commands, accelerators)
         self._lacks_layouts = False
@@ -145,24 +149,25 @@ class SlurmClient:
     def add_texts(self, runs: list[Run]) -> Generator[Run, None, None]:
         """The same runs with slurmInfo and job script, as far as Slurm still has them; read one after the other.
 
-        One for which Slurm's command fails, while slurmctld answers, goes without. Raises SlurmError.
+        One for which Slurm's command fails, while slurmctld answers, goes without; so do all where scontrol takes no
+        commands. Raises SlurmError.
         """
         left, failures, has_texts = deque([runs]), 0, False
         while left:
             some, done = left.popleft(), 0
             try:
-                for run in self._with_texts(some):
+                for run in self._with_texts_if_told(some):
                     yield run
-                    done += 1
-                has_texts = True
+                    done, has_texts = done + 1, True
             except CommandCancelled:
                 raise
             except SlurmError as error:
                 rest, failures = some[done:], failures + 1
                 if failures > MAX_TEXT_FAILURES or not self._details.answers():
                     raise
-                if len(rest) > 1:
-                    left.extendleft([rest[len(rest) // 2 :], rest[: len(rest) // 2]])
+                if len(some) > 1:
+                    half = len(rest) // 2
+                    left.extendleft(part for part in (rest[half:], rest[:half]) if part)
                 elif has_texts or rest[0].key == self._without_texts:
                     log.error("%s is reported without slurmInfo and job script: %s", rest[0].key, error)
                     yield rest[0]
@@ -170,11 +175,27 @@ class SlurmClient:
                     self._without_texts = rest[0].key  # once may be chance
                     raise
 
+    def _with_texts_if_told(self, runs: list[Run]) -> Generator[Run, None, None]:
+        """With texts; without, where scontrol has not taken commands the last time either."""
+        done = 0
+        try:
+            for run in self._with_texts(runs):
+                self._converses |= bool(run.job_script or (run.slurm_info and self._infos is None))
+                yield run
+                done += 1
+        except NoConversation as error:
+            if self._converses or not runs_alone(self._commands):
+                self._converses = False  # once may be chance
+                raise
+            if self._no_texts.is_due():
+                log.error("jobs are reported without slurmInfo and job script: %s", error)
+            yield from runs[done:]
+
     def _with_texts(self, runs: list[Run]) -> Generator[Run, None, None]:
         jobs = {run.key.job_id: self._wanted(run) for run in runs}
         to_come = Counter(run.key.job_id for run in runs)  # two runs of a requeued job have the same texts
         kept: dict[int, Texts] = {}
-        with contextlib.closing(read_texts(self._commands, jobs, self._state_folder, self._max_script_bytes)) as texts:
+        with contextlib.closing(read_texts(self._commands, jobs, self._max_script_bytes)) as texts:
             for run in runs:
                 job_id = run.key.job_id
                 if job_id not in kept:

@@ -2,7 +2,8 @@
 
 Each command is a list of words, looked up in PATH at every call, with the environment inherited
 plus LC_ALL=C and without what would change Slurm's answers, in a process group of its own that is
-killed whole. Time and output are limited, and `cancel()` ends whatever runs at once.
+killed whole. Time and output are limited, and `cancel()` ends whatever runs at once. A process that
+not even SIGKILL ends, because a file system holds it, is left behind, and so are a few at most.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ import selectors
 import shutil
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 
 from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, CommandMissing
+from cc_slurm_adapter.log import Reminder
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,15 @@ A command that puts many questions to a slurmctld with rl_enable says something 
 LONGEST = 900.0
 """Seconds that a command may take although it says something now and then."""
 EXIT_LIMIT = 1.5
-"""Seconds from the end of the output to that of the command: nothing interrupts this wait."""
+"""Seconds from the end of the output to that of the command."""
+KILL_LIMIT = 0.5
+"""Seconds from SIGKILL to the end: one in the state D (proc(5)) does not end before its file system answers."""
+MOST_LEFT_BEHIND = 8
+"""Processes that did not end after SIGKILL. With so many no other is started: it would hang like them."""
+TICK = 1.0
+"""Seconds that are waited at most before the watchdog is fed again."""
+EXIT_TICK = 0.1
+"""The same while a command ends: nothing interrupts this wait but its end."""
 SLOW = 10.0
 """Seconds after which it is said that a command is slow."""
 OUTPUT_LIMIT = 64 * 1024 * 1024
@@ -62,23 +71,57 @@ class Finished:
 class Commands:
     """Starts Slurm's commands. Used from one thread; `cancel()` may be called from any other."""
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str] | None = None,
+        pulse: Callable[[], None] = lambda: None,
+        on_left_behind: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`pulse` is called with each piece of output, and each second in which there is none; `on_left_behind` for
+        each process that not even SIGKILL has ended.
+        """
+        self._on_left_behind = on_left_behind
         self._environment = dict(environment or {})
-        self._cancel_read, self._cancel_write = os.pipe()
+        self.pulse = pulse
+        self._left_behind: list[subprocess.Popen[bytes]] = []
+        self._reminder = Reminder()
+        self.cancel_fd, self._cancel_write = os.pipe()
         os.set_blocking(self._cancel_write, False)
-        self._cancelled = threading.Event()
+        self.is_cancelled = False
+        """Whether no command may run any more; no lock is needed for it, as signal handlers set it."""
         self.started = 0
 
     def close(self) -> None:
         """Give the cancel pipe back; no command can be started any more."""
-        self._cancelled.set()
-        os.close(self._cancel_read)
+        self.is_cancelled = True
+        os.close(self.cancel_fd)
         os.close(self._cancel_write)
+
+    @property
+    def left_behind(self) -> int:
+        """How many processes have not ended after SIGKILL."""
+        self._left_behind = [process for process in self._left_behind if process.poll() is None]
+        return len(self._left_behind)
+
+    def leave_behind(self, process: subprocess.Popen[bytes], name: str) -> None:
+        """Go on without the end of a process that was killed."""
+        if process in self._left_behind:
+            return
+        self._left_behind.append(process)
+        self._on_left_behind()
+        if self._reminder.is_due():
+            log.error(
+                "%s (process %d) does not end after SIGKILL and is left behind, %d in all: a file system or a device"
+                " does not answer it. See dmesg, and the mounts that Slurm uses",
+                name,
+                process.pid,
+                self.left_behind,
+            )
 
     def cancel(self) -> None:
         """End the command that runs, and refuse all later ones."""
-        if not self._cancelled.is_set():
-            self._cancelled.set()
+        if not self.is_cancelled:
+            self.is_cancelled = True
             os.write(self._cancel_write, b"x")
 
     def run(self, argv: list[str], *, stdin: bytes = b"", environment: Mapping[str, str] | None = None) -> Finished:
@@ -108,9 +151,14 @@ class Commands:
 
     def begin(self, argv: list[str], *, stdin: bytes = b"", environment: Mapping[str, str] | None = None) -> Command:
         """Start a command whose output is wanted later; use it in a `with` block. Raises SlurmError."""
-        if self._cancelled.is_set():
+        if self.is_cancelled:
             raise CommandCancelled(f"{argv[0]} was not started: the daemon stops")
-        return Command(argv, self._start(argv, bool(stdin), environment), stdin, self._cancel_read)
+        if self.left_behind >= MOST_LEFT_BEHIND:
+            raise CommandFailed(
+                f"{argv[0]} was not started: {MOST_LEFT_BEHIND} commands do not end after SIGKILL, because a file"
+                " system or a device does not answer them (see dmesg, and the mounts that Slurm uses)"
+            )
+        return Command(argv, self._start(argv, bool(stdin), environment), stdin, self)
 
     def _start(self, argv: list[str], feeds: bool, environment: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
         variables = {**_inherited(), **self._environment, **(environment or {}), **OWN_CLUSTER, "LC_ALL": "C"}
@@ -137,13 +185,15 @@ class Commands:
 class Command:
     """One that was started. Leaving its `with` block ends it."""
 
-    def __init__(self, argv: list[str], process: subprocess.Popen[bytes], stdin: bytes, cancel: int) -> None:
+    def __init__(self, argv: list[str], process: subprocess.Popen[bytes], stdin: bytes, owner: Commands) -> None:
         self.argv = argv
+        self._owner = owner
         self.time_limit = TIME_LIMIT
         """Seconds without a word."""
+        self.errors = bytearray()
+        """What it has said on standard error, as far as that was read."""
         self._process = process
         self._stdin = stdin
-        self._cancel = cancel
 
     def __enter__(self) -> Command:
         return self
@@ -153,15 +203,28 @@ class Command:
 
     def close(self) -> None:
         """End it unless it has ended; may be called again."""
-        _end(self._process)
+        if not _end(self._process):
+            self._owner.leave_behind(self._process, self.argv[0])
 
     def pieces(self) -> Generator[bytes, None, Finished]:
         """Its output as it comes, once; the time limits begin now. Raises SlurmError."""
         try:
             errors = yield from self._exchange(self._process, self._stdin)
-            return Finished(self._process.wait(EXIT_LIMIT), b"", errors)
+            return Finished(self._await_exit(), b"", errors)
         except subprocess.TimeoutExpired as error:
             raise CommandFailed(f"{self.argv[0]} has closed its output and does not end") from error
+
+    def _await_exit(self) -> int:
+        """The exit code. Raises CommandCancelled and subprocess.TimeoutExpired."""
+        deadline = time.monotonic() + EXIT_LIMIT
+        while True:
+            try:
+                return self._process.wait(EXIT_TICK)
+            except subprocess.TimeoutExpired:
+                if self._owner.is_cancelled:
+                    raise CommandCancelled(f"{self.argv[0]} was ended: the daemon stops") from None
+                if time.monotonic() >= deadline:
+                    raise
 
     def hand_on(self, on_piece: Callable[[bytes], None]) -> Finished:
         """All its output, in pieces, so that a large one needs no memory. Raises SlurmError."""
@@ -170,18 +233,19 @@ class Command:
     def _exchange(self, process: subprocess.Popen[bytes], stdin: bytes) -> Generator[bytes, None, str]:
         assert process.stdout is not None  # noqa: S101 - both are pipes by construction
         assert process.stderr is not None  # noqa: S101
-        errors, name = bytearray(), self.argv[0]
+        errors, name = self.errors, self.argv[0]
         began = time.monotonic()
         say_at, deadline, end = began + SLOW, began + self.time_limit, began + LONGEST
         with selectors.DefaultSelector() as selector:
-            selector.register(self._cancel, selectors.EVENT_READ, "cancel")
+            selector.register(self._owner.cancel_fd, selectors.EVENT_READ, "cancel")
             selector.register(process.stdout, selectors.EVENT_READ, "output")
             selector.register(process.stderr, selectors.EVENT_READ, "errors")
             if process.stdin is not None:
                 os.set_blocking(process.stdin.fileno(), False)
                 selector.register(process.stdin, selectors.EVENT_WRITE, "input")
             while len(selector.get_map()) > 1:
-                ready = selector.select(max(min(say_at, deadline, end) - time.monotonic(), 0))
+                ready = selector.select(min(max(min(say_at, deadline, end) - time.monotonic(), 0), TICK))
+                self._owner.pulse()
                 now = time.monotonic()
                 if now >= end or (now >= deadline and not ready):
                     raise CommandFailed(f"{name} gave no answer within {now - began:.0f} s")
@@ -230,15 +294,17 @@ def _feed(process: subprocess.Popen[bytes], stdin: bytes, selector: selectors.Ba
     return rest
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill the whole group unless the command has ended by itself, and reap it."""
+def _end(process: subprocess.Popen[bytes]) -> bool:
+    """Kill the whole group unless the command has ended by itself, and reap it. False when it does not end."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(KILL_LIMIT)
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
             pipe.close()
+    return process.returncode is not None
 
 
 def _inherited() -> dict[str, str]:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from cc_slurm_adapter.log import NOTICE
+
 log = logging.getLogger(__name__)
 
 FIRST_WAIT, LONGEST_WAIT = 2.0, 3600.0
@@ -72,4 +74,4 @@ class SetAside:
         for job_id in job_ids if self._waits else ():
             known = self._waits.pop(job_id, None)
             if known and known.seconds >= SAID_FROM:
-                log.warning("job %d can be asked for again", job_id)
+                log.log(NOTICE, "job %d can be asked for again", job_id)

@@ -1,28 +1,38 @@
 """slurmInfo and job scripts of many jobs through one `scontrol` that reads commands from standard input.
 
-Between two jobs it is told to print a random word: users write much of a job's text, but nobody
-can guess that word, so no text can pass for another job's.
+Both come over its standard output, which also works where scontrol is a wrapper that runs elsewhere. A text is handed
+on as soon as it is complete, and scontrol waits meanwhile: what waits here is one text and one piece of the output.
+
+Only where a text is missing more has to wait. On standard output a job that is gone looks as one that a slurmctld
+which is away cannot be asked for (fixtures/slurm-*/conversations/slurmctld-down); the reason is on standard error.
 """
 
 from __future__ import annotations
 
 import codecs
-import logging
-import os
+import contextlib
+import itertools
 import re
 import secrets
-import shutil
-from collections.abc import Generator, Mapping
-from pathlib import Path
+import sys
+from collections.abc import Generator, Mapping, Sequence
 from typing import NamedTuple
 
-from cc_slurm_adapter.errors import UnexpectedOutput
-from cc_slurm_adapter.slurm.commands import Commands
+from cc_slurm_adapter.errors import CommandFailed, NoConversation, SlurmError, UnexpectedOutput
+from cc_slurm_adapter.slurm.commands import EXIT_LIMIT, Command, Commands, Finished
+from cc_slurm_adapter.slurm.conversation import ENVIRONMENT, Answer, Conversation, Question
+from cc_slurm_adapter.slurm.details import UNKNOWN_JOB
 
-log = logging.getLogger(__name__)
-
-_ANSWER = re.compile(r"x(\d+)\n(?:scontrol: )?(?:show job \S+\n)?(JobId=)")
-CUT_NOTE = "\n[cut by cc-slurm-adapter: the script has {size} bytes, jobScriptMaxBytes is {limit}]\n"
+INFO_BYTES = 4 * 1024 * 1024
+"""More of a slurmInfo is not kept; those of the largest jobs have some thousand."""
+MOST_WAITING = 8 * 1024 * 1024
+"""Bytes of texts that may wait for scontrol's end; then it is ended, and another is asked for the rest."""
+LAST_PIECES = 8
+"""So many pieces of output are waited for after the last answer: scontrol prints one more prompt."""
+CUT_NOTE = "\n[cut by cc-slurm-adapter: the {what} has {size} bytes, {limit_name} is {limit}]\n"
+_MISSING = re.compile(r"^(?:slurm_load_jobs error|job script retrieval failed): (.*)", re.M)
+OF_SLURMCTLD = (UNKNOWN_JOB, "Job script not specified", "Invalid user id", "Access/permission denied")
+"""Why slurmctld itself has no text; the third stands for a script that the user may not see."""
 
 
 class Wanted(NamedTuple):
@@ -45,97 +55,127 @@ class Texts(NamedTuple):
     job_script: str
 
 
-def read_texts(
-    commands: Commands, jobs: Mapping[int, Wanted], folder: str, max_script_bytes: int
-) -> Generator[Texts, None, None]:
-    """The texts of these jobs, in their order; a script is read when it is its turn. Raises SlurmError.
+def read_texts(commands: Commands, jobs: Mapping[int, Wanted], max_script_bytes: int) -> Generator[Texts, None, None]:
+    """The texts of these jobs, in their order, as they come. Raises SlurmError after the last complete one.
 
-    `folder` is the state folder: scripts pass through a private one in it. Scripts longer than `max_script_bytes`
-    are cut and say so; 0 means no scripts.
+    Scripts longer than `max_script_bytes` are cut and say so; 0 means no scripts. scontrol runs until the last text is
+    taken, or the generator is closed; other commands may be run in between.
     """
-    marker = secrets.token_hex(16)
-    private = Path(folder) / "scripts"
-    shutil.rmtree(private, ignore_errors=True)  # left over when the daemon was killed in here
-    scripts = private if max_script_bytes > 0 and _make(private) else None
-    try:
-        questions = _questions(jobs, marker, scripts)
-        infos = split_infos(_ask(commands, questions, marker), marker) if questions else {}
-        has_all = scripts is not None and _has_room(scripts)
-        for job_id, job in jobs.items():
-            script = _read_script(private / str(job_id), max_script_bytes) if has_all and job.script_of else ""
-            yield Texts(infos.get(job_id, "") if job.info is None else job.info, script)
-    finally:
-        shutil.rmtree(private, ignore_errors=True)
+    left = [job if max_script_bytes > 0 else job._replace(script_of="") for job in jobs.values()]
+    while left:
+        done = 0
+        with contextlib.closing(_read_some(commands, left, max_script_bytes)) as some:
+            for texts in some:
+                yield texts
+                done += 1
+        left = left[done:]
 
 
-def _ask(commands: Commands, questions: str, marker: str) -> str:
-    """What scontrol says to them. Its exit code only tells whether one of the jobs is gone, its last answer more."""
-    end = f"{marker}end"
-    answer = commands.run(["scontrol"], stdin=f"{questions}show hostnames {end}\n".encode())
-    text = answer.output.decode("utf-8", errors="replace")
-    if f"{end}\n" not in text:
-        raise UnexpectedOutput("scontrol", f"it has not come to its last answer: {answer.complaint()}")
-    return text
+def _read_some(commands: Commands, jobs: Sequence[Wanted], max_script_bytes: int) -> Generator[Texts, None, None]:
+    """The texts of the first of these jobs, at least of one."""
+    questions = [question for job in jobs for question in _questions(job, max_script_bytes)]
+    waiting: list[Texts] = []
+    size = 0
+    with _Talk(commands, questions) as talk:
+        for job in jobs:
+            info = _info_text(next(talk.answers)) if job.info is None else job.info
+            script = _script_text(next(talk.answers), max_script_bytes) if job.script_of else ""
+            texts = Texts(info, script)
+            if waiting or (job.info is None and not info) or (job.script_of and not script):
+                waiting.append(texts)
+                size += sys.getsizeof(info) + sys.getsizeof(script)
+            else:
+                yield texts
+            if size > MOST_WAITING:
+                break
+        if waiting:
+            talk.require_slurmctld()
+    yield from waiting
 
 
-def _make(folder: Path) -> bool:
-    try:
-        folder.mkdir(mode=0o700)
-    except OSError as error:
-        log.warning("job scripts are left out: %s cannot be made: %s", folder, error)
-        return False
-    return True
+def _questions(job: Wanted, max_script_bytes: int) -> Generator[Question, None, None]:
+    if job.info is None:
+        yield Question(f"show job {job.name}", INFO_BYTES)
+    if job.script_of:
+        yield Question(f"write batch_script {job.script_of} -", max_script_bytes)
 
 
-def _has_room(folder: Path) -> bool:
-    """scontrol says nothing when a disk is too full for a script: only a part of it is there then."""
-    try:
-        (folder / "room").write_bytes(b"x")
-    except OSError as error:
-        log.warning("job scripts are left out, they may be cut: %s: %s", folder, error.strerror)
-        return False
-    return True
+class _Talk:
+    """One scontrol that is asked these questions; leaving the `with` block ends it. None is started for no question."""
+
+    def __init__(self, commands: Commands, questions: Sequence[Question]) -> None:
+        self._conversation = Conversation(questions, secrets.token_hex(16))
+        self._command: Command | None = None
+        if questions:
+            stdin = self._conversation.stdin()
+            self._command = commands.begin(["scontrol"], stdin=stdin, environment=ENVIRONMENT)
+        self.answers = self._ask()
+
+    def __enter__(self) -> _Talk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.answers.close()
+        if self._command:
+            self._command.close()
+
+    def _ask(self) -> Generator[Answer, None, None]:
+        """The exit code is not looked at: it tells whether one of the jobs is gone, an answer more."""
+        if self._command is None:
+            return
+        pieces = self._command.pieces()
+        while not self._conversation.is_over:
+            try:
+                piece = next(pieces)
+            except StopIteration as end:
+                raise _ended_early(self._conversation, end.value) from None
+            answers = self._conversation.hear(piece)
+            if self._conversation.is_over:
+                _let_end(self._command, pieces)
+            yield from answers
+
+    def require_slurmctld(self) -> None:
+        """Raise CommandFailed when a text is missing for which slurmctld was not there."""
+        errors = self._command.errors.decode("utf-8", errors="replace") if self._command else ""
+        for reason in _MISSING.finditer(errors):
+            if not any(known in reason[1] for known in OF_SLURMCTLD):
+                raise CommandFailed(f"scontrol: {reason[0]}")
 
 
-def _questions(jobs: Mapping[int, Wanted], marker: str, scripts: Path | None) -> str:
-    lines = []
-    for job_id, job in jobs.items():
-        if job.info is None:
-            lines += [f"show hostnames {marker}x{job_id}", f"show job {job.name}", f"show hostnames {marker}"]
-        if scripts and job.script_of:
-            lines.append(f"write batch_script {job.script_of} {scripts}/{job_id}")
-    return "".join(f"{line}\n" for line in lines)
+def runs_alone(commands: Commands) -> bool:
+    """Whether scontrol answers a question that comes as arguments, for which it needs no slurmctld."""
+    with contextlib.suppress(SlurmError):
+        return commands.run(["scontrol", "show", "hostnames", "a"]).output == b"a\n"
+    return False
 
 
-def split_infos(output: str, marker: str) -> dict[int, str]:
-    """The text of each job: what stands between `<marker>x<job id>` and the next marker.
-
-    Before each answer scontrol prints its prompt and, where it was built with readline, the command again.
-    """
-    infos = {}
-    for piece in output.split(marker):
-        match = _ANSWER.match(piece)
-        if match:
-            text = piece[match.start(2) :]
-            for end in ("show hostnames ", "scontrol: "):
-                text = text[: -len(end)] if text.endswith(end) else text
-            infos[int(match.group(1))] = text.rstrip()
-    return infos
+def _let_end(command: Command, pieces: Generator[bytes, None, Finished]) -> None:
+    """A wrapper may have something to put away. Everything is said, so nothing depends on how it ends."""
+    command.time_limit = EXIT_LIMIT
+    with contextlib.suppress(CommandFailed):
+        for _ in itertools.islice(pieces, LAST_PIECES):
+            pass
 
 
-def _read_script(path: Path, limit: int) -> str:
-    """At most `limit` bytes of the script, cut between two characters; '' when scontrol wrote none.
+def _ended_early(conversation: Conversation, end: Finished) -> SlurmError:
+    if end.exit_code == 0 and not conversation.has_begun:
+        return NoConversation()
+    return UnexpectedOutput("scontrol", f"it has not come to its last answer: {end.complaint()}")
 
-    Without the NUL that old versions of Slurm append; bytes that are no UTF-8 become U+FFFD.
-    """
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            script = file.read(limit)
-    except OSError:
-        return ""
-    if size <= limit:
-        return script.rstrip(b"\0").decode("utf-8", errors="replace")
+
+def _info_text(answer: Answer) -> str:
+    return _text(answer, "text", "the most that is kept", INFO_BYTES).rstrip()
+
+
+def _script_text(answer: Answer, limit: int) -> str:
+    """Without the NUL that old versions of Slurm append."""
+    return _text(answer, "script", "jobScriptMaxBytes", limit).rstrip("\0")
+
+
+def _text(answer: Answer, what: str, limit_name: str, limit: int) -> str:
+    """The text, or its beginning and a note, cut between two characters. Bytes that are no UTF-8 become U+FFFD."""
+    if answer.size <= limit:
+        return answer.kept.decode("utf-8", errors="replace")
     # Not final: the decoder holds back a character that was cut in two.
-    text = codecs.getincrementaldecoder("utf-8")("replace").decode(script)
-    return text + CUT_NOTE.format(size=size, limit=limit)
+    text = codecs.getincrementaldecoder("utf-8")("replace").decode(answer.kept)
+    return text + CUT_NOTE.format(what=what, size=answer.size, limit_name=limit_name, limit=limit)

@@ -30,8 +30,8 @@ class SiteError(Exception):
 class AdapterDaemon:
     """A daemon that is not yet started. `environ` is what it inherits, `config` its settings.
 
-    `folder` is made. In it lie config.json, daemon.log, state/ and run/, and home/ as the HOME that stays empty.
-    `user` is the name of whom it runs as, '' for the caller.
+    `folder` is made. In it lie config.json, daemon.log, state/, run/, hooks/ for events, and home/ as the HOME that
+    stays empty. `user` is the name of whom it runs as, '' for the caller.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class AdapterDaemon:
         self.config_path = folder / "config.json"
         self.log_path = folder / "daemon.log"
         self.socket_path = self.run_folder / "daemon.sock"
+        self.events_folder = folder / "hooks" / "events"
         self.environ = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         self.environ.update(environ, HOME=str(folder / "home"))
         self.config: dict[str, Any] = {
@@ -51,15 +52,19 @@ class AdapterDaemon:
             "prepSockListenPath": str(self.socket_path),
             "prepSockConnectPath": str(self.socket_path),
             "lastRunPath": str(self.state_folder / "lastrun"),
+            "prepEventsPath": str(self.events_folder),
         }
         self._account = pwd.getpwnam(user) if user else None
         self._process: subprocess.Popen[bytes] | None = None
         self._log_before = 0
-        for place in (folder, folder / "home", self.state_folder, self.run_folder):
+        for place in (folder, *self._own_folders()):
             place.mkdir()
-        for place in (folder / "home", self.state_folder, self.run_folder):
+        for place in self._own_folders():
             self._give_away(place)
         self.configure(**config)
+
+    def _own_folders(self) -> tuple[Path, ...]:
+        return self.folder / "home", self.state_folder, self.run_folder, self.events_folder.parent
 
     def configure(self, **settings: Any) -> None:
         """Change settings, for the next start."""
@@ -173,6 +178,6 @@ class AdapterDaemon:
         path = self.state_folder / "state.sqlite"
         # The daemon may be about to make the file.
         with suppress(sqlite3.Error), closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as state:
-            question = "SELECT count(*) FROM message WHERE outcome IN ('owed', 'parked', 'following')"
+            question = "SELECT count(*) FROM delivery WHERE state IN ('pending', 'parked', 'following')"
             return int(state.execute(question).fetchone()[0])
         return 0

@@ -26,7 +26,7 @@ ASK_SECONDS = 2.0
 """How often the display asks Slurm what there is."""
 TIME_LIMIT = 60.0
 """Seconds that one command may take."""
-LOOK_BACK = 600
+LOOK_BACK = 3600
 """Seconds: jobs that ended so long before the demo are read as well."""
 POLL_SECONDS = 3
 SETTLE_SECONDS = 20.0
@@ -293,8 +293,7 @@ def left_out(log: str) -> set[Run]:
 
 
 def complaints(log: str) -> list[str]:
-    """Warnings and errors of the daemon, without its greeting and farewell."""
-    lines = [
+    """Warnings and errors of the daemon."""
+    return [
         re.sub(r"^.*? (WARNING|ERROR) ", "", line) for line in log.splitlines() if re.search(r" (WARNING|ERROR) ", line)
     ]
-    return [line for line in lines if " reports the cluster " not in line and not line.startswith("stopped; ")]

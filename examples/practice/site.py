@@ -108,7 +108,7 @@ class Site:
         self.controller.start()
 
     def _write_hook(self, adapter: Path) -> Path:
-        events = shlex.quote(str(self.folder / "daemon" / "state" / "events"))
+        events = shlex.quote(str(self.folder / "daemon" / "hooks" / "events"))
         return write_program(self.folder / "hook", HOOK.format(events=events, adapter=shlex.quote(str(adapter))))
 
     def _start_backend(self) -> None:

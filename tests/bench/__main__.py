@@ -28,6 +28,7 @@ from tests.bench.report import Report
 from tests.bench.site import Bench
 from tests.bench.startup import measure_startup
 from tests.bench.sync import JOBS, SCRIPTS, measure_sync
+from tests.bench.texts import measure_texts
 from tests.lab.namespaces import LabError
 
 ROOT = Path(__file__).parents[2]
@@ -40,11 +41,12 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], None]] = {
     "poll": measure_polls,
     "events": measure_events,
     "sync": measure_sync,
+    "texts": measure_texts,
     "backlog": measure_backlog,
     "nats": measure_nats,
 }
 
-BIG = {"poll", "events", "sync"}
+BIG = {"poll", "events", "sync", "texts"}
 """What --slurm measures on the real one."""
 
 
@@ -63,7 +65,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "--slurm",
         action="store_true",
-        help="poll, events and sync on a real Slurm with 100 nodes in a chroot; needs root, takes ten minutes",
+        help="poll, events, sync and texts on a real Slurm with 100 nodes in a chroot; needs root, takes ten minutes",
     )
     parser.add_argument("--quick", action="store_true", help="a tenth of the jobs and repetitions, to try it")
     parser.add_argument("--against", type=Path, metavar="PATH", help="another adapter's program, to compare with")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import Any
 
@@ -13,6 +14,8 @@ from tests.bench.site import PROLOG, Bench
 CALLS, PYTHON_CALLS = 300, 100
 BARE, WITH_PYTHON, OF_ANOTHER = 0.003, 0.04, 1 / 3
 SHELL = ["/bin/sh", "-c", ":"]
+LATER = 2**32
+"""Unix seconds."""
 NOTHING = ["-I", "-S", "-c", "pass"]
 FOREIGN = "another"
 """Their cluster: the daemon takes these events and asks Slurm nothing about them."""
@@ -40,16 +43,19 @@ def _configured(site: PracticeSite, adapter: object) -> list[str]:
 
 
 def _tell_bare(bench: Bench, site: PracticeSite) -> None:
-    """Into a folder that no daemon watches; another adapter needs a configuration to do anything."""
+    """Into a folder that no daemon watches, with a mark as of one that does; another adapter needs a configuration."""
     events = site.folder / "events"
     events.mkdir()
+    mark = events / f".{FOREIGN}.open"
+    mark.touch()
+    os.utime(mark, (LATER, LATER))
     environ = {**_environ(site), "CC_SLURM_ADAPTER_EVENTS": str(events)}
     commands: list[Command] = [([str(bench.adapter)], environ), (SHELL, {})]
     if bench.against:
         commands.append((_configured(site, bench.against), _environ(site)))
     ours, shell, *others = map(median, in_turn(commands, bench.some(CALLS)))
     bench.report.add("hook", "bare call", ours, "s", other=Other("sh -c :", shell), budget=Budget(BARE))
-    left = len(list(events.iterdir()))
+    left = len(list(events.iterdir())) - 1
     bench.report.add(
         "hook", "bare calls that left an event", left, "events", budget=Budget(bench.some(CALLS), at_least=True)
     )

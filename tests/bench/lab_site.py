@@ -115,6 +115,7 @@ class LabDaemon:
 class LabSite(Site):
     """One daemon on the lab; `jobs` run all the time, others that began here are cancelled at the end."""
 
+    adapter = SHIPPED_FILE
     at_once = AT_ONCE
 
     def __init__(
@@ -192,9 +193,13 @@ class LabSite(Site):
 
     def alone(self, calls: Iterable[Call]) -> Alone:
         """The same commands by the same user, from a program that does nothing else."""
-        folder = self._lab.path(FOLDER)
-        shutil.copy(REPLAY, folder / REPLAY.name)
-        write_calls(folder / "calls.json", calls)
-        (folder / "calls.json").chmod(0o644)
-        argv = ["/usr/bin/python3", "-I", "-S", "-B", f"{FOLDER}/{REPLAY.name}", f"{FOLDER}/calls.json"]
-        return Alone(*json.loads(self._lab.output(*argv, user=USER, seconds=LIMIT)))
+        noted = self._lab.path(FOLDER) / "calls.json"
+        write_calls(noted, calls)
+        noted.chmod(0o644)
+        return Alone(*json.loads(self.run_program(REPLAY, f"{FOLDER}/calls.json")))
+
+    def run_program(self, program: Path, *arguments: str) -> str:
+        """Inside, with Slurm's own commands."""
+        shutil.copy(program, self._lab.path(FOLDER) / program.name)
+        argv = ["/usr/bin/python3", "-I", "-S", "-B", f"{FOLDER}/{program.name}", *arguments]
+        return self._lab.output(*argv, user=USER, seconds=LIMIT)

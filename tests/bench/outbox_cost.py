@@ -17,12 +17,11 @@ from cc_slurm_adapter.job import NodeState, RunKey
 from cc_slurm_adapter.job_watch import SLICE
 from cc_slurm_adapter.outbox import Changes, KnownRun, Message, Outbox, Stage
 from cc_slurm_adapter.sender import Sender
-from cc_slurm_adapter.sinks import Answer, Delivery, Kind, RunningRow, Sink, Verdict
-from cc_slurm_adapter.sinks.cc_messages import StartMessages
+from cc_slurm_adapter.sinks import Answer, Delivery, Encoded, Kind, RunningRow, Sink, Text, Verdict
 from cc_slurm_adapter.sinks.cc_rest import CcRest
 from cc_slurm_adapter.status import Status
 
-START, STOP = b"{" + b" " * 2400 + b"}", b"{" + b" " * 120 + b"}"
+STOP = Encoded(b"{" + b" " * 120 + b"}")
 
 
 class TakesAll:
@@ -48,24 +47,29 @@ class TakesAll:
 class EasySink(CcRest):
     """Names its rows as cc-backend's."""
 
-    def connect(self) -> TakesAll:  # type: ignore[override]
+    def connect(self, progress: object = None) -> TakesAll:  # type: ignore[override]
         return TakesAll()
+
+
+def start(key: RunKey) -> Encoded:
+    """As large as one with its slurmInfo, which no other job has."""
+    return Encoded(b"{" + b" " * 700, (Text(b',"slurmInfo":', b'"%d%s"' % (key.job_id, b" " * 1700)),), b"}")
 
 
 def put_in(outbox: Outbox, sink: Sink, keys: list[RunKey], kind: Kind, stage: Stage) -> None:
     for at in range(0, len(keys), SLICE):
         some = keys[at : at + SLICE]
-        payload = START if kind is Kind.START else STOP
         runs = {key: KnownRun(key, stage, "n00001", None) for key in some}
-        outbox.commit("big", Changes(runs=runs, messages=[Message(sink.name, key, kind, payload) for key in some]))
+        messages = [Message((sink.name,), key, kind, start(key) if kind is Kind.START else STOP) for key in some]
+        outbox.commit("big", Changes(runs=runs, messages=messages))
 
 
 def main(folder: str, jobs: int) -> None:
     outbox = Outbox(f"{folder}/outbox.sqlite")
-    sink = EasySink("http://127.0.0.1", lambda: "", StartMessages(()))
+    sink = EasySink("http://127.0.0.1", lambda: "")
     keys = [RunKey("big", job_id, 1_700_000_000) for job_id in range(1, jobs + 1)]
     before = time.process_time()
-    put_in(outbox, sink, keys, Kind.START, Stage.LIVE)
+    put_in(outbox, sink, keys, Kind.START, Stage.STARTED)
     put_in(outbox, sink, keys, Kind.STOP, Stage.DONE)
     sender = Sender(sink, outbox, Status())
     sender.start()

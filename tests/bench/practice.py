@@ -42,6 +42,7 @@ class PracticeSite(Site):
         **config: Any,
     ) -> None:
         self.bench = bench
+        self.adapter = bench.adapter
         self._open = ExitStack()
         with self._open:
             self.folder = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="cc-slurm-adapter-")))
@@ -87,7 +88,7 @@ class PracticeSite(Site):
             "SLURM_JOB_ID": str(job_id),
             "SLURM_CLUSTER_NAME": CLUSTER,
             "SLURM_SCRIPT_CONTEXT": context,
-            "CC_SLURM_ADAPTER_EVENTS": str(self.daemon.state_folder / "events"),
+            "CC_SLURM_ADAPTER_EVENTS": str(self.daemon.events_folder),
             "CC_SLURM_ADAPTER_PYTHON": self.bench.python,
         }
 
@@ -119,7 +120,7 @@ class PracticeSite(Site):
         job_ids = self.cluster.begin(count)
         began = time.time()
         for job_id in job_ids:
-            (self.daemon.state_folder / "events" / f"{job_id}.{PROLOG}.{CLUSTER}.1").touch()
+            (self.daemon.events_folder / f"{job_id}.{PROLOG}.{CLUSTER}.1").touch()
         return [Event(START, job_id, began) for job_id in job_ids]
 
     def calls(self) -> list[Call]:
@@ -130,9 +131,13 @@ class PracticeSite(Site):
         """The same commands, as children of a program that does nothing else."""
         path = self.folder / "calls.json"
         write_calls(path, calls)
-        command = [self.bench.python, "-I", "-S", "-B", str(REPLAY), str(path)]
+        return Alone(*json.loads(self.run_program(REPLAY, str(path))))
+
+    def run_program(self, program: Path, *arguments: str) -> str:
+        """With the commands of the stand-in, whose notes of it are thrown away."""
+        command = [self.bench.python, "-I", "-S", "-B", str(program), *arguments]
         done = subprocess.run(command, env=self.cluster.environ, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise BenchError(f"the commands alone: {done.stderr[-500:]}")
+            raise BenchError(f"{program.name}: {done.stderr[-500:]}")
         self.calls()
-        return Alone(*json.loads(done.stdout))
+        return done.stdout

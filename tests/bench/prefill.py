@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cc_slurm_adapter.job import RunKey
 from cc_slurm_adapter.outbox import Changes, KnownRun, Message, Outbox, Stage
-from cc_slurm_adapter.sinks import Kind
+from cc_slurm_adapter.sinks import Encoded, Kind
 
 PAYLOAD = b"{" + b" " * 2400 + b"}"
 """As large as a start with its slurmInfo."""
@@ -21,10 +21,10 @@ def prefill(path: Path, cluster: str, jobs: range, start: int, nodes: int) -> No
     outbox = Outbox(str(path))
     for at in range(0, len(jobs), AT_ONCE):
         keys = {job_id: RunKey(cluster, job_id, start) for job_id in jobs[at : at + AT_ONCE]}
-        runs = {key: KnownRun(key, Stage.LIVE, f"n{job_id % nodes:05}", None) for job_id, key in keys.items()}
-        messages = [Message("cc_rest", key, Kind.START, PAYLOAD) for key in keys.values()]
+        runs = {key: KnownRun(key, Stage.STARTED, f"n{job_id % nodes:05}", None) for job_id, key in keys.items()}
+        messages = [Message(("cc_rest",), key, Kind.START, Encoded(PAYLOAD)) for key in keys.values()]
         outbox.commit(cluster, Changes(runs=runs, messages=messages, checkpoint=int(time.time())))
     outbox.close()
     with closing(sqlite3.connect(path)) as state:
-        state.execute("UPDATE message SET outcome = 'delivered', first_sent = ?", (time.time(),))
+        state.execute("UPDATE delivery SET state = 'delivered', first_sent = ?", (time.time(),))
         state.commit()

@@ -7,21 +7,15 @@ FILE is JSON: a list of [words, standard input]. Prints [seconds, seconds of CPU
 
 import json
 import os
-import re
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 
-SCRIPT = re.compile(r"^write batch_script \S+ (\S+)/[^/\s]+$", re.M)
 ENVIRON = {**os.environ, "LC_ALL": "C", "SLURM_TIME_FORMAT": "%s"}
 
 
 def run(argv: "list[str]", text: str) -> "tuple[float, float, float]":
-    folders = set(SCRIPT.findall(text))
-    for folder in folders:
-        os.makedirs(folder, exist_ok=True)
     with tempfile.TemporaryFile() as stdin:
         stdin.write(text.encode())
         stdin.seek(0)
@@ -36,8 +30,6 @@ def run(argv: "list[str]", text: str) -> "tuple[float, float, float]":
         seconds = time.perf_counter() - began
         process.returncode = status
         process.stdout.close()
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
     if status:
         sys.exit(f"{' '.join(argv)[:200]} ended with status {status}")
     return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024

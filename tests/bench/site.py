@@ -72,6 +72,8 @@ class Site(abc.ABC):
     daemon: Daemon
     jobs: Sequence[int]
     """The ids of those that run all the time."""
+    adapter: Path
+    """The built file, where programs of `run_program` find it."""
     at_once = 1
     """So many threads may start and stop jobs at the same time."""
 
@@ -108,6 +110,10 @@ class Site(abc.ABC):
     @abc.abstractmethod
     def calls(self) -> list[Call]:
         """What the daemon asked since the last time, or since the start; to be looked at while nothing is asked."""
+
+    @abc.abstractmethod
+    def run_program(self, program: Path, *arguments: str) -> str:
+        """What a Python program prints that runs as the daemon does."""
 
     @abc.abstractmethod
     def alone(self, calls: Iterable[Call]) -> Alone:

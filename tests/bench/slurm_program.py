@@ -56,28 +56,48 @@ def print_all_texts() -> None:
 def obey_input() -> None:
     template = read("job.txt")
     for line in sys.stdin:
+        sys.stdout.write(f"scontrol: {line}")
         words = line.split()
         if words[:2] == ["show", "hostnames"]:
             print(words[2])
         elif words[:2] == ["show", "job"]:
-            job = find(int(words[2]))
-            print(fill(template, int(words[2]), *job) if job else "")
+            print_text(template, int(words[2]))
         elif words[:2] == ["write", "batch_script"]:
             write_script(int(words[2]), words[3])
         else:
             sys.exit(f"the stand-in scontrol does not know: {line}")
+    print("scontrol: ")
+
+
+def print_text(template: str, job_id: int) -> bool:
+    """Whether there is such a job."""
+    job = find(job_id)
+    if job is None:
+        print("slurm_load_jobs error: Invalid job id specified", file=sys.stderr)
+        return False
+    print(fill(template, job_id, *job))
+    return True
 
 
 def write_script(job_id: int, path: str) -> None:
-    if FIRST <= job_id < FIRST + SCRIPTS:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(f"#!/bin/sh\n# job {job_id}\n" + "srun hostname\n" * 70)
+    if not FIRST <= job_id < FIRST + SCRIPTS:
+        print("job script retrieval failed: Job script not specified", file=sys.stderr)
+        return
+    script = f"#!/bin/sh\n# job {job_id}\n" + "srun hostname\n" * 70
+    if path == "-":
+        sys.stdout.write(script)
+        return
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(script)
+    print(f"batch script for job {job_id} written to {path}")
 
 
 def main(argv: "list[str]") -> None:
     words = [word for word in argv[1:] if word not in ("-a", "-t", "all", "--json=v0.0.40")]
     if argv == ["scontrol"]:
         obey_input()
+    elif argv[:3] == ["scontrol", "show", "job"] and len(argv) == 4:
+        sys.exit(0 if print_text(read("job.txt"), int(argv[3])) else 1)
     elif words == ["--all", "show", "job"]:
         print_all_texts()
     elif len(words) == 2 and words[0] == "-j":

@@ -83,7 +83,7 @@ def hook_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A configuration whose daemon does not run, so that nothing reaches one that belongs to this machine."""
     folder = tmp_path_factory.mktemp("hook")
     config = folder / "config.json"
-    keys = {"prepSockConnectPath": str(folder / "daemon.sock"), "lastRunPath": str(folder / "lastrun")}
+    keys = {"prepSockConnectPath": str(folder / "daemon.sock"), "prepEventsPath": str(folder / "events")}
     config.write_text(json.dumps(keys))
     return config
 

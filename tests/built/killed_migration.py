@@ -2,7 +2,8 @@
 
     python -I -S -B killed_migration.py ADAPTER WORDS -- ARGUMENT ...
 
-It sends itself SIGKILL when SQLite begins with the statement that contains WORDS.
+It sends itself SIGKILL when SQLite begins with the statement that contains WORDS, or when a file is about to be linked,
+or renamed, to a name that contains them.
 """
 
 from __future__ import annotations
@@ -12,21 +13,28 @@ import os
 import signal
 import sqlite3
 import sys
+from typing import Any
 
 
 def kill_at(words: str) -> None:
-    """Only scripts are watched: the migration is one."""
+    """Only once the migration has begun, which is when the new file is made."""
 
     def look(statement: str) -> None:
         if words in statement:
             os.kill(os.getpid(), signal.SIGKILL)
 
     class Watched(sqlite3.Connection):
-        def executescript(self, script: str) -> sqlite3.Cursor:
-            self.set_trace_callback(look)
-            return super().executescript(script)
+        def __init__(self, path: str, *arguments: Any, **options: Any) -> None:
+            super().__init__(path, *arguments, **options)
+            if path.endswith(".new"):
+                self.set_trace_callback(look)
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in ("os.link", "os.rename") and words in f"{event} {arguments[1]}":
+            os.kill(os.getpid(), signal.SIGKILL)
 
     sqlite3.connect = functools.partial(sqlite3.connect, factory=Watched)  # type: ignore[assignment]
+    sys.addaudithook(hook)
 
 
 def main(arguments: list[str]) -> int:

@@ -7,6 +7,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from cc_slurm_adapter.stored_messages import Stored, texts_of, whole
+
 TABLES = """
 CREATE TABLE checkpoint (cluster TEXT PRIMARY KEY, seen_until INTEGER NOT NULL);
 CREATE TABLE run (
@@ -28,6 +30,7 @@ CREATE INDEX message_shadowed ON message (sink, cluster, job_id, start_time) WHE
 """
 """They have been so from the beginning."""
 WAITING_INDEX = "CREATE INDEX message_waiting ON message (sink, id, next_try) WHERE outcome IN ('owed', 'parked');"
+KEPT_INDEX = "CREATE INDEX message_kept ON message (id) WHERE outcome = 'kept';"
 NEXT_INDEX = "CREATE INDEX message_next ON message (sink, next_try) WHERE outcome IN ('owed', 'parked');"
 VIEW = """
 -- A row waits for its own run's start, and for what is owed of earlier runs of its job but for what is parked there.
@@ -59,11 +62,44 @@ SELECT * FROM message AS m WHERE outcome IN ('owed', 'parked') AND NOT EXISTS (
             AND s.start_time = e.start_time AND s.kind = 'start' AND s.outcome = 'parked')
         END);
 """
+NEXT_VIEW = """
+-- The one definition of order: of a job the oldest run goes first, of a run the kinds in the order of the alphabet.
+-- A row waits for what its own run is to be told before. It yields to what waits of earlier runs of its job from the
+-- time on at which that may be sent. A start yields always to what is owed there: only what is parked may wait long.
+CREATE VIEW sendable AS
+SELECT m.*, (
+    SELECT MIN(CASE WHEN m.kind = 'start' AND e.outcome = 'owed' THEN -2 ELSE e.next_try END) FROM message AS e
+    WHERE e.sink = m.sink AND e.cluster = m.cluster AND e.job_id = m.job_id AND e.start_time < m.start_time
+    AND e.outcome IN ('owed', 'parked') AND NOT EXISTS (
+        SELECT 1 FROM message AS s WHERE s.sink = e.sink AND s.cluster = e.cluster AND s.job_id = e.job_id
+        AND s.start_time = e.start_time AND s.kind < e.kind AND s.outcome IN ('owed', 'parked'))
+) AS yields_from
+FROM message AS m WHERE m.outcome IN ('owed', 'parked') AND NOT EXISTS (
+    SELECT 1 FROM message AS s WHERE s.sink = m.sink AND s.cluster = m.cluster AND s.job_id = m.job_id
+    AND s.start_time = m.start_time AND s.kind < m.kind AND s.outcome NOT IN ('delivered', 'kept'));
+"""
+PARKING = """
+ALTER TABLE message ADD COLUMN parkings INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE message ADD COLUMN parked_since REAL NOT NULL DEFAULT 0;
+ALTER TABLE message ADD COLUMN why TEXT NOT NULL DEFAULT '';
+"""
 USED_SINKS = """
 -- To notice that the configuration names others.
 CREATE TABLE IF NOT EXISTS used_sink (sink TEXT PRIMARY KEY) WITHOUT ROWID;
 """
-COLUMNS = {
+COPIED = {
+    "checkpoint": "SELECT cluster, seen_until FROM present.checkpoint",
+    "run": """
+        SELECT cluster, job_id, start_time,
+        CASE stage WHEN 'preparing' THEN 'seen' WHEN 'started' THEN 'live' ELSE stage END, hosts, details, changed
+        FROM present.run""",
+    "message": """
+        SELECT d.id, d.sink, d.cluster, d.job_id, d.start_time, d.kind, payload_of(m.payload, m.texts_at, m.texts),
+        d.created, d.refusals, d.first_sent, d.next_try, CASE d.state WHEN 'pending' THEN 'owed'
+        WHEN 'conflict' THEN 'shadowed' WHEN 'retained' THEN 'kept' ELSE d.state END, d.reason
+        FROM present.delivery AS d JOIN present.message AS m ON m.id = d.message""",
+}
+INTO = {
     "checkpoint": "cluster, seen_until",
     "run": "cluster, job_id, start_time, stage, hosts, details, changed",
     "message": (
@@ -87,6 +123,8 @@ FORMATS = {
     "2, with the view of 1": Format(2, TABLES + NEXT_INDEX + VIEW),
     "3": Format(3, TABLES + NEXT_INDEX + LATER_VIEW),
     "4": Format(4, TABLES + USED_SINKS + NEXT_INDEX + LATER_VIEW),
+    "5": Format(5, TABLES + USED_SINKS + NEXT_INDEX + KEPT_INDEX + NEXT_VIEW),
+    "6": Format(6, TABLES + USED_SINKS + PARKING + NEXT_INDEX + KEPT_INDEX + NEXT_VIEW),
 }
 
 
@@ -103,9 +141,16 @@ def turn_into(path: Path, old: Format) -> None:
     make(new, old)
     with closing(sqlite3.connect(new)) as database:
         database.execute("ATTACH ? AS present", (str(path),))
-        with database:
-            for table, columns in COLUMNS.items():
-                database.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM present.{table}")  # noqa: S608
+        with closing(sqlite3.connect(path)) as present:
+
+            def payload_of(payload: bytes, texts_at: int, texts: str) -> bytes:
+                stored = Stored(payload, texts_at, texts)
+                return whole(present, stored, texts_of(stored), 0)
+
+            database.create_function("payload_of", 3, payload_of)
+            with database:
+                for table, question in COPIED.items():
+                    database.execute(f"INSERT INTO {table} ({INTO[table]}) {question}")
     for left in path.parent.glob(f"{path.name}*"):
         left.unlink()
     new.rename(path)

@@ -97,7 +97,7 @@ class Load:
 
 def open_runs(daemon: AdapterDaemon) -> list[int]:
     """The jobs of which the daemon reports a run that is not over."""
-    return [row[0] for row in _ask(daemon, "SELECT job_id FROM run WHERE stage = 'live' ORDER BY job_id")]
+    return [row[0] for row in _ask(daemon, "SELECT job_id FROM run WHERE stage = 'started' ORDER BY job_id")]
 
 
 def _ask(daemon: AdapterDaemon, question: str) -> list[tuple[int, ...]]:
@@ -115,7 +115,7 @@ def is_drained(site: Site) -> bool:
         return False
     truth = site.cluster.truth()
     stored = {key_of(run) for run in stored_runs(truth)}
-    waiting = _ask(site.daemon, "SELECT DISTINCT job_id, start_time FROM message WHERE outcome IN ('owed', 'parked')")
+    waiting = _ask(site.daemon, "SELECT DISTINCT job_id, start_time FROM delivery WHERE state IN ('pending', 'parked')")
     known = {(row.job_id, row.start_time) for row in site.backend.rows if row.stop_time is not None}
     return stored <= known and not stored & {(row[0], row[1]) for row in waiting}
 

@@ -102,7 +102,7 @@ def test_every_lock_names_what_pyproject_names_and_a_hash_for_each_package() -> 
     for groups in build.GROUPS:
         build.check_lock(groups, tools.pins(groups))
         lock = build.lock_of(groups).read_text()
-        named = re.findall(r"^([a-z0-9-]+)==\S+.*\\$", lock, re.M)
+        named = re.findall(r"^([a-z0-9-]+)(?:\[[a-z0-9,-]+\])?==\S+.*\\$", lock, re.M)
         assert {re.split("[=;]", pin)[0].strip() for pin in tools.pins(groups)} <= set(named)
         entries = [entry for entry in re.split(r"^(?=[a-z])", lock, flags=re.M) if not entry.startswith("#")]
         assert all("--hash=sha256:" in entry for entry in entries)

@@ -126,7 +126,7 @@ def test_by_the_message_of_the_existing_adapter(site: Site) -> None:
 
 def test_by_the_events_folder(site: Site) -> None:
     start(site)
-    events = {"CC_SLURM_ADAPTER_EVENTS": str(site.daemon.state_folder / "events")}
+    events = {"CC_SLURM_ADAPTER_EVENTS": str(site.daemon.events_folder)}
 
     def tell(job: int, context: str) -> None:
         done = call([site.daemon.adapter], {**environment(job, context), **events})
@@ -139,14 +139,14 @@ def test_by_the_events_folder(site: Site) -> None:
 def test_an_event_waits_for_the_daemon(site: Site, bare: bool) -> None:
     start(site)
     site.daemon.stop()
-    events = site.daemon.state_folder / "events"
+    events = site.daemon.events_folder
     job = run_job(site)
     if bare:
         done = call([site.daemon.adapter], {**environment(job, PROLOG), "CC_SLURM_ADAPTER_EVENTS": str(events)})
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     else:
         call_hook(site, job, PROLOG)
-    (event,) = events.iterdir()
+    (event,) = (path for path in events.iterdir() if not path.name.startswith("."))
     assert event.name.startswith(f"{job}.prolog_slurmctld.lab.")
     site.daemon.start()
     site.wait_for("the event to be served", lambda: not event.exists() and site.has_started(job))

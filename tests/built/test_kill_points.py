@@ -112,11 +112,11 @@ def run(adapter: Path, point: Point) -> Outcome:
             site.backend.commit()
         site.daemon.adapter = adapter
         site.daemon.start()
-        site.wait_for("all starts", lambda: site.has_started(*jobs), 40)
+        site.wait_for("all starts", lambda: site.has_started(*jobs))
         for job_id in jobs:
             site.cluster.cancel(job_id)
-        site.wait_for("all to be reported", site.is_reported, 40)
-        site.wait_for("an empty outbox", lambda: site.daemon.waiting_messages() == 0, 40)
+        site.wait_for("all to be reported", site.is_reported)
+        site.wait_for("an empty outbox", lambda: site.daemon.waiting_messages() == 0)
         return Outcome(exit_code, site.differences(), len(site.backend.rows))
 
 
@@ -135,7 +135,7 @@ def run_requeued(adapter: Path, point: Point) -> Outcome:
             site.backend.commit()
         if point.later:
             state = site.daemon.state_folder / "state.sqlite"
-            old_state.change(state, "UPDATE message SET first_sent = first_sent - 3600 WHERE first_sent > 0")
+            old_state.change(state, "UPDATE delivery SET first_sent = first_sent - 3600 WHERE first_sent > 0")
         site.daemon.adapter = adapter
         site.daemon.start()
         site.wait_for("the second run", lambda: len(site.cluster.truth()) == len(jobs) + 1)
@@ -145,8 +145,8 @@ def run_requeued(adapter: Path, point: Point) -> Outcome:
         )
         for job_id in jobs:
             site.cluster.cancel(job_id)
-        site.wait_for("the stops", lambda: site.cluster.is_idle() and site.has_stopped(*jobs), 40)
-        site.wait_for("an empty outbox", lambda: site.daemon.waiting_messages() == 0, 40)
+        site.wait_for("the stops", lambda: site.cluster.is_idle() and site.has_stopped(*jobs))
+        site.wait_for("an empty outbox", lambda: site.daemon.waiting_messages() == 0)
         differences = site.differences()
         differences.remove(f"job {first.job_id} of {first.user}, started {first.start}: is missing")
         return Outcome(exit_code, differences, len(site.backend.rows))

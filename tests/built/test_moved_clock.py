@@ -155,7 +155,7 @@ def set_while_cc_backend_is_away(adapter: Path, folder: Path, step: int) -> None
         site.wait_for("a failure", lambda: "cannot be reached" in site.daemon.log())
         site.clock.set_by(step)
         site.server.start()
-        site.wait_for("all to be reported", site.is_reported, 30)
+        site.wait_for("all to be reported", site.is_reported)
         assert sorted(map(told, site.backend.rows)) == sorted(map(true, site.cluster.truth()))
 
 
@@ -200,6 +200,48 @@ def change_of_daylight_saving(adapter: Path, folder: Path, change: str) -> None:
         assert sorted(map(told, site.backend.rows)) == sorted(map(true, site.cluster.truth()))
 
 
+def has_said(site: Site, words: str, times: int) -> bool:
+    return site.daemon.log().count(words) == times
+
+
+def started_in(adapter: Path, folder: Path, year: int) -> None:
+    """A host whose clock is set only after the daemon was started, and after it was told to stop and started again."""
+    with ClockedSite(adapter, folder, cluster=FORGETFUL, slurmPollInterval=1) as site:
+        wrong = datetime(year, 1, 1, tzinfo=timezone.utc).timestamp() - site.clock.now()
+        site.clock.set_by(wrong)
+        for number in (1, 2):
+            site.daemon.launch()
+            site.wait_for("the daemon to wait", partial(has_said, site, "waiting until it is set", number))
+            if number == 1:
+                assert site.daemon.stop()[0] == 0
+        assert not (site.daemon.state_folder / "state.sqlite").exists()
+        site.clock.set_by(-wrong)
+        job = site.cluster.submit(LONG)
+        site.wait_for("the start", lambda: site.has_started(job))
+        assert "the clock of this host was set" in site.daemon.log()
+        cancel(site, job)
+        site.wait_for("all to be reported", site.is_reported)
+        assert sorted(map(told, site.backend.rows)) == sorted(map(true, site.cluster.truth()))
+
+
+def set_forward_by_months(adapter: Path, folder: Path) -> None:
+    """What waits for cc-backend is not too old then, and what was reported is not forgotten."""
+    with ClockedSite(adapter, folder, cluster=FORGETFUL, slurmPollInterval=1) as site:
+        site.daemon.start()
+        first = site.cluster.submit(LONG)
+        site.wait_for("the start", lambda: site.has_started(first))
+        site.server.stop()
+        second = site.cluster.submit(LONG)
+        site.wait_for("a failure", lambda: "cannot be reached" in site.daemon.log())
+        site.clock.set_by(150 * DAY)
+        site.wait_for("a look at the clock", lambda: "the clock was set by" in site.daemon.log())
+        site.server.start()
+        site.wait_for("the start", lambda: site.has_started(second))
+        cancel(site, first, second)
+        site.wait_for("the ends", lambda: site.has_stopped(first, second))
+        assert "parked" not in site.daemon.log()
+
+
 SCENARIOS: dict[str, Callable[[Path, Path], None]] = {
     "away for a minute": partial(caught_up_after_an_absence, away=60, span=HOUR),
     "away for a day": partial(caught_up_after_an_absence, away=DAY, span=DAY + HOUR),
@@ -208,6 +250,9 @@ SCENARIOS: dict[str, Callable[[Path, Path], None]] = {
     "set back while jobs run": partial(set_while_jobs_run, step=-HOUR),
     "set forward while cc-backend is away": partial(set_while_cc_backend_is_away, step=HOUR),
     "set back while cc-backend is away": partial(set_while_cc_backend_is_away, step=-HOUR),
+    "a host that begins in 1970": partial(started_in, year=1970),
+    "a host that begins in 2099": partial(started_in, year=2099),
+    "set forward by months": set_forward_by_months,
     "a checkpoint from the future": checkpoint_from_the_future,
     "to winter time": partial(change_of_daylight_saving, change="2026-10-25"),
     "to summer time": partial(change_of_daylight_saving, change="2027-03-28"),

@@ -69,7 +69,7 @@ def told(backend: CcBackend) -> list[Any]:
 
 def wait_for_all(site: Site, subscriber: Subscriber) -> list[Message]:
     """Start and stop of every run, once all jobs have ended."""
-    site.wait_for("the jobs to end", site.cluster.is_idle, 60)
+    site.wait_for("the jobs to end", site.cluster.is_idle)
     return subscriber.wait_for(2 * len([run for run in site.cluster.truth() if not run.is_secret]), PATIENCE)
 
 
@@ -78,7 +78,7 @@ def test_a_listener_gets_what_cc_backend_accepts(adapter: Path, nats_server: Nat
         with Subscriber(nats_server.url, "jobs") as jobs, Subscriber(nats_server.url, "nodes") as nodes:
             site.daemon.start()
             site.cluster.submit_all([*OF_EVERY_KIND, *[SHORT] * 8])
-            site.wait_for("all to be reported", site.is_reported, 60)
+            site.wait_for("all to be reported", site.is_reported)
             messages = wait_for_all(site, jobs)
             (first, *_) = nodes.wait_for(1)
         assert len(messages) == 2 * len(site.backend.rows)
@@ -162,8 +162,8 @@ def test_kill_9_while_nats_is_away_loses_nothing(adapter: Path, nats_server: Nat
         nats_server.stop()
         site.daemon.start()
         site.cluster.submit_all([SHORT] * 8)
-        site.wait_for("REST to have all, without NATS", site.is_reported, 40)
-        assert site.daemon.waiting_messages() == 16
+        site.wait_for("REST to have all, without NATS", site.is_reported)
+        site.wait_for("its answers to be noted", lambda: site.daemon.waiting_messages() == 16)
         site.daemon.kill()
         nats_server.start()
         with Subscriber(nats_server.url, "jobs") as subscriber:

@@ -320,13 +320,10 @@ def test_damaged_file_fails_loudly_but_not_as_a_hook(alone: Path) -> None:
     assert call([alone, "-debug", "0"], settings).returncode == 0
 
 
-def test_help_needs_no_configuration_and_is_quick(copy: Path) -> None:
-    seconds = []
-    for _ in range(5):
-        began = time.perf_counter()
-        assert call([copy, "-help"]).returncode == 0
-        seconds.append(time.perf_counter() - began)
-    assert min(seconds) < 0.1
+def test_help_needs_no_configuration(copy: Path) -> None:
+    done = call([copy, "-help"])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "-daemon" in done.stdout
 
 
 def test_topology_needs_the_file_and_python_alone(copy: Path, tmp_path: Path) -> None:
@@ -338,11 +335,11 @@ def test_topology_needs_the_file_and_python_alone(copy: Path, tmp_path: Path) ->
     (line,) = done.stdout.splitlines()
     told = json.loads(line)
     assert (told["hostname"], done.stderr) == ("node07", "")
-    assert (done.returncode == 0) == (told["hwthreadNumbering"] is not None)
+    assert (done.returncode, told["checked"]) == (1, False)
 
 
 def test_wrong_arguments_fail_with_one_line(copy: Path) -> None:
     done = call([copy, "-no-such-flag"])
     assert done.returncode != 0
     assert "no-such-flag" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "traceback" not in done.stderr.lower()

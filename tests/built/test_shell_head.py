@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -12,6 +14,8 @@ from pathlib import Path
 import pytest
 
 import build
+from cc_slurm_adapter import own_files
+from cc_slurm_adapter.config_file import DEFAULT_EVENTS_PATH, DEFAULT_SOCKET_PATH
 from examples.practice.programs import write_program
 from tests.built.installed import JOB, StandIn, call
 
@@ -155,6 +159,109 @@ def test_a_planted_link_is_not_followed(shell: list[str], alone: Path, python: S
     assert python.call != []
 
 
+# --- while no daemon takes events
+
+
+def mark(events: Path, seconds: float, cluster: str = "lab") -> None:
+    """As the daemon does it every minute; the test plays with the times in place of waiting."""
+    own_files.mark_open(str(events), f".{cluster}.open", seconds)
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+def test_after_a_quarter_of_an_hour_without_a_daemon_nothing_more_is_left(
+    shell: list[str], alone: Path, python: StandIn, events: Path
+) -> None:
+    """The folder's own time is that of the last event: one event comes after the time in the mark, and no other."""
+    command = [str(shutil.which(shell[0])), *shell[1:], str(alone)]
+    mark(events, 900)
+    for number in range(1, 4):
+        assert call(command, environment(python, events, SLURM_JOB_ID=str(number))).returncode == 0
+    assert len(names(events)) == 3 + 1
+    os.utime(events / ".lab.open", (0, time.time() - 5))
+    os.utime(events, (0, time.time() - 10))
+    for number in range(4, 10):
+        done = call(command, environment(python, events, SLURM_JOB_ID=str(number)))
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert [name.split(".")[0] for name in names(events)] == ["", "1", "2", "3", "4"]
+    assert python.call == []
+
+    mark(events, 900)
+    call(command, environment(python, events, SLURM_JOB_ID="10"))
+    assert "10" in [name.split(".")[0] for name in names(events)]
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+def test_each_cluster_has_a_mark_of_its_own(shell: list[str], alone: Path, python: StandIn, events: Path) -> None:
+    """What one leaves moves the folder's time for all of them."""
+    command = [str(shutil.which(shell[0])), *shell[1:], str(alone)]
+    mark(events, -5, "lab")
+    mark(events, 900, "other")
+    mark(events, 900, "")
+    os.utime(events, (0, time.time() - 10))
+    call(command, environment(python, events, SLURM_JOB_ID="1", SLURM_CLUSTER_NAME="other"))
+    call(command, environment(python, events, SLURM_JOB_ID="2", SLURM_CLUSTER_NAME="lab"))
+    call(command, environment(python, events, SLURM_JOB_ID="3", SLURM_CLUSTER_NAME="other"))
+    call(command, environment(python, events, SLURM_JOB_ID="4", SLURM_CLUSTER_NAME=""))
+    call(command, environment(python, events, SLURM_JOB_ID="5", SLURM_CLUSTER_NAME="unmarked"))
+    assert [name.split(".")[0] for name in names(events) if name[0] != "."] == ["1", "3", "4", "5"]
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+def test_a_daemon_that_cannot_use_the_folder_is_told_over_its_socket(
+    shell: list[str], alone: Path, python: StandIn, events: Path
+) -> None:
+    path = events.parent / "s"
+    alone.write_bytes(alone.read_bytes().replace(b"/run/cc-slurm-adapter/daemon.sock", os.fsencode(path)))
+    own_files.mark_closed(str(events), ".lab.open")
+    with socket.socket(socket.AF_UNIX) as daemon:
+        daemon.bind(str(path))
+        done = call([shutil.which(shell[0]), *shell[1:], alone], environment(python, events))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert names(events) == [".lab.open"]
+    assert python.call[1:] == [str(alone)]
+
+
+FROZEN = """\
+set -e
+mkfs.ext4 -q "$2/disk"
+mount -o loop "$2/disk" /var
+mount -t tmpfs none /run
+mkdir -p /var/lib/cc-slurm-adapter/events /run/cc-slurm-adapter/events
+fsfreeze --freeze /var
+trap 'fsfreeze --unfreeze /var' EXIT
+"$1" &
+tries=0
+while kill -0 $! 2> /dev/null && [ $tries -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
+kill -0 $! 2> /dev/null || ls /run/cc-slurm-adapter/events
+"""
+"""Prints the event that the hook has left, if it ended within 10 s: in a mount namespace of its own."""
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "mkfs.ext4", "fsfreeze"))),
+    reason="only root can mount and freeze a disk",
+)
+def test_a_bare_hook_ends_although_the_disk_under_var_is_frozen(copy: Path, public: Path) -> None:
+    with (public / "disk").open("wb") as disk:
+        disk.truncate(20 << 20)
+    settings = {**JOB, "PATH": os.environ["PATH"]}
+    done = call(["unshare", "--mount", "sh", "-c", FROZEN, "sh", copy, public], settings)
+    if "mount" in done.stderr:
+        pytest.skip(f"no disk can be mounted here: {done.stderr}")
+    assert re.fullmatch(r"123\.prolog_slurmctld\.lab\.[0-9]+\n", done.stdout), done.stderr
+
+
+def test_a_bare_hook_touches_nothing_but_its_own_file_and_run() -> None:
+    """A frozen or hung file system cannot stop it: all of its paths are in memory, and it starts nothing."""
+    text = (build.PACKAGE / "head.sh").read_text()
+    served = text[text.index("leave_event() {") : text.index("# The trouble of a hook")]
+    code = "\n".join(line for line in served.splitlines() if not line.lstrip().startswith("#"))
+    assert {path.split("/")[1] for path in re.findall(r"/[a-z][\w/.-]+", code)} == {"run", "dev"}
+    assert re.search(r"`|\$\(", code) is None
+    assert f":-{DEFAULT_EVENTS_PATH}}}" in code
+    assert DEFAULT_SOCKET_PATH in code
+
+
 # --- which calls are hooks
 
 
@@ -265,14 +372,67 @@ def test_a_python_that_does_not_start_is_passed_over(arguments: list[str], alone
     assert found["python3"].call[1:] == [str(alone), *arguments]
 
 
+@pytest.mark.parametrize(("journal", "priority"), [({}, ""), ({"JOURNAL_STREAM": "8:1"}, "<3>")], ids=["", "journal"])
 @pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
-def test_no_python_is_one_clear_line(shell: list[str], alone: Path) -> None:
-    done = call([shutil.which(shell[0]), *shell[1:], alone, "-daemon"], {"PATH": "/nowhere"})
+def test_no_python_is_one_clear_line(shell: list[str], journal: dict[str, str], priority: str, alone: Path) -> None:
+    done = call([shutil.which(shell[0]), *shell[1:], alone, "-daemon"], {"PATH": "/nowhere", **journal})
     assert done.returncode == 1
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
-    assert line.startswith("cc-slurm-adapter: no Python 3.9 or newer found")
+    assert line.startswith(f"{priority}cc-slurm-adapter: no Python 3.9 or newer found")
     assert "CC_SLURM_ADAPTER_PYTHON" in line
+
+
+LACKING = """\
+#!/bin/sh
+# A Python without some modules: in front of all else, it forgets that there are any.
+[ "$4" = -c ] && code=$5 && shift 5 && set -- -c "{forget}
+$code" "$@"
+[ "$4" = -X ] && archive=$6 && shift 6 && set -- -c "{forget}
+import runpy
+sys.argv[0] = '$archive'
+sys.path.insert(0, '$archive')
+runpy.run_path('$archive', run_name='__main__')" "$@"
+exec {python} -I -S -B "$@"
+"""
+
+
+def lacking(path: Path, *modules: str) -> Path:
+    """This Python, without these modules."""
+    forget = "import sys; sys.modules.update(dict.fromkeys(" + repr(list(modules)) + "))"
+    return write_program(path, LACKING.format(forget=forget, python=build.running().path))
+
+
+@pytest.mark.parametrize("module", ["sqlite3", "ssl"])
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+def test_a_python_without_what_the_daemon_needs_is_passed_over(
+    shell: list[str], module: str, alone: Path, public: Path
+) -> None:
+    incomplete = lacking(public / "incomplete", module)
+    found = in_path(public / "bin", python3=False)
+    settings = {"CC_SLURM_ADAPTER_PYTHON": str(incomplete), "PATH": f"{public / 'bin'}"}
+    done = call([shutil.which(shell[0]), *shell[1:], alone, "-daemon"], settings)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert found["python3"].call[1:] == [str(alone), "-daemon"]
+
+
+@pytest.mark.parametrize("module", ["sqlite3", "ssl"])
+def test_where_no_python_has_it_one_line_names_it(module: str, alone: Path, public: Path) -> None:
+    config = public / "config.json"
+    config.write_text(json.dumps({"ccRestUrl": "http://127.0.0.1:9", "ccRestJwt": "t"}))
+    incomplete = lacking(public / "incomplete", module)
+    done = call([alone, "-daemon", "-config", config], {"CC_SLURM_ADAPTER_PYTHON": str(incomplete), "PATH": "/nowhere"})
+    assert (done.returncode, done.stdout) == (1, "")
+    line = done.stderr.splitlines()[-1]
+    assert re.fullmatch(rf"cc-slurm-adapter: \S+ lacks the module {module}: .*CC_SLURM_ADAPTER_PYTHON.*", line)
+    assert "Traceback" not in done.stderr
+
+
+def test_what_needs_no_daemon_works_with_such_a_python(alone: Path, public: Path) -> None:
+    incomplete = lacking(public / "incomplete", "sqlite3", "ssl")
+    done = call([alone, "-settings"], {"CC_SLURM_ADAPTER_PYTHON": str(incomplete), "PATH": "/nowhere"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "prepEventsPath" in done.stdout
 
 
 @pytest.mark.parametrize("path", [{}, {"PATH": ""}, {"PATH": "/nowhere"}], ids=["unset", "empty", "wrong"])
@@ -315,12 +475,12 @@ def test_a_logger_that_is_stuck_is_not_waited_for(shell: list[str], alone: Path,
 
 def event_of_hook(adapter: Path, public: Path, settings: dict[str, str], before: list[str], user: int = 0) -> list[str]:
     """What a hook with a configuration of its own leaves as event; it must be silent, quick and exit 0."""
-    folder = public / "state"
+    folder = public / "hooks"
     events = folder / "events"
     events.mkdir(parents=True)
     events.chmod(0o777)
     config = folder / "config.json"
-    config.write_text(json.dumps({"prepSockConnectPath": f"{folder}/none.sock", "lastRunPath": f"{folder}/lastrun"}))
+    config.write_text(json.dumps({"prepSockConnectPath": f"{folder}/none.sock", "prepEventsPath": str(events)}))
     began = time.monotonic()
     done = call([*before, adapter, "-config", config], {**JOB, **settings}, user=user)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -69,7 +69,7 @@ class Soak:
 
     def _drain(self) -> None:
         try:
-            self.site.wait_for("the daemon", self.site.daemon.is_ready, 30)
+            self.site.wait_for("the daemon", self.site.daemon.is_ready)
             # What was parked in the meantime would be tried again in an hour.
             self.site.daemon.signal(signal.SIGHUP)
             self.site.wait_for("all to be reported", lambda: is_drained(self.site), DRAIN_LIMIT)

@@ -52,7 +52,7 @@ def cancel(site: Site, *job_ids: int) -> None:
 
 
 def assert_all_is_right(site: Site, runs: int) -> None:
-    site.wait_for("all to be reported", site.is_reported, 30)
+    site.wait_for("all to be reported", site.is_reported)
     assert site.differences() == []
     assert len(site.backend.rows) == runs
 

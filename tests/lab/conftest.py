@@ -11,7 +11,10 @@ from typing import Callable, Protocol, TypeVar, Union
 
 import pytest
 
+from build import BOOTED
+
 from .campaign import Campaign, run_campaign
+from .controller import Controller
 from .debian import SUITES, make_chroot, read_notes
 from .installation import Installation
 from .killed import Killed, run_killed
@@ -33,10 +36,18 @@ Answer = TypeVar("Answer")
 Cluster = Union[SlurmLab, LabError]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`build.py test` gives each machine's tests to a process of their own."""
+    parser.addoption("--debian", choices=list(BOOTED), help="boot machines from this Debian only")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every test here that wants a release of Slurm is run for each of them."""
     if "release" in metafunc.fixturenames:
         metafunc.parametrize("release", list(SUITES), scope="session")
+    if "debian" in metafunc.fixturenames:
+        chosen = metafunc.config.getoption("--debian", default=None)
+        metafunc.parametrize("debian", [chosen] if chosen else list(BOOTED), scope="session")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -45,10 +56,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(note)
 
 
-def wanted_releases(session: pytest.Session, fixture: str) -> list[str]:
+def wanted_releases(session: pytest.Session, fixture: str, parameter: str = "release") -> list[str]:
     """Of the chosen tests that use a fixture."""
     items = [item for item in session.items if isinstance(item, pytest.Function) and fixture in item.fixturenames]
-    return sorted({str(item.callspec.params["release"]) for item in items})
+    return sorted({str(item.callspec.params[parameter]) for item in items})
 
 
 def side_by_side(releases: list[str], make: Callable[[str], Answer]) -> dict[str, Answer]:
@@ -246,3 +257,39 @@ def run_odd_nodes_on_own_cluster() -> OddNodes:
 def odd_nodes(odd_nodes_begun: Future[OddNodes]) -> OddNodes:
     """Jobs on the cluster of odd nodes, and what three daemons reported of them."""
     return odd_nodes_begun.result()
+
+
+@pytest.fixture(scope="session")
+def controllers(request: pytest.FixtureRequest) -> Iterator[dict[str, Controller | LabError]]:
+    """A machine with Slurm and the daemon's unit, or why there is none, of every Debian that a chosen test wants."""
+    if not BUILT_FILE.exists():
+        pytest.fail(f"{BUILT_FILE} does not exist: python3 build.py build", pytrace=False)
+    made = side_by_side(wanted_releases(request.session, "controller", "debian"), boot_controller)
+    yield made
+    for controller in made.values():
+        if isinstance(controller, Controller):
+            controller.close()
+
+
+def boot_controller(debian: str) -> Controller | LabError:
+    suite = next(suite for suite in SUITES.values() if suite.name == debian)
+    try:
+        controller = Controller(suite, make_chroot(suite, FOLDER), FOLDER / f"machine-{debian}.log")
+    except LabError as error:
+        return LabError(f"no machine with {BOOTED[debian]}: {error}")
+    try:
+        controller.set_up()
+    except LabError as error:
+        controller.close()
+        return error
+    return controller
+
+
+@pytest.fixture
+def controller(debian: str, controllers: dict[str, Controller | LabError]) -> Controller:
+    """A machine on which all is as installed. That it cannot be had is a failure, never a reason to skip."""
+    controller = controllers[debian]
+    if isinstance(controller, LabError):
+        pytest.fail(str(controller), pytrace=False)
+    controller.as_installed()
+    return controller

@@ -14,6 +14,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from build import BOOTED
 from tests.debian_package import NoPackage, keep_package
 
 from .namespaces import LabError, Namespaces
@@ -115,8 +116,12 @@ def find_or_make(suite: Suite, folder: Path) -> Path:
 
 def recipe(suite: Suite) -> str:
     """Changes when the contents of the chroot would."""
-    text = "\n".join([*suite, *PACKAGES, *CHANGING_FOLDERS, CONFIGURE, USERS])
+    text = "\n".join([*suite, *packages_of(suite), *CHANGING_FOLDERS, CONFIGURE, USERS])
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def packages_of(suite: Suite) -> list[str]:
+    return [*PACKAGES, "systemd"] if suite.name in BOOTED else PACKAGES
 
 
 def remove_tree(root: Path) -> None:
@@ -139,7 +144,7 @@ def fill(suite: Suite, root: Path, folder: Path) -> None:
         step(place, log, ["sh", "-ec", CONFIGURE, "sh", str(root), *CHANGING_FOLDERS], seconds=10)
         inside = ["chroot", str(root)]
         step(place, log, [*inside, "apt-get", "-q", "update"], seconds=120)
-        install = ["apt-get", "-q", "install", "--yes", "--no-install-recommends", *PACKAGES]
+        install = ["apt-get", "-q", "install", "--yes", "--no-install-recommends", *packages_of(suite)]
         step(place, log, [*inside, *install], seconds=300)
         step(place, log, [*inside, "sh", "-ec", USERS], seconds=10)
         question = ["dpkg-query", "--show", "--showformat=${Version}", "slurmctld"]

@@ -78,6 +78,7 @@ class Installation:
             "pidFilePath": str(self._run_folder / "daemon.pid"),
             "prepSockListenPath": str(self._run_folder / "daemon.sock"),
             "lastRunPath": str(self._state_folder / "lastrun"),
+            "prepEventsPath": str(self._run_folder / "events"),
         }
 
     def configure(self, **settings: Any) -> None:

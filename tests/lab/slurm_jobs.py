@@ -7,15 +7,13 @@ times and its end. The program under test reads neither of these the way it is d
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .namespaces import LabError, wait_for
 from .slurm_conf import CORES, THREADS_PER_CORE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from .slurm_lab import SlurmLab
 
 PCI_ADDRESSES = [f"00000000:{gpu:02}:00.0" for gpu in range(4)]
 """What the lab's configuration calls Slurm's GPUs 0 to 3 of every node."""
@@ -24,6 +22,14 @@ EPOCH_SECONDS = ("env", "SLURM_TIME_FORMAT=%s")
 ENDED_COLUMNS = "JobIDRaw,State,Start,End,Submit,NodeList,AllocCPUS,AllocTRES,User,Account,Partition"
 GO_ON = {"REQUEUED", "RESIZING"}
 """Accounting closes a record with these, and the job goes on in another one."""
+
+
+class Shell(Protocol):
+    """A place where Slurm's commands are run."""
+
+    def output(self, *argv: str, user: str = "root", seconds: float = 30, text: str = "") -> str:
+        """What a command prints; a LabError if it fails."""
+        ...
 
 
 class Submission(NamedTuple):
@@ -91,28 +97,28 @@ class EndedJob(NamedTuple):
     partition: str
 
 
-def submit(lab: SlurmLab, job: Submission) -> int:
+def submit(lab: Shell, job: Submission) -> int:
     """Gives the job to sbatch and returns its id."""
     argv = ["sbatch", "--parsable", "--chdir=/tmp", "--output=/dev/null", f"--time={job.minutes}"]
     argv += [f"--job-name={job.name}", f"--comment={job.comment}"]
     return int(lab.output(*argv, *job.options, user=job.user, text=job.whole_script))
 
 
-def cancel(lab: SlurmLab, job_ids: Iterable[int]) -> None:
+def cancel(lab: Shell, job_ids: Iterable[int]) -> None:
     lab.output("scancel", *map(str, job_ids))
 
 
-def running_ids(lab: SlurmLab) -> list[int]:
+def running_ids(lab: Shell) -> list[int]:
     """The jobs that run now; not those that are being made ready or wind up."""
     return [int(word) for word in lab.output("squeue", "-h", "-r", "-a", "-t", "R", "-o", "%A").split()]
 
 
-def wait_until_running(lab: SlurmLab, job_ids: Iterable[int], seconds: float = 60) -> None:
+def wait_until_running(lab: Shell, job_ids: Iterable[int], seconds: float = 60) -> None:
     wanted = set(job_ids)
     wait_for(f"jobs {sorted(wanted)} to run", lambda: wanted <= set(running_ids(lab)), seconds=seconds, every=0.2)
 
 
-def wait_until_ended(lab: SlurmLab, job_ids: Iterable[int], seconds: float = 90) -> dict[int, EndedJob]:
+def wait_until_ended(lab: Shell, job_ids: Iterable[int], seconds: float = 90) -> dict[int, EndedJob]:
     """Waits for Slurm's accounting of all these jobs, and returns it."""
     wanted = set(job_ids)
 
@@ -123,14 +129,14 @@ def wait_until_ended(lab: SlurmLab, job_ids: Iterable[int], seconds: float = 90)
     return wait_for(f"jobs {sorted(wanted)} to end", all_ended, seconds=seconds, every=0.5)
 
 
-def clear_queue(lab: SlurmLab) -> None:
+def clear_queue(lab: Shell) -> None:
     """Cancels every job and waits until the nodes are free."""
     for user in ("alice", "bob", "carol"):
         lab.output("scancel", f"--user={user}")
     wait_for("an empty queue", lambda: not lab.output("squeue", "-h", "-a", "-o", "%A"), seconds=60, every=0.2)
 
 
-def running_job(lab: SlurmLab, job_id: int, job: Submission) -> RunningJob:
+def running_job(lab: Shell, job_id: int, job: Submission) -> RunningJob:
     """What the job holds; it must be running."""
     text = lab.output(*EPOCH_SECONDS, "scontrol", "show", "job", "-d", str(job_id))
     # What its user wrote may imitate Slurm's own words, and 26.05 repeats it in SubmitLine.
@@ -199,18 +205,18 @@ def numbers(ranges: str) -> list[int]:
     return [number for first, _, last in parts for number in range(int(first), int(last or first) + 1)]
 
 
-def ended_jobs(lab: SlurmLab, job_ids: Iterable[int]) -> dict[int, EndedJob]:
+def ended_jobs(lab: Shell, job_ids: Iterable[int]) -> dict[int, EndedJob]:
     """Those of the jobs, array tasks included, that accounting says are over."""
     return {job.job_id: job for job in accounted(lab, job_ids) if job.state not in GO_ON}
 
 
-def runs_of(lab: SlurmLab, job_id: int) -> list[EndedJob]:
+def runs_of(lab: Shell, job_id: int) -> list[EndedJob]:
     """The runs of a job that are over, the oldest first; a requeued job has several."""
     runs = accounted(lab, [job_id], "-D")
     return sorted(runs, key=lambda run: run.start_time or 0)
 
 
-def accounted(lab: SlurmLab, job_ids: Iterable[int], *options: str) -> list[EndedJob]:
+def accounted(lab: Shell, job_ids: Iterable[int], *options: str) -> list[EndedJob]:
     """What accounting has closed. `-D` among the options: also runs that another run of the job followed."""
     argv = ["sacct", "-X", "-n", "-P", "-S", "now-1hour", f"--format={ENDED_COLUMNS}", *options]
     lines = lab.output(*EPOCH_SECONDS, *argv, "-j", ",".join(map(str, job_ids))).splitlines()

@@ -99,6 +99,10 @@ class SlurmLab:
         """The command line that runs `argv` on the cluster's only machine; `user` may be `user:group`."""
         return ["chroot", f"--userspec={user}", str(self.root), *argv]
 
+    def command_from_outside(self, argv: Sequence[str], user: str = "root") -> list[str]:
+        """The same for a process of this machine."""
+        return self._place.enter(self.command(argv, user))
+
     def run(
         self, *argv: str, user: str = "root", seconds: float = 30, text: str = ""
     ) -> subprocess.CompletedProcess[str]:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from .conftest import BUILT_FILE, FOLDER
+from .debian import SUITES, make_chroot
 from .installation import Installation
 from .last_runs import use_hook
+from .namespaces import wait_for
 from .slurm_conf import SHIPPED_FILE
 from .slurm_jobs import Submission, submit, wait_until_ended
 from .slurm_lab import SlurmLab
@@ -91,3 +95,53 @@ def test_hook_event_to_accepted_request_takes_less_than_half_a_second(
 
 def summary(waits: list[float]) -> str:
     return f"median {statistics.median(waits):.3f} s, longest {max(waits):.3f} s of {len(waits)}"
+
+
+FAILING = "/opt/cc/hook-that-fails"
+FAILS_ONCE = """\
+#!/bin/sh
+case $SLURM_SCRIPT_CONTEXT.${SLURM_JOB_RESTART_COUNT:-0} in prolog_slurmctld.0) exit 1 ;; esac
+exit 0
+"""
+
+
+@pytest.fixture
+def failing_hook(lab: SlurmLab) -> Iterator[Path]:
+    """slurmctld calls a hook for the length of a test whose first PrologSlurmctld for each job fails."""
+    path = lab.path(FAILING)
+    path.write_text(FAILS_ONCE, encoding="ascii")
+    path.chmod(0o755)
+    use_hook(lab, str(SHIPPED_FILE), FAILING)
+    yield path
+    path.chmod(0o755)
+    use_hook(lab, FAILING, str(SHIPPED_FILE))
+
+
+@pytest.mark.parametrize(("mode", "restarts"), [(0o644, 0), (0o755, 1)], ids=["not executable", "exits 1"])
+def test_a_hook_of_slurmctld_that_fails_requeues_the_job_and_one_that_is_not_executable_does_nothing(
+    mode: int, restarts: int, failing_hook: Path, lab: SlurmLab
+) -> None:
+    """What README.md says of Slurm. No node is drained."""
+    failing_hook.chmod(mode)
+    job = submit(lab, Submission(script="sleep 1"))
+    wait_for("the job to be over", lambda: "JobState=COMPLETED" in shown(lab, job), seconds=200)
+    assert f"Restarts={restarts} " in shown(lab, job)
+    assert "drain" not in lab.output("sinfo", "-h", "-N", "-o", "%T")
+
+
+def shown(lab: SlurmLab, job: int) -> str:
+    return lab.output("scontrol", "show", "job", str(job))
+
+
+def test_newer_slurmctlds_end_when_they_are_reconfigured_with_a_hook_that_is_not_executable(release: str) -> None:
+    """Therefore README.md has the file installed and tried before slurm.conf names it."""
+    with SlurmLab(SUITES[release], make_chroot(SUITES[release], FOLDER), slurmdbd=False) as own:
+        own.start(BUILT_FILE)
+        own.path(SHIPPED_FILE).chmod(0o644)
+        own.output("scontrol", "reconfigure")
+        if release == "22.05":
+            wait_for("slurmctld's word", lambda: own.run("scontrol", "ping").returncode == 0, seconds=30)
+        else:
+            wait_for("slurmctld's end", lambda: own.run("scontrol", "ping").returncode == 1, seconds=30)
+            log = own.path("/var/log/slurm/slurmctld.log").read_text(encoding="utf-8", errors="replace")
+            assert "fatal: failed to initialize prep plugin" in log

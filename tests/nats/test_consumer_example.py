@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cc_slurm_adapter.job import Phase
 from cc_slurm_adapter.sinks import Delivery, Kind
-from cc_slurm_adapter.sinks.cc_messages import StartMessages
+from cc_slurm_adapter.sinks.cc_messages import CcMessages
 from cc_slurm_adapter.sinks.cc_nats import CcNats
 from cc_slurm_adapter.sinks.nats_client import NatsAccess, NatsClient
 from tests.fakes import make_run
@@ -22,12 +22,12 @@ PATIENCE = 20.0
 
 def test_it_prints_job_events(nats_server: NatsServer) -> None:
     client = NatsClient(lambda: NatsAccess((nats_server.url,)))
-    sink = CcNats(client, StartMessages(()), "here", "jobs")
+    sink = CcNats(client, "here", "jobs")
     run = make_run(4711, phase=Phase.ENDED, name='a "b" \\ event="x" 5\n')
     assert run.end is not None
     rows = [
-        Delivery(1, run.key, Kind.START, sink.encode_start(run), 0, 0.0),
-        Delivery(2, run.key, Kind.STOP, sink.encode_stop(run.key, run.end), 0, 0.0),
+        Delivery(1, run.key, Kind.START, CcMessages(()).encode_start(run).whole(), 0, 0.0),
+        Delivery(2, run.key, Kind.STOP, CcMessages(()).encode_stop(run.key, run.end).whole(), 0, 0.0),
     ]
     lines: list[str] = []
     command = [sys.executable, str(EXAMPLE), nats_server.url, "jobs"]

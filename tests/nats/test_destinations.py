@@ -44,7 +44,13 @@ class Site:
         self.status = Status()
         self.destinations = Destinations(self.config, self.status)
         self.ledger = Ledger(
-            "lab", self.outbox, self.destinations.sinks, self.status, self.destinations.wake, LateRuns()
+            "lab",
+            self.outbox,
+            self.destinations.encoder,
+            self.destinations.sinks,
+            self.status,
+            self.destinations.wake,
+            LateRuns(),
         )
         self.is_open = True
 
@@ -72,7 +78,7 @@ class Site:
     def wait(self) -> None:
         """Until nothing is owed any more."""
         deadline = time.monotonic() + PATIENCE
-        while {"owed", "following"} & self.outbox.counts().keys():
+        while {"pending", "following"} & self.outbox.counts().keys():
             assert time.monotonic() < deadline, self.outbox.counts()
             time.sleep(0.01)
 
@@ -174,7 +180,7 @@ def test_what_cc_backend_does_not_take_is_not_published(
             time.sleep(0.01)
         time.sleep(0.3)
         assert subscriber.messages == []
-    assert site.outbox.counts() == {"parked": 2, "owed": 2, "following": 4}
+    assert site.outbox.counts() == {"parked": 2, "pending": 2, "following": 4}
 
 
 def test_rest_goes_on_while_nats_is_away_and_nothing_is_lost(
@@ -267,7 +273,7 @@ def test_each_trouble_of_nats_is_said_once_and_rest_does_not_notice(
         "WARNING",
         "ERROR",
     }
-    assert site.outbox.counts() == {"owed": 40}
+    assert site.outbox.counts() == {"pending": 40}
     trouble.mend()
     site.wait()
     assert "NATS answers again" in caplog.text
@@ -415,7 +421,7 @@ def test_one_message_at_the_limit_holds_up_no_other(start_nats: StartNats, make_
     server = start_nats({"max_payload": 5000})
     site = make_site(ccRestSubmitJobs=False, natsServer=server.url, natsStopDelay=0)
     for job_id in range(1, 17):
-        size = len(site.destinations.sinks[0].encode_start(make_run(job_id, start=NOW - 1000)))
+        size = site.destinations.encoder.encode_start(make_run(job_id, start=NOW - 1000)).size
         site.owe(make_run(job_id, start=NOW - 1000, job_script="#" * (4800 - size - job_id * 3)))
     with Subscriber(server.url, "jobs") as subscriber:
         site.start()

@@ -42,6 +42,8 @@ ALARM = """\
 ** RESTORE SLURMCTLD DAEMON TO SERVICE **
 *****************************************
 """
+PROMPT = "scontrol: "
+WIDEST, SCROLLED = 78, 51
 NO_SCRIPT = "job script retrieval failed"
 
 
@@ -67,11 +69,14 @@ def main(call: Call) -> int:
 
 
 def _converse(call: Call, *, details: bool) -> int:
-    """Read commands until the end of standard input; each is echoed, as no terminal does it."""
+    """Read commands until the end of standard input; each is echoed, as no terminal does it.
+
+    The prompt follows an answer at once, also one that does not end its line.
+    """
     status = 0
     for line in call.stdin:
         text = line.rstrip("\n")
-        call.out.write(f"scontrol: {text}\n")
+        call.out.write(f"{PROMPT}{_echo(text)}\n")
         words = text.split()
         if words and words[0].lower() in ("exit", "quit"):
             return status
@@ -80,8 +85,13 @@ def _converse(call: Call, *, details: bool) -> int:
         except CommandError as error:
             call.complain(str(error))
             status = error.status or status
-    call.out.write("scontrol: \n")
+    call.out.write(f"{PROMPT}\n")
     return status
+
+
+def _echo(text: str) -> str:
+    """readline shows only the end of a line that is wider than the screen less two columns."""
+    return text if len(PROMPT + text) <= WIDEST else f"\r<{text[-SCROLLED:]}"
 
 
 def run_words(call: Call, words: Sequence[str], *, details: bool) -> int:
@@ -242,10 +252,11 @@ def _write_batch_script(call: Call, rest: Sequence[str]) -> int:
 def _script(call: Call, job: str) -> str:
     if call.store.is_down("slurmctld"):
         raise CommandError(f"{NO_SCRIPT}: {CONTROLLER_DOWN}", status=0)
-    records = call.store.in_memory_by_id(int(job)) if job.isdigit() else []
+    job_id = job.partition("_")[0]  # all tasks of an array have one script
+    records = call.store.in_memory_by_id(int(job_id)) if job_id.isdigit() else []
     if not records:
         raise CommandError(f"{NO_SCRIPT}: {UNKNOWN_JOB}", status=0)
     text = call.store.script(records[0])
     if text is None:
         raise CommandError(f"{NO_SCRIPT}: Job script not specified", status=0)
-    return text
+    return text.partition("\0")[0]  # scontrol prints it as C does

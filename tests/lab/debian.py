@@ -47,9 +47,7 @@ CHANGING_FOLDERS = [
 ]
 """Where a running lab writes; it mounts memory over each of them."""
 
-DEVICES = """
-mount -t proc proc "$1/proc"
-mount --bind /sys "$1/sys"
+OWN_DEV = """
 mount -t tmpfs -o mode=755 dev "$1/dev"
 cd "$1/dev"
 mkdir -m 1777 shm
@@ -59,7 +57,13 @@ ln -s pts/ptmx ptmx
 ln -s /proc/self/fd fd
 for node in "null 3" "zero 5" "full 7" "random 8" "urandom 9"; do mknod -m 666 ${node% *} c 1 ${node#* }; done
 """
-"""The system folders of the chroot $1. The machine's own /dev is not shared: the lab makes GPUs in it."""
+"""A /dev for the root $1, then the current folder. The machine's own is not shared: the lab makes GPUs in it."""
+
+DEVICES = f"""
+mount -t proc proc "$1/proc"
+mount --bind /sys "$1/sys"
+{OWN_DEV}"""
+"""The system folders of the chroot $1."""
 
 CONFIGURE = r"""
 printf '#!/bin/sh\nexit 101\n' > "$1/usr/sbin/policy-rc.d"

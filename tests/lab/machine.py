@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .debian import describe, tail
+from .debian import OWN_DEV, describe, tail
 from .namespaces import ENVIRONMENT, LabError, Namespaces, child_of, wait_for
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ echo lab > "$1/etc/hostname"
 MASKED = "systemd-logind.service console-getty.service getty.target apt-daily.timer apt-daily-upgrade.timer"
 """What a machine without users and hardware needs not, or cannot have: the first one wants dbus."""
 
-HARDWARE = r"""
+HARDWARE = (
+    r"""
 echo $$ > "$1/sys/$2/cgroup.procs"
 exec unshare --mount --uts --ipc --pid --cgroup --fork sh -ec '
 umount "$1/sys"
@@ -51,21 +52,17 @@ for folder in run tmp; do mount -t tmpfs -o mode=755 "$folder" "$1/$folder"; don
 chmod 1777 "$1/tmp"
 mount -t sysfs -o ro sysfs "$1/sys"
 mount -t cgroup2 cgroup2 "$1/sys/fs/cgroup"
-mount -t tmpfs -o mode=755 dev "$1/dev"
-cd "$1/dev"
-mkdir -m 1777 shm
-mkdir pts
-mount -t devpts -o newinstance,ptmxmode=0666 devpts pts
-ln -s pts/ptmx ptmx
-ln -s /proc/self/fd fd
+"""
+    + OWN_DEV
+    + r"""
 ln -s null console
-for node in "null 3" "zero 5" "full 7" "random 8" "urandom 9"; do mknod -m 666 ${node% *} c 1 ${node#* }; done
 mknod -m 666 tty c 5 0
 mount --make-rshared "$1"
 cd "$1"
 exec env -i container=lxc PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$1" /lib/systemd/systemd --unit=multi-user.target
 ' sh "$1"
 """
+)
 """A boot of the chroot $1 in the control group $2: what the kernel would give a machine, then its systemd."""
 
 INSIDE = ("--mount", "--uts", "--ipc", "--pid", "--cgroup", "--root", "--wd")

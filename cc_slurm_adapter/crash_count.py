@@ -48,19 +48,21 @@ class CrashCount:
             self._is_clear = True
             self._write(0)
 
+    def _content(self) -> bytes:
+        """Its beginning. Raises OSError."""
+        fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        with open(fd, "rb") as file:
+            return file.read(_DIGITS + 2)
+
     def _read(self) -> int:
         with contextlib.suppress(OSError, ValueError):
-            fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-            with open(fd, "rb") as file:
-                return max(int(file.read(_DIGITS)), 0)
+            return max(int(self._content()[:_DIGITS]), 0)
         return 0
 
     def _is_ours(self) -> bool:
         """A file of that name that holds anything but a number, or what a power cut leaves, is somebody else's."""
         try:
-            fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-            with open(fd, "rb") as file:
-                return re.fullmatch(rb"[0-9\0]*\s*", file.read(_DIGITS + 2)) is not None
+            return re.fullmatch(rb"[0-9\0]*\s*", self._content()) is not None
         except FileNotFoundError:
             return True
         except OSError:

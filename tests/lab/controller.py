@@ -12,7 +12,7 @@ from examples.practice.cc_backend import DEFAULT_TOKEN, CcBackend, CcBackendServ
 from tests.test_examples import blocks, section
 
 from .machine import Machine
-from .namespaces import LabError, wait_for
+from .namespaces import ClosedAtTheEnd, LabError, wait_for
 from .slurm_conf import CGROUP_CONF, CLUSTER, COMMON_CONF, SLURMDBD_CONF, WITH_SLURMDBD
 from .slurm_jobs import Submission, submit
 from .slurm_lab import ACCOUNTING, DATABASE, free_ports
@@ -20,7 +20,6 @@ from .slurm_lab import ACCOUNTING, DATABASE, free_ports
 if TYPE_CHECKING:
     import signal
     from collections.abc import Iterable, Iterator
-    from types import TracebackType
 
     from examples.practice.cc_backend import JobRow
 
@@ -74,7 +73,7 @@ TEST_FILE = f"/etc/systemd/system/{UNIT}.d/test.conf"
 LATE_FILE = "/etc/systemd/system/slurmctld.service.d/late.conf"
 
 
-class Controller:
+class Controller(ClosedAtTheEnd):
     """Use it in a `with` block. It is a running machine with the daemon's unit enabled and started."""
 
     def __init__(self, suite: Suite, root: Path, log: Path) -> None:
@@ -83,14 +82,6 @@ class Controller:
         self.backend = CcBackend({CLUSTER: [NODE]})
         self.server = CcBackendServer(self.backend)
         self.server.start()
-
-    def __enter__(self) -> Controller:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Switches the machine off."""

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .debian import OWN_DEV, describe, tail
-from .namespaces import ENVIRONMENT, LabError, Namespaces, child_of, wait_for
+from .namespaces import ENVIRONMENT, ClosedAtTheEnd, LabError, Namespaces, child_of, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
 
 BOOT_SECONDS = 60.0
 """A boot takes some seconds; on a machine that does much else it takes longer."""
@@ -68,7 +67,7 @@ exec env -i container=lxc PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$1" /lib/sy
 INSIDE = ("--mount", "--uts", "--ipc", "--pid", "--cgroup", "--root", "--wd")
 
 
-class Machine:
+class Machine(ClosedAtTheEnd):
     """Use it in a `with` block, or call `close`.
 
     `root` is a chroot made by `make_chroot`; what a boot says before there is a journal goes to `log`.
@@ -86,14 +85,6 @@ class Machine:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Machine:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Ends all that runs on it and takes its control groups away."""

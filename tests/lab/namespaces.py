@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 Answer = TypeVar("Answer")
+Own = TypeVar("Own", bound="ClosedAtTheEnd")
 
 NAMESPACES = ("--mount", "--uts", "--pid")
 
@@ -41,7 +42,23 @@ class LabError(Exception):
     """The lab could not be brought up or used; the text names the step and ends with its output."""
 
 
-class Namespaces:
+class ClosedAtTheEnd:
+    """What has to be closed, also by the end of a `with` block."""
+
+    def __enter__(self: Own) -> Own:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends all that it has started."""
+        raise NotImplementedError
+
+
+class Namespaces(ClosedAtTheEnd):
     """Starts at once; use it in a `with` block, or call `close`."""
 
     def __init__(self) -> None:
@@ -57,14 +74,6 @@ class Namespaces:
             self.close()
             raise LabError("namespaces cannot be made here: root with CAP_SYS_ADMIN is needed")
         self.process_one = child_of(self._holder.pid)
-
-    def __enter__(self) -> Namespaces:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def enter(self, argv: Sequence[str]) -> list[str]:
         """The command line that runs `argv` inside."""

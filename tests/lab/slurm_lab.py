@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .debian import CHANGING_FOLDERS, DEVICES, Suite, describe, tail
-from .namespaces import LabError, Namespaces, child_of, wait_for
+from .namespaces import ClosedAtTheEnd, LabError, Namespaces, child_of, wait_for
 from .slurm_conf import CLUSTER, NODES, SHIPPED_FILE, files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from types import TracebackType
 
 FOLDERS = r"""
 cd "$1"
@@ -67,7 +66,7 @@ UNTRIED_PORTS = iter(random.sample(range(21000, 31000, PORTS), 500))
 """Clusters of several processes may look for theirs at the same time."""
 
 
-class SlurmLab:
+class SlurmLab(ClosedAtTheEnd):
     """A running cluster. `root` is a chroot made by `make_chroot`; it is only read."""
 
     def __init__(self, suite: Suite, root: Path, *, slurmdbd: bool = True) -> None:
@@ -78,14 +77,6 @@ class SlurmLab:
         self._slurmdbd = slurmdbd
         self._place = Namespaces()
         self._services: dict[str, subprocess.Popen[bytes]] = {}
-
-    def __enter__(self) -> SlurmLab:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Ends the cluster and everything else that runs inside."""

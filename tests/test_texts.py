@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
@@ -246,6 +247,35 @@ def test_a_component_of_a_heterogeneous_job_has_its_own_text_and_the_script_of_a
     read = list(client(commands, tmp_path).add_texts(runs))
     assert [run.slurm_info for run in read] == [leader.rstrip(), component.rstrip()]
     assert {run.job_script for run in read} == {"#!/bin/bash\n#SBATCH hetjob\nsrun work\n"}
+
+
+def asked_scripts(jobs: Path) -> list[str]:
+    return re.findall("^write batch_script (.*) -$", (jobs / "asked").read_text(), re.M)
+
+
+def tasks_of_an_array(count: int) -> list[Run]:
+    return [make_run(10 + task, array_job_id=10, array_task_id=task) for task in range(count)]
+
+
+def test_the_script_of_an_array_is_asked_for_once_for_tasks_that_follow_one_another(
+    commands: Commands, jobs: Path, tmp_path: Path
+) -> None:
+    put_jobs(jobs, 12)
+    (jobs / "12.sh").write_text("the same")
+    tasks = tasks_of_an_array(3)
+    runs = [*tasks[:2], make_run(1, has_script=False), tasks[2], make_run(2)]
+    read = list(client(commands, tmp_path).add_texts(runs))
+    script = "#!/bin/sh\n# 10\n"
+    assert [run.job_script for run in read] == [script, script, "", "the same", "#!/bin/sh\n# 2\n"]
+    assert asked_scripts(jobs) == ["10", "12", "2"]
+
+
+def test_a_task_that_is_gone_takes_no_script_from_the_others(commands: Commands, jobs: Path, tmp_path: Path) -> None:
+    put_jobs(jobs, 13)
+    (jobs / "10.sh").unlink()
+    read = list(client(commands, tmp_path).add_texts(tasks_of_an_array(4)))
+    assert [run.job_script for run in read] == ["", *[f"#!/bin/sh\n# {task}\n" for task in (11, 12, 13)]]
+    assert commands.started == 2
 
 
 def test_no_script_is_asked_for_where_a_job_has_none(commands: Commands, jobs: Path, tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ class SlurmClient:
 
     def _wanted(self, run: Run) -> Wanted:
         info = self._infos.get(run.key) if self._infos else None
-        return Wanted(_scontrol_name(run), _script_owner(run), info)
+        return Wanted(_scontrol_name(run), _script_owner(run), info, run.array_job_id or 0)
 
     def ended_between(self, since: int, until: int) -> Generator[list[AccountedEnd], None, None]:
         """Runs that accounting closed in a window of Unix seconds, some at a time.

@@ -46,6 +46,8 @@ class Wanted(NamedTuple):
     """The id of the job whose script it runs; '' when it has none."""
     info: str | None = None
     """Its slurmInfo, when that is known already."""
+    array: int = 0
+    """The id of the array whose tasks all have this script; 0 outside arrays."""
 
 
 class Texts(NamedTuple):
@@ -58,28 +60,42 @@ class Texts(NamedTuple):
 def read_texts(commands: Commands, jobs: Mapping[int, Wanted], max_script_bytes: int) -> Generator[Texts, None, None]:
     """The texts of these jobs, in their order, as they come. Raises SlurmError after the last complete one.
 
-    Scripts longer than `max_script_bytes` are cut and say so; 0 means no scripts. scontrol runs until the last text is
-    taken, or the generator is closed; other commands may be run in between.
+    Scripts longer than `max_script_bytes` are cut and say so; 0 means no scripts. The script of an array, which may
+    have megabytes, is asked for once for tasks that follow one another. scontrol runs until the last text is taken, or
+    the generator is closed; other commands may be run in between.
     """
-    left = [job if max_script_bytes > 0 else job._replace(script_of="") for job in jobs.values()]
+    wanted = [job if max_script_bytes > 0 else job._replace(script_of="") for job in jobs.values()]
+    left = [(job, _has_script_of(before, job)) for before, job in zip([None, *wanted], wanted)]
     while left:
         done = 0
         with contextlib.closing(_read_some(commands, left, max_script_bytes)) as some:
             for texts in some:
                 yield texts
                 done += 1
-        left = left[done:]
+        left = [(job, False) for job, _ in left[done:]]
 
 
-def _read_some(commands: Commands, jobs: Sequence[Wanted], max_script_bytes: int) -> Generator[Texts, None, None]:
-    """The texts of the first of these jobs, at least of one."""
-    questions = [question for job in jobs for question in _questions(job, max_script_bytes)]
+def _has_script_of(before: Wanted | None, job: Wanted) -> bool:
+    """Whether a job runs the same script as the one before it."""
+    return bool(before and before.script_of and job.script_of and job.array and job.array == before.array)
+
+
+def _read_some(
+    commands: Commands, jobs: Sequence[tuple[Wanted, bool]], max_script_bytes: int
+) -> Generator[Texts, None, None]:
+    """The texts of the first of these jobs, at least of one. With each is whether it has the script of the one before.
+
+    Where that script is missing they end: the task that was asked for may be gone, and the next one not.
+    """
     waiting: list[Texts] = []
-    size = 0
-    with _Talk(commands, questions) as talk:
-        for job in jobs:
+    size, script = 0, ""
+    with _Talk(commands, [each for job in jobs for each in _questions(*job, max_script_bytes)]) as talk:
+        for job, is_shared in jobs:
+            if is_shared and not script:
+                break
             info = _info_text(next(talk.answers)) if job.info is None else job.info
-            script = _script_text(next(talk.answers), max_script_bytes) if job.script_of else ""
+            if not is_shared:
+                script = _script_text(next(talk.answers), max_script_bytes) if job.script_of else ""
             texts = Texts(info, script)
             if waiting or (job.info is None and not info) or (job.script_of and not script):
                 waiting.append(texts)
@@ -93,10 +109,10 @@ def _read_some(commands: Commands, jobs: Sequence[Wanted], max_script_bytes: int
     yield from waiting
 
 
-def _questions(job: Wanted, max_script_bytes: int) -> Generator[Question, None, None]:
+def _questions(job: Wanted, is_shared: bool, max_script_bytes: int) -> Generator[Question, None, None]:
     if job.info is None:
         yield Question(f"show job {job.name}", INFO_BYTES)
-    if job.script_of:
+    if job.script_of and not is_shared:
         yield Question(f"write batch_script {job.script_of} -", max_script_bytes)
 
 

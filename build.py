@@ -468,7 +468,7 @@ def pack(files: dict[str, bytes], target: Path) -> None:
     Nothing is compressed: compressors differ from machine to machine, and Python starts no slower.
     """
     with target.open("wb") as output:
-        output.write((PACKAGE / "head.sh").read_bytes())
+        output.write((PACKAGE / "hooks" / "head.sh").read_bytes())
         with zipfile.ZipFile(output, "w", zipfile.ZIP_STORED) as archive:
             for name, content in sorted(files.items()):
                 entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))

@@ -11,11 +11,11 @@ import sys
 def main(argv: list[str]) -> int:
     """Exit code of a call. A hook call is 0 whatever happens."""
     if "SLURM_JOB_ID" in os.environ and _is_hook_call(argv):
-        from cc_slurm_adapter.hook import run_hook
+        from cc_slurm_adapter.hooks.hook import run_hook
 
         return run_hook(argv, os.environ)
     try:
-        from cc_slurm_adapter.command_line import run_command
+        from cc_slurm_adapter.cli.main import run_command
 
         return run_command(argv)
     except ImportError as error:

@@ -13,6 +13,8 @@ from types import TracebackType
 
 from cc_slurm_adapter import lines
 
+log = logging.getLogger(__name__)
+
 NOTICE = 25
 """Good news that an administrator wants to see: started, stopped, answers again. WARNING is for what somebody should
 look at, ERROR for what ends a start or waits for somebody."""
@@ -129,3 +131,23 @@ def moment_text(when: float) -> str:
 def warn(text: str) -> None:
     """A warning that belongs to no module, such as those about the configuration."""
     logging.getLogger("cc_slurm_adapter").warning("%s", text)
+
+
+PROGRESS_INTERVAL = 10.0
+"""Seconds between two lines."""
+
+
+class Progress:
+    """Counts towards a total. Short work is never mentioned."""
+
+    def __init__(self, what: str, total: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._what = what
+        self._total = total
+        self._clock = clock
+        self._last = clock()
+
+    def say(self, done: int) -> None:
+        """So much is done."""
+        if self._clock() - self._last >= PROGRESS_INTERVAL:
+            self._last = self._clock()
+            log.log(NOTICE, "%s: %d of %d", self._what, done, self._total)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cc_slurm_adapter.slurm.commands import Commands
-from tests.fake_programs import FakePrograms
+from tests.fakes.programs import FakePrograms
 
 
 @pytest.fixture

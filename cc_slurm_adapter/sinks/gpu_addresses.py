@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from cc_slurm_adapter.job import NodeState
+from cc_slurm_adapter.model import NodeState
 
 log = logging.getLogger(__name__)
 

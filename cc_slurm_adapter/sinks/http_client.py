@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from cc_slurm_adapter.errors import BrokenOff, ConfigError, SinkError, UnreadableFile
-from cc_slurm_adapter.proxy import Proxy
-from cc_slurm_adapter.sinks.pace import TIME_LIMIT, Pace
+from cc_slurm_adapter.model import Proxy
+from cc_slurm_adapter.sinks.timeouts import TIME_LIMIT, Pace
 
 log = logging.getLogger(__name__)
 

@@ -10,11 +10,15 @@ from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from cc_slurm_adapter.errors import CommandCancelled, NoConversation, SlurmError
-from cc_slurm_adapter.job import Missing, NodeState, Run, RunKey, Sighting
 from cc_slurm_adapter.log import Reminder
-from cc_slurm_adapter.slurm.accounting import (
-    AccountedEnd,
-    AccountedLaunch,
+from cc_slurm_adapter.model import AccountedEnd, AccountedLaunch, Details, Missing, NodeState, Run, RunKey, Sighting
+from cc_slurm_adapter.slurm.bulk_texts import JobInfos, read_job_infos
+from cc_slurm_adapter.slurm.cluster_nodes import ClusterNodes
+from cc_slurm_adapter.slurm.commands import Commands
+from cc_slurm_adapter.slurm.details import CHUNK, DetailReader, is_forgotten, job_failed, read_jobs
+from cc_slurm_adapter.slurm.json_formats import JsonFormat, find_format
+from cc_slurm_adapter.slurm.output import batches, read_lines, read_text
+from cc_slurm_adapter.slurm.parse.accounting import (
     EndedParser,
     ended_command,
     launches_command,
@@ -26,20 +30,14 @@ from cc_slurm_adapter.slurm.accounting import (
     users_command,
     with_sharing,
 )
-from cc_slurm_adapter.slurm.answers import batches, read_lines, read_text
-from cc_slurm_adapter.slurm.cluster_nodes import ClusterNodes
-from cc_slurm_adapter.slurm.commands import Commands
-from cc_slurm_adapter.slurm.details import CHUNK, DetailReader, Details, is_forgotten, job_failed, read_jobs
-from cc_slurm_adapter.slurm.gres import GPU, Names
-from cc_slurm_adapter.slurm.job_infos import JobInfos, read_job_infos
-from cc_slurm_adapter.slurm.jobs import parse_job
-from cc_slurm_adapter.slurm.json_values import Json
-from cc_slurm_adapter.slurm.listing import LISTING, parse_listing
-from cc_slurm_adapter.slurm.partitions import COMMAND as PARTITIONS
-from cc_slurm_adapter.slurm.partitions import Partition, parse_partitions
+from cc_slurm_adapter.slurm.parse.gres import GPU, Names
+from cc_slurm_adapter.slurm.parse.jobs import parse_job
+from cc_slurm_adapter.slurm.parse.json_values import Json
+from cc_slurm_adapter.slurm.parse.listing import LISTING, parse_listing
+from cc_slurm_adapter.slurm.parse.partitions import COMMAND as PARTITIONS
+from cc_slurm_adapter.slurm.parse.partitions import Partition, parse_partitions
 from cc_slurm_adapter.slurm.parts import Part, ask_in_parts, in_parts
 from cc_slurm_adapter.slurm.texts import Texts, Wanted, read_texts, runs_alone
-from cc_slurm_adapter.slurm.versions import JsonFormat, find_format
 
 log = logging.getLogger(__name__)
 

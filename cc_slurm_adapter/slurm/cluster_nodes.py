@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from cc_slurm_adapter.errors import CommandCancelled, SlurmError
-from cc_slurm_adapter.job import NodeState
 from cc_slurm_adapter.log import Reminder
-from cc_slurm_adapter.slurm.answers import failure, read_lines, read_text, whole_text
+from cc_slurm_adapter.model import NodeState
 from cc_slurm_adapter.slurm.commands import Commands
-from cc_slurm_adapter.slurm.gres import GPU, Names
-from cc_slurm_adapter.slurm.nodes import (
+from cc_slurm_adapter.slurm.output import failure, read_lines, read_text, whole_text
+from cc_slurm_adapter.slurm.parse.gres import GPU, Names
+from cc_slurm_adapter.slurm.parse.nodes import (
     SCONTROL,
     SCONTROL_ALL,
     SINFO,

@@ -7,18 +7,18 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from cc_slurm_adapter.errors import SlurmError, UnexpectedOutput
-from cc_slurm_adapter.job import Missing, Run, Sharing
-from cc_slurm_adapter.slurm.answers import failure, read_text
+from cc_slurm_adapter.model import Details, Missing, Run, Sharing
 from cc_slurm_adapter.slurm.commands import Command, Commands
-from cc_slurm_adapter.slurm.documents import JobSplitter
-from cc_slurm_adapter.slurm.jobs import job_id_of, parse_sharing, sharing_command
-from cc_slurm_adapter.slurm.json_values import Json, read_digits
+from cc_slurm_adapter.slurm.json_formats import JsonFormat
+from cc_slurm_adapter.slurm.output import failure, read_text
+from cc_slurm_adapter.slurm.parse.jobs import job_id_of, parse_sharing, sharing_command
+from cc_slurm_adapter.slurm.parse.json_stream import JobSplitter
+from cc_slurm_adapter.slurm.parse.json_values import Json, read_digits
 from cc_slurm_adapter.slurm.parts import Part, ask_in_parts, in_parts
 from cc_slurm_adapter.slurm.set_aside import SetAside
-from cc_slurm_adapter.slurm.versions import JsonFormat
 
 log = logging.getLogger(__name__)
 
@@ -39,18 +39,6 @@ UNKNOWN_JOB = "Invalid job id"
 """What every release says of a job that slurmctld does not know (recorded in errors/unknown-id.*)."""
 
 Parse = Callable[[Json], Run]
-
-
-@dataclass
-class Details:
-    """Runs that were read, and the jobs that could not be understood or not even be asked for, with the reason."""
-
-    runs: list[Run] = field(default_factory=list)
-    broken: dict[int, str] = field(default_factory=dict)
-    failed: dict[int, str] = field(default_factory=dict)
-    """Slurm's own command fails for them, while it answers for others; not for so long that there is no hope."""
-    listed: int = 0
-    """Jobs in Slurm's answer, wanted or not."""
 
 
 def job_failed(job_id: int, reason: str) -> Details:

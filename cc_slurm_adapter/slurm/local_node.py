@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cc_slurm_adapter.errors import CommandMissing, SlurmError
 from cc_slurm_adapter.slurm.commands import Commands
-from cc_slurm_adapter.topology import SlurmLayout
+from cc_slurm_adapter.slurm.topology import SlurmLayout
 
 
 class LocalNode(NamedTuple):

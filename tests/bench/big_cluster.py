@@ -17,7 +17,7 @@ from typing import Any
 from examples.practice.programs import write_program
 
 PROGRAM = Path(__file__).with_name("slurm_program.py")
-RECORDED = Path(__file__).parents[1] / "fixtures" / "slurm-24.11.5"
+RECORDED = Path(__file__).parents[1] / "recorded" / "slurm" / "slurm-24.11.5"
 CLUSTER = "big"
 CORES = 128
 FIRST_JOB = 100_001

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 
 sys.path.insert(0, f"{sys.argv[1]}/site-packages")
 
-from cc_slurm_adapter.job import NodeState, RunKey
-from cc_slurm_adapter.job_watch import SLICE
-from cc_slurm_adapter.outbox import Changes, KnownRun, Message, Outbox, Stage
-from cc_slurm_adapter.sender import Sender
-from cc_slurm_adapter.sinks import Answer, Delivery, Encoded, Kind, RunningRow, Sink, Text, Verdict
-from cc_slurm_adapter.sinks.cc_rest import CcRest
-from cc_slurm_adapter.status import Status
+from cc_slurm_adapter.counters import Status
+from cc_slurm_adapter.jobs.watch import SLICE
+from cc_slurm_adapter.model import NodeState, RunKey
+from cc_slurm_adapter.outbox.outbox import Changes, KnownRun, Message, Outbox, Stage
+from cc_slurm_adapter.outbox.sender import Sender
+from cc_slurm_adapter.sinks.base import Answer, Delivery, Encoded, Kind, RunningRow, Sink, Text, Verdict
+from cc_slurm_adapter.sinks.rest import CcRest
 
 STOP = Encoded(b"{" + b" " * 120 + b"}")
 

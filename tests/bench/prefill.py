@@ -7,9 +7,9 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from cc_slurm_adapter.job import RunKey
-from cc_slurm_adapter.outbox import Changes, KnownRun, Message, Outbox, Stage
-from cc_slurm_adapter.sinks import Encoded, Kind
+from cc_slurm_adapter.model import RunKey
+from cc_slurm_adapter.outbox.outbox import Changes, KnownRun, Message, Outbox, Stage
+from cc_slurm_adapter.sinks.base import Encoded, Kind
 
 PAYLOAD = b"{" + b" " * 2400 + b"}"
 """As large as a start with its slurmInfo."""

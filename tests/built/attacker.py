@@ -116,7 +116,8 @@ class Attacker:
             connection.sendall(self._message(self._chance.choice((-86400, -300, 300, 86400))))
 
     def _message(self, seconds: int) -> bytes:
-        from cc_slurm_adapter.prep import encode, sign  # noqa: PLC0415 - only now is its folder known
+        from cc_slurm_adapter.hooks.message import encode  # noqa: PLC0415 - only now is its folder known
+        from cc_slurm_adapter.hooks.signature import sign  # noqa: PLC0415 - only now is its folder known
 
         job = str(self._chance.randrange(*FORGED_JOBS))
         message = encode(dict(zip(HOOK, (job, "prolog_slurmctld", "lab"))))

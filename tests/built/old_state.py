@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from cc_slurm_adapter.stored_messages import Stored, texts_of, whole
+from cc_slurm_adapter.outbox.stored_messages import Stored, texts_of, whole
 
 TABLES = """
 CREATE TABLE checkpoint (cluster TEXT PRIMARY KEY, seen_until INTEGER NOT NULL);

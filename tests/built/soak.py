@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from examples.practice.adapter_daemon import AdapterDaemon
-from examples.practice.demo_jobs import KINDS, PEOPLE
+from examples.practice.demo.jobs import KINDS, PEOPLE
 from examples.practice.site import Site
 from examples.practice.slurm.model import JobRequest
 from tests.built.soak_faults import Faults, Span

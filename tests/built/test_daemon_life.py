@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from cc_slurm_adapter.config import parse_config
-from cc_slurm_adapter.written_paths import patterns
+from cc_slurm_adapter.config.config import parse_config
+from cc_slurm_adapter.daemon.written_paths import patterns
 from examples.practice.cc_backend import NoAnswer
 from examples.practice.programs import write_program
 from examples.practice.site import Site

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from examples.practice.cc_backend import CcBackend, CcBackendServer, LostAnswer, refused_jobs
-from examples.practice.demo_jobs import KINDS
+from examples.practice.demo.jobs import KINDS
 from examples.practice.site import GPU_PCI_ADDRESSES, Site
 from examples.practice.slurm.model import JobRequest, Settings
 

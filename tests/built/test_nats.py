@@ -13,10 +13,10 @@ from typing import Any, Callable
 
 import pytest
 
-from examples.practice.cc_backend_state import CcBackend
-from examples.practice.cc_backend_store import JobRow
+from examples.practice.cc_backend.state import CcBackend
+from examples.practice.cc_backend.store import JobRow
 from examples.practice.comparison import differences
-from examples.practice.demo_jobs import KINDS
+from examples.practice.demo.jobs import KINDS
 from examples.practice.site import GPU_PCI_ADDRESSES, Site
 from examples.practice.slurm.hostlist import expand_hosts
 from examples.practice.slurm.model import JobRequest, Settings

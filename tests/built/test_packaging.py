@@ -19,7 +19,7 @@ import pytest
 
 import build
 from cc_slurm_adapter import __version__
-from cc_slurm_adapter.bundle import bundled
+from cc_slurm_adapter.cli.version import bundled
 from tests.built.installed import JOB, call
 
 SUPPORTED = [found for found in map(build.find_interpreter, build.SUPPORTED) if found]

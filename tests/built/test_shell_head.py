@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import build
-from cc_slurm_adapter import own_files
-from cc_slurm_adapter.config_file import DEFAULT_EVENTS_PATH, DEFAULT_SOCKET_PATH
+from cc_slurm_adapter.config.file import DEFAULT_EVENTS_PATH, DEFAULT_SOCKET_PATH
+from cc_slurm_adapter.system import own_files
 from examples.practice.programs import write_program
 from tests.built.installed import JOB, StandIn, call
 

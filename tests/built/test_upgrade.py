@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 import build
-from cc_slurm_adapter.outbox_schema import SCHEMA_VERSION
-from cc_slurm_adapter.state_database import StateDatabase
+from cc_slurm_adapter.outbox.database import StateDatabase
+from cc_slurm_adapter.outbox.schema import SCHEMA_VERSION
 from examples.practice.cc_backend import OtherAnswer, html_page, refused_jobs
 from examples.practice.programs import write_program
 from examples.practice.site import Site
@@ -252,7 +252,7 @@ def nothing_is_imported_once_it_reports(adapter: Path) -> None:
         began = len(site.daemon.log())
         do_everything(site)
         log = site.daemon.log()
-        assert "cc_slurm_adapter.daemon" in IMPORT.findall(log[:began])
+        assert "cc_slurm_adapter.daemon.daemon" in IMPORT.findall(log[:began])
         assert IMPORT.findall(log[began:]) == []
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from examples.practice.cc_backend import DEFAULT_TOKEN, CcBackend, CcBackendServer
-from tests.test_examples import blocks, section
+from tests.project.test_documents import blocks, section
 
 from .machine import Machine
 from .namespaces import ClosedAtTheEnd, LabError, wait_for

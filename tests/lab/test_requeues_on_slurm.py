@@ -12,7 +12,7 @@ from .installation import times_and_end
 from .requeues import KINDS
 
 if TYPE_CHECKING:
-    from examples.practice.cc_backend_store import JobRow
+    from examples.practice.cc_backend.store import JobRow
 
 pytestmark = pytest.mark.slurm
 

@@ -11,7 +11,7 @@ from .slurm_jobs import Held, hostnames, numbers, parse_held
 
 pytestmark = pytest.mark.slurm
 
-FIXTURES = Path(__file__).parents[1] / "fixtures"
+FIXTURES = Path(__file__).parents[1] / "recorded" / "slurm"
 RECORDED = ["gpu-typed-2nodes", "gpu-sparse", "one-core", "two-nodes-even", "exclusive-node", "cpus3-smt"]
 
 

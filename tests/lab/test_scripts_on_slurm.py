@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from cc_slurm_adapter.job import Run
+from cc_slurm_adapter.model import Run
 from cc_slurm_adapter.slurm.client import SlurmClient
 from cc_slurm_adapter.slurm.commands import Commands
 from examples.practice.programs import write_program
-from tests.fakes import make_run
-from tests.fixture_files import FIXTURES
+from tests.fakes.slurm_and_sinks import make_run
+from tests.recorded.fixture_files import FIXTURES
 
 from .installation import STATE_FOLDER, USER, Installation
 from .slurm_conf import CLUSTER

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cc_slurm_adapter.job import RunKey
-from cc_slurm_adapter.slurm.job_infos import COMMAND, JobInfos, _Writer
+from cc_slurm_adapter.model import RunKey
+from cc_slurm_adapter.slurm.bulk_texts import COMMAND, JobInfos, _Writer
 
 from .slurm_conf import CLUSTER
 from .slurm_lab import SlurmLab

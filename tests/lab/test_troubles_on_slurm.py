@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from examples.practice.cc_backend_faults import START_PATH
+from examples.practice.cc_backend.faults import START_PATH
 
 from .expectations import WHAT_IT_HOLDS, choose, expected_holdings, reported_holdings
 from .installation import POLL_SECONDS, Installation, expected_times_and_end, listed_cpus, times_and_end

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from examples.practice.cc_backend import Dropped, LostAnswer, NoAnswer, OtherAnswer, refused_jobs
-from examples.practice.cc_backend_faults import START_PATH
+from examples.practice.cc_backend.faults import START_PATH
 
 from .campaign import ONE_BURST
 from .namespaces import wait_for

@@ -13,8 +13,8 @@ import re
 import sys
 from typing import Any, NamedTuple
 
-from examples.practice.cc_backend_api import Request
-from examples.practice.cc_backend_state import CcBackend
+from examples.practice.cc_backend.api import Request
+from examples.practice.cc_backend.state import CcBackend
 
 _MEASUREMENT = r"(?:\\[, ]|\\(?![, ])|[^\\, \x00-\x1f\x7f])+"
 _WORD = r"(?:\\[,= ]|\\(?![,= ])|[^\\,= \x00-\x1f\x7f])+"

@@ -16,7 +16,7 @@ from nats.errors import Error
 from nats.js.api import StreamConfig, StreamInfo
 from nats.js.errors import NotFoundError
 
-from cc_slurm_adapter.sinks import nats_keys
+from cc_slurm_adapter.sinks.nats import keys
 
 TIME_LIMIT = 10.0
 """Seconds that a test waits before it fails, where it does not say otherwise."""
@@ -50,15 +50,15 @@ def with_password(user: str, password: str) -> Login:
 
 
 def with_nkey(seed: str) -> Login:
-    return Login({"signature_cb": lambda nonce: nats_keys.sign(seed, nonce)}, nats_keys.public_key(seed))
+    return Login({"signature_cb": lambda nonce: keys.sign(seed, nonce)}, keys.public_key(seed))
 
 
 def with_credentials(text: str) -> Login:
     """The text of a .creds file."""
-    jwt, seed = nats_keys.read_credentials(text)
+    jwt, seed = keys.read_credentials(text)
     return Login(
         {
-            "signature_cb": lambda nonce: nats_keys.sign(seed, nonce),
+            "signature_cb": lambda nonce: keys.sign(seed, nonce),
             "user_jwt_cb": lambda: bytearray(jwt, "ascii"),
         }
     )

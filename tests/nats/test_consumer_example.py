@@ -8,12 +8,12 @@ import threading
 import time
 from pathlib import Path
 
-from cc_slurm_adapter.job import Phase
-from cc_slurm_adapter.sinks import Delivery, Kind
-from cc_slurm_adapter.sinks.cc_messages import CcMessages
-from cc_slurm_adapter.sinks.cc_nats import CcNats
-from cc_slurm_adapter.sinks.nats_client import NatsAccess, NatsClient
-from tests.fakes import make_run
+from cc_slurm_adapter.model import Phase
+from cc_slurm_adapter.sinks.base import Delivery, Kind
+from cc_slurm_adapter.sinks.messages import CcMessages
+from cc_slurm_adapter.sinks.nats.client import NatsAccess, NatsClient
+from cc_slurm_adapter.sinks.nats.sink import CcNats
+from tests.fakes.slurm_and_sinks import make_run
 from tests.nats.nats_server import NatsServer
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "nats_consumer.py"

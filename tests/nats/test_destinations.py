@@ -14,18 +14,18 @@ from typing import Any, Callable, NamedTuple, Protocol
 
 import pytest
 
-from cc_slurm_adapter import sender as sender_module
-from cc_slurm_adapter.config import parse_config
-from cc_slurm_adapter.destinations import Destinations, sinks_of
+from cc_slurm_adapter.config.config import parse_config
+from cc_slurm_adapter.counters import Status
+from cc_slurm_adapter.daemon.destinations import Destinations, sinks_of
 from cc_slurm_adapter.errors import ConfigError
-from cc_slurm_adapter.job import NodeState, Phase, Resource, Run
-from cc_slurm_adapter.late_runs import LateRuns
-from cc_slurm_adapter.ledger import Ledger
-from cc_slurm_adapter.outbox import Changes, Outbox
-from cc_slurm_adapter.sinks import RunningRows
-from cc_slurm_adapter.status import Status
+from cc_slurm_adapter.jobs.recorder import Ledger
+from cc_slurm_adapter.model import NodeState, Phase, Resource, Run
+from cc_slurm_adapter.outbox import sender as sender_module
+from cc_slurm_adapter.outbox.late_runs import LateRuns
+from cc_slurm_adapter.outbox.outbox import Changes, Outbox
+from cc_slurm_adapter.sinks.base import RunningRows
 from examples.practice.cc_backend import CcBackend, OtherAnswer, serving
-from tests.fakes import NOW, make_run
+from tests.fakes.slurm_and_sinks import NOW, make_run
 from tests.nats.certificates import Certificates
 from tests.nats.conftest import StartNats
 from tests.nats.nats_server import NatsServer
@@ -453,10 +453,10 @@ def test_a_stop_takes_less_than_two_seconds_while_nats_hangs(
 def test_without_nats_nothing_of_it_is_imported() -> None:
     program = """
 import sys
-from cc_slurm_adapter.config import parse_config
-from cc_slurm_adapter.destinations import Destinations
-from cc_slurm_adapter.status import Status
-import cc_slurm_adapter.daemon
+from cc_slurm_adapter.config.config import parse_config
+from cc_slurm_adapter.daemon.destinations import Destinations
+from cc_slurm_adapter.counters import Status
+import cc_slurm_adapter.daemon.daemon
 config, _ = parse_config({"ccRestUrl": "http://127.0.0.1:1", "ccRestJwt": "a.b.c", **eval(sys.argv[1])})
 Destinations(config, Status())
 print(*sorted({name.partition(".")[0] for name in sys.modules} & {"nats", "ecdsa", "asyncio"}))

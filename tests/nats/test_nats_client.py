@@ -14,10 +14,10 @@ from typing import Callable
 import pytest
 from nats.js.api import DiscardPolicy
 
-from cc_slurm_adapter.sinks import Answer, Verdict
-from cc_slurm_adapter.sinks import nats_client as nats_client_module
-from cc_slurm_adapter.sinks.nats_client import NatsAccess, NatsClient, Outgoing
-from cc_slurm_adapter.sinks.nats_keys import read_credentials
+from cc_slurm_adapter.sinks.base import Answer, Verdict
+from cc_slurm_adapter.sinks.nats import client as nats_client_module
+from cc_slurm_adapter.sinks.nats.client import NatsAccess, NatsClient, Outgoing
+from cc_slurm_adapter.sinks.nats.keys import read_credentials
 from tests.nats.accounts import Nkey, Site, nkey_config
 from tests.nats.certificates import Certificates
 from tests.nats.conftest import StartNats
@@ -318,7 +318,7 @@ def test_a_server_that_has_gone_without_a_word_is_noticed_without_a_message(
 def test_a_name_server_that_hangs_keeps_no_program_from_ending() -> None:
     source = """
 import socket, threading, time
-from cc_slurm_adapter.sinks.nats_client import NatsAccess, NatsClient, Outgoing
+from cc_slurm_adapter.sinks.nats.client import NatsAccess, NatsClient, Outgoing
 socket.getaddrinfo = lambda *args, **options: time.sleep(30)
 client = NatsClient(lambda: NatsAccess(("nats://nats.example.org:4222",)))
 threading.Timer(0.5, client.close).start()

@@ -9,7 +9,7 @@ from ecdsa import Ed25519, VerifyingKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cc_slurm_adapter.sinks.nats_keys import Credentials, public_key, read_credentials, sign
+from cc_slurm_adapter.sinks.nats.keys import Credentials, public_key, read_credentials, sign
 from tests.nats.accounts import ACCOUNT, OPERATOR, Nkey, Site, as_text
 
 SEED = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY"

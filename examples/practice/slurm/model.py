@@ -12,7 +12,7 @@ MEMORY_PER_CPU = 100
 
 
 class Settings(NamedTuple):
-    """One cluster. The defaults are those of the recorded cluster under tests/fixtures."""
+    """One cluster. The defaults are those of the recorded cluster under tests/recorded/slurm."""
 
     cluster: str = "lab"
     release: str = "24.11.5"

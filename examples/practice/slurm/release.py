@@ -1,6 +1,7 @@
 """What the commands of each Slurm release do in a way of their own, as far as the program meets it.
 
-Each fact was recorded on a real cluster of that release (tests/fixtures); tests/test_practice_releases.py compares.
+Each fact was recorded on a real cluster of that release (tests/recorded/slurm), which
+tests/practice/test_releases.py compares.
 The JSON formats v0.0.43 to 45 are not printed: the program asks each release for an older one.
 """
 

@@ -1,0 +1,179 @@
+"""The command line: flags as the existing adapter has them, each with one dash or two."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import time
+from typing import NoReturn
+
+from cc_slurm_adapter import __version__, lines
+from cc_slurm_adapter.config.file import DEFAULT_CONFIG_PATH
+from cc_slurm_adapter.errors import AdapterError, ConfigError, UnreadableFile, UsageError
+from cc_slurm_adapter.lines import log_line, print_line
+from cc_slurm_adapter.log import describe_error
+
+DESCRIPTION = "Reports the start and stop of every Slurm job, and the states of the nodes, to cc-backend."
+DEBUG_HELP = "how much to log: 0 nothing but crashes, 1 errors, 2 all that matters (default), 3 every job, 4 and 5 more"
+EXIT_CODES = {
+    0: "stopped by a signal, or printed what was asked for; a hook call always",
+    1: "any other failure; it may pass, as a secret that cannot be read or a name that does not resolve",
+    64: "wrong arguments",
+    78: "a wrong configuration: it must be changed before the next start",
+}
+"""All that this program ends with: EX_USAGE and EX_CONFIG of sysexits.h are its own. A shell ends with 2 where it finds
+only half of this file, so that a start that comes too early for a copy is tried again."""
+OTHER, USAGE, CONFIG = 1, 64, 78
+REST_WITHOUT_FILE = 10.0
+"""Seconds; a SIGTERM ends them."""
+
+EPILOG = """\
+Called by Slurm as PrologSlurmctld, EpilogSlurmctld, Prolog or Epilog (SLURM_JOB_ID is set, and there
+are no arguments but -config and -debug), it tells the daemon about the job and always exits 0.
+
+signals to the daemon: SIGTERM stops it within 2 s, SIGHUP tries everything again that was refused
+files:    the configuration, and what it names: pidFilePath, lastRunPath with the state beside it, the socket
+examples: cc-slurm-adapter -daemon -config /etc/cc-slurm-adapter/config.json -debug 3
+
+exit codes:
+""" + "".join(f"{code:4}  {meaning}\n" for code, meaning in EXIT_CODES.items())
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Wrong arguments end in one line."""
+        raise UsageError(f"{message}; -help shows what there is")
+
+    def _print_message(self, message: str, file: object = None) -> None:
+        for line in message.splitlines():
+            print_line(line)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """All flags."""
+    parser = _Parser(
+        prog="cc-slurm-adapter",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("-config", "--config", metavar="PATH", help=f"the configuration file (default: {DEFAULT_CONFIG_PATH})")
+    add("-daemon", "--daemon", nargs="?", const=True, default=False, type=_truth, metavar="true|false",
+        help="run the daemon in the foreground, as systemd wants it")  # fmt: skip
+    add("-debug", "--debug", metavar="N", type=int, default=2, help=DEBUG_HELP)
+    add("-settings", "--settings", action="store_true", help="list the keys of the configuration with their defaults")
+    add("-topology", "--topology", action="store_true",
+        help="on a compute node: print its hwthreadNumbering for the configuration")  # fmt: skip
+    add("-json", "--json", action="store_true", help="with -topology: one JSON object in a line, for many nodes")
+    add("-version", "--version", action="store_true", help="print the version and what this file consists of")
+    add("-help", "--help", "-h", action="help", help="print this")
+    return parser
+
+
+def _truth(text: str) -> bool:
+    """`-daemon=true` and the like, as Go's flags are written."""
+    if text.lower() in ("true", "t", "1", "false", "f", "0"):
+        return text.lower() in ("true", "t", "1")
+    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+
+
+def run_command(argv: list[str]) -> int:
+    """Exit code of every call that is no hook, after one line for each problem on standard error."""
+    try:
+        return _run(make_parser().parse_args(argv))
+    except UnreadableFile as error:
+        code = _fail(OTHER, *error.problems)
+        _rest_before_the_next_start()
+        return code
+    except ConfigError as error:
+        return _fail(CONFIG, *error.problems)
+    except AdapterError as error:
+        return _fail(USAGE if isinstance(error, UsageError) else OTHER, str(error))
+    except ImportError:
+        raise  # whoever has chosen this role tells it: this Python lacks a part of its standard library
+    except Exception as error:  # noqa: BLE001 - a traceback would be several lines without a priority
+        return _fail(OTHER, f"an error of this program: {describe_error(error)}")
+
+
+def _fail(code: int, *problems: str) -> int:
+    for problem in problems:
+        log_line(f"cc-slurm-adapter: {problem}", lines.ERROR)
+    return code
+
+
+def _rest_before_the_next_start() -> None:
+    """systemd starts it again a second after this: the file may come, but until then the log is not to fill."""
+    if "NOTIFY_SOCKET" in os.environ:
+        time.sleep(REST_WITHOUT_FILE)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.version:
+        _print_version()
+    elif arguments.settings:
+        _print_settings()
+    elif arguments.json and not arguments.topology:
+        raise UsageError("-json says how -topology prints: give both")
+    elif arguments.topology and arguments.daemon:
+        raise UsageError("-topology prints and ends, -daemon stays: give one of them")
+    elif arguments.topology:
+        return _print_topology(as_json=arguments.json)
+    elif arguments.daemon:
+        _run_daemon(arguments)
+    else:
+        raise UsageError(
+            "nothing to do: -daemon starts the daemon; as a hook it is called by Slurm, with SLURM_JOB_ID set"
+            " (-help shows more)"
+        )
+    return 0
+
+
+def _run_daemon(arguments: argparse.Namespace) -> None:
+    from cc_slurm_adapter import log
+    from cc_slurm_adapter.config.config import load_config
+
+    log.set_up(min(max(arguments.debug, 0), 5))
+    config, warnings = load_config(arguments.config or DEFAULT_CONFIG_PATH, explicit=arguments.config is not None)
+    for warning in warnings:
+        log.warn(warning)
+    from cc_slurm_adapter.daemon.daemon import Daemon
+
+    Daemon(config).run()
+
+
+def _print_version() -> None:
+    from cc_slurm_adapter.cli.version import bundled
+
+    print_line(f"cc-slurm-adapter {__version__} (Python {platform.python_version()})")
+    for name, version, licence in bundled():
+        print_line(f"  {name} {version} ({licence})")
+
+
+def _print_settings() -> None:
+    from cc_slurm_adapter.config.config import settings_reference
+
+    for key, default, text in settings_reference():
+        print_line(f"{key} (default {default})")
+        print_line(f"    {text}")
+
+
+def _print_topology(*, as_json: bool) -> int:
+    """The setting goes to standard output, what is to be known about it to standard error.
+
+    1 without a setting that is known to be right.
+    """
+    from cc_slurm_adapter.cli.topology import read_topology
+
+    report = read_topology()
+    if as_json:
+        print_line(report.as_json())
+    elif report.numbering is not None:
+        print_line(report.as_setting())
+    if not as_json:
+        for note in report.notes:
+            log_line(f"cc-slurm-adapter: {report.node_name}: {note}", lines.NOTICE)
+    return 0 if report.is_known else OTHER

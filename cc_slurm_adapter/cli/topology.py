@@ -1,0 +1,124 @@
+"""What `-topology` prints: the value for hwthreadNumbering of the node that it runs on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from cc_slurm_adapter.model import Numbering, Resource
+from cc_slurm_adapter.sinks.hwthreads import hwthreads
+from cc_slurm_adapter.slurm.commands import Commands
+from cc_slurm_adapter.slurm.local_node import LocalNode, read_local_node
+from cc_slurm_adapter.slurm.topology import Machine, SlurmLayout, TopologyError, cpus_of_slurm, read_machine
+
+
+@dataclass(frozen=True)
+class TopologyReport:
+    """The value for one node, and where it comes from."""
+
+    node_name: str
+    numbering: str | list[int] | None
+    """A word or a list; None where nothing is known to be right."""
+    cpus: int
+    """In Slurm's layout, so many as a list has; 0 where nothing is known."""
+    read: tuple[str, ...]
+    """Where it was read."""
+    notes: tuple[str, ...]
+    """What to know before it is used, one line each."""
+    checked: bool = False
+    """Whether Slurm itself has told how it sees this node."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is a value that is known to be right."""
+        return self.checked and self.numbering is not None
+
+    @property
+    def pattern(self) -> str:
+        """The node as a key of hwthreadNumbering."""
+        return f"^{re.escape(self.node_name)}$"
+
+    def as_setting(self) -> str:
+        """A line for the configuration; '' where nothing is known to be right."""
+        return "" if self.numbering is None else f'"hwthreadNumbering": {json.dumps({self.pattern: self.numbering})}'
+
+    def as_json(self) -> str:
+        """One line, for the answers of many nodes."""
+        return json.dumps(
+            {
+                "hostname": self.node_name,
+                "cpus": self.cpus,
+                "hwthreadNumbering": self.numbering,
+                "checked": self.checked,
+                "read": self.read,
+                "notes": self.notes,
+            }
+        )
+
+
+def read_topology(root: str = "/") -> TopologyReport:
+    """Reads /sys below `root`, and asks Slurm as far as it is there. Never raises for what it does not find."""
+    commands = Commands()
+    try:
+        # Inside of a job Slurm tells the node its name.
+        local = read_local_node(commands, os.environ.get("SLURMD_NODENAME", ""), os.uname().nodename)
+    finally:
+        commands.close()
+    try:
+        machine = read_machine(root)
+    except TopologyError as error:
+        return TopologyReport(local.name, None, 0, (), (str(error),))
+    return make_report(machine, local, str(Path(root, "sys")))
+
+
+def make_report(machine: Machine, local: LocalNode, folder: str = "/sys") -> TopologyReport:
+    """From what was read of the machine and of Slurm."""
+    asked = {"slurmd -C": local.machine, "scontrol show node": local.configured}
+    read = (folder, *(name for name, layout in asked.items() if layout))
+    layout = local.configured or machine.layout
+    try:
+        _check_slurmd(machine, local.machine)
+        cpus = cpus_of_slurm(machine, layout, local.release)
+    except TopologyError as error:
+        return TopologyReport(local.name, None, 0, read, (f"{error}: hwthreadNumbering must be written by hand",))
+    numbering = numbering_for(cpus, layout)
+    notes = tuple(_notes(machine, local, layout, numbering))
+    return TopologyReport(local.name, numbering, len(cpus), read, notes, checked=local.configured is not None)
+
+
+def _check_slurmd(machine: Machine, seen: SlurmLayout | None) -> None:
+    """Sockets may differ, by SlurmdParameters; they change nothing in the order."""
+    if seen and (seen.cpus, seen.threads_per_core) != (len(machine.cpus), machine.threads_per_core):
+        raise TopologyError(f"slurmd sees {seen} where the system has {machine.layout}")
+
+
+def _notes(machine: Machine, local: LocalNode, layout: SlurmLayout, numbering: str | list[int]) -> list[str]:
+    notes = []
+    if local.configured is None:
+        why = "; ".join(local.failures) or "it does not tell"
+        notes.append(f"Slurm's layout of this node is not known ({why}): this is right if it is {machine.layout}")
+    elif layout.cpus != len(machine.cpus) or layout.threads_per_core != machine.threads_per_core:
+        notes.append(f"Slurm has {layout} for this node, the machine {machine.layout}: this is for Slurm's layout")
+    if machine.has_gaps:
+        notes.append(
+            f"the numbers of this machine's {len(machine.cpus)} CPUs go up to {max(machine.cpus)}, and slurmd then"
+            " binds tasks to others than it means to: these are those that it means. Bring all CPUs online, if you can"
+        )
+    if numbering == "block":
+        notes.append("block is what counts without a setting")
+    return notes
+
+
+def numbering_for(cpus: list[int], layout: SlurmLayout) -> str | list[int]:
+    """The value for hwthreadNumbering: the word that says the same as the list, or else the list."""
+    for word in (Numbering.BLOCK, Numbering.INTERLEAVED):
+        if cpus == [number for core in range(layout.cores) for number in _threads(core, layout, word)]:
+            return str(word.value)
+    return cpus
+
+
+def _threads(core: int, layout: SlurmLayout, numbering: Numbering) -> list[int]:
+    return hwthreads(Resource("", (core,), (), layout.cores, layout.threads_per_core), numbering)

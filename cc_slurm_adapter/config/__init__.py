@@ -1,0 +1,1 @@
+"""config.json becomes a frozen Config, or a list of all that is wrong with it."""

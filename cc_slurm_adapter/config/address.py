@@ -1,0 +1,103 @@
+"""Where hooks and daemon meet: a unix socket or a TCP socket, as the configuration names it.
+
+Each hook call that needs Python loads this module, so it imports nothing that is slow to load.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from cc_slurm_adapter.config.secrets import presentable
+from cc_slurm_adapter.errors import ConfigError
+
+MAX_UNIX_PATH = 107
+"""Bytes of a unix socket's path: the kernel's limit without the closing zero byte."""
+_ADDRESS_FORMS = (
+    "/path, unix:/path, tcp:127.0.0.1:12345, tcp:[::1]:12345, tcp::12345 (all IPv4 and IPv6) or tcp:host:12345"
+)
+_ANY_HOST = {"tcp": "", "tcp4": "0.0.0.0", "tcp6": "::"}  # noqa: S104 - for addresses that name it
+# Plain texts, because compiling all of them costs a hook two milliseconds; it uses only some.
+_HOST = r"[A-Za-z0-9._-]+"
+_PORT = r"[0-9]{1,5}"
+
+
+class UnixAddress:
+    """A unix socket."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __str__(self) -> str:
+        return self.path
+
+    __repr__ = __str__
+
+
+class TcpAddress:
+    """A TCP socket. `host` is a name, an address or '' for every IPv4 and IPv6 address."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.host = host
+        self.port = port
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"tcp:{host}:{self.port}"
+
+    __repr__ = __str__
+
+
+def parse_address(text: str) -> UnixAddress | TcpAddress:
+    """Understand prepSockListenPath or prepSockConnectPath. Raises ConfigError with the accepted forms."""
+    scheme, colon, rest = text.partition(":")
+    if text.startswith("/") or not colon:
+        return _unix_address(text, text)
+    if scheme.lower() == "unix":
+        return _unix_address(rest, text)
+    if scheme.lower() in _ANY_HOST:
+        address = _tcp_address(rest, text)
+        address.host = address.host or _ANY_HOST[scheme.lower()]
+        return address
+    raise _bad_address(text)
+
+
+def _bad_address(text: str) -> ConfigError:
+    return ConfigError([f"{presentable(repr(text))} is no socket address, expected {_ADDRESS_FORMS}"])
+
+
+def _unix_address(path: str, text: str) -> UnixAddress:
+    if not path or "\0" in path or path.startswith("@"):
+        raise _bad_address(text)
+    try:
+        length = len(os.fsencode(path))
+    except UnicodeEncodeError:
+        raise _bad_address(text) from None
+    if length > MAX_UNIX_PATH:
+        raise ConfigError(
+            [f"{presentable(repr(path))} has {length} bytes, a unix socket's path can have {MAX_UNIX_PATH} at most"]
+        )
+    return UnixAddress(path)
+
+
+def _tcp_address(rest: str, text: str) -> TcpAddress:
+    host, colon, port = rest.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        if not _is_ipv6(host):
+            raise _bad_address(text)
+    elif host and not re.fullmatch(_HOST, host):
+        raise _bad_address(text)
+    if not colon or not re.fullmatch(_PORT, port) or not 1 <= int(port) <= 65535:
+        raise _bad_address(text)
+    return TcpAddress(host, int(port))
+
+
+def _is_ipv6(host: str) -> bool:
+    import socket  # noqa: PLC0415 - slow to load, and hooks on the daemon's host need it for nothing else
+
+    try:
+        socket.inet_pton(socket.AF_INET6, host)
+    except (OSError, ValueError):
+        return False
+    return True

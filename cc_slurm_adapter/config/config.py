@@ -1,0 +1,447 @@
+"""The configuration: the settings of the table, read, checked and frozen into `Config`."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import json
+import os
+import re
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cc_slurm_adapter.config import values
+from cc_slurm_adapter.config.address import TcpAddress, UnixAddress
+from cc_slurm_adapter.config.file import (
+    DEFAULT_EVENTS_PATH,
+    ConfigFile,
+    beside,
+    events_path,
+    former_events_paths,
+    read_config_file,
+)
+from cc_slurm_adapter.config.hostnames import HostnameRewrites
+from cc_slurm_adapter.config.keys import BY_NAME, REMOVED, SETTINGS, Setting
+from cc_slurm_adapter.config.secrets import presentable, read_secret, read_secret_file, reason, secret_path
+from cc_slurm_adapter.errors import ConfigError, UnreadableFile
+from cc_slurm_adapter.model import CpuNumbers, Numbering, NumberingByHost
+
+_WITH_PATTERNS = frozenset(
+    {"gpuPciAddrs", "hostnameRewrite", "hwthreadNumbering", "ignoreHosts", "ignorePartitions", "ignoreUsers"}
+)
+_TOGETHER = (("natsUser", "natsPassword"), ("natsTlsCertFile", "natsTlsKeyFile"))
+_ONE_OF = ("natsUser", "natsCredsFile", "natsNKeySeedFile")
+_NEED_REST = frozenset({"ccRestJwt", "ccRestJwtFile", "ccRestCaFile", "ccRestProxy"})
+_NEED_NATS = frozenset(setting.key for setting in SETTINGS if setting.key.startswith("nats")) - {"natsServer"}
+
+_LASTING = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO}
+)
+"""Why a configuration file cannot be read that only somebody can mend; what else there is may pass by itself."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings, checked; a field for each row of `SETTINGS`. Times are in seconds."""
+
+    pid_file_path: str
+    prep_sock_listen_path: UnixAddress | TcpAddress
+    prep_sock_connect_path: UnixAddress | TcpAddress
+    prep_secret_file: str
+    prep_allow: tuple[values.Network, ...]
+    prep_events_path: str
+    """The default is filled in already."""
+    last_run_path: str
+    state_path: str
+    state_max_bytes: int
+    """The default is filled in already."""
+    cluster_name: str
+    slurm_conf: str
+    slurm_poll_interval: int
+    slurm_query_delay: int
+    slurm_query_max_span: int
+    slurm_max_retries: int
+    parked_max_age: int
+    cc_poll_interval: int
+    cc_rest_submit_jobs: bool
+    requeued_runs: str
+    """`first` or `last`."""
+    cc_rest_url: str
+    """Without a slash at the end and without /api; '' only without cc_rest_submit_jobs."""
+    cc_rest_jwt: str = field(repr=False)
+    cc_rest_jwt_file: str
+    cc_rest_ca_file: str
+    cc_rest_proxy: str = field(repr=False)
+    """A URL, 'none', or '' for what the environment says."""
+    gpu_pci_addrs: values.GpuPciAddrs
+    accelerator_gres: tuple[str, ...]
+    hwthread_numbering: NumberingByHost
+    hostname_rewrite: HostnameRewrites
+    job_script_max_bytes: int
+    ignore_hosts: re.Pattern[str] | None
+    ignore_partitions: re.Pattern[str] | None
+    ignore_users: re.Pattern[str] | None
+    nats_servers: tuple[str, ...]
+    """Whole URLs, as nats://host:4222 and tls://[::1]:4222; () for no NATS."""
+    nats_port: int
+    """The port is in the URLs already."""
+    nats_subject: str
+    nats_node_subject: str
+    nats_user: str
+    nats_password: str = field(repr=False)
+    nats_creds_file: str
+    """Like the next and the key a path: the folder of systemd's credentials is filled in already."""
+    nats_nkey_seed_file: str
+    nats_tls_ca_file: str
+    nats_tls_cert_file: str
+    nats_tls_key_file: str
+    nats_jet_stream: bool
+    nats_stop_delay: int
+
+
+class _Draft:
+    """What was found while the settings are read: all problems are told at once."""
+
+    def __init__(self) -> None:
+        self.fields: dict[str, Any] = {}
+        self.wrong: set[str] = set()
+        self.problems: list[str] = []
+        self.warnings: list[str] = []
+        self.uses_rest = True
+        """Whether cc-backend is asked over REST, be it for comparisons only."""
+        self.serves_nats = False
+
+    def given(self, key: str) -> bool:
+        """Whether a key has another value than its default; not if that value is wrong."""
+        setting = BY_NAME[key.lower()]
+        return bool(self.fields[setting.field] != setting.default)
+
+
+def load_config(path: str, *, explicit: bool) -> tuple[Config, list[str]]:
+    """Read and check the configuration; returns it with warnings for the log.
+
+    `explicit` tells whether the path was given by the caller or is the default. Raises ConfigError
+    with all problems at once: an unreadable file or secret, wrong values, missing settings. That is
+    UnreadableFile where nothing in the configuration has to be changed.
+    """
+    file = _read(path, explicit=explicit)
+    draft, config = _parse(file)
+    unreadable = _unreadable_files(config, draft)
+    if draft.problems or unreadable:
+        # With the warnings, so that nobody meets them one start later.
+        lines = [f"{path}: {line}" for line in draft.problems + unreadable + draft.warnings]
+        raise ConfigError(lines) if draft.problems else UnreadableFile(lines)
+    warnings = draft.warnings + _exposed_secrets(config, file.mode) + _leftover_events_folder(config)
+    return config, [f"{path}: {warning}" for warning in warnings]
+
+
+def parse_config(settings: Mapping[str, object]) -> tuple[Config, list[str]]:
+    """The same for settings that were read already; looks at no file. Raises ConfigError."""
+    entries = {key.lower(): (key, value) for key, value in settings.items() if value is not None}
+    draft, config = _parse(ConfigFile(entries, []))
+    if draft.problems:
+        raise ConfigError(draft.problems)
+    return config, draft.warnings
+
+
+def _read(path: str, *, explicit: bool) -> ConfigFile:
+    try:
+        return read_config_file(path)
+    except FileNotFoundError:
+        hint = "check the path after -config" if explicit else "create it, or name another file with -config"
+        raise ConfigError([f"the configuration file {path} does not exist: {hint}"]) from None
+    except (OSError, ValueError) as error:
+        kind = UnreadableFile if isinstance(error, OSError) and error.errno not in _LASTING else ConfigError
+        raise kind([f"cannot read the configuration file {path}: {reason(error)}"]) from None
+    except ConfigError as error:
+        raise ConfigError([f"{path}: {problem}" for problem in error.problems]) from None
+
+
+def _parse(file: ConfigFile) -> tuple[_Draft, Config]:
+    draft = _Draft()
+    draft.warnings += [f"{key}: occurs more than once, the last one counts" for key in file.repeated]
+    draft.uses_rest = file.get("ccRestSubmitJobs") is not False or file.get("ccRestUrl") not in (None, "")
+    draft.serves_nats = file.get("natsServer") not in (None, "")
+    for setting in SETTINGS:
+        draft.fields[setting.field] = _parse_setting(setting, file, draft)
+    _warn_of_unknown_keys(file, draft)
+    config = _with_defaults(dict(draft.fields))
+    _warn_of_former_events_path(draft, config)
+    _check_paths(config, draft)
+    if draft.uses_rest:
+        _check_rest(config, draft)
+    else:
+        _warn_of_ignored(_NEED_REST, "ccRestUrl", draft)
+    if draft.serves_nats:
+        _check_nats(draft)
+    else:
+        _warn_of_ignored(_NEED_NATS, "natsServer", draft)
+    if not config.cc_rest_submit_jobs and draft.given("requeuedRuns"):
+        draft.warnings.append("requeuedRuns: ignored because ccRestSubmitJobs is false")
+    if not (config.cc_rest_submit_jobs or draft.serves_nats):
+        draft.problems.append("natsServer: is missing and ccRestSubmitJobs is false: set it, or that to true")
+    return draft, config
+
+
+def _parse_setting(setting: Setting, file: ConfigFile, draft: _Draft) -> object:
+    given = [file.entries[name.lower()] for name in (*setting.old_names, setting.key) if name.lower() in file.entries]
+    if len(given) > 1:
+        draft.warnings.append(f"{given[0][0]}: ignored because {setting.key} is set")
+    if given:
+        return _parse_value(setting, *given[-1], draft)
+    return setting.parse(setting.default, draft.warnings.append)
+
+
+def _parse_value(setting: Setting, key: str, value: object, draft: _Draft) -> object:
+    try:
+        return setting.parse(value, lambda text: draft.warnings.append(f"{key}: {text}"))
+    except values.WrongValue as error:
+        problem = f"{key}: got {_shown(setting, value)}, {error}"
+    if key.startswith("nats") and not draft.serves_nats:
+        draft.warnings.append(f"{problem}; ignored because natsServer is not set")
+        return setting.parse(setting.default, draft.warnings.append)
+    draft.problems.append(problem)
+    # The default stands in for a wrong value, so that the other settings can be checked as well.
+    draft.wrong.add(setting.key)
+    return setting.parse(setting.default, draft.warnings.append)
+
+
+def _shown(setting: Setting, value: object) -> str:
+    if setting.secret:
+        return _type_name(value)
+    text = json.dumps(value)
+    # In a regular expression a question mark means nothing bad.
+    return _shorten(text if setting.key in _WITH_PATTERNS else presentable(text))
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _type_name(value: object) -> str:
+    names = {str: "an unusable text", bool: "true or false", int: "a number", float: "a number", list: "a list"}
+    return names.get(type(value), "an object")
+
+
+def _warn_of_unknown_keys(file: ConfigFile, draft: _Draft) -> None:
+    for lower, (key, _) in file.entries.items():
+        if lower in REMOVED:
+            draft.warnings.append(f"{key}: {REMOVED[lower]}")
+        elif lower not in BY_NAME:
+            nearest = difflib.get_close_matches(lower, BY_NAME, n=1)
+            hint = f"did you mean {BY_NAME[nearest[0]].key}?" if nearest else "-settings lists all keys"
+            draft.warnings.append(f"{key}: unknown key, ignored; {hint}")
+
+
+def _with_defaults(fields: dict[str, Any]) -> Config:
+    last_run_path = fields["last_run_path"]
+    fields["prep_events_path"] = events_path(fields["prep_events_path"], last_run_path)
+    fields["cc_poll_interval"] = fields["cc_poll_interval"] or fields["slurm_poll_interval"]
+    fields["state_path"] = fields["state_path"] or beside(last_run_path, "state.sqlite")
+    fields["nats_servers"] = tuple(values.with_port(url, fields["nats_port"]) for url in fields["nats_servers"])
+    for name in ("nats_creds_file", "nats_nkey_seed_file", "nats_tls_key_file"):
+        fields[name] = fields[name] and secret_path(fields[name])
+    return Config(**fields)
+
+
+def _check_paths(config: Config, draft: _Draft) -> None:
+    """What the daemon writes must be nothing else that the configuration names."""
+    socket = config.prep_sock_listen_path
+    written = {
+        "pidFilePath": config.pid_file_path,
+        "prepSockListenPath": socket.path if isinstance(socket, UnixAddress) else "",
+        "lastRunPath": config.last_run_path,
+        "statePath": config.state_path,
+    }
+    read = {setting.key: getattr(config, setting.field) for setting in SETTINGS if setting.key.endswith("File")}
+    named: dict[str, str] = {}
+    for key, path in [*read.items(), *written.items()]:
+        place = os.path.normpath(path) if path else ""
+        other = named.setdefault(place, key) if place else key
+        if other != key and key in written:
+            draft.problems.append(f"{key}: is the same file as {other}: give it one of its own")
+
+
+def _check_rest(config: Config, draft: _Draft) -> None:
+    if config.cc_rest_jwt and config.cc_rest_jwt_file:
+        draft.warnings.append("ccRestJwt: ignored because ccRestJwtFile is set")
+    if not config.cc_rest_url and not draft.wrong & {"ccRestUrl", "ccRestSubmitJobs"}:
+        draft.problems.append("ccRestUrl: is missing, expected the address of cc-backend")
+    if not (config.cc_rest_jwt or config.cc_rest_jwt_file) and not draft.wrong & {"ccRestJwt", "ccRestJwtFile"}:
+        draft.problems.append("ccRestJwt: is missing, expected a token here or the name of its file in ccRestJwtFile")
+
+
+def _check_nats(draft: _Draft) -> None:
+    """What the keys of NATS say together; one with a wrong value was told already and says nothing."""
+    for pair in _TOGETHER:
+        for key, other in (pair, pair[::-1]):
+            if draft.given(key) and not draft.given(other) and other not in draft.wrong:
+                draft.problems.append(f"{key}: needs {other} as well: set both or none of them")
+    many = [key for key in _ONE_OF if draft.given(key)]
+    if len(many) > 1:
+        draft.problems.append(f"{many[-1]}: {' and '.join(many)} are set, expected only one of them: remove the others")
+    subject, node_subject = draft.fields["nats_subject"], draft.fields["nats_node_subject"]
+    if subject == node_subject and "natsSubject" not in draft.wrong:
+        draft.problems.append(f"natsNodeSubject: got {json.dumps(node_subject)}, expected another one than natsSubject")
+
+
+def _warn_of_ignored(keys: frozenset[str], missing: str, draft: _Draft) -> None:
+    ignored = [setting.key for setting in SETTINGS if setting.key in keys and draft.given(setting.key)]
+    draft.warnings += [f"{key}: ignored because {missing} is not set" for key in ignored]
+
+
+def read_token(config: Config) -> str:
+    """The token for cc-backend, read again from its file if it lies in one. Raises ConfigError."""
+    if not config.cc_rest_jwt_file:
+        return config.cc_rest_jwt
+    found = read_secret_file("ccRestJwtFile", config.cc_rest_jwt_file)
+    try:
+        values.check_token(found)
+    except values.WrongValue as error:
+        raise UnreadableFile([f"ccRestJwtFile: {secret_path(config.cc_rest_jwt_file)}: {error}"]) from None
+    return found
+
+
+def read_nats_creds(config: Config) -> str:
+    """The text of natsCredsFile, read again at each call; '' without one. Raises ConfigError."""
+    return read_secret_file("natsCredsFile", config.nats_creds_file) if config.nats_creds_file else ""
+
+
+def read_nats_seed(config: Config) -> str:
+    """The seed in natsNKeySeedFile, read again at each call; '' without one. Raises ConfigError."""
+    return read_secret_file("natsNKeySeedFile", config.nats_nkey_seed_file) if config.nats_nkey_seed_file else ""
+
+
+def read_prep_secret(config: Config) -> bytes | None:
+    """The secret that hooks sign their events with; None without prepSecretFile. Raises ConfigError."""
+    return read_secret(config.prep_secret_file) if config.prep_secret_file else None
+
+
+def _unreadable_files(config: Config, draft: _Draft) -> list[str]:
+    reads: list[Callable[[Config], object]] = [read_prep_secret]
+    others = {}
+    if draft.uses_rest:
+        reads.append(read_token)
+        others["ccRestCaFile"] = config.cc_rest_ca_file
+    if draft.serves_nats:
+        reads += [read_nats_creds, read_nats_seed]
+        others["natsTlsCaFile"] = config.nats_tls_ca_file
+        others["natsTlsCertFile"] = config.nats_tls_cert_file
+        others["natsTlsKeyFile"] = config.nats_tls_key_file
+    problems = []
+    for read in reads:
+        try:
+            read(config)
+        except ConfigError as error:
+            problems += error.problems
+    return problems + [line for key, path in others.items() if path for line in _unreadable(key, path)]
+
+
+def _unreadable(key: str, path: str) -> list[str]:
+    try:
+        with open(path, "rb") as file:
+            file.read(1)
+    except OSError as error:
+        return [f"{key}: cannot read {presentable(path)}: {reason(error)}"]
+    return []
+
+
+def _exposed_secrets(config: Config, mode: int) -> list[str]:
+    warnings = []
+    held = [setting.key for setting in SETTINGS if setting.secret and _holds_secret(setting, config)]
+    if held and mode & stat.S_IROTH:
+        warnings.append(f"everyone on this host can read this file and {' and '.join(held)} in it: run chmod o-r")
+    files = {"ccRestJwtFile": config.cc_rest_jwt_file, "prepSecretFile": config.prep_secret_file}
+    if config.nats_servers:
+        files["natsCredsFile"] = config.nats_creds_file
+        files["natsNKeySeedFile"] = config.nats_nkey_seed_file
+        files["natsTlsKeyFile"] = config.nats_tls_key_file
+    for key, name in files.items():
+        if name and _others_can_read(secret_path(name)):
+            warnings.append(f"{key}: everyone on this host can read {secret_path(name)}: run chmod o-r on it")
+    return warnings
+
+
+def _holds_secret(setting: Setting, config: Config) -> bool:
+    """The address of a proxy is a secret only with a password in it."""
+    value = str(getattr(config, setting.field))
+    return "@" in value if setting.key == "ccRestProxy" else bool(value)
+
+
+def _others_can_read(path: str) -> bool:
+    try:
+        return bool(os.stat(path).st_mode & stat.S_IROTH)
+    except OSError:
+        return False
+
+
+def _warn_of_former_events_path(draft: _Draft, config: Config) -> None:
+    configured = draft.fields["prep_events_path"]
+    if configured and os.path.normpath(configured) in former_events_paths(config.last_run_path):
+        draft.warnings.append(
+            f"prepEventsPath: {DEFAULT_EVENTS_PATH} is used, since a disk may keep hooks waiting. What hooks leave in"
+            f" {configured} is still taken. Remove the key"
+        )
+
+
+def _leftover_events_folder(config: Config) -> list[str]:
+    """Hooks that are called without arguments know one folder only; whether we read it."""
+    used, known = config.prep_events_path, DEFAULT_EVENTS_PATH
+    if os.path.realpath(used) == os.path.realpath(known) or not os.path.isdir(known):
+        return []
+    return [
+        f"prepEventsPath: {used} is used, but {known} exists: hooks that are called without arguments leave their"
+        f" events there, and unless another daemon uses it nobody reads them. Remove {known}, or call the hooks"
+        f" with -config, or set CC_SLURM_ADAPTER_EVENTS={used} for them"
+    ]
+
+
+def masked(config: Config) -> dict[str, object]:
+    """Every key with the value in effect, as JSON would have it; secrets are replaced by '***'."""
+    return {setting.key: _masked_value(setting, getattr(config, setting.field)) for setting in SETTINGS}
+
+
+def _masked_value(setting: Setting, value: Any) -> object:
+    if setting.secret:
+        return "***" if value else ""
+    if setting.key in _BY_PATTERN:
+        return _BY_PATTERN[setting.key](value)
+    if isinstance(value, tuple):
+        items = [str(item) for item in value]
+        return ",".join(items) if setting.plural else items
+    if isinstance(value, re.Pattern):
+        return value.pattern
+    return value if isinstance(value, (bool, int)) else str(value or "")
+
+
+def _addresses_as_json(value: values.GpuPciAddrs) -> object:
+    return {pattern.pattern: list(addresses) for pattern, addresses in value}
+
+
+def _rewrites_as_json(value: HostnameRewrites) -> object:
+    return [[pattern.pattern, replacement] for pattern, replacement in value]
+
+
+def _numberings_as_json(value: NumberingByHost) -> object:
+    by_host = {pattern.pattern: _numbering_as_json(numbering) for pattern, numbering in value}
+    return by_host[""] if list(by_host) == [""] else by_host
+
+
+def _numbering_as_json(numbering: Numbering | CpuNumbers) -> object:
+    if isinstance(numbering, Numbering):
+        return numbering.value
+    return [numbers[0] if len(numbers) == 1 else list(numbers) for numbers in numbering]
+
+
+_BY_PATTERN: dict[str, Callable[[Any], object]] = {
+    "gpuPciAddrs": _addresses_as_json,
+    "hwthreadNumbering": _numberings_as_json,
+    "hostnameRewrite": _rewrites_as_json,
+}
+
+
+def settings_reference() -> list[tuple[str, str, str]]:
+    """(key, default as JSON, help) of every setting, for documentation and -help."""
+    return [(setting.key, json.dumps(setting.default), setting.help) for setting in SETTINGS]

@@ -1,0 +1,105 @@
+"""Reads the configuration file, and the files that hold one secret each.
+
+Hooks read their few settings with this module alone. It therefore imports nothing that is slow to
+load: no dataclasses, no typing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from cc_slurm_adapter.errors import ConfigError
+
+DEFAULT_CONFIG_PATH = "/etc/cc-slurm-adapter/config.json"
+DEFAULT_SOCKET_PATH = "/run/cc-slurm-adapter/daemon.sock"
+DEFAULT_LAST_RUN_PATH = "/var/lib/cc-slurm-adapter/lastrun"
+DEFAULT_EVENTS_PATH = "/run/cc-slurm-adapter/events"
+"""In memory, so that no hook waits for a disk. The shell part knows it too."""
+
+MAX_CONFIG_BYTES = 4 * 1024 * 1024
+
+
+class ConfigFile:
+    """The settings of one file as they were written.
+
+    `entries` maps a key in lower case to (the key as written, its value); a null is left out, it
+    means the default. `repeated` names the keys that occur twice, `mode` is the file's st_mode.
+    """
+
+    def __init__(self, entries: dict[str, tuple[str, object]], repeated: list[str], mode: int = 0) -> None:
+        self.entries = entries
+        self.repeated = repeated
+        self.mode = mode
+
+    def get(self, key: str) -> object:
+        """The value of a key, whatever its case; None when it is not set."""
+        return self.entries.get(key.lower(), (key, None))[1]
+
+
+def read_config_file(path: str) -> ConfigFile:
+    """Read the file. Raises OSError when it cannot be read, ConfigError when it is not a JSON object."""
+    with open(path, "rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        data = file.read(MAX_CONFIG_BYTES + 1)
+    if len(data) > MAX_CONFIG_BYTES:
+        raise ConfigError([f"the file is longer than {MAX_CONFIG_BYTES} bytes, this is no configuration"])
+    parsed = parse_config_text(data)
+    parsed.mode = mode
+    return parsed
+
+
+def parse_config_text(data: bytes) -> ConfigFile:
+    """Turn JSON text (UTF-8, a byte order mark is fine) into settings. Raises ConfigError."""
+    repeated: list[str] = []
+
+    def to_object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        known: dict[str, object] = {}
+        for key, value in pairs:
+            if key in known:
+                repeated.append(key)
+            known[key] = value
+        return known
+
+    try:
+        document = json.loads(data.decode("utf-8-sig"), object_pairs_hook=to_object)
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"the file is not UTF-8 text (byte {error.start})"]) from None
+    except json.JSONDecodeError as error:
+        raise ConfigError([_where_json_breaks(error)]) from None
+    except (ValueError, RecursionError):
+        raise ConfigError(["not usable as JSON: nested too deeply or with a number of too many digits"]) from None
+    if not isinstance(document, dict):
+        raise ConfigError(["expected a JSON object: { ... } with one entry for each setting"])
+    return _fold_case(document, repeated)
+
+
+def _where_json_breaks(error: json.JSONDecodeError) -> str:
+    return f"not valid JSON: line {error.lineno} column {error.colno}: {error.msg}"
+
+
+def _fold_case(document: dict[str, object], repeated: list[str]) -> ConfigFile:
+    entries: dict[str, tuple[str, object]] = {}
+    for key, value in document.items():
+        if key.lower() in entries:
+            repeated.append(key)
+        if value is not None:
+            entries[key.lower()] = (key, value)
+    return ConfigFile(entries, repeated)
+
+
+def beside(last_run_path: str, name: str) -> str:
+    """The path of something that lies in the state folder, which is the directory of lastRunPath."""
+    return os.path.join(os.path.dirname(last_run_path), name)
+
+
+def former_events_paths(last_run_path: str) -> tuple[str, ...]:
+    """Where events were left by default before there was `DEFAULT_EVENTS_PATH`."""
+    both = (last_run_path, DEFAULT_LAST_RUN_PATH)
+    return tuple(dict.fromkeys(os.path.normpath(beside(path, "events")) for path in both))
+
+
+def events_path(configured: str, last_run_path: str) -> str:
+    """Where hooks leave events. A former default counts as not configured."""
+    path = os.path.normpath(configured) if configured else DEFAULT_EVENTS_PATH
+    return DEFAULT_EVENTS_PATH if path in former_events_paths(last_run_path) else path

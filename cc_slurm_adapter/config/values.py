@@ -1,0 +1,442 @@
+"""One parser for each kind of value in the configuration: from JSON to what the program uses.
+
+A parser takes the JSON value and a function for warnings. It raises `WrongValue` with a text that
+says what is expected; who calls it adds the key and the value.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import re
+import sys
+from typing import Callable, Union
+from urllib.parse import urlsplit
+
+from cc_slurm_adapter.config.address import TcpAddress, UnixAddress, parse_address
+from cc_slurm_adapter.config.file import DEFAULT_SOCKET_PATH
+from cc_slurm_adapter.config.host_pattern import PatternError, compile_host_pattern
+from cc_slurm_adapter.config.hostnames import HostnameRewrites
+from cc_slurm_adapter.config.proxy import NONE, parse_proxy
+from cc_slurm_adapter.config.secrets import presentable
+from cc_slurm_adapter.errors import ConfigError
+from cc_slurm_adapter.model import CpuNumbers, Numbering, NumberingByHost
+
+Warn = Callable[[str], None]
+Parser = Callable[[object, Warn], object]
+Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
+GpuPciAddrs = tuple[tuple["re.Pattern[str]", tuple[str, ...]], ...]
+
+LARGEST_NUMBER = 2**31 - 1
+
+
+class WrongValue(ValueError):
+    """A value that cannot be used; the text says what is expected instead.
+
+    It does not hold the value itself, which may be a secret.
+    """
+
+
+def text(value: object, warn: Warn) -> str:
+    """Any text, '' included."""
+    if not isinstance(value, str):
+        raise WrongValue("expected text in quotes")
+    if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
+        raise WrongValue("expected text without zero bytes and unpaired surrogates")
+    return value
+
+
+def word(value: object, warn: Warn) -> str:
+    """Text without white space, '' included."""
+    found = text(value, warn)
+    if any(char.isspace() for char in found):
+        raise WrongValue("expected text without white space")
+    return found
+
+
+def _required(found: str, expected: str) -> str:
+    if not found:
+        raise WrongValue(expected)
+    return found
+
+
+def token(value: object, warn: Warn) -> str:
+    """A token that can stand in an HTTP header, or ''. White space around it does not count."""
+    found = text(value, warn).strip()
+    check_token(found)
+    return found
+
+
+def check_token(found: str) -> None:
+    """Raises WrongValue when the text cannot stand in an HTTP header."""
+    if not all("!" <= char <= "~" for char in found):
+        raise WrongValue("expected a token in ASCII without white space")
+
+
+def optional_path(value: object, warn: Warn) -> str:
+    """A path, or '' for none."""
+    found = text(value, warn)
+    if found and not found.startswith("/"):
+        warn("it is relative to the working directory; write an absolute path")
+    return found
+
+
+def path(value: object, warn: Warn) -> str:
+    """A path, at least one character."""
+    return _required(optional_path(value, warn), "expected a path")
+
+
+def secret_file(value: object, warn: Warn) -> str:
+    """The path of a secret's file, or the name of a systemd credential, or '' for none."""
+    return text(value, warn) if "CREDENTIALS_DIRECTORY" in os.environ else optional_path(value, warn)
+
+
+def address(value: object, warn: Warn) -> UnixAddress | TcpAddress:
+    """A socket address in one of the forms of `parse_address`."""
+    try:
+        found = parse_address(text(value, warn))
+    except ConfigError as error:
+        raise WrongValue(str(error)) from None
+    if isinstance(found, UnixAddress):
+        optional_path(found.path, warn)
+    return found
+
+
+def hook_address(value: object, warn: Warn) -> UnixAddress | TcpAddress:
+    """The same for a setting that the daemon does not use: '' is the default."""
+    if value == "":
+        warn(f"is empty, using {DEFAULT_SOCKET_PATH}")
+        return UnixAddress(DEFAULT_SOCKET_PATH)
+    return address(value, warn)
+
+
+def boolean(value: object, warn: Warn) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise WrongValue("expected true or false")
+    return value
+
+
+def whole_number(low: int, high: int = LARGEST_NUMBER) -> Parser:
+    """A whole number within the limits; 60.0, "60" and true are none."""
+
+    def parse(value: object, warn: Warn) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise WrongValue(f"expected a whole number from {low} to {high}")
+        return value
+
+    return parse
+
+
+def one_of(*words: str) -> Parser:
+    """One of some words."""
+
+    def parse(value: object, warn: Warn) -> str:
+        if value not in words:
+            raise WrongValue(f"expected {' or '.join(json.dumps(each) for each in words)}")
+        return str(value)
+
+    return parse
+
+
+def at_least(low: int, high: int = LARGEST_NUMBER) -> Parser:
+    """A whole number; one beyond the limits becomes the nearest limit, as the existing adapter starts with it too."""
+
+    def parse(value: object, warn: Warn) -> object:
+        if _is_below(low, value):
+            warn(f"{_few_digits(value)} is below {low}, using {low}")
+            return low
+        return _at_most(high, whole_number(low, sys.maxsize)(value, warn), warn)
+
+    return parse
+
+
+def _at_most(high: int, value: object, warn: Warn) -> object:
+    if _is_below(high + 1, value):
+        return value
+    warn(f"{_few_digits(value)} is above {high}, using {high}")
+    return high
+
+
+def _few_digits(value: object) -> str:
+    return str(value)[:20]
+
+
+def seconds_or_every_poll(value: object, warn: Warn) -> object:
+    """A whole number of seconds, or 0 for every poll of Slurm: that is what too low a number means."""
+    if _is_below(1, value):
+        warn(f"{_few_digits(value)} is below 1, using slurmPollInterval")
+        return 0
+    return at_least(1)(value, warn)
+
+
+def _is_below(low: int, value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value < low
+
+
+def rest_url(value: object, warn: Warn) -> str:
+    """cc-backend's address without the path of its API, or ''."""
+    found = text(value, warn)
+    if not found:
+        return ""
+    _check_url(found)
+    if found.endswith("/"):
+        found = found.rstrip("/")
+        warn("the slash at the end is left out")
+    if found.endswith("/api"):
+        found = found[: -len("/api")].rstrip("/")
+        warn("'/api' at the end is left out, the program adds it itself")
+    return found
+
+
+def _check_url(url: str) -> None:
+    expected = "expected http(s)://HOST[:PORT], for example https://cc-backend.example.org"
+    if "@" in url:
+        raise WrongValue(f"{expected}, without user name and password")
+    if "?" in url or "#" in url or not all("!" <= char <= "~" for char in url):
+        raise WrongValue(f"{expected}, in ASCII without white space, '?' and '#'")
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise WrongValue(expected)
+
+
+def proxy(value: object, warn: Warn) -> str:
+    """The address of a proxy, 'none', or ''."""
+    found = word(value, warn)
+    if found.lower() == NONE:
+        return NONE
+    if found:
+        try:
+            parse_proxy(found)
+        except ValueError as error:
+            raise WrongValue(f"{error}, or 'none' for no proxy") from None
+    return found
+
+
+_LABEL = r"\w(?:[\w-]{0,61}\w)?"
+_NATS_SERVER = re.compile(
+    rf"(?:(nats|tls)://)?({_LABEL}(?:\.{_LABEL})*\.?|\[[\w:.%-]+\])(?::(\d{{1,5}}))?/?", re.ASCII | re.IGNORECASE
+)
+_NATS_EXPECTED = (
+    "expected HOST, nats://HOST[:PORT] or tls://HOST[:PORT], or several of them separated by commas, "
+    "with IPv6 addresses in brackets"
+)
+
+
+def nats_servers(value: object, warn: Warn) -> tuple[str, ...]:
+    """The URLs of NATS servers, with a port where one is given; () for ''."""
+    found = text(value, warn)
+    if "@" in found:
+        raise WrongValue(f"{_NATS_EXPECTED}; user name and password are set by natsUser and natsPassword")
+    return tuple(_nats_url(server.strip()) for server in found.split(",")) if found else ()
+
+
+def _nats_url(server: str) -> str:
+    match = _NATS_SERVER.fullmatch(server)
+    scheme, host, port = match.groups() if match else ("", "", "")
+    if not host or (port and not 1 <= int(port) <= 65535) or (host[0] == "[" and not _is_ipv6(host[1:-1])):
+        raise WrongValue(f"{_NATS_EXPECTED}; {presentable(repr(server))} is none of these")
+    return f"{(scheme or 'nats').lower()}://{host}" + (f":{int(port)}" if port else "")
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def with_port(url: str, port: int) -> str:
+    """The URL with this port unless it has one."""
+    return url if urlsplit(url).port else f"{url}:{port}"
+
+
+def subject(value: object, warn: Warn) -> str:
+    """A NATS subject to publish under."""
+    return _required(optional_subject(value, warn), "expected a subject, for example jobs")
+
+
+def optional_subject(value: object, warn: Warn) -> str:
+    """A NATS subject to publish under, or '' for none."""
+    found = text(value, warn)
+    if found and ("" in found.split(".") or any(char.isspace() or char in "*>" for char in found)):
+        raise WrongValue(
+            "expected a subject, for example site.jobs: no white space, '*' and '>', no dot at an end or beside a dot"
+        )
+    return found
+
+
+def regex(value: object, warn: Warn) -> re.Pattern[str] | None:
+    """A regular expression on names, or None for ''."""
+    pattern = text(value, warn)
+    return _compiled(pattern) if pattern else None
+
+
+def names(value: object, warn: Warn) -> re.Pattern[str] | None:
+    """A regular expression on names or a list of exact names, or None for '' and []."""
+    expected = "expected a regular expression or a list of names"
+    if isinstance(value, str):
+        return regex(value, warn)
+    if not isinstance(value, list):
+        raise WrongValue(expected)
+    for item in value:
+        if not isinstance(item, str) or not item or text(item, warn) != item.strip():
+            raise WrongValue(f"{expected}; {json.dumps(item)[:40]} is no name")
+    return re.compile(rf"\A(?:{'|'.join(map(re.escape, value))})\Z") if value else None
+
+
+LARGEST_CPU = 65535
+"""Slurm counts CPUs in 16 bits."""
+_WORDS = ", ".join(numbering.value for numbering in Numbering)
+
+
+def hwthread_numbering(value: object, warn: Warn) -> NumberingByHost:
+    """Pairs of (regular expression on host names, numbering), in the file's order; one value is for all hosts.
+
+    A numbering is a word, or a list with the operating system's number, or a list of numbers, of each of
+    Slurm's CPUs.
+    """
+    by_host = value if isinstance(value, dict) else {"": value}
+    wrong = [
+        f"{repr(pattern) if pattern else 'it'} {problem}"
+        for pattern, numbering in by_host.items()
+        if (problem := _wrong_numbering(numbering))
+    ]
+    if wrong:
+        expected = f'expected one of {_WORDS}, a list of CPU numbers, or {{"regex of hosts": one of these, ...}}'
+        raise WrongValue("; ".join([expected, *wrong]))
+    return tuple((_compiled(text(pattern, warn)), _numbering(each)) for pattern, each in by_host.items())
+
+
+def _wrong_numbering(value: object) -> str:
+    """What is wrong with the numbering of hosts; '' for nothing."""
+    if not isinstance(value, list):
+        return "" if value in [each.value for each in Numbering] else f"has the value {presentable(json.dumps(value))}"
+    if not value:
+        return "has an empty list"
+    seen: set[int] = set()
+    for at, cpu in enumerate(value):
+        for number in cpu if isinstance(cpu, list) and cpu else [cpu]:
+            if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= LARGEST_CPU:
+                shown = presentable(json.dumps(number)[:40])
+                return f"has {shown} for CPU {at}, expected whole numbers from 0 to {LARGEST_CPU}"
+            if number in seen:
+                return f"has {number} for CPU {at}, and for one before it: each number can stand there once"
+            seen.add(number)
+    return ""
+
+
+def _numbering(value: object) -> Numbering | CpuNumbers:
+    """The same, for a value that nothing is wrong with."""
+    if isinstance(value, list):
+        return tuple(tuple(cpu) if isinstance(cpu, list) else (cpu,) for cpu in value)
+    return Numbering(value)
+
+
+_GROUP = re.compile(r"\\(?:[1-9][0-9]?|g<\w+>)", re.ASCII)
+_IN_NAMES = re.compile(r"[A-Za-z0-9._-]*\Z")
+_SAMPLE = "node01"
+
+
+def hostname_rewrite(value: object, warn: Warn) -> HostnameRewrites:
+    """Pairs of (regular expression on host names, replacement as Python's re.sub takes it), in the file's order."""
+    expected = 'expected a list of pairs ["regex of hosts", "replacement"]'
+    if not isinstance(value, list):
+        raise WrongValue(expected)
+    pairs = []
+    for pair in value:
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(each, str) for each in pair):
+            raise WrongValue(f"{expected}; {presentable(json.dumps(pair)[:80])} is none")
+        pattern, replacement = (text(each, warn) for each in pair)
+        _required(pattern, f"{expected}; the pattern of {json.dumps(pair)[:80]} is empty")
+        compiled = _compiled(pattern)
+        _check_replacement(compiled, pattern, replacement)
+        pairs.append((compiled, replacement))
+    return tuple(pairs)
+
+
+def _check_replacement(compiled: re.Pattern[str], pattern: str, replacement: str) -> None:
+    where = f"in the replacement {replacement!r} of {pattern!r}"
+    try:
+        compiled.sub(replacement, _SAMPLE)
+    except (re.error, IndexError) as error:
+        raise WrongValue(f"expected groups that the pattern has, written \\1 or \\g<name>; {where}: {error}") from None
+    if not _IN_NAMES.match(_GROUP.sub("", replacement)):
+        raise WrongValue(f"expected letters, digits, dots, '-', '_' and groups written \\1 or \\g<name> {where}")
+    found = [match.span() for match in compiled.finditer(_SAMPLE)]
+    if len(found) > 1 and any(first == last for first, last in found):
+        # r".*" matches a name, and once more the nothing behind it: the replacement would come twice.
+        raise WrongValue(f"expected a pattern that matches once; {pattern!r} also matches nothing: begin it with ^")
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        return compile_host_pattern(pattern)
+    except PatternError as error:
+        raise WrongValue(f"expected a regular expression, but in {pattern!r}: {error}") from None
+
+
+_PCI_ADDRESS = re.compile(r"[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-7]\Z")
+
+
+def gpu_pci_addrs(value: object, warn: Warn) -> GpuPciAddrs:
+    """Pairs of (regular expression on host names, PCI addresses in Slurm's order), in the file's order.
+
+    An address may be '' for a GPU without one.
+    """
+    expected = 'expected {"regex of hosts": ["PCI address", ...], ...}'
+    if not isinstance(value, dict):
+        raise WrongValue(expected)
+    pairs = []
+    for pattern, addresses in value.items():
+        listed = [] if addresses is None else addresses
+        if not isinstance(listed, list) or not all(item is None or isinstance(item, str) for item in listed):
+            raise WrongValue(f"{expected}; the value of {pattern!r} is no list of addresses")
+        found = tuple(text(item or "", warn) for item in listed)
+        if "" in found:
+            warn(f"{pattern!r} has no address for the GPU index {found.index('')}, this GPU is left out")
+        odd = [address for address in found if address and not _PCI_ADDRESS.match(address)]
+        if odd:
+            warn(f"{', '.join(map(repr, odd))} of {pattern!r} is not of the form 00000000:0E:00.0 of a PCI address")
+        pairs.append((_compiled(pattern), found))
+    return tuple(pairs)
+
+
+_GRES_NAME = re.compile(r"[A-Za-z0-9_.+-]+\Z")
+_SHARES = ("shard", "mps")
+
+
+def gres_names(value: object, warn: Warn) -> tuple[str, ...]:
+    """Names of GRES in the file's order, at least one, none of them twice."""
+    expected = 'expected a list of names of GRES without their types, for example ["gpu", "npu"]'
+    if not isinstance(value, list) or not value:
+        raise WrongValue(expected)
+    names = [text(item, warn) if isinstance(item, str) else "" for item in value]
+    for item, name in zip(value, names):
+        if not _GRES_NAME.match(name):
+            raise WrongValue(f"{expected}; {presentable(json.dumps(item))} is no name")
+        if name in _SHARES:
+            raise WrongValue(f"{expected}; {name!r} are shares of the devices called gpu and counted as these")
+        if names.count(name) > 1:
+            raise WrongValue(f"{expected}; {name!r} is there twice")
+    return tuple(names)
+
+
+def networks(value: object, warn: Warn) -> tuple[Network, ...]:
+    """IP addresses and networks."""
+    expected = 'expected a list of IP addresses and networks, for example ["10.1.0.5", "10.2.0.0/16"]'
+    if not isinstance(value, list):
+        raise WrongValue(expected)
+    found = []
+    for item in value:
+        try:
+            found.append(ipaddress.ip_network(text(item, warn), strict=False))
+        except ValueError:
+            raise WrongValue(f"{expected}; {presentable(repr(item))} is none") from None
+    return tuple(found)

@@ -1,0 +1,1 @@
+"""A life of the daemon: it builds the parts, runs them, and says how they stand."""

@@ -1,0 +1,103 @@
+"""Whether slurmctld can call this program as its hook, by its own configuration and one look at the files."""
+
+from __future__ import annotations
+
+import glob
+import os
+import pwd
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from cc_slurm_adapter.slurm.cluster_config import Hooks
+
+NAME = b"cc-slurm-adapter"
+"""A file that is this program, or that calls it, has its name inside."""
+READ = 1024 * 1024
+"""Bytes of a file that are looked through."""
+UNSEEN = ("/home/", "/root/", "/run/user/")
+"""systemd may hide from the daemon what slurmctld has in these places (ProtectHome)."""
+ENDS_SLURMCTLD = " (a newer slurmctld that is started or reconfigured so ends)"
+"""Seen on 24.11 and 26.05, `fatal: failed to initialize prep plugin`; 22.05 only logs it."""
+ACCESS_LIST = "system.posix_acl_access"
+
+
+def hook_troubles(hooks: Hooks, slurm_user: str, machine: str) -> list[str]:
+    """What keeps slurmctld's hooks from reporting every start and end, in words; empty when nothing is known to.
+
+    `machine` is this host's name: files are looked at only where slurmctld runs. Whether a Prolog or Epilog of the
+    nodes calls this program cannot be seen from here, so with one slurmctld's own hook may be missing.
+    """
+    is_here = any(_short(host) == _short(machine) for host in hooks.controllers)
+    found = []
+    for name, files, on_nodes in (
+        ("PrologSlurmctld", hooks.prolog_slurmctld, hooks.prolog),
+        ("EpilogSlurmctld", hooks.epilog_slurmctld, hooks.epilog),
+    ):
+        broken = _broken(name, files, slurm_user) if is_here else ""
+        if broken:
+            found.append(broken)
+        elif not files and not on_nodes:
+            found.append(f"{name} is not set")
+        elif files and not on_nodes and is_here and not any(map(_may_call_this, _paths(files))):
+            found.append(f"{', '.join(files)} ({name}) does not call cc-slurm-adapter")
+    return found
+
+
+def _short(host: str) -> str:
+    return host.partition(".")[0].lower()
+
+
+def _paths(files: Sequence[str]) -> list[str]:
+    """Written out where they are patterns. slurmctld itself takes absolute paths only."""
+    return [path for each in files for path in (sorted(glob.glob(each)) if glob.has_magic(each) else [each])]
+
+
+def _broken(name: str, files: Sequence[str], slurm_user: str) -> str:
+    """Why slurmctld cannot call the first file of which that is known."""
+    for path in _paths(files):
+        try:
+            may_execute = _may_execute(path, slurm_user)
+        except FileNotFoundError:
+            if os.path.isabs(path) and not path.startswith(UNSEEN):
+                return f"{path} ({name}) does not exist{ENDS_SLURMCTLD}"
+        except OSError:
+            pass  # the daemon's user may not look there: nothing is known
+        else:
+            if not may_execute:
+                return f"{path} ({name}) is not executable for {slurm_user}{ENDS_SLURMCTLD}"
+    return ""
+
+
+def _may_execute(path: str, user: str) -> bool:
+    """By its mode. A user that this host does not know, or a list of more rights: taken for yes. Raises OSError."""
+    found = Path(path).stat()
+    try:
+        account = pwd.getpwnam(user)
+    except KeyError:
+        return True
+    if account.pw_uid == 0:
+        return bool(found.st_mode & (stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH))
+    if _has_access_list(path):
+        return True
+    if found.st_uid == account.pw_uid:
+        return bool(found.st_mode & stat.S_IXUSR)
+    if found.st_gid in os.getgrouplist(user, account.pw_gid):
+        return bool(found.st_mode & stat.S_IXGRP)
+    return bool(found.st_mode & stat.S_IXOTH)
+
+
+def _has_access_list(path: str) -> bool:
+    try:
+        return ACCESS_LIST in os.listxattr(path)
+    except OSError:
+        return False
+
+
+def _may_call_this(path: str) -> bool:
+    """Whether a file has this program's name in its own or inside; also when it cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return NAME in path.encode() or NAME in file.read(READ)
+    except OSError:
+        return True

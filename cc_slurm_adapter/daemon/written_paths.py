@@ -1,0 +1,63 @@
+"""Every path that the program writes. The systemd unit must allow them, and README.md lists them."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from cc_slurm_adapter.config.address import UnixAddress
+from cc_slurm_adapter.config.config import Config
+
+
+class WrittenPath(NamedTuple):
+    """One path. `setting` is the key that it comes from; in `names` a * stands for what differs.
+
+    `beside` is whether the names are put in place of the last part of the setting's value; else they are put behind it.
+    """
+
+    setting: str
+    names: tuple[str, ...] = ("",)
+    beside: bool = False
+
+
+WRITTEN_PATHS = (
+    WrittenPath("pidFilePath"),
+    WrittenPath("prepSockListenPath"),
+    WrittenPath("lastRunPath"),
+    WrittenPath("lastRunPath", (".write-test.*",), beside=True),
+    WrittenPath("statePath", ("", "-wal", "-shm", "-journal", ".lock", ".crashes", ".damaged-*", ".format-*", ".new*")),
+    WrittenPath("statePath", ("first-moment*",), beside=True),
+    WrittenPath("prepEventsPath", ("", "/*.open")),
+)
+"""Hooks write event files below prepEventsPath as well."""
+
+
+def patterns(config: Config) -> list[str]:
+    """The paths for this configuration, with * for what differs."""
+    found = []
+    for written in WRITTEN_PATHS:
+        value = _path_of(config, written.setting)
+        start = os.path.join(os.path.dirname(value), "") if written.beside else value
+        found += [start + name for name in written.names if value]
+    return found
+
+
+def state_folders(config: Config) -> list[str]:
+    """The folders of the files that outlive the daemon."""
+    return sorted({os.path.dirname(path) or "." for path in (config.last_run_path, config.state_path)})
+
+
+def folders(config: Config) -> list[str]:
+    """The folders in which the daemon needs to be allowed to write."""
+    return sorted({os.path.dirname(path) or "." for path in patterns(config)})
+
+
+def _path_of(config: Config, setting: str) -> str:
+    address = config.prep_sock_listen_path
+    return {
+        "pidFilePath": config.pid_file_path,
+        "prepSockListenPath": address.path if isinstance(address, UnixAddress) else "",
+        "lastRunPath": config.last_run_path,
+        "statePath": config.state_path,
+        "prepEventsPath": config.prep_events_path,
+    }[setting]

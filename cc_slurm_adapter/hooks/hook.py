@@ -1,0 +1,225 @@
+"""The hook: tells the daemon about one job, from Slurm's prolog or epilog.
+
+A PrologSlurmctld that fails requeues the job, a Prolog or Epilog that fails drains the node, and all of them are waited
+for (https://slurm.schedmd.com/prolog_epilog.html). So the hook always ends with 0, within a second, and writes nothing
+to the job's output: trouble goes to syslog. Without it the daemon's timer finds the job as well, only later.
+"""
+
+from __future__ import annotations
+
+import _socket
+import _thread
+import os
+import syslog
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from cc_slurm_adapter.config.address import TcpAddress, UnixAddress, parse_address
+from cc_slurm_adapter.config.file import (
+    DEFAULT_CONFIG_PATH,
+    DEFAULT_EVENTS_PATH,
+    DEFAULT_LAST_RUN_PATH,
+    DEFAULT_SOCKET_PATH,
+    ConfigFile,
+    events_path,
+    read_config_file,
+)
+from cc_slurm_adapter.config.secrets import read_secret, reason
+from cc_slurm_adapter.errors import AdapterError, ConfigError
+from cc_slurm_adapter.hooks.message import HookMessage, encode, event_name, read_environment
+from cc_slurm_adapter.hooks.signature import sign
+from cc_slurm_adapter.lines import printable
+from cc_slurm_adapter.system.event_files import is_closed, marker_name
+
+REPORT_SECONDS = 0.7
+"""Longest time for all that a hook does ..."""
+SYSLOG_SECONDS = 0.1
+"""... and for saying afterwards that it took too long."""
+SEND_SECONDS = 0.4
+"""Longest time for the socket, name look-up included, so that some is left for the event file."""
+
+
+class _Settings:
+    """The few settings that a hook needs, and what went wrong while they were read."""
+
+    def __init__(self) -> None:
+        self.address: UnixAddress | TcpAddress = UnixAddress(DEFAULT_SOCKET_PATH)
+        self.secret_file = ""
+        self.events_path = DEFAULT_EVENTS_PATH
+        self.troubles: list[str] = []
+
+
+def run_hook(argv: Sequence[str], environ: Mapping[str, str], log: Callable[[str], None] | None = None) -> int:
+    """Report the job in the environment; always returns 0, after 0.8 s at most.
+
+    `argv` are the arguments after the program's name. `log` takes one line about trouble; without it
+    the line goes to syslog.
+    """
+    say = log or _say_in_syslog
+    if not _within(REPORT_SECONDS, lambda: _report(argv, environ, say)):
+        _within(SYSLOG_SECONDS, lambda: say(f"gave up reporting after {REPORT_SECONDS} s; the next poll finds the job"))
+    return 0
+
+
+def _within(seconds: float, work: Callable[[], None]) -> bool:
+    """Do the work in a thread of its own; False when it did not end in time. What it raises is raised here.
+
+    A signal could not do this: a look-up of a name, or a hanging file system, is not interrupted by
+    Python's signal handlers. A thread that is late does not keep the process alive.
+    """
+    finished = _thread.allocate_lock()
+    finished.acquire(blocking=False)
+    failures: list[Exception] = []
+
+    def run() -> None:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - a thread would print it, for the job to see
+            failures.append(error)
+        finished.release()
+
+    try:
+        _thread.start_new_thread(run, ())
+    except RuntimeError:  # no more threads for this user: do it without a limit
+        run()
+    ended = finished.acquire(timeout=seconds)
+    if failures:
+        raise failures[0]
+    return ended
+
+
+def _report(argv: Sequence[str], environ: Mapping[str, str], say: Callable[[str], None]) -> None:
+    try:
+        for trouble in _deliver(argv, environ):
+            say(trouble)
+    except Exception as error:  # noqa: BLE001 - nothing that goes wrong here may fail a job
+        say(f"the hook failed ({type(error).__name__}: {error}); the next poll finds the job")
+
+
+def _deliver(argv: Sequence[str], environ: Mapping[str, str]) -> list[str]:
+    """Report over the socket, or else as an event file; returns the troubles to tell."""
+    try:
+        message = read_environment(environ)
+    except AdapterError as error:
+        return [f"nothing reported: {error}"]
+    settings = _read_settings(argv)
+    failure = _send(settings, environ)
+    if not failure:
+        return settings.troubles
+    file_failure = _leave_event_file(settings.events_path, message)
+    if not file_failure:
+        return settings.troubles
+    return [
+        *settings.troubles,
+        f"job {message.job_id} not reported: {failure}; {file_failure}; is the daemon running, and do"
+        " prepSockConnectPath and prepEventsPath fit it? The next poll finds the job",
+    ]
+
+
+def _read_settings(argv: Sequence[str]) -> _Settings:
+    settings = _Settings()
+    path = _config_argument(argv)
+    try:
+        file = read_config_file(path or DEFAULT_CONFIG_PATH)
+    except (OSError, ValueError) as error:
+        # The default file need not be there, and often hooks may not read it.
+        if path is not None:
+            settings.troubles.append(f"cannot read {path}: {reason(error)}; using the defaults")
+        return settings
+    except ConfigError as error:
+        settings.troubles.append(f"{path or DEFAULT_CONFIG_PATH}: {error}; using the defaults")
+        return settings
+    _apply(file, settings)
+    return settings
+
+
+def _config_argument(argv: Sequence[str]) -> str | None:
+    for position, argument in enumerate(argv):
+        name, equals, value = argument.partition("=")
+        if name in ("-config", "--config"):
+            return value if equals else "".join(argv[position + 1 : position + 2])
+    return None
+
+
+def _apply(file: ConfigFile, settings: _Settings) -> None:
+    last_run_path = _text(file, "lastRunPath", settings) or DEFAULT_LAST_RUN_PATH
+    settings.events_path = events_path(_text(file, "prepEventsPath", settings), last_run_path)
+    settings.secret_file = _text(file, "prepSecretFile", settings)
+    address = _text(file, "prepSockConnectPath", settings)
+    try:
+        settings.address = parse_address(address or DEFAULT_SOCKET_PATH)
+    except ConfigError as error:
+        settings.troubles.append(f"prepSockConnectPath: {error}; using {DEFAULT_SOCKET_PATH}")
+
+
+def _text(file: ConfigFile, key: str, settings: _Settings) -> str:
+    value = file.get(key)
+    if value is None or isinstance(value, str):
+        return value or ""
+    settings.troubles.append(f"{key}: expected text in quotes; using the default")
+    return ""
+
+
+def _send(settings: _Settings, environ: Mapping[str, str]) -> str:
+    """Send the message; returns what went wrong, '' when it was sent."""
+    outcome = [f"{settings.address}: no connection within {SEND_SECONDS} s"]
+
+    def send() -> None:
+        try:
+            message = encode(environ)
+            if settings.secret_file and isinstance(settings.address, TcpAddress):
+                message = sign(message, read_secret(settings.secret_file), time.time())
+            _send_to(settings.address, message)
+            outcome[0] = ""
+        except (OSError, ValueError) as error:
+            outcome[0] = f"{settings.address}: {reason(error)}"
+        except AdapterError as error:
+            outcome[0] = str(error)
+
+    _within(SEND_SECONDS, send)
+    return outcome[0]
+
+
+def _send_to(address: UnixAddress | TcpAddress, message: bytes) -> None:
+    connection = _connect_tcp(address) if isinstance(address, TcpAddress) else _connect_unix(address)
+    try:
+        connection.sendall(message)
+        connection.shutdown(_socket.SHUT_WR)
+    finally:
+        connection.close()
+
+
+def _connect_unix(address: UnixAddress) -> _socket.socket:
+    # The bare sockets beneath the module `socket`, because loading that takes longer than all the rest.
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        connection.settimeout(SEND_SECONDS)
+        connection.connect(address.path)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect_tcp(address: TcpAddress) -> _socket.socket:
+    import socket  # noqa: PLC0415 - see _connect_unix
+
+    return socket.create_connection((address.host or "localhost", address.port), timeout=SEND_SECONDS)
+
+
+def _leave_event_file(folder: str, message: HookMessage) -> str:
+    """Leave the event for a daemon that is down, but not for long; returns what went wrong, '' when it is there."""
+    if is_closed(folder, marker_name(message.cluster)):
+        return f"{folder}: no daemon has looked into it for a while, so nothing more is left there"
+    name = event_name(message, os.getpid())
+    flags = os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        os.close(os.open(os.path.join(folder, name), flags, 0o660))
+    except (OSError, ValueError) as error:
+        return f"{folder}: {reason(error)}"
+    return ""
+
+
+def _say_in_syslog(line: str) -> None:
+    syslog.openlog("cc-slurm-adapter", syslog.LOG_PID, syslog.LOG_DAEMON)
+    syslog.syslog(syslog.LOG_WARNING, printable(line))

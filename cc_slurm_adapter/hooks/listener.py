@@ -1,0 +1,215 @@
+"""Opens the socket on which hooks report, and closes it without leaving a trace."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import logging
+import os
+import socket
+import stat
+import struct
+
+from cc_slurm_adapter.config.address import TcpAddress, UnixAddress
+from cc_slurm_adapter.config.secrets import reason
+from cc_slurm_adapter.errors import StateError
+from cc_slurm_adapter.hooks.access import Admission, unreachable
+from cc_slurm_adapter.system.own_files import identity, remove_socket, share_socket
+
+logger = logging.getLogger(__name__)
+
+BACKLOG = 1024
+"""Connections that the kernel keeps waiting: an array job starts many hooks at once."""
+_PEER = struct.Struct("3i")
+_WILDCARDS = ("", "::", "0.0.0.0")  # noqa: S104 - recognised here, not bound
+_CONNECT_TEST_SECONDS = 0.5
+_NOT_ON_THIS_HOST = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+"""What binding says where there is no IPv6: one of several addresses may be missing."""
+
+
+class Listeners:
+    """The listening sockets of one address: two for IPv4 and IPv6, one otherwise."""
+
+    def __init__(self, sockets: list[socket.socket], unix_path: str = "") -> None:
+        self.sockets = sockets
+        self._unix_path = unix_path
+        self._made = identity(unix_path) if unix_path else None
+
+    def let_in(self, admission: Admission) -> None:
+        """Let SlurmUser use the unix socket, as soon as it is known who that is; the log says what does not work."""
+        if not self._unix_path or identity(self._unix_path) != self._made:
+            return
+        try:
+            share_socket(self._unix_path, admission.group)
+            warning = unreachable(self._unix_path, 2, admission)
+        except OSError as error:
+            warning = f"{self._unix_path}: {reason(error)}"
+        if warning:
+            logger.warning("prepSockListenPath: %s", warning)
+
+    def close(self) -> None:
+        """Close them; the unix socket's file goes too, unless another process has replaced it."""
+        for listener in self.sockets:
+            listener.close()
+        if self._unix_path:
+            try:
+                remove_socket(self._unix_path, self._made)
+            except OSError as error:
+                logger.warning("cannot remove the socket %s: %s", self._unix_path, reason(error))
+
+
+def open_listeners(address: UnixAddress | TcpAddress, admission: Admission) -> Listeners:
+    """Open prepSockListenPath. Raises StateError when the address cannot be had."""
+    if isinstance(address, UnixAddress):
+        return _open_unix(address.path, admission)
+    return _open_tcp(address, admission)
+
+
+def _open_unix(path: str, admission: Admission) -> Listeners:
+    _remove_stale_socket(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(path)
+        share_socket(path, admission.group)
+        warning = unreachable(path, 2, admission)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise StateError(_why_not_bound(path, error)) from None
+    if warning:
+        logger.warning("prepSockListenPath: %s", warning)
+    return Listeners([listener], path)
+
+
+def _why_not_bound(path: str, error: OSError) -> str:
+    folder = os.path.dirname(path) or "."
+    if error.errno == errno.ENOENT:
+        return (
+            f"prepSockListenPath: the folder {folder} of the socket {path} does not exist: create it, or have systemd"
+            " do so with RuntimeDirectory="
+        )
+    return (
+        f"prepSockListenPath: cannot create the socket {path}: {reason(error)};"
+        f" the daemon must be able to write to the folder {folder}"
+    )
+
+
+def _remove_stale_socket(path: str) -> None:
+    """Remove what a daemon that was killed left behind, and nothing else. Raises StateError."""
+    try:
+        stale = identity(path)
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise StateError(
+                f"prepSockListenPath: {path} exists and is no socket: remove it, or configure another path"
+            )
+        owner = _who_serves(path)
+        if owner:
+            raise StateError(
+                f"prepSockListenPath: {path} is taken, {owner} serves it: stop that, or configure another path"
+            )
+        remove_socket(path, stale)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise StateError(f"prepSockListenPath: cannot replace {path}: {reason(error)}") from None
+
+
+def _who_serves(path: str) -> str:
+    """Words for the process that listens on a unix socket, '' when nobody does. Raises OSError."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_CONNECT_TEST_SECONDS)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return ""
+        except (BlockingIOError, TimeoutError, socket.timeout):
+            return "a busy process"
+        pid, _ = peer_ids(probe)
+        return f"process {pid}"
+
+
+def peer_ids(connection: socket.socket) -> tuple[int, int]:
+    """(process id, user id) at the other end of a unix socket, as the kernel knows them."""
+    pid, uid, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return pid, uid
+
+
+def _open_tcp(address: TcpAddress, admission: Admission) -> Listeners:
+    opened: list[socket.socket] = []
+    absent: OSError | None = None
+    try:
+        for family, host in _hosts_to_bind(address, admission):
+            try:
+                opened.append(_bind_tcp(family, host, address.port))
+            except OSError as error:
+                if error.errno not in _NOT_ON_THIS_HOST:
+                    raise
+                absent = error
+        if absent and not opened:
+            raise absent
+    except OSError as error:
+        for listener in opened:
+            listener.close()
+        hint = ": another process has the port" if error.errno == errno.EADDRINUSE else ""
+        raise StateError(f"prepSockListenPath: cannot listen on {address}: {reason(error)}{hint}") from None
+    for listener in opened:
+        logger.info("taking hook events on %s", listener.getsockname()[:2])
+    return Listeners(opened)
+
+
+def _hosts_to_bind(address: TcpAddress, admission: Admission) -> list[tuple[int, str]]:
+    """(family, numeric address) to listen on; without any protection no further than this host."""
+    wildcard = address.host in _WILDCARDS
+    open_to_all = admission.secret is None and not admission.networks
+    if wildcard and open_to_all:
+        _warn_unprotected(address, "it listens on loopback only")
+    if wildcard:
+        v4, v6 = ("127.0.0.1", "::1") if open_to_all else ("0.0.0.0", "::")  # noqa: S104 - protected
+        both: list[tuple[int, str]] = [(socket.AF_INET, v4), (socket.AF_INET6, v6)]
+        return both[:1] if address.host == "0.0.0.0" else both  # noqa: S104 - compared, not bound
+    try:
+        hosts = _resolve(address)
+    except OSError:
+        if not open_to_all:
+            raise
+        _warn_unprotected(address, "it does not listen there (and the name has no address)")
+        return []
+    if not open_to_all:
+        return hosts
+    local = [(family, host) for family, host in hosts if ipaddress.ip_address(host).is_loopback]
+    if local != hosts:
+        _warn_unprotected(address, "it does not listen there")
+    return local
+
+
+def _resolve(address: TcpAddress) -> list[tuple[int, str]]:
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except UnicodeError:  # a part of the name is empty or too long
+        raise OSError(errno.EINVAL, "this is no host name") from None
+    return list(dict.fromkeys((int(entry[0]), str(entry[4][0]).partition("%")[0]) for entry in found))
+
+
+def _warn_unprotected(address: TcpAddress, consequence: str) -> None:
+    logger.warning(
+        "prepSockListenPath %s would take hook events from anyone who can reach it: %s, and jobs are found by"
+        " polling. Set prepSecretFile (hooks sign with the same secret) or prepAllow (addresses that may send)",
+        address,
+        consequence,
+    )
+
+
+def _bind_tcp(family: int, host: str, port: int) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener

@@ -1,0 +1,138 @@
+"""What hook and daemon agree on: socket addresses, the message, its signature, names of event files.
+
+A message is one JSON object of environment values, ended by the end of the stream; there is no
+answer. With a shared secret a line stands before it that says when it was made and proves who made
+it. An event file is empty, its name says all.
+
+The hook loads this module for every job, so it imports nothing that is slow to load.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+
+from cc_slurm_adapter.errors import AdapterError
+from cc_slurm_adapter.system.event_files import CLUSTER, nameable
+
+MAX_MESSAGE = 64 * 1024
+"""Bytes of a message; a signature comes on top."""
+MAX_JOB_ID = 2**31 - 1
+"""squeue refuses a whole list for one larger id, and scontrol takes 2**32 for all jobs."""
+
+VARIABLES = (
+    "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE",
+    "CUDA_VISIBLE_DEVICES",
+    "GPU_DEVICE_ORDINAL",
+    "SLURM_ARRAY_JOB_ID",
+    "SLURM_ARRAY_TASK_COUNT",
+    "SLURM_ARRAY_TASK_ID",
+    "SLURM_ARRAY_TASK_MAX",
+    "SLURM_ARRAY_TASK_MIN",
+    "SLURM_ARRAY_TASK_STEP",
+    "SLURM_CLUSTER_NAME",
+    "SLURM_JOB_ACCOUNT",
+    "SLURM_JOB_COMMENT",
+    "SLURM_JOB_CONSTRAINTS",
+    "SLURM_JOB_CPUS_PER_NODE",
+    "SLURM_JOB_DERIVED_EC",
+    "SLURM_JOB_END_TIME",
+    "SLURM_JOB_EXIT_CODE",
+    "SLURM_JOB_EXIT_CODE2",
+    "SLURM_JOB_EXTRA",
+    "SLURM_JOB_GID",
+    "SLURM_JOB_GROUP",
+    "SLURM_JOB_ID",
+    "SLURM_JOB_LICENSES",
+    "SLURM_JOB_NAME",
+    "SLURM_JOB_NODELIST",
+    "SLURM_JOB_NUM_NODES",
+    "SLURM_JOB_OVERSUBSCRIBE",
+    "SLURM_JOB_PARTITION",
+    "SLURM_JOB_RESERVATION",
+    "SLURM_JOB_RESTART_COUNT",
+    "SLURM_JOB_START_TIME",
+    "SLURM_JOB_STDERR",
+    "SLURM_JOB_STDIN",
+    "SLURM_JOB_STDOUT",
+    "SLURM_JOB_UID",
+    "SLURM_JOB_USER",
+    "SLURM_JOB_WORK_DIR",
+    "SLURM_SCRIPT_CONTEXT",
+    "SLURM_WCKEY",
+)
+"""All keys of a message. The existing adapter's receiver wants to see each of them, so none may be missing."""
+_READ_VARIABLES = ("SLURM_JOB_ID", "SLURM_SCRIPT_CONTEXT", "SLURM_CLUSTER_NAME")
+
+_CONTEXT = r"[a-z_]{0,64}"
+_EVENT_NAME = rf"([0-9]{{1,19}})\.({_CONTEXT})\.({CLUSTER})\.[0-9]{{1,19}}"
+
+
+class BadMessage(AdapterError):
+    """A message that cannot be understood or must not be trusted."""
+
+
+class HookMessage:
+    """The part of a message that the daemon uses. `context` and `cluster` may be ''."""
+
+    def __init__(self, job_id: int, context: str, cluster: str) -> None:
+        self.job_id = job_id
+        self.context = context
+        self.cluster = cluster
+
+
+def encode(environ: Mapping[str, str]) -> bytes:
+    """The message of a hook that was called with this environment.
+
+    Only what a receiver needs is sent, as it may go over a network in the clear. The other keys are empty.
+    """
+    message = dict.fromkeys(VARIABLES, "")
+    message.update((name, environ.get(name, "")[:255]) for name in _READ_VARIABLES)
+    return json.dumps(message).encode()
+
+
+def decode(message: bytes) -> HookMessage:
+    """Read an unsigned message. Raises BadMessage, whatever the bytes are."""
+    try:
+        values = json.loads(message)
+    except (ValueError, RecursionError):
+        raise BadMessage("the message is not JSON") from None
+    if not isinstance(values, dict):
+        raise BadMessage("the message is not a JSON object")
+    return read_environment(values)
+
+
+def read_environment(values: Mapping[str, object]) -> HookMessage:
+    """Pick what the daemon needs. Raises BadMessage without a usable SLURM_JOB_ID.
+
+    A context or cluster of an unexpected form is taken as not given.
+    """
+    job_id = values.get("SLURM_JOB_ID")
+    if not isinstance(job_id, str) or not (job_id.isascii() and job_id.isdigit()) or len(job_id) > 19:
+        raise BadMessage(f"SLURM_JOB_ID is no job id: {job_id!r:.40}")
+    if not 0 < int(job_id) <= MAX_JOB_ID:
+        raise BadMessage(f"SLURM_JOB_ID is out of range: {job_id}")
+    context = values.get("SLURM_SCRIPT_CONTEXT")
+    cluster = values.get("SLURM_CLUSTER_NAME")
+    return HookMessage(
+        int(job_id),
+        context if isinstance(context, str) and re.fullmatch(_CONTEXT, context) else "",
+        cluster if isinstance(cluster, str) and cluster.isprintable() and len(cluster) <= 64 else "",
+    )
+
+
+def event_name(message: HookMessage, pid: int) -> str:
+    """The name of the event file; the hook's process id keeps names apart.
+
+    A cluster whose name cannot stand in it is left out, and any daemon takes the event.
+    """
+    return f"{message.job_id}.{message.context}.{nameable(message.cluster)}.{pid}"
+
+
+def parse_event_name(name: str) -> HookMessage | None:
+    """Read the name of an event file; None when the file is something else."""
+    match = re.fullmatch(_EVENT_NAME, name)
+    if match is None or not 0 < int(match[1]) <= MAX_JOB_ID:
+        return None
+    return HookMessage(int(match[1]), match[2], match[3])

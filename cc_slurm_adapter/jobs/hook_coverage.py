@@ -1,0 +1,74 @@
+"""Counts runs that began without a hook event where hooks should announce them all, and says so once an hour."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from cc_slurm_adapter.model import Run
+
+log = logging.getLogger(__name__)
+
+EVERY = 3600.0
+LATEST = 300.0
+"""Seconds that an event may come after its run was found."""
+MARGIN = 60
+"""Seconds after the start of the daemon in which a run may have begun that was announced to nobody."""
+MAX_JOBS = 100_000
+"""Jobs of an hour that are remembered. With more than that nothing is counted."""
+NAMED = 10
+
+
+class HookCoverage:
+    """Of one cluster. `up_since` is the Unix time from which events are taken, `clock` is monotonic.
+
+    `only_batch`: the one hook is Prolog, which slurmd calls when a job first runs something on a node, and an
+    allocation may never do that. The later components of a heterogeneous job are not counted either, since an event
+    may name its leader alone.
+    """
+
+    def __init__(self, up_since: int, *, only_batch: bool, clock: Callable[[], float] = time.monotonic) -> None:
+        self._earliest = up_since + MARGIN
+        self._only_batch = only_batch
+        self._clock = clock
+        self._next = clock() + EVERY
+        self._announced: set[int] = set()
+        self._announced_before: set[int] = set()
+        """In the hour before: an event may be older than the run that was found."""
+        self._began: dict[int, float] = {}
+        """When a run of the job was found."""
+
+    def announced(self, job_id: int) -> None:
+        """A hook event named this job."""
+        if len(self._announced) >= MAX_JOBS:
+            self._began.clear()
+        else:
+            self._announced.add(job_id)
+
+    def began(self, run: Run) -> None:
+        """The start of this run is owed now."""
+        if run.key.start_time < self._earliest or run.het_job_offset or (self._only_batch and not run.has_script):
+            return
+        if len(self._began) < MAX_JOBS:
+            self._began[run.key.job_id] = self._clock()
+
+    def tell(self) -> None:
+        """A line when an hour is over and there were such runs. What was found just now is judged an hour later."""
+        now = self._clock()
+        if now < self._next:
+            return
+        self._next = now + EVERY
+        ripe = [job_id for job_id, found in self._began.items() if found <= now - LATEST]
+        announced = self._announced | self._announced_before
+        missed = [job_id for job_id in ripe if job_id not in announced]
+        for job_id in ripe:
+            del self._began[job_id]
+        self._announced_before, self._announced = self._announced, set()
+        if missed:
+            log.warning(
+                "%d runs began without a hook event in the last hour (jobs %s): short ones lose cores and GPUs. Call"
+                " the hook by hand as SlurmUser and see whether hook_events grows; slurmctld's log says why it fails",
+                len(missed),
+                ", ".join(map(str, missed[:NAMED])) + (", ..." if len(missed) > NAMED else ""),
+            )

@@ -1,0 +1,36 @@
+"""Which runs a site leaves out: by host, partition or user, or because an administrator has opted them out."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Optional
+
+from cc_slurm_adapter.model import Run
+
+Pattern = Optional["re.Pattern[str]"]
+
+
+@dataclass(frozen=True)
+class IgnoreRules:
+    """The patterns of the configuration, searched in the names; None matches nothing."""
+
+    hosts: Pattern = None
+    partitions: Pattern = None
+    users: Pattern = None
+
+    def ignores_host(self, hostname: str) -> bool:
+        """Whether nothing is to be told of this host by itself."""
+        return bool(self.hosts and self.hosts.search(hostname))
+
+    def reason(self, run: Run) -> str:
+        """Why the run is left out, for the log; '' for one that is to be reported."""
+        if run.opted_out:
+            return "its AdminComment has disable_cc_submission"
+        if self.partitions and self.partitions.search(run.partition):
+            return "ignorePartitions"
+        if self.users and self.users.search(run.user):
+            return "ignoreUsers"
+        if run.resources and all(self.ignores_host(each.hostname) for each in run.resources):
+            return "ignoreHosts"
+        return ""

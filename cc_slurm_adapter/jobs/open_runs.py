@@ -1,0 +1,69 @@
+"""The runs that hold nodes as far as is known, by run, by job and by node."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import ItemsView, Iterable, Iterator, Mapping
+from typing import Any
+
+from cc_slurm_adapter.model import RunKey
+from cc_slurm_adapter.outbox.outbox import KnownRun, Stage
+
+
+class OpenRuns(Mapping[RunKey, KnownRun]):
+    """A mapping of the runs that are not DONE; putting in one that is takes it out."""
+
+    def __init__(self, runs: Iterable[KnownRun] = ()) -> None:
+        self._runs: dict[RunKey, KnownRun] = {}
+        self._by_job: dict[int, set[RunKey]] = {}
+        self._by_host: Counter[str] = Counter()
+        for run in runs:
+            self.put(run)
+
+    def __getitem__(self, key: RunKey) -> KnownRun:
+        return self._runs[key]
+
+    def __iter__(self) -> Iterator[RunKey]:
+        return iter(self._runs)
+
+    def get(self, key: RunKey, default: Any = None) -> Any:
+        """As every mapping has it, but quick: a poll asks for each running job."""
+        return self._runs.get(key, default)
+
+    def items(self) -> ItemsView[RunKey, KnownRun]:
+        """As every mapping has it, but quick."""
+        return self._runs.items()
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def put(self, run: KnownRun) -> None:
+        """Note where a run stands now."""
+        self.drop(run.key)
+        if run.stage is not Stage.DONE:
+            self._runs[run.key] = run
+            self._by_job.setdefault(run.key.job_id, set()).add(run.key)
+            self._by_host.update(run.hosts.split(","))
+
+    def drop(self, key: RunKey) -> None:
+        """Forget a run."""
+        run = self._runs.pop(key, None)
+        if run is not None:
+            self._by_host.subtract(run.hosts.split(","))
+            keys = self._by_job[key.job_id]
+            keys.discard(key)
+            if not keys:
+                del self._by_job[key.job_id]
+
+    def of_job(self, job_id: int) -> list[KnownRun]:
+        """The open runs of a job: one, or two for a moment when it was requeued."""
+        return [self._runs[key] for key in self._by_job.get(job_id, ())]
+
+    def stage(self, key: RunKey) -> Stage | None:
+        """Where a run stands; None when it is not open."""
+        known = self._runs.get(key)
+        return known.stage if known else None
+
+    def jobs_on(self, hostname: str) -> int:
+        """How many runs hold a node."""
+        return self._by_host[hostname]

@@ -1,0 +1,294 @@
+"""What is known of jobs, in this program's own words.
+
+Slurm's words stop at `slurm/`, cc-backend's words begin in `sinks/`; between them there is `Run`:
+one stay of a job on its nodes, from its start to its end. A requeued job has several runs, and so
+has a job id that was given out again.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple, Union
+
+NAMED = 10
+"""Jobs that a line of the log names."""
+
+
+class RunKey(NamedTuple):
+    """Names one run for ever. `start_time` is in Unix seconds."""
+
+    cluster: str
+    job_id: int
+    start_time: int
+
+    def __str__(self) -> str:
+        return f"job {self.job_id} of {self.cluster} (start {self.start_time})"
+
+
+def job_list(keys: Iterable[RunKey]) -> str:
+    """For the log: the ids of the first ten jobs, and how many more there are."""
+    ids = sorted({key.job_id for key in keys})
+    named = ", ".join(map(str, ids[:NAMED]))
+    return f"{named} and {len(ids) - NAMED} more" if len(ids) > NAMED else named
+
+
+class Phase(enum.Enum):
+    """Where a run stands."""
+
+    WAITING = "waiting"
+    """Holds nothing: pending, or requeued and pending again."""
+    CONFIGURING = "configuring"
+    """Holds its nodes but they are still being made ready: its start time may move."""
+    RUNNING = "running"
+    """Holds its nodes. Suspended and stopped runs do so too."""
+    ENDED = "ended"
+    """Over; `EndState` says how. COMPLETING belongs here: its state and end time are final."""
+
+
+class EndState(enum.Enum):
+    """How a run ended. The values are the words for people and for the outbox."""
+
+    BOOT_FAIL = "boot_fail"
+    CANCELLED = "cancelled"
+    COMPLETED = "completed"
+    DEADLINE = "deadline"
+    FAILED = "failed"
+    NODE_FAIL = "node_fail"
+    OUT_OF_MEMORY = "out_of_memory"
+    PREEMPTED = "preempted"
+    TIMEOUT = "timeout"
+
+
+class Sharing(enum.Enum):
+    """Who else may be on the nodes of a run."""
+
+    WHOLE_NODE = "whole_node"
+    ONE_USER = "one_user"
+    ANY_USER = "any_user"
+
+
+class Missing(enum.Enum):
+    """A fact that could not be had any more when the run was first seen."""
+
+    CORES = "cores"
+    GPUS = "gpus"
+    SHARING = "sharing"
+    """Who else may have been on the nodes: it is said to be anybody."""
+
+
+class Sighting(NamedTuple):
+    """A line of the short listing: one job as it stands now, from columns that no user controls."""
+
+    job_id: int
+    phase: Phase
+    start_time: int | None
+    """Unix seconds; None while the job waits."""
+    end_time: int | None
+    """Unix seconds, only for a run that is over."""
+    end_state: EndState | None
+    """None unless the listing itself names it: a completing run's comes with its details."""
+    raw_state: str
+    has_nodes: bool = True
+
+    @property
+    def never_ran(self) -> bool:
+        """A job that was cancelled while it waited: Slurm gives it one moment as its start and its end, and no nodes.
+
+        Not while it completes: then Slurm takes its nodes away one by one.
+        """
+        return self.end_state is not None and not self.has_nodes and self.start_time == self.end_time
+
+
+class End(NamedTuple):
+    """How and when a run ended. `end_time` is in Unix seconds; `raw_state` is Slurm's own word."""
+
+    end_state: EndState
+    end_time: int
+    raw_state: str
+
+    @property
+    def is_requeue(self) -> bool:
+        """Whether it says itself that the job went back to the queue."""
+        return "REQUEUED" in self.raw_state
+
+    @property
+    def may_run_again(self) -> bool:
+        """Whether the job may run again by itself: it was requeued, preempted or lost its node."""
+        return self.is_requeue or self.end_state in (EndState.PREEMPTED, EndState.NODE_FAIL, EndState.BOOT_FAIL)
+
+
+@dataclass(frozen=True)
+class Resource:
+    """What a run holds of one node."""
+
+    hostname: str
+    cores: tuple[int, ...] = ()
+    """Core numbers of the node, socket by socket: socket * cores per socket + core."""
+    gpus: tuple[int, ...] = ()
+    """Slurm's indices of the node's GPUs."""
+    node_cores: int = 0
+    """How many cores the node has; needed to number its hardware threads. 0 where `cores` is empty."""
+    threads_per_core: int = 1
+    """Hardware threads of each core: the run holds all threads of its cores."""
+    other_gres: tuple[str, ...] = ()
+    """GRES whose devices the run holds, and which the site does not name as accelerators."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run with all that is reported of it."""
+
+    key: RunKey
+    phase: Phase
+    end: End | None
+    user: str
+    account: str
+    partition: str
+    name: str
+    submit_time: int
+    """Unix seconds."""
+    walltime: int | None
+    """Seconds; None when there is no limit."""
+    num_cpus: int
+    """CPUs as Slurm counts them: hardware threads."""
+    num_gpus: int
+    """As Slurm counts them, also when their indices are no longer known."""
+    sharing: Sharing
+    resources: tuple[Resource, ...]
+    array_job_id: int | None = None
+    array_task_id: int | None = None
+    het_job_id: int | None = None
+    """The leader of the heterogeneous job that this job is a component of; the leader names itself."""
+    het_job_offset: int | None = None
+    """Which component it is, counted from 0."""
+    has_script: bool = True
+    """False for those of salloc and srun; of runs that only accounting knows it is not known."""
+    opted_out: bool = False
+    """Its administrator's comment says that cc-backend is not to know it."""
+    missing: frozenset[Missing] = field(default_factory=frozenset)
+    awaits_layout: bool = False
+    """Its cores cannot be numbered now: the layout of a node is not known, and sinfo does not answer. It is read again,
+    and never written down like this."""
+    slurm_info: str = ""
+    """The text of `scontrol show job`, for people."""
+    job_script: str = ""
+
+    @property
+    def never_ran(self) -> bool:
+        """A job that was cancelled while it waited: it has a state and times but never had a node.
+
+        Not while it completes: then Slurm takes its nodes away one by one.
+        """
+        return self.end is not None and not self.resources and not self.is_completing
+
+    @property
+    def is_completing(self) -> bool:
+        """Over, but its nodes are still being cleaned."""
+        return self.end is not None and "COMPLETING" in self.end.raw_state
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """One node after a poll. Memory in MB; GPUs and CPUs as counts."""
+
+    hostname: str
+    states: tuple[str, ...]
+    cpus_allocated: int
+    memory_allocated: int
+    gpus_allocated: int
+    jobs_running: int = 0
+    gpus_in_use: tuple[int, ...] = ()
+    """Slurm's indices of the allocated GPUs; () where Slurm only counts them."""
+    cpus: int = 0
+    """All of them as Slurm's layout of the node has them: sockets * cores * threads."""
+    gpus: int = 0
+    """All that it has, in use or not."""
+    gpu_types: str = ""
+    """The same for people: `4 gpu:h100`."""
+
+
+@dataclass(frozen=True)
+class HookEvent:
+    """A prolog or epilog call that named a job of our cluster."""
+
+    job_id: int
+    context: str
+    """Slurm's SLURM_SCRIPT_CONTEXT (prolog_slurmctld, epilog_slurmd ...), or '' where there was none."""
+    received: float
+    """time.monotonic() of its arrival."""
+
+    @property
+    def is_end(self) -> bool:
+        """An epilog: the job should be over."""
+        return self.context.startswith("epilog")
+
+    @property
+    def comes_once(self) -> bool:
+        """Of slurmctld's own hooks, called once for each start and end; others come from every node or task.
+
+        What has no context is taken for one of them, so that it is served at once.
+        """
+        return not self.context or self.context.endswith("_slurmctld")
+
+
+class AccountedEnd(NamedTuple):
+    """A run that accounting has closed."""
+
+    key: RunKey
+    end: End
+    may_be_rest: bool = False
+    """Its record was made when it began: so it may be what is left of a run that was resized at that moment."""
+
+
+class AccountedLaunch(NamedTuple):
+    """A record of accounting, and whether anything was launched in it."""
+
+    key: RunKey
+    end_time: int | None
+    """Unix seconds; None while it is open."""
+    has_launched: bool
+    """It has its batch script or another step."""
+
+
+@dataclass
+class Details:
+    """Runs that were read, and the jobs that could not be understood or not even be asked for, with the reason."""
+
+    runs: list[Run] = field(default_factory=list)
+    broken: dict[int, str] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)
+    """Slurm's own command fails for them, while it answers for others; not for so long that there is no hope."""
+    listed: int = 0
+    """Jobs in Slurm's answer, wanted or not."""
+
+
+class Numbering(enum.Enum):
+    """How the hardware threads of a node are numbered. The values are the words of the configuration."""
+
+    BLOCK = "block"
+    """First one thread of every core, then their second ones: thread t of core c is c + t * cores."""
+    INTERLEAVED = "interleaved"
+    """The threads of a core follow each other: thread t of core c is c * threads + t."""
+    CORES = "cores"
+    """No threads at all: the numbers of the cores are listed, as the existing adapter does."""
+
+
+CpuNumbers = tuple[tuple[int, ...], ...]
+"""For each of Slurm's CPUs of a node the operating system's numbers, mostly one."""
+NumberingByHost = tuple[tuple["re.Pattern[str]", Union[Numbering, CpuNumbers]], ...]
+"""The first regular expression that is found in a host name counts."""
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """An HTTP proxy. `authorization` is the value of Proxy-Authorization, '' without a user."""
+
+    host: str
+    port: int
+    authorization: str = field(default="", repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"

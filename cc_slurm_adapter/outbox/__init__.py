@@ -1,0 +1,1 @@
+"""What is pending, on disk, and the threads that send it."""

@@ -1,0 +1,73 @@
+"""Runs that ended before they were seen, so that their cores or GPUs could not be had any more: which, and why.
+
+They are said when a destination has newly taken their starts: mostly it knows them already, from another program or
+from before the state was lost. What waits for an answer is not remembered over a restart; the log has each run
+at INFO when it is written down.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import NamedTuple
+
+from cc_slurm_adapter.log import moment_text
+from cc_slurm_adapter.model import RunKey, job_list
+
+log = logging.getLogger(__name__)
+
+GAP = 300
+"""Seconds without a complete pass that count as an absence."""
+MAX_WAITING = 10_000
+"""Runs whose starts are on their way, at most: more are only in the log of single runs."""
+
+
+class Absence(NamedTuple):
+    """Unix seconds between which nobody watched."""
+
+    since: int
+    until: int
+
+
+class LateRuns:
+    """Used from every thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._absence: Absence | None = None
+        self._waiting: dict[RunKey, Absence | None] = {}
+        self._taken: dict[Absence | None, list[RunKey]] = {}
+
+    def looks(self, since: int, now: int) -> None:
+        """What is found from now on is of this time (Unix seconds)."""
+        self._absence = Absence(since, now) if now - since > GAP else None
+
+    def found(self, key: RunKey) -> None:
+        """The start of this run is owed, incomplete."""
+        with self._lock:
+            if len(self._waiting) < MAX_WAITING:
+                self._waiting[key] = self._absence
+
+    def start_delivered(self, key: RunKey, *, is_new: bool) -> None:
+        """A destination has the start of any run; `is_new` says that it had not known it."""
+        with self._lock:
+            if key in self._waiting:
+                absence = self._waiting.pop(key)
+                if is_new:
+                    self._taken.setdefault(absence, []).append(key)
+
+    def say(self) -> None:
+        """A line for those that were taken since the last time, for each reason."""
+        with self._lock:
+            taken, self._taken = self._taken, {}
+        for absence, keys in taken.items():
+            if absence:
+                away = f"away from {moment_text(absence.since)} to {moment_text(absence.until)}"
+            else:
+                away = "they were shorter than a poll interval, and no hook told of them in time"
+            log.warning(
+                "%d runs ended before they were seen, and were reported without all their cores or GPUs (%s): jobs %s",
+                len(keys),
+                away,
+                job_list(keys),
+            )

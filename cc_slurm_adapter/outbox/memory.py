@@ -1,0 +1,96 @@
+"""What of the state is held in memory while the file cannot be written, and how that comes back into the file.
+
+It is what is pending, what comes back if another run is refused, and the keys: which runs are known, and the state of
+every delivery. Other messages that are delivered stay in the file alone, so do most texts.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+
+from cc_slurm_adapter.outbox.schema import SCHEMA
+
+DONE_RUNS = 50_000
+"""Runs that are over and known in memory, the last ones."""
+TEXT_BYTES = 4 * 1024 * 1024
+"""Of texts of pending starts, the latest ones."""
+_RUN = "SELECT cluster, job_id, start_time, stage, hosts, details, changed FROM run"
+_TO_MEMORY = {
+    "INSERT INTO checkpoint VALUES (?, ?)": "SELECT cluster, seen_until FROM checkpoint",
+    "INSERT INTO used_sink VALUES (?)": "SELECT sink FROM used_sink",
+    "INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?)": f"{_RUN} WHERE stage != 'done'",
+    "INSERT INTO message VALUES (?, ?, ?, ?)": """
+        SELECT id, payload, texts_at, texts FROM message WHERE id IN (
+            SELECT message FROM delivery WHERE state IN ('pending', 'parked', 'following') OR kind = 'withdraw'
+            UNION SELECT d.message FROM delivery AS d JOIN delivery AS w ON w.cluster = d.cluster
+            AND w.job_id = d.job_id AND w.start_time = d.start_time AND w.kind = 'withdraw' AND w.sink = d.sink
+            WHERE d.state = 'retained' AND (w.state != 'retained' OR w.first_sent > 0))""",
+}
+_DONE_TO_MEMORY = f"{_RUN} WHERE stage = 'done' ORDER BY changed DESC LIMIT {DONE_RUNS}"
+_TEXTS = """
+SELECT u.message, u.hash, t.body FROM text_use AS u JOIN text AS t ON t.hash = u.hash ORDER BY u.message DESC
+"""
+_TO_FILE = {
+    "INSERT OR REPLACE INTO checkpoint VALUES (?, ?)": "SELECT cluster, seen_until FROM checkpoint",
+    "INSERT OR REPLACE INTO used_sink VALUES (?)": "SELECT sink FROM used_sink",
+    "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, ?, ?)": _RUN,
+    "INSERT OR REPLACE INTO message VALUES (?, ?, ?, ?)": "SELECT id, payload, texts_at, texts FROM message",
+    "INSERT OR IGNORE INTO text VALUES (?, ?)": "SELECT hash, body FROM text",
+    "INSERT OR IGNORE INTO text_use VALUES (?, ?)": "SELECT message, hash FROM text_use",
+}
+
+
+def copy_to_memory(file: sqlite3.Connection, memory: sqlite3.Connection) -> None:
+    """Into an empty database. Raises sqlite3.Error, also when it is more than that may hold."""
+    memory.executescript(SCHEMA)
+    memory.execute("BEGIN")
+    for statement, question in _TO_MEMORY.items():
+        memory.executemany(statement, file.execute(question))
+    memory.executemany("INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?)", file.execute(_DONE_TO_MEMORY))
+    _copy_deliveries(file, memory)
+    for message, key, body in _some_texts(file):
+        memory.execute("INSERT OR IGNORE INTO text VALUES (?, ?)", (key, body))
+        memory.execute("INSERT INTO text_use VALUES (?, ?)", (message, key))
+    # Numbers that only the file has are not given again.
+    memory.execute("DELETE FROM sqlite_sequence")
+    memory.executemany(
+        "INSERT INTO sqlite_sequence VALUES (?, ?)", file.execute("SELECT name, seq FROM sqlite_sequence")
+    )
+    memory.execute("COMMIT")
+
+
+def copy_to_file(memory: sqlite3.Connection, file: sqlite3.Connection) -> None:
+    """All that is in memory, as one transaction; what only the file has stays there. Raises sqlite3.Error."""
+    file.execute("BEGIN IMMEDIATE")
+    try:
+        file.execute("DELETE FROM used_sink")
+        file.execute("DELETE FROM run WHERE stage != 'done'")
+        known = {row_id for (row_id,) in memory.execute("SELECT id FROM delivery")}
+        gone = [(row_id,) for (row_id,) in file.execute("SELECT id FROM delivery") if row_id not in known]
+        file.executemany("DELETE FROM delivery WHERE id = ?", gone)
+        for statement, question in _TO_FILE.items():
+            file.executemany(statement, memory.execute(question))
+        _copy_deliveries(memory, file)
+        # Where the file was gone meanwhile, with the messages that only it had.
+        file.execute("DELETE FROM delivery WHERE message NOT IN (SELECT id FROM message)")
+        file.execute("COMMIT")
+    except BaseException:
+        if file.in_transaction:
+            file.execute("ROLLBACK")
+        raise
+
+
+def _copy_deliveries(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
+    rows = source.execute("SELECT * FROM delivery")
+    places = ", ".join("?" * len(rows.description))
+    target.executemany(f"INSERT OR REPLACE INTO delivery VALUES ({places})", rows)  # noqa: S608 - only places
+
+
+def _some_texts(file: sqlite3.Connection) -> Iterator[tuple[int, str, bytes]]:
+    size = 0
+    for message, key, body in file.execute(_TEXTS):
+        size += len(body)
+        if size > TEXT_BYTES:
+            return
+        yield message, key, body

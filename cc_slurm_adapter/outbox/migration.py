@@ -1,0 +1,226 @@
+"""A state file of an older version becomes one of the present format.
+
+A new file is written beside the old one, with what is pending and the keys, but without texts that are not needed any
+more; then it takes the place of the old one in one step. Until then the old file stays as it is: a kill at any moment
+costs only the work so far. The old file is kept, if it is not too large, for whoever goes back to the version before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cc_slurm_adapter.outbox import stored_messages
+from cc_slurm_adapter.outbox.memory import copy_to_file
+from cc_slurm_adapter.outbox.parking import AFTER_PROBE, kind_of
+from cc_slurm_adapter.outbox.schema import KNOWN_MESSAGE, SCHEMA, SCHEMA_VERSION
+from cc_slurm_adapter.sinks.base import Encoded, Text
+
+log = logging.getLogger(__name__)
+
+OLDER = range(1, SCHEMA_VERSION)
+AT_ONCE = 200
+"""Rows of a transaction."""
+KEPT_BYTES = 256 * 1024 * 1024
+"""An old file that is larger is not kept."""
+STATES = {"owed": "pending", "shadowed": "conflict", "kept": "retained"}
+STAGES = {"seen": "preparing", "live": "started"}
+TEXTS = ("jobScript", "slurmInfo")
+NO_ROOM = ("full", "disk I/O")
+"""Words of SQLite's errors where a disk takes no more; the second where a quota or a limit says so."""
+NEEDS_TEXTS = ("pending", "parked", "following")
+_RUNS = "SELECT cluster, job_id, start_time, stage, hosts, details, changed FROM run"
+_MESSAGES = "SELECT * FROM message ORDER BY id"
+_ADD_RUN = "INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?)"
+_ADD_DELIVERY = """
+INSERT INTO delivery (id, sink, cluster, job_id, start_time, kind, message, created, refusals, first_sent, next_try,
+state, reason, parkings, parked_since, why)
+VALUES (:id, :sink, :cluster, :job_id, :start_time, :kind, :number, :created, :refusals, :first_sent, :next_try,
+:state, :reason, :parkings, :parked_since, :why)
+"""
+
+
+def new_database(database: sqlite3.Connection) -> None:
+    """Make the tables in an empty file."""
+    database.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    database.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+
+
+def migrate(path: str, go_on: Callable[[], None], max_text_bytes: int) -> None:
+    """Nobody may use the file meanwhile. `go_on` is called again and again, and may raise to end it.
+
+    Texts of pending starts are taken over up to so many bytes, and none where the disk turns out to be full. Whatever
+    fails leaves the old file as it was, and nothing beside it. Raises OSError and sqlite3.Error.
+    """
+    log.warning("the state file %s is of an older version and is brought to the present format", path)
+    try:
+        _rewrite(path, go_on, max_text_bytes)
+    except sqlite3.OperationalError as error:
+        if max_text_bytes <= 0 or not is_of_room(error):
+            raise
+        log.warning("there is no room for the texts of starts that wait (%s): once more, without them", error)
+        _rewrite(path, go_on, 0)
+
+
+def hold(path: str, memory: sqlite3.Connection, go_on: Callable[[], None]) -> None:
+    """All that an older file has, but texts, is copied into an empty database in memory. Raises sqlite3.Error."""
+    with closing(_open(path)) as old:
+        new_database(memory)
+        for _ in _Copy(old, memory, 0).steps():
+            go_on()
+
+
+def replace_older(path: str, memory: sqlite3.Connection) -> None:
+    """A file of the present format with what is in memory takes the place of an older one, of which `hold` had all.
+
+    Raises OSError and sqlite3.Error.
+    """
+    with _replaced(path) as (_, target):
+        copy_to_file(memory, target)
+
+
+def is_of_room(error: sqlite3.Error) -> bool:
+    """Whether the disk takes no more, as far as SQLite says so."""
+    return any(word in str(error) for word in NO_ROOM)
+
+
+def _rewrite(path: str, go_on: Callable[[], None], max_text_bytes: int) -> None:
+    with _replaced(path) as (old, target):
+        for _ in _Copy(old, target, max_text_bytes).steps():
+            go_on()
+
+
+@contextlib.contextmanager
+def _replaced(path: str) -> Iterator[tuple[sqlite3.Connection, sqlite3.Connection]]:
+    """The old file, and the new one that takes its place at the end; of that nothing stays where anything fails."""
+    new = f"{path}.new"
+    _remove(new)
+    try:
+        with closing(_open(path)) as old:
+            version = old.execute("PRAGMA user_version").fetchone()[0]
+            if old.execute("PRAGMA journal_mode = DELETE").fetchone()[0] != "delete":
+                raise sqlite3.OperationalError("database is locked")  # else its log would be taken for the new file's
+            with closing(sqlite3.connect(new, isolation_level=None)) as target:
+                new_database(target)
+                target.execute("PRAGMA user_version = 0")
+                yield old, target
+                target.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        _put_in_place(path, new, version)
+    except BaseException:
+        _remove(new)
+        raise
+
+
+def _open(path: str) -> sqlite3.Connection:
+    old = sqlite3.connect(path, timeout=5.0, isolation_level=None)
+    old.row_factory = sqlite3.Row
+    return old
+
+
+def _remove(new: str) -> None:
+    """What was written so far, by this start or by one that was killed."""
+    for suffix in ("", "-journal"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(new + suffix)
+
+
+class _Copy:
+    """From an old file into a new one."""
+
+    def __init__(self, old: sqlite3.Connection, new: sqlite3.Connection, max_text_bytes: int) -> None:
+        self._old = old
+        self._new = new
+        self._text_bytes = max_text_bytes
+
+    def steps(self) -> Iterator[None]:
+        """Everything, in transactions of some rows."""
+        self._new.execute("BEGIN")
+        for number, copy in enumerate(self._rows(), 1):
+            copy()
+            if number % AT_ONCE == 0:
+                self._new.execute("COMMIT")
+                yield
+                self._new.execute("BEGIN")
+        self._new.execute("COMMIT")
+        yield
+
+    def _rows(self) -> Iterator[Callable[[], object]]:
+        add = partial(self._new.execute, "INSERT INTO checkpoint VALUES (?, ?)")
+        yield from (partial(add, tuple(row)) for row in self._old.execute("SELECT cluster, seen_until FROM checkpoint"))
+        if self._old.execute("SELECT 1 FROM sqlite_master WHERE name = 'used_sink'").fetchone():
+            add = partial(self._new.execute, "INSERT INTO used_sink VALUES (?)")
+            yield from (partial(add, tuple(row)) for row in self._old.execute("SELECT sink FROM used_sink"))
+        is_first = self._old.execute("PRAGMA user_version").fetchone()[0] == 1
+        yield from (partial(self._add_run, *row, is_first=is_first) for row in self._old.execute(_RUNS))
+        yield from (partial(self._add_message, dict(row)) for row in self._old.execute(_MESSAGES))
+
+    def _add_run(self, *row: Any, is_first: bool) -> None:
+        """In the first format a run that was left out may have held no nodes, and others lacked their threads."""
+        cluster, job_id, start_time, stage, *rest = row
+        if is_first and stage == "seen":
+            return  # it is read from Slurm again
+        stage = "done" if is_first and stage == "ignored" else STAGES.get(stage, stage)
+        self._new.execute(_ADD_RUN, (cluster, job_id, start_time, stage, *rest))
+
+    def _add_message(self, row: dict[str, Any]) -> None:
+        row["state"] = STATES.get(row["outcome"], row["outcome"])
+        is_parked = row["state"] == "parked"
+        row.setdefault("parkings", int(is_parked))
+        row.setdefault("parked_since", time.time() if is_parked else 0)
+        row["next_try"] = AFTER_PROBE if is_parked else row["next_try"]
+        row["why"] = row.get("why") or (kind_of(row["reason"]) if is_parked else "")
+        place = (row["cluster"], row["job_id"], row["start_time"], row["kind"])
+        known = self._new.execute(KNOWN_MESSAGE, place).fetchone()
+        encoded = _encoded(row["payload"]) if row["kind"] == "start" else Encoded(row["payload"])
+        row["number"] = known[0] if known else stored_messages.add(self._new, encoded)
+        if row["state"] in NEEDS_TEXTS and self._text_bytes > 0:
+            for text in encoded.texts:
+                self._text_bytes -= stored_messages.keep_text(self._new, row["number"], text)
+        self._new.execute(_ADD_DELIVERY, row)
+
+
+def _encoded(payload: bytes) -> Encoded:
+    """A start of the formats before, with its texts apart; as it is where it cannot be taken to pieces."""
+    try:
+        message = json.loads(payload)
+        meta_data = message.pop("metaData")
+        texts = {key: meta_data.pop(key) for key in TEXTS if key in meta_data}
+        if not meta_data:
+            return Encoded(payload)
+        message["metaData"] = meta_data
+        head = _json(message)[:-2]
+        return Encoded(head, tuple(Text(f',"{key}":'.encode(), _json(texts[key])) for key in texts), b"}}")
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        return Encoded(payload)
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", errors="replace")
+
+
+def _put_in_place(path: str, new: str, version: int) -> None:
+    size, before = os.path.getsize(path), f"{path}.format-{version}"
+    kept = f"it has {size >> 20} MB and is not kept: the version before would read all from Slurm again"
+    if size <= KEPT_BYTES:
+        kept = f"kept as {before}: to go back, stop the daemon and move that to {path}"
+        try:
+            Path(before).unlink(missing_ok=True)
+            os.link(path, before)
+        except OSError as error:
+            kept = f"it cannot be kept ({error.strerror})"
+    os.replace(new, path)
+    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    log.warning("the state file %s has the present format now; the one before: %s", path, kept)

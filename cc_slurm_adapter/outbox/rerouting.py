@@ -1,0 +1,63 @@
+"""What becomes of messages when the configuration names other sinks than those that they were written for.
+
+The messages are the same for all sinks. What the sink that led has still to be told goes to the one that leads now,
+which may so be told something twice. What a sink that followed has to be told has been taken by the one before it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Mapping
+
+from cc_slurm_adapter.sinks.base import CC_NATS, CC_REST
+
+log = logging.getLogger(__name__)
+
+RANK = (CC_REST, CC_NATS)
+USED_SINKS = "SELECT sink FROM used_sink"
+_SINKS_OF_ROWS = "SELECT sink FROM delivery GROUP BY sink"
+_COLUMNS = (
+    "cluster, job_id, start_time, kind, message, created, refusals, first_sent, next_try, state, reason, cuts,"
+    " parkings, parked_since, why"
+)
+"""All but the number of the row and its sink."""
+_SEND_AGAIN = """
+UPDATE delivery SET state = 'pending', next_try = 0, first_sent = 0
+WHERE sink = ? AND state = 'delivered' AND (cluster, job_id, start_time, kind) IN
+(SELECT cluster, job_id, start_time, kind FROM delivery WHERE sink = ? AND state IN ('pending', 'parked'))
+"""
+"""What is sent again, after it was taken once, is so to the other one too."""
+_SEND_WITHDRAWN = """
+UPDATE delivery SET state = 'pending', next_try = 0, first_sent = 0
+WHERE sink = ? AND state = 'retained' AND kind != 'withdraw' AND (cluster, job_id, start_time) IN (
+    SELECT cluster, job_id, start_time FROM delivery AS w WHERE w.sink = delivery.sink AND w.kind = 'withdraw'
+    AND (w.state = 'delivered' OR w.first_sent > 0))
+"""
+"""What may have been withdrawn from the sink that led is sent again."""
+_FORGET_RETAINED = "DELETE FROM delivery WHERE sink = ? AND (state = 'retained' OR kind = 'withdraw')"
+_MOVE = "UPDATE OR IGNORE delivery SET sink = ? WHERE sink = ?"
+"""The rows keep their numbers, and so their order."""
+_COPY = f"""
+INSERT OR IGNORE INTO delivery (sink, {_COLUMNS}) SELECT ?, {_COLUMNS} FROM delivery WHERE sink = ? ORDER BY id
+"""  # noqa: S608 - made of the columns' names
+
+
+def use_sinks(database: sqlite3.Connection, sinks: Mapping[str, str]) -> None:
+    """Bring the messages to the sinks in use, each given with the one that it follows or '', and note these sinks."""
+    database.execute("DELETE FROM delivery WHERE state = 'done'")
+    before = {sink for question in (USED_SINKS, _SINKS_OF_ROWS) for (sink,) in database.execute(question)}
+    leading = next(iter(sinks))
+    has_led = next((sink for sink in RANK if sink in before), leading)
+    if has_led != leading:
+        for statement in (_SEND_WITHDRAWN, _FORGET_RETAINED):  # whoever leads now withdraws nothing of it
+            database.execute(statement, (has_led,))
+        database.execute(_SEND_AGAIN, (leading, has_led))
+        database.execute(_COPY if has_led in sinks else _MOVE, (leading, has_led))
+    for sink in before - set(sinks):
+        gone = database.execute("DELETE FROM delivery WHERE sink = ?", (sink,)).rowcount
+        what = f"what waited goes to {leading}" if sink == has_led else f"{gone} messages that followed are dropped"
+        log.warning("jobs are not reported to %s any more: %s", sink, what)
+    database.execute("UPDATE delivery SET state = 'pending' WHERE sink = ? AND state = 'following'", (leading,))
+    database.execute("DELETE FROM used_sink")
+    database.executemany("INSERT INTO used_sink VALUES (?)", [(sink,) for sink in sinks])

@@ -1,0 +1,93 @@
+"""What the log says of messages that a destination does not take: one line for each reason, however many there are."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from cc_slurm_adapter.outbox.parking import kind_of
+from cc_slurm_adapter.sinks.base import Delivery, Kind
+
+log = logging.getLogger(__name__)
+
+SOON, AT_MOST_EVERY = 60.0, 3600.0
+"""Seconds from the line about the first message to the one about those that came after it, and between further ones."""
+MAX_REASONS = 100
+"""Reasons that are told apart."""
+_OTHERS = "other reasons"
+
+
+@dataclass
+class _Reason:
+    """What was said of a reason, and what was not yet. Times are of time.monotonic()."""
+
+    next_line: float
+    level: int
+    count: int = 0
+    first: str = ""
+    text: str = ""
+    hosts: list[str] = field(default_factory=list)
+
+
+class RowLines:
+    """Of one destination; used by several threads. `tell_due()` is called now and then."""
+
+    def __init__(self, label: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._label = label
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._reasons: dict[tuple[str, str], _Reason] = {}
+
+    def tell(self, delivery: Delivery, what: str, reason: str, level: int = logging.WARNING) -> None:
+        """A message was not taken: said at once when this reason is new, else counted; at -debug 3 said in any case."""
+        line = f"{delivery.key}: {delivery.kind.value} {what}: {self._label}: {reason}"
+        with self._lock:
+            known = self._reasons.get((what, kind_of(reason))) or self._begin(what, kind_of(reason), level)
+            if known is None:
+                log.log(level, "%s", line)
+                return
+            log.info("%s", line)
+            known.count += 1
+            if known.count == 1:
+                known.first, known.text, known.hosts = str(delivery.key), reason, _hosts(delivery)
+
+    def _begin(self, what: str, kind: str, level: int) -> _Reason | None:
+        """None for a reason that is told apart from now on; else what it is counted with."""
+        if len(self._reasons) < MAX_REASONS:
+            self._reasons[what, kind] = _Reason(self._clock() + SOON, level)
+            return None
+        return self._reasons.setdefault((what, _OTHERS), _Reason(self._clock() + SOON, level))
+
+    def tell_due(self) -> None:
+        """Say how many more there were, of each reason of which that is due; forget the reasons that are gone."""
+        now = self._clock()
+        with self._lock:
+            for (what, kind), reason in list(self._reasons.items()):
+                if now < reason.next_line:
+                    continue
+                if not reason.count:
+                    del self._reasons[what, kind]
+                    continue
+                log.log(reason.level, "%s", self._summary(what, reason))
+                reason.count, reason.next_line = 0, now + AT_MOST_EVERY
+
+    def _summary(self, what: str, reason: _Reason) -> str:
+        on = f", on {_few(reason.hosts)}" if reason.hosts else ""
+        return f"{reason.count} more {what}, the first of {reason.first}{on}: {self._label}: {reason.text}"
+
+
+def _hosts(delivery: Delivery) -> list[str]:
+    if delivery.kind is not Kind.START:
+        return []
+    try:
+        return [str(resource["hostname"]) for resource in json.loads(delivery.payload)["resources"]]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return []
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

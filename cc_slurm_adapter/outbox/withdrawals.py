@@ -1,0 +1,182 @@
+"""Runs that a destination is to remove again, so that it takes a later run of the same job.
+
+cc-backend takes one run of a job in 24 hours. A requeued run that was delivered is `retained` for a day, with the
+message that would withdraw it. When a later start of the job is refused, that message is pending: being written down is
+the intention, and by the order of a job it leaves before the start. What was withdrawn is forgotten when the start is
+accepted, and sent again when it is refused after all. So a kill at any moment leaves a state from which it goes on.
+
+All are steps of one transaction of the outbox.
+"""
+
+from __future__ import annotations
+
+import enum
+import sqlite3
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from cc_slurm_adapter.model import RunKey
+from cc_slurm_adapter.sinks.base import Delivery, Kind
+
+DAY = 86400
+"""Seconds between the starts of two runs of a job of which cc-backend takes both."""
+RETAINED_BYTES = 64 * 1024 * 1024
+"""Of all messages that are kept: the oldest are forgotten before."""
+START, STOP, WITHDRAW = Kind.START.value, Kind.STOP.value, Kind.WITHDRAW.value
+_ROWS = """
+SELECT m.id, m.start_time, m.kind, m.state, m.reason, r.stage IS 'started' FROM delivery AS m LEFT JOIN run AS r
+ON r.cluster = m.cluster AND r.job_id = m.job_id AND r.start_time = m.start_time
+WHERE m.sink = (SELECT sink FROM delivery WHERE id = ?) AND m.cluster = ? AND m.job_id = ?
+"""
+_WITHDRAWAL = "SELECT 1 FROM delivery WHERE cluster = ? AND job_id = ? AND kind = 'withdraw' LIMIT 1"
+_ALL_DONE = """
+UPDATE delivery SET state = 'done' WHERE cluster = ? AND job_id = ? AND start_time = ?
+AND sink = (SELECT sink FROM delivery WHERE id = ?) AND (kind != 'start' OR state IN ('delivered', 'retained'))
+"""
+_FORGET = "DELETE FROM delivery WHERE id = ?"
+_DONE = "UPDATE delivery SET state = 'done' WHERE id = ?"
+_RETAIN = """
+UPDATE delivery SET state = 'retained', next_try = 0, first_sent = 0, refusals = 0, reason = '', parkings = 0,
+parked_since = 0, why = '' WHERE id = ?
+"""
+_SEND_AGAIN = (
+    "UPDATE delivery SET state = 'pending', next_try = 0, first_sent = 0, refusals = 0, reason = '' WHERE id = ?"
+)
+_IDLE_WITHDRAWALS = (
+    "SELECT sink, cluster, job_id, start_time FROM delivery WHERE kind = 'withdraw' AND state = 'retained'"
+)
+_FORGET_RETAINED = "DELETE FROM delivery WHERE state = 'retained' AND (sink, cluster, job_id, start_time) IN"
+_FORGET_OLD = f"{_FORGET_RETAINED} ({_IDLE_WITHDRAWALS} AND created < ?)"
+_FORGET_ALL = f"{_FORGET_RETAINED} ({_IDLE_WITHDRAWALS})"
+_FORGET_MUCH = f"""
+{_FORGET_ALL} AND (sink, cluster, job_id, start_time) IN (
+    SELECT sink, cluster, job_id, start_time FROM (
+        SELECT sink, cluster, job_id, start_time, SUM(LENGTH(m.payload)) OVER (ORDER BY d.id DESC) AS bytes
+        FROM delivery AS d JOIN message AS m ON m.id = d.message WHERE d.state = 'retained')
+    WHERE bytes > ?)
+"""  # noqa: S608 - made of the texts above
+_DROP_INTENTIONS = """
+UPDATE delivery SET state = 'retained' WHERE kind = 'withdraw' AND state IN ('pending', 'parked') AND first_sent = 0
+"""
+
+
+class Room(enum.Enum):
+    """Whether there may be room for a start that was refused because of another run of its job."""
+
+    MADE = "an earlier run is withdrawn first"
+    LATER = "it is tried again when an earlier run has ended"
+    NONE = "no earlier run may be withdrawn"
+
+
+class _Row(NamedTuple):
+    """A message of the job that a delivery is of, to the same sink."""
+
+    row_id: int
+    start_time: int
+    kind: str
+    state: str
+    reason: str
+    is_live: bool
+
+
+def keep_or_forget(database: sqlite3.Connection, stop: Delivery) -> None:
+    """A stop was delivered: what was told of its run is kept if it may be withdrawn, and else not needed any more.
+
+    Only what this program itself has told is ever withdrawn: a start that the destination had before has a reason.
+    """
+    if not _has_withdrawals(database, stop):
+        database.execute(_ALL_DONE, (*stop.key, stop.row_id))
+        return
+    rows = [row for row in _rows(database, stop) if row.start_time == stop.key.start_time]
+    may_go = any(row.kind == WITHDRAW for row in rows)
+    is_ours = any(row.kind == START and row.state in ("delivered", "retained") and not row.reason for row in rows)
+    if may_go and is_ours:
+        _change(database, _RETAIN, (row for row in rows if row.kind != WITHDRAW))
+    else:
+        _change(database, _DONE, (row for row in rows if row.kind != START or row.state in ("delivered", "retained")))
+
+
+def forget_withdrawn(database: sqlite3.Connection, start: Delivery) -> None:
+    """A start was accepted: what was withdrawn for it stays so."""
+    if not _has_withdrawals(database, start):
+        return
+    rows = _rows(database, start)
+    withdrawn = _withdrawn(rows, start)
+    _change(database, _FORGET, (row for row in rows if row.start_time in withdrawn))
+
+
+def make_room(database: sqlite3.Connection, start: Delivery) -> Room:
+    """A start was refused because of another run: the newest of those that may be withdrawn is. The start waits.
+
+    Where a later run is stored, that is why: it is to stay.
+    """
+    begin = start.key.start_time
+    all_rows = _rows(database, start)
+    if any(row.start_time > begin and row.kind == START and row.state in ("delivered", "retained") for row in all_rows):
+        return Room.NONE
+    rows = [row for row in all_rows if begin - DAY < row.start_time < begin]
+    ending = {row.start_time for row in rows if row.is_live or (row.kind == STOP and row.state == "pending")}
+    if any(row.kind == START and row.state == "delivered" and row.start_time in ending for row in rows):
+        return Room.LATER
+    kept = {row.start_time for row in rows if row.kind == START and row.state == "retained"}
+    found = [row for row in rows if row.kind == WITHDRAW and row.state == "retained" and row.start_time in kept]
+    if not found:
+        return Room.NONE
+    _change(database, _SEND_AGAIN, [max(found, key=lambda row: row.start_time)])
+    database.execute(_SEND_AGAIN, (start.row_id,))
+    return Room.MADE
+
+
+def restore(database: sqlite3.Connection, start: Delivery) -> list[RunKey]:
+    """A start was refused after all: what was withdrawn for it is sent again. These runs are returned."""
+    rows = _rows(database, start)
+    withdrawn = _withdrawn(rows, start)
+    _change(database, _SEND_AGAIN, (row for row in rows if row.start_time in withdrawn and row.state == "retained"))
+    _change(database, _RETAIN, (row for row in rows if row.start_time in withdrawn and row.kind == WITHDRAW))
+    return [start.key._replace(start_time=each) for each in sorted(withdrawn)]
+
+
+def give_up(database: sqlite3.Connection, withdrawal: Delivery) -> Delivery | None:
+    """A run is not removed: nothing of it is kept. Returns the start that waited for it."""
+    rows = _rows(database, withdrawal)
+    begin = withdrawal.key.start_time
+    _change(database, _FORGET, (row for row in rows if row.start_time == begin))
+    waiting = [
+        row for row in rows if row.kind == START and row.start_time > begin and row.state in ("pending", "parked")
+    ]
+    if not waiting:
+        return None
+    first = min(waiting, key=lambda row: row.start_time)
+    return Delivery(first.row_id, withdrawal.key._replace(start_time=first.start_time), Kind.START, b"", 0, 0)
+
+
+def forget_old(database: sqlite3.Connection, now: float) -> None:
+    """What nobody has withdrawn for a day, and the oldest of what is too much."""
+    database.execute(_FORGET_OLD, (now - DAY,))
+    database.execute(_FORGET_MUCH, (RETAINED_BYTES,))
+
+
+def forget_all(database: sqlite3.Connection) -> None:
+    """Nothing is to be withdrawn any more, but for what may be so already."""
+    database.execute(_DROP_INTENTIONS)
+    database.execute(_FORGET_ALL)
+
+
+def _has_withdrawals(database: sqlite3.Connection, delivery: Delivery) -> bool:
+    """Of most jobs there is none, which is quickly known."""
+    return database.execute(_WITHDRAWAL, (delivery.key.cluster, delivery.key.job_id)).fetchone() is not None
+
+
+def _rows(database: sqlite3.Connection, delivery: Delivery) -> list[_Row]:
+    values = (delivery.row_id, delivery.key.cluster, delivery.key.job_id)
+    return [_Row(*row) for row in database.execute(_ROWS, values)]
+
+
+def _withdrawn(rows: Iterable[_Row], start: Delivery) -> set[int]:
+    """The starts of earlier runs of its job that are withdrawn, which they are only for its sake."""
+    earlier = (row for row in rows if row.start_time < start.key.start_time)
+    return {row.start_time for row in earlier if row.kind == WITHDRAW and row.state == "delivered"}
+
+
+def _change(database: sqlite3.Connection, statement: str, rows: Iterable[_Row]) -> None:
+    database.executemany(statement, [(row.row_id,) for row in rows])

@@ -1,0 +1,55 @@
+"""Hardware threads by the operating system's numbers.
+
+Slurm tells which cores a job holds. cc-backend's topology lists hardware threads as the operating
+system numbers them, which it does in one of two common ways, or in any other: only the node itself
+knows (`-topology` prints it), and the configuration tells us.
+
+Slurm's CPUs are counted from 0 by socket, core and thread of its own layout of the node, as the
+CPU_IDs of `scontrol show job -d`: thread t of core c is the CPU c * threads + t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cc_slurm_adapter.model import CpuNumbers, Numbering, NumberingByHost, Resource
+
+
+def numbering_of(hostname: str, numberings: NumberingByHost) -> Numbering | CpuNumbers:
+    """How a host is numbered; BLOCK where no regular expression matches."""
+    return next((found for regex, found in numberings if regex.search(hostname)), Numbering.BLOCK)
+
+
+def fits(numbering: Numbering | CpuNumbers, cpus: int) -> bool:
+    """Whether a node with so many CPUs can be numbered so: a list must be of this very node, neither less nor more."""
+    return isinstance(numbering, Numbering) or len(numbering) == cpus
+
+
+def hwthreads(resource: Resource, numbering: Numbering | CpuNumbers) -> list[int]:
+    """What a run holds of a node, ascending: all threads of its cores, or the cores with CORES.
+
+    Nothing where the numbering does not fit the node: no number is better than a wrong one.
+    """
+    if numbering is Numbering.CORES:
+        return sorted(resource.cores)
+    return sorted(number for numbers in _by_core(resource, numbering) for number in numbers)
+
+
+def has_smt(resource: Resource, numbering: Numbering | CpuNumbers) -> bool:
+    """Whether more than one hardware thread of a core is listed there."""
+    return any(len(numbers) > 1 for numbers in _by_core(resource, numbering))
+
+
+def _by_core(resource: Resource, numbering: Numbering | CpuNumbers) -> Iterator[list[int]]:
+    """The numbers of the threads of each core that the run holds."""
+    threads, cores = resource.threads_per_core, resource.node_cores
+    if not fits(numbering, cores * threads):
+        return
+    for core in resource.cores:
+        if not isinstance(numbering, Numbering):
+            cpus = numbering[core * threads : (core + 1) * threads]
+            yield [number for numbers in cpus for number in numbers]
+        elif numbering is Numbering.BLOCK:
+            yield [core + thread * cores for thread in range(threads)]
+        else:
+            yield [core * threads + thread for thread in range(threads)]

@@ -1,0 +1,219 @@
+"""cc-backend's words: start, stop and node states as it decodes them, strictly.
+
+Fields and their meaning: the README of the recorded exchanges under tests/recorded/cc_backend.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from cc_slurm_adapter.model import (
+    CpuNumbers,
+    End,
+    Missing,
+    NodeState,
+    Numbering,
+    NumberingByHost,
+    Resource,
+    Run,
+    RunKey,
+    Sharing,
+)
+from cc_slurm_adapter.sinks.base import Encoded, Text
+from cc_slurm_adapter.sinks.gpu_addresses import GpuAddresses, addresses_of, further_parts
+from cc_slurm_adapter.sinks.hwthreads import has_smt, hwthreads, numbering_of
+from cc_slurm_adapter.sinks.node_states import node_words
+
+log = logging.getLogger(__name__)
+
+_END = b"}}"
+"""Of metaData, which always has something, and of the message."""
+
+SHARED = {Sharing.WHOLE_NODE: "none", Sharing.ONE_USER: "single_user", Sharing.ANY_USER: "multi_user"}
+
+
+class CcMessages:
+    """Makes the messages of runs; knows what Slurm does not.
+
+    That is the PCI addresses of each host's GPUs, in Slurm's order, how its hardware threads are
+    numbered, and what it is called elsewhere: `sent_name` makes that of Slurm's NodeName, by which all else
+    goes. `on_missing_address` is told how many GPUs were not listed because they have no address.
+    """
+
+    def __init__(
+        self,
+        gpu_addresses: GpuAddresses,
+        numberings: NumberingByHost = (),
+        on_missing_address: Callable[[int], None] = lambda count: None,
+        sent_name: Callable[[str], str] = str,
+    ) -> None:
+        self._gpu_addresses = gpu_addresses
+        self._numberings = numberings
+        self._on_missing_address = on_missing_address
+        self._sent_name = sent_name
+        self._warned: set[tuple[str, ...] | str] = set()
+        """Addresses of a kind of hosts that lacks some, and names of GRES: each is said once."""
+
+    def encode_start(self, run: Run) -> Encoded:
+        """The body of start_job for a run, with the job's script and Slurm's text apart, at the end of metaData."""
+        resources = [self._resource(resource) for resource in run.resources]
+        held = sum(map(self._cards, run.resources))
+        message: dict[str, Any] = {
+            "cluster": run.key.cluster,
+            "partition": run.partition,
+            "project": run.account,
+            "user": run.user,
+            "shared": SHARED[run.sharing],
+            "resources": resources,
+            "jobId": run.key.job_id,
+            "numHwthreads": run.num_cpus,
+            "numNodes": len(resources),
+            "startTime": run.key.start_time,
+        }
+        optional = {
+            "numAcc": (run.num_gpus if Missing.GPUS in run.missing else held) or None,
+            "arrayJobId": run.array_job_id or None,
+            "walltime": run.walltime or None,
+            "smt": self._smt(run),
+        }
+        message.update({key: value for key, value in optional.items() if value is not None})
+        message["metaData"] = _meta_data(run, self._missing(run, resources))
+        texts = {"jobScript": run.job_script, "slurmInfo": run.slurm_info}
+        return Encoded(
+            encode_json(message)[: -len(_END)],
+            tuple(Text(f',"{key}":'.encode(), encode_json(text)) for key, text in texts.items() if text),
+            _END,
+        )
+
+    def encode_stop(self, key: RunKey, end: End) -> Encoded:
+        """The body of stop_job. cc-backend refuses an end before the start, which clock steps can cause."""
+        message = {
+            "jobId": key.job_id,
+            "cluster": key.cluster,
+            "startTime": key.start_time,
+            "jobState": end.end_state.value,
+            "stopTime": max(end.end_time, key.start_time),
+        }
+        return Encoded(encode_json(message))
+
+    def encode_withdrawal(self, key: RunKey) -> Encoded:
+        """The body of delete_job."""
+        return Encoded(encode_json({"cluster": key.cluster, "jobId": key.job_id, "startTime": key.start_time}))
+
+    def _resource(self, resource: Resource) -> dict[str, Any]:
+        message: dict[str, Any] = {"hostname": self._sent_name(resource.hostname)}
+        listed = hwthreads(resource, self._numbering(resource))
+        if listed:
+            message["hwthreads"] = listed
+        accelerators = self._accelerators(resource)
+        if accelerators:
+            message["accelerators"] = accelerators
+        return message
+
+    def _missing(self, run: Run, resources: list[dict[str, Any]]) -> frozenset[Missing]:
+        """Also cores that are known, but not by the operating system's numbers."""
+        unnumbered = any(
+            resource.cores and "hwthreads" not in message for resource, message in zip(run.resources, resources)
+        )
+        return run.missing | {Missing.CORES} if unnumbered else run.missing
+
+    def _numbering(self, resource: Resource) -> Numbering | CpuNumbers:
+        return numbering_of(resource.hostname, self._numberings)
+
+    def _smt(self, run: Run) -> int | None:
+        """1 when a core has several listed threads, else 0; None where cores are listed, or nothing."""
+        numbered = [(resource, self._numbering(resource)) for resource in run.resources]
+        if Numbering.CORES in (numbering for _, numbering in numbered) or not any(
+            hwthreads(*each) for each in numbered
+        ):
+            return None
+        return int(any(has_smt(*each) for each in numbered))
+
+    def _accelerators(self, resource: Resource) -> list[str]:
+        addresses = addresses_of(resource.hostname, self._gpu_addresses)
+        if addresses and resource.other_gres:
+            self._warn_of_other_gres(resource)
+        known = {index: addresses[index] for index in resource.gpus if index < len(addresses) and addresses[index]}
+        if len(known) < len(resource.gpus):
+            self._on_missing_address(len(resource.gpus) - len(known))
+            self._warn_of_missing(resource, addresses, [index for index in resource.gpus if index not in known])
+        return list(dict.fromkeys(known.values()))
+
+    def _cards(self, resource: Resource) -> int:
+        return len(resource.gpus) - further_parts(resource.gpus, addresses_of(resource.hostname, self._gpu_addresses))
+
+    def _warn_of_missing(self, resource: Resource, addresses: tuple[str, ...], gpus: list[int]) -> None:
+        """One line for all hosts with the same addresses, however many jobs their GPUs have."""
+        if addresses not in self._warned:
+            self._warned.add(addresses)
+            numbers = ", ".join(map(str, gpus))
+            text = "gpuPciAddrs has no address for GPU %s of %s: of these and their like only the number is reported"
+            log.warning(text, numbers, resource.hostname)
+
+    def _warn_of_other_gres(self, resource: Resource) -> None:
+        for name in resource.other_gres:
+            if name not in self._warned:
+                self._warned.add(name)
+                log.warning(
+                    "a job has devices of the GRES %.40s on %s, which are not reported: name it in acceleratorGres if"
+                    " the addresses in gpuPciAddrs are those of such devices",
+                    name,
+                    resource.hostname,
+                )
+
+
+def _meta_data(run: Run, missing: frozenset[Missing]) -> dict[str, str]:
+    meta_data = {
+        "jobName": run.name,
+        "submitTime": str(run.submit_time),
+        "incomplete": ",".join(sorted(each.value for each in missing)),
+        "hetJobId": _as_text(run.het_job_id),
+        "hetJobOffset": _as_text(run.het_job_offset),
+    }
+    return {key: text for key, text in meta_data.items() if text}
+
+
+def _as_text(number: int | None) -> str:
+    return "" if number is None else str(number)
+
+
+def encode_nodes(cluster: str, nodes: list[NodeState]) -> bytes:
+    """The body of nodestate."""
+    return encode_json({"cluster": cluster, "nodes": [_node(node) for node in nodes]})
+
+
+def encode_node_parts(
+    cluster: str, nodes: list[NodeState], limit: int, wrap: Callable[[bytes], bytes] = bytes
+) -> Iterator[bytes]:
+    """Bodies of nodestate with all these nodes, none of them larger than `limit` bytes when it is wrapped.
+
+    A single node that is larger has a body all the same. cc-backend takes each node by itself: it does not matter
+    which of them come together.
+    """
+    whole = wrap(encode_nodes(cluster, nodes))
+    if len(whole) <= limit or len(nodes) <= 1:
+        yield whole
+        return
+    count = len(whole) // limit + 1
+    size = -(-len(nodes) // count)
+    for at in range(0, len(nodes), size):
+        yield from encode_node_parts(cluster, nodes[at : at + size], limit, wrap)
+
+
+def _node(node: NodeState) -> dict[str, Any]:
+    return {
+        "hostname": node.hostname,
+        "states": node_words(node.states),
+        "cpusAllocated": node.cpus_allocated,
+        "memoryAllocated": node.memory_allocated,
+        "gpusAllocated": node.gpus_allocated,
+        "jobsRunning": node.jobs_running,
+    }
+
+
+def encode_json(message: dict[str, Any] | str) -> bytes:
+    """JSON as cc-backend takes it. Lone surrogates, which are no UTF-8, become question marks."""
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode("utf-8", errors="replace")

@@ -1,0 +1,395 @@
+"""One connection to NATS, in a thread of its own: asyncio and nats-py stay in here.
+
+It is opened when there is something to publish, and anew whenever it is lost: nats-py is never left to reconnect by
+itself, so that it cannot give up. What is published has left only when the server has said so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from nats import errors
+from nats.aio.client import Client
+from nats.js.errors import APIError, NoStreamResponseError
+
+from cc_slurm_adapter.errors import AdapterError
+from cc_slurm_adapter.sinks.base import Answer, Verdict
+from cc_slurm_adapter.sinks.nats.keys import public_key, sign
+from cc_slurm_adapter.sinks.nats.loop import LoopStopped, LoopThread
+
+log = logging.getLogger(__name__)
+
+TIME_LIMIT = 10.0
+"""Seconds for one message, or for opening a connection to one server."""
+WORK_LIMIT = 120.0
+"""Seconds for all that is done at once: each message has its own limit, so only a mistake takes so long."""
+CLOSE_LIMIT = 0.5
+_STOPPED = Answer(Verdict.SINK_TROUBLE, "the daemon stops")
+_DELIVERED = Answer(Verdict.DELIVERED)
+_MESSAGE_ID = "Nats-Msg-Id"
+_MESSAGE_EXCEEDS_MAXIMUM = 10054
+"""JetStream's error code: the stream has a max_msg_size."""
+_DENIED = "permissions violation for publish to"
+_TROUBLES = (errors.Error, APIError, OSError, asyncio.TimeoutError)
+
+
+@dataclass(frozen=True)
+class NatsAccess:
+    """Where and as whom. `seed` and `jwt` are texts, not files."""
+
+    servers: tuple[str, ...]
+    """nats://host:port or tls://host:port."""
+    user: str = ""
+    password: str = field(default="", repr=False)
+    seed: str = field(default="", repr=False)
+    jwt: str = field(default="", repr=False)
+    tls_ca_file: str = ""
+    tls_cert_file: str = ""
+    tls_key_file: str = ""
+    jet_stream: bool = False
+    """A stream takes the messages and acknowledges each."""
+
+    def needs_tls(self, server: str) -> bool:
+        """Whether nothing may be said to one of the servers before TLS."""
+        return server.startswith("tls:") or bool(self.tls_ca_file or self.tls_cert_file)
+
+
+class Outgoing(NamedTuple):
+    """A message. By `message_id` a stream knows one that comes twice."""
+
+    subject: str
+    payload: bytes
+    message_id: str = ""
+
+    @property
+    def headers(self) -> dict[str, str] | None:
+        """As nats-py takes them."""
+        return {_MESSAGE_ID: self.message_id} if self.message_id else None
+
+    def fits(self, client: Client) -> bool:
+        """Whether the server takes so much: it counts the headers too, nats-py does not."""
+        headers = len(f"NATS/1.0\r\n{_MESSAGE_ID}: {self.message_id}\r\n\r\n") if self.message_id else 0
+        return headers + len(self.payload) <= client.max_payload
+
+
+@dataclass(frozen=True)
+class _Connection:
+    """An open one. nats-py does not tell those who wait for an answer when it is lost."""
+
+    client: Client
+    lost: asyncio.Future[None]
+
+    async def note_loss(self) -> None:
+        """nats-py calls this when the connection is lost or closed."""
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+    async def unless_lost(self, work: Coroutine[Any, Any, list[Answer]]) -> list[Answer]:
+        """What comes of the work. Raises OSError when the connection is lost before it is done."""
+        task = asyncio.ensure_future(work)
+        either: set[asyncio.Future[Any]] = {task, self.lost}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED, timeout=WORK_LIMIT)
+        if not task.done():
+            task.cancel()
+            raise OSError("the connection was lost" if self.lost.done() else "no answer in time")
+        return task.result()
+
+
+class _TlsTrouble(OSError):
+    """Somebody must act."""
+
+
+class _TlsClient(Client):
+    """Says nothing before TLS: by itself nats-py goes on in the clear when the server does not demand TLS."""
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        if initial_connection and not info.get("tls_required"):
+            if not info.get("tls_available"):
+                raise _TlsTrouble("the server does not offer TLS, which tls:// and the keys natsTls... demand")
+            info["tls_required"] = True  # that is where nats-py looks
+        await super()._process_info(info, initial_connection)
+
+
+class _Refused(Exception):
+    """The server does not want us as we are: somebody must act."""
+
+
+class NatsClient:
+    """May be used by several threads at once. `read_access` is called for each connection: files may have changed."""
+
+    def __init__(self, read_access: Callable[[], NatsAccess]) -> None:
+        self._read_access = read_access
+        self._thread = LoopThread("nats", self._forget, self._drop)
+        self._connection: _Connection | None = None
+        self._access = NatsAccess(())
+        self._connecting: asyncio.Lock | None = None
+        self._denials: Counter[str] = Counter()
+        """How often the server has refused a subject."""
+
+    def publish(self, messages: Sequence[Outgoing]) -> list[Answer]:
+        """Publish messages, and wait until the server or the stream has them. An answer for each."""
+        return self._run(self._publish(lambda _: messages, len(messages)), len(messages))
+
+    def publish_all(self, make: Callable[[int], Sequence[Outgoing]]) -> Answer:
+        """Publish what `make` makes of the size in bytes that the server takes at most; one answer for all of it."""
+        answers = self._run(self._publish(make, 1), 1)
+        return next((answer for answer in answers if answer.verdict is not Verdict.DELIVERED), _DELIVERED)
+
+    def check(self) -> Answer:
+        """Connect, where that has not been done: whether a server takes us."""
+
+        async def confirm(client: Client) -> list[Answer]:
+            await _confirm(client)
+            return [_DELIVERED]
+
+        (answer,) = self._run(self._attempt(confirm, 1), 1)
+        return answer
+
+    def close(self) -> None:
+        """End it for good: whoever waits for an answer gets none. May be called again."""
+        self._thread.stop()
+
+    def _run(self, work: Coroutine[Any, Any, list[Answer]], count: int) -> list[Answer]:
+        try:
+            return self._thread.run(work)
+        except LoopStopped:
+            return [_STOPPED] * count
+        except RuntimeError as error:  # no thread can be made
+            return [_trouble(error)] * count
+
+    async def _publish(self, make: Callable[[int], Sequence[Outgoing]], count: int) -> list[Answer]:
+        """`count` is how many answers there are when nothing can be made of it, because no server is there."""
+        denials = dict(self._denials)
+        messages: list[Outgoing] = []
+
+        def hand_over(client: Client) -> Coroutine[Any, Any, list[Answer]]:
+            messages[:] = make(client.max_payload)
+            return (self._to_stream if self._access.jet_stream else self._to_server)(client, messages)
+
+        answers = await self._attempt(hand_over, count)
+        denied = {subject for subject, count in self._denials.items() if count > denials.get(subject, 0)}
+        if not denied:
+            return answers
+        return [
+            _denial(message) if message.subject.lower() in denied else answer
+            for message, answer in zip(messages, answers)
+        ]
+
+    async def _attempt(self, work: Callable[[Client], Coroutine[Any, Any, list[Answer]]], count: int) -> list[Answer]:
+        """Do it with an open connection. What keeps it from being done is the answer for all that there is."""
+        try:
+            connection = await self._connected()
+            answers = await connection.unless_lost(work(connection.client))
+        except _Refused as error:
+            answers = [_held(str(error))] * count
+        except Exception as error:  # a mistake of nats-py costs a connection, and no message
+            if not isinstance(error, _TROUBLES):
+                log.exception("NATS: an error of nats-py or of this program")
+            answers = [_trouble(error)] * count
+        if any(answer.verdict is Verdict.SINK_TROUBLE for answer in answers):
+            await self._drop()
+        return answers
+
+    async def _to_server(self, client: Client, messages: Sequence[Outgoing]) -> list[Answer]:
+        answers = [_DELIVERED if message.fits(client) else _too_large(message) for message in messages]
+        for message, answer in zip(messages, answers):
+            if answer is _DELIVERED:
+                await client.publish(message.subject, message.payload, headers=message.headers)
+        await _confirm(client)
+        return answers
+
+    async def _to_stream(self, client: Client, messages: Sequence[Outgoing]) -> list[Answer]:
+        stream = client.jetstream()
+
+        async def publish(message: Outgoing) -> Answer:
+            if not message.fits(client):
+                return _too_large(message)
+            if not message.message_id:  # node states: what they say is over with the next ones
+                (answer,) = await self._to_server(client, [message])
+                return answer
+            try:
+                await stream.publish(message.subject, message.payload, timeout=TIME_LIMIT, headers=message.headers)
+            except (errors.TimeoutError, asyncio.TimeoutError):
+                return await self._without_acknowledgement(client, message)
+            except _TROUBLES as error:
+                return _refusal_of_stream(error, message)
+            return _DELIVERED
+
+        return list(await asyncio.gather(*map(publish, messages)))
+
+    async def _without_acknowledgement(self, client: Client, message: Outgoing) -> Answer:
+        """The server is silent, or it is there and no stream answers: others may take the subject without a word."""
+        try:
+            await _confirm(client)
+        except _TROUBLES as error:
+            return _trouble(error)
+        return _held(
+            f"no stream has acknowledged a message for {message.subject}: make one with nats stream add, and allow this"
+            " user to subscribe to _INBOX.>"
+        )
+
+    async def _connected(self) -> _Connection:
+        if self._connecting is None:
+            self._connecting = asyncio.Lock()
+        async with self._connecting:
+            if self._connection is None or self._connection.lost.done():
+                await self._drop()
+                try:
+                    self._access = self._read_access()
+                except AdapterError as error:
+                    raise _Refused(str(error)) from error
+                self._connection = await self._connect_to_any()
+            return self._connection
+
+    async def _connect_to_any(self) -> _Connection:
+        """To the first server that takes us, in any order. What all of them say when none does."""
+        said: dict[str, str] = {}
+        trouble: type[Exception] = OSError
+        for server in random.sample(self._access.servers, len(self._access.servers)):
+            try:
+                return await asyncio.wait_for(self._connect(server), TIME_LIMIT)
+            except (errors.Error, OSError, asyncio.TimeoutError) as error:
+                said[server] = _words(error)
+                trouble = _Refused if _is_refusal(error) else trouble
+        raise trouble("; ".join(f"{server}: {said[server]}" for server in self._access.servers))
+
+    async def _connect(self, server: str) -> _Connection:
+        access = self._access
+        needs_tls = access.needs_tls(server)
+        client = _TlsClient() if needs_tls else Client()
+        connection = _Connection(client, asyncio.get_running_loop().create_future())
+        options: dict[str, Any] = {}
+        if access.seed:
+            options["signature_cb"] = lambda nonce: sign(access.seed, nonce)
+        if access.jwt:
+            options["user_jwt_cb"] = lambda: bytearray(access.jwt, "ascii")
+        elif access.seed:
+            client._public_nkey = public_key(access.seed)
+        elif access.user:
+            options |= {"user": access.user, "password": access.password}
+        if needs_tls:
+            options["tls"] = make_tls_context(access)
+        is_open = False
+
+        async def note(error: Exception) -> None:
+            if not is_open:
+                raise error  # nats-py would try again, although it was told not to
+            self._note_error(error)
+
+        try:
+            await client.connect(
+                servers=[server],
+                name="cc-slurm-adapter",
+                allow_reconnect=False,
+                connect_timeout=int(TIME_LIMIT),
+                error_cb=note,
+                disconnected_cb=connection.note_loss,
+                closed_cb=connection.note_loss,
+                **options,
+            )
+        except BaseException as error:
+            is_open = True
+            await _close(client)
+            if client._server_info.get("tls_verify") and not access.tls_cert_file and isinstance(error, OSError):
+                what = f"it wants to see a certificate, set natsTlsCertFile and natsTlsKeyFile ({error})"
+                raise _TlsTrouble(what) from error
+            raise
+        is_open = True
+        return connection
+
+    def _note_error(self, error: Exception) -> None:
+        """What the server says by the way: of all that only refused subjects matter, the rest shows in the answers.
+
+        nats-py has made it lower case.
+        """
+        text = str(error).lower()
+        if _DENIED in text:
+            self._denials[text.rpartition(" ")[2].strip("\"'")] += 1
+
+    def _forget(self) -> None:
+        """What belonged to a loop that has died."""
+        self._connection = self._connecting = None
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await _close(connection.client)
+
+
+def _trouble(error: Exception) -> Answer:
+    return Answer(Verdict.SINK_TROUBLE, _words(error))
+
+
+async def _confirm(client: Client) -> None:
+    """Return when the server has taken what was published. Raises what nats-py raises.
+
+    nats-py sends a PING ahead of what was published just before: the second answer is for that. Its flush() would
+    also return when nobody reads answers any more.
+    """
+    for _ in range(2):
+        await client.rtt(int(TIME_LIMIT))
+
+
+def _too_large(message: Outgoing) -> Answer:
+    return Answer(Verdict.TOO_LARGE, f"it has {len(message.payload)} bytes, more than the server's max_payload")
+
+
+def _held(what: str) -> Answer:
+    return Answer(Verdict.HELD, what)
+
+
+def _denial(message: Outgoing) -> Answer:
+    return _held(f"the server does not permit this user to publish to the subject {message.subject}")
+
+
+def _refusal_of_stream(error: Exception, message: Outgoing) -> Answer:
+    if isinstance(error, NoStreamResponseError):
+        return _held(f"no stream takes the subject {message.subject}: make one with nats stream add")
+    if not isinstance(error, APIError):
+        return _trouble(error)
+    if error.err_code == _MESSAGE_EXCEEDS_MAXIMUM:
+        return Answer(Verdict.TOO_LARGE, f"it has {len(message.payload)} bytes, more than the stream's max_msg_size")
+    return _held(f"the stream that takes {message.subject} refuses messages, see its limits: {error.description}")
+
+
+async def _close(client: Client) -> None:
+    """After a TLS handshake that failed it would never end."""
+    closing = asyncio.ensure_future(client.close())
+    await asyncio.wait({closing}, timeout=CLOSE_LIMIT)
+    if not closing.done():
+        closing.cancel()
+    elif not closing.cancelled():
+        closing.exception()  # it does not matter any more
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether it is about who we are: nats-py has no type for what the server says while it is connected."""
+    about_us = isinstance(error, (errors.AuthorizationError, ssl.SSLError, _TlsTrouble))
+    return about_us or "authorization violation" in str(error).lower()
+
+
+def make_tls_context(access: NatsAccess) -> ssl.SSLContext:
+    """With the files as they are now. Raises OSError."""
+    context = ssl.create_default_context(cafile=access.tls_ca_file or None)
+    if access.tls_cert_file:
+        # Without a pass phrase OpenSSL would ask for one on the terminal.
+        context.load_cert_chain(access.tls_cert_file, access.tls_key_file, password="")
+    return context
+
+
+def _words(error: BaseException) -> str:
+    """What nats-py says, or what it is called when it says nothing."""
+    if isinstance(error, ssl.SSLError):
+        return f"{error}: check natsTlsCaFile, natsTlsCertFile and natsTlsKeyFile"
+    if _is_refusal(error) and not isinstance(error, _TlsTrouble):
+        return "it refuses the user: check natsUser and natsPassword, natsCredsFile or natsNKeySeedFile"
+    if isinstance(error, (asyncio.TimeoutError, errors.TimeoutError)):
+        return f"no answer within {TIME_LIMIT:.0f} s"
+    return str(error) or type(error).__name__

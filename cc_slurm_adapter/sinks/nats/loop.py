@@ -1,0 +1,145 @@
+"""An asyncio loop in a thread of its own, which never keeps the program from ending."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import logging
+import socket
+import threading
+from collections.abc import Coroutine
+from typing import Any, Callable, TypeVar
+
+from cc_slurm_adapter.system.threads import run_beside
+
+Result = TypeVar("Result")
+
+logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of every TLS connection that the other side closes
+
+END_LIMIT = 1.0
+"""Seconds for what is under way to end when the loop is stopped."""
+
+
+WORK_LIMIT = 300.0
+"""Seconds for one piece of work: each of its steps has a limit of its own, so only a mistake takes so long."""
+MAX_RESOLVING = 8
+"""Names that are looked up at the same time: one that a name server does not answer keeps a thread for long."""
+
+
+class LoopStopped(Exception):
+    """The loop was stopped before the work was done."""
+
+
+class LoopThread:
+    """Begins with the first work, and again with the next should it have died of a mistake.
+
+    `at_begin` is called before each beginning; `at_end` is run when it is stopped, before all other work is cancelled.
+    """
+
+    def __init__(
+        self, name: str, at_begin: Callable[[], None], at_end: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        self._name = name
+        self._at_begin = at_begin
+        self._at_end = at_end
+        self._lock = threading.Lock()
+        self._loop: _Loop | None = None
+        self._stopped = False
+        self._under_way: set[concurrent.futures.Future[Any]] = set()
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Do some work there and wait for it; by any thread.
+
+        Raises LoopStopped, what the work raises, and RuntimeError when there can be no thread or it takes too long.
+        """
+        with self._lock:
+            if self._stopped:
+                work.close()
+                raise LoopStopped
+            try:
+                future = asyncio.run_coroutine_threadsafe(work, self._running_loop())
+            except RuntimeError:
+                work.close()
+                raise
+            self._under_way.add(future)
+        try:
+            return future.result(WORK_LIMIT)
+        except concurrent.futures.CancelledError:
+            raise LoopStopped from None
+        except concurrent.futures.TimeoutError:
+            if future.done():
+                raise  # the work's own
+            future.cancel()
+            raise RuntimeError(f"it has not come to an end within {WORK_LIMIT:.0f} s") from None
+        finally:
+            with self._lock:
+                self._under_way.discard(future)
+
+    def stop(self) -> None:
+        """End it for good; does not wait. May be called again."""
+        with self._lock:
+            was_stopped, self._stopped = self._stopped, True
+            if self._loop is not None and not was_stopped:
+                self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._at_begin()
+            loop = _Loop()
+            try:
+                run_beside(self._name, lambda: self._work(loop))
+            except RuntimeError:  # there can be no more threads now
+                loop.close()
+                raise
+            self._loop = loop
+        return self._loop
+
+    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+        finally:
+            with contextlib.suppress(Exception):  # after a mistake it ends as well as it can
+                loop.run_until_complete(self._end())
+            with self._lock:
+                self._loop = None
+                for future in self._under_way:  # whoever waits for what could not be ended
+                    future.cancel()
+            loop.close()
+
+    async def _end(self) -> None:
+        await self._at_end()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=END_LIMIT)
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """Resolves names in daemon threads: Python waits for asyncio's own when it ends, and name servers may be slow."""
+
+    resolving = 0
+
+    async def getaddrinfo(self, *args: Any, **options: Any) -> Any:
+        if self.resolving >= MAX_RESOLVING:
+            raise OSError(f"{args[0]}: the name server has not answered {MAX_RESOLVING} earlier questions")
+        found: asyncio.Future[Any] = self.create_future()
+
+        def resolve() -> None:
+            try:
+                answer: Any = socket.getaddrinfo(*args, **options)
+            except (OSError, ValueError, OverflowError) as error:  # also a name that can be none
+                answer = error if isinstance(error, OSError) else OSError(f"{args[0]}: {error}")
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                self.call_soon_threadsafe(tell, answer)
+
+        def tell(answer: Any) -> None:
+            self.resolving -= 1
+            if not found.done():
+                found.set_exception(answer) if isinstance(answer, OSError) else found.set_result(answer)
+
+        run_beside("nats-resolver", resolve)
+        self.resolving += 1
+        return await found

@@ -1,0 +1,131 @@
+"""cc-backend's messages on NATS, for cc-backend and for everybody who listens.
+
+Their form: the README of the recorded exchanges under tests/recorded/cc_backend, section NATS.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from cc_slurm_adapter.model import NodeState, RunKey
+from cc_slurm_adapter.sinks.base import CC_NATS, Answer, Connection, Delivery, Kind, Verdict
+from cc_slurm_adapter.sinks.messages import encode_node_parts
+from cc_slurm_adapter.sinks.nats.client import NatsClient, Outgoing
+from cc_slurm_adapter.sinks.nats.line_protocol import encode_point
+
+FUNCTIONS = {Kind.START: "start_job", Kind.STOP: "stop_job"}
+NANOSECONDS = 1_000_000_000
+
+
+class CcNats:
+    """The Sink of NATS. Node states are published only where `node_subject` is not empty.
+
+    A stop follows its start by `stop_delay` seconds at least, since cc-backend handles messages in parallel.
+    """
+
+    name = CC_NATS
+    label = "NATS"
+    counted_as = "nats_"
+    connections = 1
+    at_once = 16
+    withdraws = False
+
+    def __init__(
+        self,
+        client: NatsClient,
+        hostname: str,
+        subject: str,
+        node_subject: str = "",
+        stop_delay: float = 0.0,
+    ) -> None:
+        self._client = client
+        self.hostname = hostname
+        self.subject = subject
+        self.node_subject = node_subject
+        self._recent_starts = RecentStarts(stop_delay)
+
+    def connect(self, progress: Callable[[], None] = lambda: None) -> Connection:
+        """All share one connection to NATS, which sends all at once: there is no `progress` to tell."""
+        return CcNatsConnection(self, self._client, self._recent_starts)
+
+
+class RecentStarts:
+    """When the starts of the last `delay` seconds were published; a stop waits for what is left of the delay."""
+
+    def __init__(self, delay: float) -> None:
+        self._delay = delay
+        self._published: dict[RunKey, float] = {}
+        self._since = time.monotonic()
+        self._lock = threading.Lock()
+
+    def note(self, key: RunKey) -> None:
+        """A start was published now."""
+        now = time.monotonic()
+        with self._lock:
+            self._published[key] = now
+            while self._published and now - next(iter(self._published.values())) > self._delay:
+                del self._published[next(iter(self._published))]
+
+    def seconds_left(self, key: RunKey) -> float:
+        """How long its stop is to wait; of starts before this program began nobody knows when they left."""
+        with self._lock:
+            return self._published.get(key, self._since) + self._delay - time.monotonic()
+
+
+class CcNatsConnection:
+    """Publishes rows."""
+
+    def __init__(self, sink: CcNats, client: NatsClient, recent_starts: RecentStarts) -> None:
+        self._sink = sink
+        self._client = client
+        self._recent_starts = recent_starts
+
+    def deliver_all(self, deliveries: Sequence[Delivery]) -> list[Answer]:
+        """Publish rows and wait until the server has them; stops whose start has just left are put off."""
+        waits = [0.0 if each.kind is Kind.START else self._recent_starts.seconds_left(each.key) for each in deliveries]
+        ready = [each for each, wait in zip(deliveries, waits) if wait <= 0]
+        answers = iter(self._client.publish([self._message(each) for each in ready]) if ready else ())
+        told = [Answer(Verdict.LATER, "its start has just left", wait) if wait > 0 else next(answers) for wait in waits]
+        for delivery, answer in zip(deliveries, told):
+            if delivery.kind is Kind.START and answer.verdict is Verdict.DELIVERED:
+                self._recent_starts.note(delivery.key)
+        return told
+
+    def _message(self, delivery: Delivery) -> Outgoing:
+        key, kind = delivery.key, delivery.kind
+        tags = {"function": FUNCTIONS[kind], "hostname": self._sink.hostname, "type": "node", "type-id": "0"}
+        seconds = key.start_time if kind is Kind.START else json.loads(delivery.payload)["stopTime"]
+        point = encode_point("job", tags, delivery.payload, seconds * NANOSECONDS)
+        message_id = f"{key.cluster}/{key.job_id}/{key.start_time}/{kind.value}"
+        return Outgoing(self._sink.subject, point, message_id)
+
+    def post_nodes(self, cluster: str, nodes: list[NodeState]) -> Answer:
+        """Publish the states of all nodes, where that is wanted, in messages of the size that the server takes.
+
+        Else see whether NATS is there.
+        """
+        if not self._sink.node_subject:
+            return self._client.check()
+        now = time.time_ns()
+
+        def point(body: bytes) -> bytes:
+            return encode_point("nodestate", {}, body, now)
+
+        def messages(max_payload: int) -> list[Outgoing]:
+            parts = encode_node_parts(cluster, nodes, max_payload, point)
+            return [Outgoing(self._sink.node_subject, part) for part in parts]
+
+        return self._client.publish_all(messages)
+
+    def abort(self) -> None:
+        """The daemon stops."""
+        self._client.close()
+
+    def break_off(self) -> None:
+        """Each message has its time limit: none hangs for longer."""
+
+    def close(self) -> None:
+        """The connection to NATS is shared: `abort` closes it."""

@@ -1,0 +1,88 @@
+"""What the cluster's own configuration says that matters to this program."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from cc_slurm_adapter.errors import UnexpectedOutput
+from cc_slurm_adapter.slurm.commands import Commands
+from cc_slurm_adapter.slurm.output import read_text
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """The files that are called at the start and the end of jobs, as the configuration has them."""
+
+    prolog_slurmctld: tuple[str, ...] = ()
+    epilog_slurmctld: tuple[str, ...] = ()
+    prolog: tuple[str, ...] = ()
+    """Called by slurmd on every node."""
+    epilog: tuple[str, ...] = ()
+    controllers: tuple[str, ...] = ()
+    """Names of the hosts that slurmctld may run on."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What `scontrol show config` says of the cluster."""
+
+    cluster: str
+    version: str
+    slurm_user: str
+    private_data: str
+    has_accounting: bool
+    records_steps: bool
+    """Whether accounting, where there is any, knows what was launched in a run."""
+    question_rate: float | None
+    """Questions a second that slurmctld takes from a user in the long run (rl_enable); None without such a limit.
+    SlurmUser and root have none."""
+    hooks: Hooks = Hooks()
+
+
+def read_setup(commands: Commands) -> Setup:
+    """Ask slurmctld for its configuration. Raises SlurmError."""
+    return parse_setup(read_text(commands, ["scontrol", "show", "config"]))
+
+
+def parse_setup(text: str) -> Setup:
+    """Setup from the output of `scontrol show config`. Raises UnexpectedOutput when it names no cluster."""
+    values = dict(re.findall(r"^(\w+)\s+= (.*?)\s*$", text, re.M))
+    user = re.match(r"(.*)\(\d+\)", values.get("SlurmUser", ""))
+    if not values.get("ClusterName") or not user:
+        raise UnexpectedOutput("scontrol show config", "ClusterName or SlurmUser is missing")
+    return Setup(
+        cluster=values["ClusterName"],
+        version=values.get("SLURM_VERSION", "unknown"),
+        slurm_user=user.group(1),
+        private_data=values.get("PrivateData", "none"),
+        has_accounting="slurmdbd" in values.get("AccountingStorageType", ""),
+        records_steps=not {"nosteps", "nojobs"} & set(values.get("AccountingStorageEnforce", "").lower().split(",")),
+        question_rate=_question_rate(values.get("SlurmctldParameters", "")),
+        hooks=Hooks(
+            _numbered(text, "PrologSlurmctld"),
+            _numbered(text, "EpilogSlurmctld"),
+            _numbered(text, "Prolog"),
+            _numbered(text, "Epilog"),
+            tuple(host.partition("(")[0] for host in _numbered(text, "SlurmctldHost")),
+        ),
+    )
+
+
+def _numbered(text: str, key: str) -> tuple[str, ...]:
+    """What is set of a key that may have several values: `Key = a`, `Key[0] = a`, or no line at all.
+
+    Hooks have numbers from 24.05 on; before, one that is not set is `(null)`.
+    """
+    values = re.findall(rf"^{key}(?:\[\d+\])?\s+= (.*?)\s*$", text, re.M)
+    return tuple(value for value in values if value not in ("", "(null)"))
+
+
+def _question_rate(parameters: str) -> float | None:
+    """Two a second unless they say otherwise (slurm.conf(5))."""
+    if "rl_enable" not in parameters.lower().split(","):
+        return None
+    numbers = {
+        name: int(number) for name, number in re.findall(r"(?:^|,)(rl_\w+)=([1-9][0-9]{0,8})", parameters.lower())
+    }
+    return numbers.get("rl_refill_rate", 2) / numbers.get("rl_refill_period", 1)

@@ -1,0 +1,1 @@
+"""What Slurm prints, read: pure, without a process."""

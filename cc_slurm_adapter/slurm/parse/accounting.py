@@ -1,0 +1,349 @@
+"""What accounting (sacct) knows of runs: their times and ends for good, but neither cores nor GPU indices."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+from cc_slurm_adapter.errors import UnexpectedOutput
+from cc_slurm_adapter.model import (
+    AccountedEnd,
+    AccountedLaunch,
+    End,
+    EndState,
+    Missing,
+    Phase,
+    Resource,
+    Run,
+    RunKey,
+    Sharing,
+)
+from cc_slurm_adapter.slurm.parse.gres import GPU, Names
+from cc_slurm_adapter.slurm.parse.hostlist import expand
+from cc_slurm_adapter.slurm.parse.jobs import is_opt_out, job_id_of, seconds, sharing_of, state_words
+from cc_slurm_adapter.slurm.parse.json_values import (
+    Json,
+    get_number,
+    get_object,
+    get_objects,
+    get_text,
+    in_job,
+    need_number,
+    read_digits,
+    read_job_id,
+)
+from cc_slurm_adapter.slurm.parse.nodes import NodeLayout
+from cc_slurm_adapter.slurm.parse.partitions import Partition
+from cc_slurm_adapter.slurm.parse.states import CLOSED, WAITING, read_states
+
+log = logging.getLogger(__name__)
+
+ENDED_COLUMNS = "JobIDRaw,State,Submit,Start,End,NNodes"
+"""None of them can be written by a user."""
+LAUNCH_COLUMNS = "JobIDRaw,Start,End"
+EXTERN = "extern"
+"""The step in which Slurm catches what others start on a node: it is made with the allocation (PrologFlags=Contain)."""
+DAY = 86400
+RESIZING = "RESIZING"
+"""The state of a record that was closed because the run goes on with other nodes."""
+_JOB = "jobs[]"
+_BACKLOG = re.compile(r"^DBD Agent queue size: *(\d{1,10})$", re.MULTILINE | re.ASCII)
+"""src/sdiag/sdiag.c, _print_stats"""
+
+
+def ended_command(since: int, until: int, job_ids: Iterable[int] = ()) -> list[str]:
+    """sacct for the runs closed between two moments (Unix seconds), requeued ones (-D) included."""
+    jobs = ",".join(map(str, job_ids))
+    window = [*_window(since, until), *(["-j", jobs] if jobs else [])]
+    return ["sacct", "-X", "-a", "-D", "-n", "-P", "-s", CLOSED, *window, f"--format={ENDED_COLUMNS}"]
+
+
+def launches_command(job_ids: Iterable[int], since: int, until: int) -> list[str]:
+    """sacct for the records of jobs with their steps, requeued ones (-D) included."""
+    jobs = ",".join(map(str, job_ids))
+    window = _window(since, until)
+    return ["sacct", "-a", "-D", "-n", "-P", "-j", jobs, *window, f"--format={LAUNCH_COLUMNS}"]
+
+
+def runs_command(job_ids: Iterable[int], since: int, until: int, json_option: str) -> list[str]:
+    """sacct for everything it knows of these jobs in a window; without one it searches back to 1970."""
+    ids = ",".join(map(str, job_ids))
+    return ["sacct", "-X", "-a", "-D", json_option, "-j", ids, *_window(since, until)]
+
+
+def users_command(job_ids: Iterable[int], since: int, until: int) -> list[str]:
+    """sacct for the users of jobs: its JSON has none where it finds no association (22.05) or no account of the id."""
+    jobs = ",".join(map(str, job_ids))
+    window = _window(since, until)
+    return ["sacct", "-X", "-a", "-D", "-n", "-P", "-j", jobs, *window, "--format=JobIDRaw,UID,User"]
+
+
+def _window(since: int, until: int) -> list[str]:
+    """sacct refuses a window that begins after its end. A run from the future, because the clock was set back after
+    its start, may have closed on either side of now.
+    """
+    if since > until:
+        since, until = until - DAY, since + DAY
+    return ["-S", f"uts{since}", "-E", f"uts{until}"]
+
+
+def parse_users(text: str) -> dict[int, str]:
+    """Users by job id from the output of `users_command`: their names, or their numbers where they have none here."""
+    rows = [line.split("|") for line in text.splitlines()]
+    found = {read_digits(job_id): user or uid for job_id, uid, user in (row for row in rows if len(row) == 3)}
+    return {job_id: user for job_id, user in found.items() if job_id is not None}
+
+
+def parse_backlog(text: str) -> int:
+    """Messages that wait in slurmctld for slurmdbd, from what sdiag prints: in these words from 22.05 to 26.05.
+
+    Raises UnexpectedOutput.
+    """
+    found = _BACKLOG.search(text)
+    if found is None:
+        raise UnexpectedOutput("sdiag", "it has no line `DBD Agent queue size`")
+    return int(found[1])
+
+
+def parse_launches(text: str, cluster: str) -> list[AccountedLaunch]:
+    """Records from the output of `launches_command` under SLURM_TIME_FORMAT=%s: each is followed by its own steps.
+
+    Records that never held nodes are left out.
+    """
+    found: list[AccountedLaunch] = []
+    current: AccountedLaunch | None = None
+    for line in text.splitlines():
+        name, *times = line.split("|")
+        job_id, _, step = name.partition(".")
+        number = read_job_id(job_id)
+        if number is None or len(times) != 2:
+            log.error("a line of sacct cannot be understood and is left out: %r", line[:100])
+            current = None
+        elif not step:
+            start, end = map(read_digits, times)
+            current = AccountedLaunch(RunKey(cluster, number, start), end, has_launched=False) if start else None
+            found += [current] if current else []
+        elif current and current.key.job_id == number and step != EXTERN:
+            found[-1] = current = current._replace(has_launched=True)
+    return found
+
+
+class EndedParser:
+    """Reads the output of `ended_command` under SLURM_TIME_FORMAT=%s, in one piece or in several.
+
+    A run that was resized has several records: it is one run from the start of the first of them. sacct prints them
+    in the order of their submit times, which for all but the first is when they were made.
+    """
+
+    def __init__(self, cluster: str) -> None:
+        self._cluster = cluster
+        self._resized: dict[tuple[int, int], _Record] = {}
+        """Records of resized runs that were closed, by job and end."""
+
+    def parse(self, lines: Iterable[str]) -> list[AccountedEnd]:
+        """The runs in these lines. Jobs that never ran are left out."""
+        records = list(_ended_records(lines))
+        self._resized.update({(each.job_id, each.end): each for each in records if each.state == RESIZING})
+        return [ended for ended in map(self._ended, records) if ended is not None]
+
+    def _ended(self, record: _Record) -> AccountedEnd | None:
+        _, end_state = read_states([record.state.split(" ")[0]])
+        if record.state == RESIZING or end_state is None:
+            return None
+        first = _first_record(record, self._resized)
+        key = RunKey(self._cluster, record.job_id, first.start)
+        return AccountedEnd(key, End(end_state, record.end, record.state), may_be_rest=first.start == first.submit)
+
+
+class _Record(NamedTuple):
+    """A line of sacct; times in Unix seconds."""
+
+    job_id: int
+    state: str
+    submit: int
+    start: int
+    end: int
+
+
+def _ended_records(lines: Iterable[str]) -> Iterator[_Record]:
+    for line in lines:
+        columns = line.split("|")
+        job_id = read_job_id(columns[0])
+        if len(columns) != len(ENDED_COLUMNS.split(",")) or job_id is None:
+            what = f"{line[:100]!r} has not the columns {ENDED_COLUMNS}"
+            log.error("a line of sacct cannot be understood and is left out: %s", what)
+            continue
+        state, num_nodes = columns[1], columns[5]
+        submit, start, end = map(read_digits, columns[2:5])
+        # Start is None or Unknown for a job that was cancelled while it waited.
+        if start and end is not None and num_nodes != "0":
+            yield _Record(job_id, state, submit or 0, start, end)
+
+
+def _first_record(record: _Record, resized: Mapping[tuple[int, int], _Record]) -> _Record:
+    """With which the run of a record began. Newer versions make a new record at a resize, 22.05 keeps the start."""
+    while True:
+        before = resized.get((record.job_id, record.start))
+        if before is None or before.start >= record.start:
+            return record
+        record = before
+
+
+def parse_accounted_run(job: Json, cluster: str, accelerators: Names = GPU) -> Run:
+    """A Run from sacct's JSON: without cores and GPU indices, and with a name that accounting may have altered.
+
+    Raises UnexpectedOutput with the path in the JSON that broke.
+    """
+    job_id = job_id_of(job)
+    try:
+        return _parse_accounted_run(job, job_id, cluster, accelerators)
+    except UnexpectedOutput as error:
+        raise in_job(error, job_id) from error
+
+
+def _parse_accounted_run(job: Json, job_id: int, cluster: str, accelerators: Names) -> Run:
+    """Values count only where the state says that they are facts.
+
+    A record of 23.02 to 24.05 may be PENDING with nodes and a start, and lack all else: for a moment accounting has
+    a step of the job before the job's own start. It waits; it is read again later.
+    """
+    time, array = get_object(job, "time", _JOB), get_object(job, "array", _JOB)
+    words = state_words(get_object(job, "state", _JOB), "current", f"{_JOB}.state")
+    phase, end_state, end_time = _stands(words, time)
+    het_job_id, het_job_offset = _het(job)
+    waiting = Run(
+        key=RunKey(cluster, job_id, 0),
+        phase=phase,
+        end=None,
+        user=get_text(job, "user", _JOB),
+        account=get_text(job, "account", _JOB),
+        partition="",
+        name=get_text(job, "name", _JOB),
+        submit_time=need_number(time, "submission", f"{_JOB}.time"),
+        walltime=None,
+        num_cpus=0,
+        num_gpus=0,
+        sharing=Sharing.ANY_USER,
+        resources=(),
+        array_job_id=need_number(array, "job_id", f"{_JOB}.array") or None,
+        array_task_id=get_number(array, "task_id", f"{_JOB}.array"),
+        het_job_id=het_job_id,
+        het_job_offset=het_job_offset,
+        opted_out=is_opt_out(get_text(get_object(job, "comment", _JOB), "administrator", f"{_JOB}.comment")),
+    )
+    if phase is Phase.WAITING:
+        return waiting
+    run = _with_allocation(waiting, job, time, accelerators)
+    if end_state is None:
+        return run
+    if run.resources and not end_time:
+        raise UnexpectedOutput(f"{_JOB}.time.end", "a job that is over has no end")
+    return replace(run, end=End(end_state, end_time or run.key.start_time, "+".join(words)))
+
+
+def _stands(words: list[str], time: Json) -> tuple[Phase, EndState | None, int]:
+    """Phase, and how and when it ended (Unix seconds; 0 where there is no end).
+
+    A requeued run is ["PENDING", "REQUEUED"] here, with its end: what waits is the job's next run.
+    """
+    closing = [word for word in words if word not in WAITING]
+    phase, end_state = read_states(closing or words)
+    end_time = (get_number(time, "end", f"{_JOB}.time") or 0) if end_state else 0
+    if closing != words and not end_time:
+        phase, end_state = read_states(words)
+    return phase, end_state, end_time
+
+
+def _with_allocation(waiting: Run, job: Json, time: Json, accelerators: Names) -> Run:
+    """The run with what it holds or held."""
+    hosts = _hosts(job)
+    start = get_number(time, "start", f"{_JOB}.time") or 0
+    if hosts and not start:
+        raise UnexpectedOutput(f"{_JOB}.time.start", "a run that has nodes has no start")
+    num_gpus = sum(_num_gpus(job, name) for name in accelerators)
+    return replace(
+        waiting,
+        key=waiting.key._replace(start_time=start),
+        partition=get_text(job, "partition", _JOB),
+        walltime=seconds(get_number(time, "limit", f"{_JOB}.time")),
+        num_cpus=_num_cpus(job, hosts),
+        num_gpus=num_gpus,
+        sharing=_sharing(job),
+        resources=tuple(Resource(host) for host in hosts),
+        missing=frozenset(_missing(job, num_gpus)),
+    )
+
+
+def _missing(job: Json, num_gpus: int) -> Iterator[Missing]:
+    yield Missing.CORES
+    if num_gpus:
+        yield Missing.GPUS
+    if not _tells_sharing(job):
+        yield Missing.SHARING
+
+
+def with_sharing(run: Run, layouts: Mapping[str, NodeLayout], partitions: Mapping[str, Partition]) -> Run:
+    """The run with who else was on its nodes, where its partition or its CPUs prove it.
+
+    Who has all CPUs of its nodes had them for itself, unless several jobs may have the same CPUs there. One that has
+    fewer had no whole nodes; whether they were kept for its user is not known.
+    """
+    partition = partitions.get(run.partition)
+    if Missing.SHARING not in run.missing or partition is None:
+        return run
+    cpus = [layouts[each.hostname].cpus if each.hostname in layouts else 0 for each in run.resources]
+    has_all = all(cpus) and sum(cpus) == run.num_cpus
+    if partition.gives_whole_nodes or (has_all and not partition.shares_cores):
+        return replace(run, sharing=Sharing.WHOLE_NODE, missing=run.missing - {Missing.SHARING})
+    return run
+
+
+def _het(job: Json) -> tuple[int | None, int | None]:
+    """The leader of a heterogeneous job and which component this one is; (None, None) for any other job."""
+    het = get_object(job, "het", _JOB)
+    leader = get_number(het, "job_id", f"{_JOB}.het") or None
+    return leader, get_number(het, "job_offset", f"{_JOB}.het") if leader else None
+
+
+def _hosts(job: Json) -> list[str]:
+    nodes = get_text(job, "nodes", _JOB)
+    return [] if nodes == "None assigned" else expand(nodes)
+
+
+def _num_cpus(job: Json, hosts: list[str]) -> int:
+    num_cpus = _allocated(job, "cpu", "").get("", 0)
+    if hosts and not num_cpus:
+        raise UnexpectedOutput(f"{_JOB}.tres.allocated", "a run that has nodes has no CPUs")
+    return num_cpus
+
+
+def _num_gpus(job: Json, name: str) -> int:
+    """The row without a type is the sum of those with one; a site may track only one kind of row."""
+    counts = _allocated(job, "gres", name)
+    return counts.get(name, sum(counts.values()))
+
+
+def _allocated(job: Json, kind: str, group: str) -> dict[str, int]:
+    """How many of a trackable resource the run got, by name: those of a group are called `group` or `group:TYPE`.
+
+    Other counts are not read: a site's own may be bytes, and larger than any number here.
+    """
+    path = f"{_JOB}.tres.allocated"
+    rows = get_objects(get_object(job, "tres", _JOB), "allocated", f"{_JOB}.tres")
+    names = [(get_text(row, "type", path), get_text(row, "name", path)) for row in rows]
+    wanted = [(row, name) for row, (of, name) in zip(rows, names) if of == kind and name.split(":")[0] == group]
+    return {name: get_number(row, "count", path) or 0 for row, name in wanted}
+
+
+def _tells_sharing(job: Json) -> bool:
+    """Only v0.0.45 says who else may be on the nodes."""
+    return "exclusive" in job
+
+
+def _sharing(job: Json) -> Sharing:
+    if not _tells_sharing(job):
+        return Sharing.ANY_USER
+    return sharing_of(get_text(job, "exclusive", _JOB) or "NO", f"{_JOB}.exclusive")

@@ -1,0 +1,133 @@
+"""Which cores of each node a job holds, from the `job_resources` of squeue's and scontrol's JSON.
+
+Indices are per socket in every version; the node's own number is socket * cores per socket + core.
+Up to v0.0.40 the allocated cores alone are listed, so the node's layout must be known; from v0.0.41
+on all cores of the node are listed. (v0.0.39 is as 22.05 and v0.0.40.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Optional
+
+from cc_slurm_adapter.errors import UnexpectedOutput
+from cc_slurm_adapter.slurm.parse.hostlist import expand
+from cc_slurm_adapter.slurm.parse.json_values import (
+    Json,
+    get_list,
+    get_object,
+    get_objects,
+    get_text,
+    need_number,
+    need_text,
+    read_digits,
+)
+from cc_slurm_adapter.slurm.parse.nodes import NodeLayout
+
+_PATH = "jobs[].job_resources"
+_CORE = f"{_PATH}.nodes.allocation[].sockets[].cores[]"
+_HELD = ("allocated", "allocated_and_in_use")
+_Held = tuple[str, Optional[tuple[int, ...]]]
+"""A node's name, and its cores where the layout is known."""
+
+
+def held_nodes(job: Json) -> str:
+    """The host list of the nodes that were allocated; '' when Slurm no longer knows.
+
+    Not the job's own `nodes`: while a job completes, Slurm takes its nodes out of that one by one.
+    """
+    resources = _job_resources(job)
+    if not resources:
+        return ""
+    if isinstance(resources.get("nodes"), dict):
+        return get_text(resources["nodes"], "list", f"{_PATH}.nodes")
+    return get_text(resources, "nodes", _PATH)
+
+
+def has_whole_nodes(job: Json) -> bool:
+    """Whether Slurm says that the nodes were allocated whole; up to v0.0.40 it does not say."""
+    nodes = _job_resources(job).get("nodes")
+    if not isinstance(nodes, dict):
+        return False
+    if not isinstance(nodes.get("whole"), bool):
+        raise UnexpectedOutput(f"{_PATH}.nodes.whole", "expected true or false")
+    return bool(nodes["whole"])
+
+
+def read_cores(job: Json, layouts: Mapping[str, NodeLayout]) -> dict[str, tuple[int, ...]]:
+    """Core numbers by node name, ascending; a node whose layout nobody knows is left out.
+
+    Empty when Slurm does not list any node: then it no longer knows.
+    """
+    resources = _job_resources(job)
+    if not resources:
+        return {}
+    is_complete = isinstance(resources.get("nodes"), dict)
+    held = list(_from_allocation(resources["nodes"]) if is_complete else _from_allocated_nodes(resources, layouts))
+    names = [name for name, _ in held]
+    if names and sorted(names) != sorted(expand(held_nodes(job))):
+        raise UnexpectedOutput(f"{_PATH}.nodes", "it does not name the nodes whose cores are listed")
+    return {name: cores for name, cores in held if cores is not None}
+
+
+def _job_resources(job: Json) -> Json:
+    """`job_resources`; where there are none it is left out (22.05), empty (to v0.0.40) or null."""
+    resources = job.get("job_resources")
+    if resources is None:
+        return {}
+    return get_object(job, "job_resources", "jobs[]")
+
+
+def _from_allocation(nodes: Json) -> Iterator[_Held]:
+    path = f"{_PATH}.nodes.allocation"
+    for node in get_objects(nodes, "allocation", f"{_PATH}.nodes"):
+        held: list[int] = []
+        first = 0
+        for socket in _by_index(node, "sockets", f"{path}[]"):
+            cores = _by_index(socket, "cores", f"{path}[].sockets[]")
+            held += [first + at for at, core in enumerate(cores) if _is_held(core)]
+            first += len(cores)
+        yield need_text(node, "name", f"{path}[]"), tuple(held)
+
+
+def _by_index(value: Json, key: str, path: str) -> list[Json]:
+    """The objects in the order of their `index`, which counts from 0 without gaps: each of them is listed."""
+    where = f"{path}.{key}[]"
+    numbered = {need_number(each, "index", where): each for each in get_objects(value, key, path)}
+    if sorted(numbered) != list(range(len(value[key]))):
+        raise UnexpectedOutput(f"{where}.index", "the indices have gaps")
+    return [numbered[index] for index in range(len(numbered))]
+
+
+def _is_held(core: Json) -> bool:
+    status = get_list(core, "status", _CORE)
+    if ("ALLOCATED" in status) == ("UNALLOCATED" in status):
+        raise UnexpectedOutput(f"{_CORE}.status", "expected either ALLOCATED or UNALLOCATED")
+    return "ALLOCATED" in status
+
+
+def _from_allocated_nodes(resources: Json, layouts: Mapping[str, NodeLayout]) -> Iterator[_Held]:
+    path = f"{_PATH}.allocated_nodes[]"
+    for node in get_objects(resources, "allocated_nodes", _PATH):
+        name = need_text(node, "nodename", path)
+        layout = layouts.get(name)
+        yield name, None if layout is None else tuple(sorted(_numbered(node, layout, path)))
+
+
+def _numbered(node: Json, layout: NodeLayout, path: str) -> Iterator[int]:
+    sockets = get_object(node, "sockets", path)
+    for socket in sockets:
+        first = _index(socket, layout.sockets, f"{path}.sockets") * layout.cores_per_socket
+        cores = get_object(get_object(sockets, socket, f"{path}.sockets"), "cores", f"{path}.sockets.{socket}")
+        for core, held_as in cores.items():
+            where = f"{path}.sockets.{socket}.cores"
+            if held_as not in _HELD:
+                raise UnexpectedOutput(f"{where}.{core}"[:200], f"expected one of {', '.join(_HELD)}")
+            yield first + _index(core, layout.cores_per_socket, where)
+
+
+def _index(text: str, count: int, path: str) -> int:
+    index = read_digits(text)
+    if index is None or index >= count:
+        raise UnexpectedOutput(path, f"{text[:40]!r} is no index below {count}, as sinfo counts them")
+    return index

@@ -1,0 +1,277 @@
+"""One job from squeue's or scontrol's JSON, in any of its formats, as a Run.
+
+In v0.0.39 ids, minutes and counts are as later, but times are plain numbers, the state is a single word as in
+22.05, and job_resources is as in v0.0.40.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from cc_slurm_adapter.errors import UnexpectedOutput
+from cc_slurm_adapter.model import End, EndState, Missing, Phase, Resource, Run, RunKey, Sharing
+from cc_slurm_adapter.slurm.parse.cores import has_whole_nodes, held_nodes, read_cores
+from cc_slurm_adapter.slurm.parse.gres import (
+    GPU,
+    Names,
+    cpus_of_tres,
+    gpus_by_host,
+    gpus_of_details,
+    gpus_of_tres,
+    other_devices,
+    requests_gpus,
+)
+from cc_slurm_adapter.slurm.parse.hostlist import expand
+from cc_slurm_adapter.slurm.parse.json_values import (
+    Json,
+    get_list,
+    get_number,
+    get_text,
+    get_texts,
+    in_job,
+    need_number,
+    read_digits,
+)
+from cc_slurm_adapter.slurm.parse.nodes import NodeLayout
+from cc_slurm_adapter.slurm.parse.states import read_shown, read_states
+
+log = logging.getLogger(__name__)
+
+Layouts = Mapping[str, NodeLayout]
+_OPT_OUT = "disable_cc_submission"
+_JOB = "jobs[]"
+_ON_NODES = (Phase.CONFIGURING, Phase.RUNNING)
+_REQUESTS = ("tres_per_node", "tres_per_job", "tres_per_task", "tres_per_socket")
+_SHARED = {
+    "none": Sharing.WHOLE_NODE,
+    "user": Sharing.ONE_USER,
+    "topo": Sharing.WHOLE_NODE,  # the job has whole parts of the network to itself
+    "mcs": Sharing.ANY_USER,
+    "oversubscribe": Sharing.ANY_USER,
+    "shared": Sharing.ANY_USER,  # 22.05's word for oversubscribe
+}
+_EXCLUSIVE = {
+    "NO": Sharing.ANY_USER,
+    "NODE": Sharing.WHOLE_NODE,
+    "USER": Sharing.ONE_USER,
+    "MCS": Sharing.ANY_USER,
+    "TOPO": Sharing.WHOLE_NODE,
+}
+
+
+def job_id_of(job: Json) -> int:
+    """The id that names the job in the documents of squeue, scontrol and sacct; never 0."""
+    job_id = need_number(job, "job_id", _JOB)
+    if job_id == 0:
+        raise UnexpectedOutput(f"{_JOB}.job_id", "no job has the id 0")
+    return job_id
+
+
+def parse_job(job: Json, cluster: str, layouts: Layouts, accelerators: Names = GPU) -> Run:
+    """A Run; `accelerators` are names of GRES. Raises UnexpectedOutput with the path in the JSON that broke."""
+    job_id = job_id_of(job)
+    try:
+        return _parse_job(job, job_id, cluster, layouts, accelerators)
+    except UnexpectedOutput as error:
+        raise in_job(error, job_id) from error
+
+
+def _parse_job(job: Json, job_id: int, cluster: str, layouts: Layouts, accelerators: Names) -> Run:
+    """Values count only where the state says that they are facts.
+
+    Of a job that waits slurmctld forecasts start and end, in any year (a job without a limit ends after 2^32
+    seconds), and it may show nodes that it held before; of a running one it forecasts the end.
+    """
+    words = state_words(job, "job_state", _JOB)
+    is_shown = isinstance(job["job_state"], str)
+    phase, end_state = read_shown(words[0]) if is_shown else read_states(words)
+    het_job_id = get_number(job, "het_job_id", _JOB) or None
+    waiting = Run(
+        key=RunKey(cluster, job_id, 0),
+        phase=phase,
+        end=None,
+        user=_user(job),
+        account=get_text(job, "account", _JOB),
+        partition="",
+        name=get_text(job, "name", _JOB),
+        submit_time=need_number(job, "submit_time", _JOB),
+        walltime=None,
+        num_cpus=0,
+        num_gpus=0,
+        sharing=Sharing.ANY_USER,
+        resources=(),
+        array_job_id=get_number(job, "array_job_id", _JOB) or None,
+        array_task_id=get_number(job, "array_task_id", _JOB),
+        het_job_id=het_job_id,
+        het_job_offset=get_number(job, "het_job_offset", _JOB) if het_job_id else None,
+        has_script=job.get("batch_flag") is not False,
+        opted_out=is_opt_out(get_text(job, "admin_comment", _JOB)),
+    )
+    if end_state is None and phase not in _ON_NODES:
+        return waiting
+    return _with_allocation(waiting, job, words, end_state, layouts, accelerators)
+
+
+def _with_allocation(  # noqa: PLR0913 - what is known of the job, and of the site
+    waiting: Run, job: Json, words: Sequence[str], end_state: EndState | None, layouts: Layouts, accelerators: Names
+) -> Run:
+    """The run with what it holds, or held until its end; what only a job that was started has as facts."""
+    resources = _resources(job, layouts, accelerators)
+    start = _start_time(job, waiting.phase, resources)
+    tres = get_text(job, "tres_alloc_str", _JOB)
+    num_gpus = max(gpus_of_tres(tres, accelerators), gpus_of_details(_gres_detail(job), accelerators))
+    had_gpus = _had_gpus(job, waiting.phase, resources, layouts, accelerators)
+    return replace(
+        waiting,
+        key=waiting.key._replace(start_time=start),
+        end=_end(job, end_state, words, start, resources) if end_state else None,
+        partition=get_text(job, "partition", _JOB),
+        walltime=seconds(get_number(job, "time_limit", _JOB)),
+        # Not `cpus`: while a job completes, Slurm takes its CPUs out of that node by node.
+        num_cpus=cpus_of_tres(tres) or get_number(job, "cpus", _JOB) or 0,
+        num_gpus=num_gpus,
+        sharing=_sharing(job),
+        resources=resources,
+        missing=missing_of(resources, num_gpus, had_gpus=had_gpus),
+    )
+
+
+def state_words(value: Json, key: str, path: str) -> list[str]:
+    """The words of a state; no word at all would say that nothing is known of the job."""
+    words = get_texts(value, key, path)
+    if not any(words):
+        raise UnexpectedOutput(f"{path}.{key}", "it has no state")
+    return words
+
+
+def _start_time(job: Json, phase: Phase, resources: Sequence[Resource]) -> int:
+    start = get_number(job, "start_time", _JOB) or 0
+    if not start and (phase in _ON_NODES or resources):
+        raise UnexpectedOutput(f"{_JOB}.start_time", "a job that has nodes has no start")
+    return start
+
+
+def _end(job: Json, end_state: EndState, words: Sequence[str], start: int, resources: Sequence[Resource]) -> End:
+    end_time = get_number(job, "end_time", _JOB)
+    if not end_time and resources:
+        raise UnexpectedOutput(f"{_JOB}.end_time", "a job that is over has no end")
+    return End(end_state, end_time or start, "+".join(words))
+
+
+def _user(job: Json) -> str:
+    """The user's name; where the host of slurmctld knows none, Slurm prints '' and its own tools the number."""
+    return get_text(job, "user_name", _JOB) or str(need_number(job, "user_id", _JOB))
+
+
+def missing_of(resources: Sequence[Resource], num_gpus: int, *, had_gpus: bool) -> frozenset[Missing]:
+    """What the resources should have and lack. `had_gpus`: there were some, even if nobody counted them."""
+    missing = set()
+    if any(not resource.cores for resource in resources):
+        missing.add(Missing.CORES)
+    listed = sum(len(resource.gpus) for resource in resources)
+    if listed < num_gpus or (had_gpus and not listed):
+        missing.add(Missing.GPUS)
+    return frozenset(missing)
+
+
+def seconds(minutes: int | None) -> int | None:
+    """A time limit; None stands for no limit."""
+    return None if minutes is None else minutes * 60
+
+
+def is_opt_out(admin_comment: str) -> bool:
+    """Whether the administrator's comment has `"disable_cc_submission": true`, alone or in JSON among other keys."""
+    if _OPT_OUT not in admin_comment:
+        return False
+    try:
+        comment = json.loads(admin_comment)
+    except (ValueError, RecursionError):
+        return bool(re.search(rf'"{_OPT_OUT}"\s*:\s*true\b', admin_comment))
+    return isinstance(comment, dict) and comment.get(_OPT_OUT) is True
+
+
+def _resources(job: Json, layouts: Layouts, accelerators: Names) -> tuple[Resource, ...]:
+    hosts = expand(held_nodes(job) or get_text(job, "nodes", "jobs[]"))
+    cores = read_cores(job, layouts)
+    details = _gres_detail(job)
+    equipment = {host: layouts[host].gpus for host in hosts if host in layouts}
+    gpus = gpus_by_host(details, hosts, equipment, get_text(job, "tres_alloc_str", _JOB), accelerators)
+    others = dict(zip(hosts, details)) if len(details) == len(hosts) else {}
+    return tuple(
+        replace(
+            _resource(host, cores.get(host, ()), gpus.get(host, ()), layouts.get(host)),
+            other_gres=other_devices(others.get(host) or "", accelerators),
+        )
+        for host in hosts
+    )
+
+
+def _gres_detail(job: Json) -> list[str | None]:
+    """An entry for each node of the job, None where it has no GRES there; empty when the job is over."""
+    details = get_list(job, "gres_detail", _JOB)
+    if not all(text is None or isinstance(text, str) for text in details):
+        raise UnexpectedOutput(f"{_JOB}.gres_detail[]", "expected a text or null")
+    return details
+
+
+def _had_gpus(job: Json, phase: Phase, resources: Sequence[Resource], layouts: Layouts, accelerators: Names) -> bool:
+    """Whether the job must have got GPUs, although its TRES may not tell.
+
+    They do not where AccountingStorageTRES leaves GPUs out, and they never have the devices of shares.
+    A job with whole nodes gets their GPUs without asking; while it runs `gres_detail` has them.
+    """
+    if resources and any(requests_gpus(get_text(job, key, _JOB), accelerators) for key in _REQUESTS):
+        return True
+    equipped = any(resource.hostname in layouts and any(layouts[resource.hostname].gpus) for resource in resources)
+    return equipped and phase is Phase.ENDED and _sharing(job) is Sharing.WHOLE_NODE
+
+
+def _resource(host: str, cores: tuple[int, ...], gpus: tuple[int, ...], layout: NodeLayout | None) -> Resource:
+    if layout is None or not cores:  # of an unknown node the cores cannot be numbered
+        return Resource(host, (), gpus)
+    return Resource(host, cores, gpus, layout.cores, layout.threads_per_core)
+
+
+def _sharing(job: Json) -> Sharing:
+    """Who else may be on the nodes.
+
+    v0.0.45 always prints an empty list; there `whole` stands for a whole node or for one user (see `parse_sharing`).
+    """
+    words = get_texts(job, "shared", _JOB)
+    if not words:
+        return Sharing.WHOLE_NODE if has_whole_nodes(job) else Sharing.ANY_USER
+    if words[0] not in _SHARED:
+        raise UnexpectedOutput(f"{_JOB}.shared", f"{words[0][:40]!r} is no word that this version knows")
+    return _SHARED[words[0]]
+
+
+def sharing_command(job_ids: Iterable[int]) -> list[str]:
+    """squeue (26.05 and later) for what v0.0.45 lacks, from columns that no user controls."""
+    jobs = ",".join(map(str, job_ids))
+    return ["squeue", "-h", "-a", "-t", "all", "-j", jobs, "-O", "JobID:20,Exclusive:20"]
+
+
+def parse_sharing(text: str) -> dict[int, Sharing]:
+    """Sharing by job id from the output of `sharing_command`. A line that does not fit is logged."""
+    found = {}
+    for line in text.splitlines():
+        job_id, _, word = " ".join(line.split()).partition(" ")
+        number = read_digits(job_id)
+        try:
+            if number is None:
+                raise UnexpectedOutput("squeue JobID", f"{job_id[:40]!r} is no number")
+            found[number] = sharing_of(word, "squeue Exclusive")
+        except UnexpectedOutput as error:
+            log.error("a line of squeue cannot be understood and is left out: %s", error)
+    return found
+
+
+def sharing_of(word: str, path: str) -> Sharing:
+    """What 26.05 and later call Exclusive."""
+    if word not in _EXCLUSIVE:
+        raise UnexpectedOutput(path, f"{word[:40]!r} is no word that this version knows")
+    return _EXCLUSIVE[word]

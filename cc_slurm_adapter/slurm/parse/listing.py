@@ -1,0 +1,46 @@
+"""squeue's short listing: which jobs there are and how they stand, from columns that no user controls.
+
+A poll reads a line for each running job, so each line costs little.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from functools import lru_cache
+
+from cc_slurm_adapter.model import EndState, Phase, Sighting
+from cc_slurm_adapter.slurm.parse.json_values import read_digits, read_job_id
+from cc_slurm_adapter.slurm.parse.states import LISTED, read_shown
+
+log = logging.getLogger(__name__)
+
+LISTING = ["squeue", "-h", "-a", "-t", LISTED, "-o", "%A|%T|%S|%e|%1N"]
+"""To be run under SLURM_TIME_FORMAT=%s.
+
+Of the nodes only the first letter, which squeue pads with a blank where there are none: %D would be what the job asked
+for, and %B may be a name that a user has chosen.
+"""
+
+
+def parse_listing(text: str) -> Iterator[Sighting]:
+    """Sightings from the output of LISTING. A line that does not fit is logged.
+
+    Of a job that waits slurmctld forecasts a start, of one that is not over an end: neither is read.
+    """
+    for line in text.splitlines():
+        columns = line.split("|")
+        job_id = read_job_id(columns[0])
+        if len(columns) != 5 or job_id is None:
+            log.error("a line of squeue cannot be understood and is left out: %r", line[:100])
+            continue
+        _, state, start, end, nodes = columns
+        phase, end_state = _read_state(state)
+        start_time = None if phase is Phase.WAITING else read_digits(start)
+        end_time = None if end_state is None else read_digits(end)
+        yield Sighting(job_id, phase, start_time, end_time, end_state, state, nodes != " ")
+
+
+@lru_cache(maxsize=100)
+def _read_state(word: str) -> tuple[Phase, EndState | None]:
+    return read_shown(word)

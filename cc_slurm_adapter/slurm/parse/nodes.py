@@ -1,0 +1,231 @@
+"""Nodes: their layout and their states, from one `sinfo -N` and, for what it does not list, `scontrol show node`."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+from cc_slurm_adapter.errors import UnexpectedOutput
+from cc_slurm_adapter.model import NodeState
+from cc_slurm_adapter.slurm.parse.gres import GPU, Names, gpu_count, gpu_counts, gpu_types, gpus_in_use
+
+log = logging.getLogger(__name__)
+
+# NodeList is the node's name, NodeHost the machine's.
+COLUMNS = ("NodeList", "StateComplete", "CPUsState", "AllocMem", "Sockets", "Cores", "Threads", "Gres", "GresUsed")
+CELL_END = "|"
+# A cell of width 0 is printed whole, with what follows the width behind it. Any other width cuts and does not say so.
+SINFO = ["sinfo", "-N", "-h", "-a", "-O", ",".join(f"{column}:0{CELL_END}" for column in COLUMNS)]
+
+# sinfo goes through the partitions: it does not list a node that is in none. -a is for hidden partitions, and -d for
+# GresUsed.
+SCONTROL = ["scontrol", "-a", "-d", "show", "node"]
+"""Followed by names with commas between them."""
+SCONTROL_ALL = ["scontrol", "-a", "-o", "show", "node"]
+_SAFE_LINES = ("NodeName=", "   CPUAlloc=", "   Gres=", "   GresUsed=", "   RealMemory=", "   State=")
+"""What is read of scontrol's lines, which are the same from 22.05 to 26.05. Not the features and the operating system,
+which the node tells; and nothing behind the state, where Reason, Comment and Extra may imitate the others."""
+_FIELDS = {"AllocMem": "AllocMem", "Sockets": "Sockets", "Cores": "CoresPerSocket", "Threads": "ThreadsPerCore"}
+_NODE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}\Z")
+_NOT_FOUND = re.compile(r"Node (\S+) not found\Z")
+
+# StateComplete has a word for each flag. Slurm's shorter forms of a state (idle*) have these in place of words.
+SUFFIXES = {
+    "*": "not_responding",
+    "~": "powered_down",
+    "#": "powering_up",
+    "!": "power_down",
+    "%": "powering_down",
+    "$": "maintenance",
+    "@": "reboot_requested",
+    "^": "reboot_issued",
+    "-": "planned",
+}
+Row = Mapping[str, str]
+"""The cells of a line of sinfo by column."""
+
+_warned: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class NodeLayout:
+    """What a node is made of; needed to number its cores."""
+
+    sockets: int
+    cores_per_socket: int
+    threads_per_core: int
+    gpus: tuple[int, ...]
+    """How many devices it has of each GRES that is an accelerator, in the configured order."""
+    cpus: int = 0
+    """As Slurm counts them, which may be fewer than there are threads; 0 where nobody knows."""
+
+    @property
+    def cores(self) -> int:
+        """Cores of all sockets together."""
+        return self.sockets * self.cores_per_socket
+
+
+class ShownNodes(NamedTuple):
+    """What `scontrol show node NAMES` says."""
+
+    rows: dict[str, Callable[[], Row]]
+    """By the node's name. A row raises UnexpectedOutput when it cannot be understood."""
+    absent: frozenset[str]
+    """Names that it does not know."""
+    doubtful: frozenset[str]
+    """Names of which it says several things: somebody's comment imitates a node. They are to be asked for alone."""
+
+
+def parse_sinfo(text: str, accelerators: Names = GPU) -> tuple[dict[str, NodeLayout], list[NodeState]]:
+    """Layouts by node name, and states, from the output of SINFO.
+
+    sinfo prints a row for each partition of a node: the first good one counts. A row that cannot be
+    understood is logged and left out; the other nodes go on.
+    """
+    lines = filter(str.strip, text.split("\n"))
+    return read_rows(((line.partition(CELL_END)[0], partial(_row, line)) for line in lines), accelerators)
+
+
+def read_rows(
+    rows: Iterable[tuple[str, Callable[[], Row]]], accelerators: Names = GPU
+) -> tuple[dict[str, NodeLayout], list[NodeState]]:
+    """Layouts by node name, and states, from rows with their nodes' names; each is isolated from the others."""
+    layouts: dict[str, NodeLayout] = {}
+    states: list[NodeState] = []
+    seen: set[str] = set()
+    for name, make_row in rows:
+        if name in seen:
+            continue
+        try:
+            row = make_row()
+            layouts[name] = layout = _layout(row, accelerators)
+            states.append(_node_state(row, layout, accelerators))
+            seen.add(name)
+        except UnexpectedOutput as error:
+            _warn(name, str(error))
+    return layouts, states
+
+
+def is_node_name(name: str) -> bool:
+    """Whether it can be given to scontrol, which reads brackets and commas as lists, and dashes as options."""
+    return bool(_NODE_NAME.match(name))
+
+
+def node_names(lines: Iterable[str]) -> Iterator[str]:
+    """The nodes' names in the output of SCONTROL_ALL. Somebody's comment may add some that are none."""
+    for line in lines:
+        name = line.partition(" ")[0].partition("NodeName=")
+        if not name[0] and is_node_name(name[2]):
+            yield name[2]
+
+
+def parse_scontrol(text: str, *, alone: bool = False) -> ShownNodes:
+    """The nodes in the output of SCONTROL; `alone`: it was asked for one name, so that only the beginning counts."""
+    shown: list[dict[str, str]] = []
+    absent: set[str] = set()
+    is_open = False
+    for line in text.split("\n"):
+        not_found = _NOT_FOUND.match(line)
+        if alone and (absent or (shown and not is_open)):
+            break
+        if not_found:
+            absent.add(not_found.group(1))
+        elif line.startswith("NodeName="):
+            shown.append({})
+            is_open = True
+        if is_open and line.startswith(_SAFE_LINES):
+            shown[-1].update(word.partition("=")[::2] for word in line.split())
+            is_open = not line.startswith("   State=")
+    times = Counter(fields["NodeName"] for fields in shown)
+    times.update(absent)
+    doubtful = frozenset(name for name, count in times.items() if count > 1)
+    rows = {fields["NodeName"]: partial(_shown_row, fields) for fields in shown}
+    return ShownNodes(
+        {name: row for name, row in rows.items() if name not in doubtful}, frozenset(absent) - doubtful, doubtful
+    )
+
+
+def _shown_row(fields: Mapping[str, str]) -> Row:
+    """Fields of scontrol as a row of sinfo."""
+    missing = {"State", "CPUAlloc", "CPUTot", *_FIELDS.values()} - fields.keys()
+    if missing:
+        raise UnexpectedOutput("scontrol", f"it does not show {', '.join(sorted(missing))}")
+    row = {column: fields[field] for column, field in _FIELDS.items()}
+    gres = {"Gres": fields.get("Gres", ""), "GresUsed": fields.get("GresUsed", "")}
+    cpus = f"{fields['CPUAlloc']}/0/0/{fields['CPUTot']}"
+    return {**row, **gres, "NodeList": fields["NodeName"], "StateComplete": fields["State"], "CPUsState": cpus}
+
+
+def _warn(name: str, reason: str) -> None:
+    """Say once what is wrong with a node, and again when it is something else."""
+    if _warned.get(name) != reason:
+        _warned[name] = reason
+        log.warning("the node %.100r is left out of the node states: %s", name, reason)
+
+
+def _row(line: str) -> Row:
+    cells = line.split(CELL_END)
+    if len(cells) != len(COLUMNS) + 1 or cells[-1]:
+        raise UnexpectedOutput("sinfo", f"{line[:100]!r} has not the columns {','.join(COLUMNS)}")
+    if not cells[0]:
+        raise UnexpectedOutput("sinfo NodeList", "it is empty")
+    return dict(zip(COLUMNS, cells))
+
+
+def _layout(row: Row, accelerators: Names) -> NodeLayout:
+    return NodeLayout(
+        sockets=_number(row, "Sockets"),
+        cores_per_socket=_number(row, "Cores"),
+        threads_per_core=_number(row, "Threads"),
+        gpus=gpu_counts(row["Gres"], accelerators),
+        cpus=_cpus(row["CPUsState"])[1],
+    )
+
+
+def _node_state(row: Row, layout: NodeLayout, accelerators: Names) -> NodeState:
+    words = _state_words(row["StateComplete"])
+    allocated, total = _cpus(row["CPUsState"])
+    # Up to 23.02 a draining node is called allocated although CPUs are free.
+    if words[0] == "allocated" and "drain" in words and 0 < allocated < total:
+        words = ("mixed", *words[1:])
+    return NodeState(
+        hostname=row["NodeList"],
+        states=words,
+        cpus_allocated=allocated,
+        memory_allocated=0 if row["AllocMem"] == "N/A" else _number(row, "AllocMem"),
+        gpus_allocated=gpu_count(row["GresUsed"], accelerators),
+        gpus_in_use=gpus_in_use(row["GresUsed"], accelerators, layout.gpus),
+        cpus=layout.cores * layout.threads_per_core,
+        gpus=sum(layout.gpus),
+        gpu_types=gpu_types(row["Gres"], accelerators),
+    )
+
+
+def _state_words(state: str) -> tuple[str, ...]:
+    """The base state and the flags of `idle+drain` or `idle*`, in lower case."""
+    words: list[str] = []
+    for part in state.lower().split("+"):
+        word = part.rstrip("".join(SUFFIXES))
+        words += [word, *(SUFFIXES[suffix] for suffix in part[len(word) :])]
+    if not all(words):
+        raise UnexpectedOutput("sinfo StateComplete", f"{state[:40]!r} is no state")
+    return tuple(words)
+
+
+def _cpus(cpus: str) -> tuple[int, int]:
+    """CPUs in use, and all of them, from `allocated/idle/other/total`."""
+    counts = cpus.split("/")
+    if len(counts) != 4 or not all(count.isdecimal() for count in counts):
+        raise UnexpectedOutput("sinfo CPUsState", f"{cpus[:40]!r} is not allocated/idle/other/total")
+    return int(counts[0]), int(counts[3])
+
+
+def _number(row: Row, column: str) -> int:
+    if not row[column].isdecimal():
+        raise UnexpectedOutput(f"sinfo {column}", f"{row[column][:40]!r} is no number")
+    return int(row[column])

@@ -1,0 +1,162 @@
+"""Which of a machine's hardware threads stand behind Slurm's CPUs: the order in which slurmd counts them.
+
+slurmd takes the machine's hardware threads from hwloc and counts them by socket, core and thread
+(`xcpuinfo_hwloc_topo_get` in Slurm's src/slurmd/common/xcpuinfo.c; its log has the outcome as "Block Map").
+hwloc orders sockets, cores and threads by the lowest number that the operating system gave to a thread in
+them, not by the ids of sockets and cores, and keeps together what shares a die, a third-level cache or memory.
+Seen alike on Slurm 22.05, 24.11 and 26.05 with hwloc 2.9 to 2.12; SlurmdParameters=l3cache_as_socket and
+numa_node_as_socket (24.11, 26.05) change how many sockets there are, but not this order.
+
+Where slurm.conf has another layout than the machine, thread t of Slurm's core c is the machine's c * n + t.
+There n is how many threads a core of the machine has; up to 23.02 how many it has in slurm.conf, and in any
+release 1 where slurm.conf says CPUs= alone, with all threads of the machine (src/plugins/task/affinity/dist_tasks.c,
+`_get_avail_map`; seen in slurmd's log on the same three).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from cc_slurm_adapter.errors import AdapterError
+
+# Newer name, older name.
+_PACKAGE = ("topology/package_cpus_list", "topology/core_siblings_list")
+_DIE = ("topology/die_cpus_list",)
+_CLUSTER = ("topology/cluster_cpus_list",)
+_CORE = ("topology/core_cpus_list", "topology/thread_siblings_list")
+_RANGES = re.compile(r"[0-9]{1,5}(?:-[0-9]{1,5})?(?:,[0-9]{1,5}(?:-[0-9]{1,5})?)*\Z")
+
+
+class TopologyError(AdapterError):
+    """The machine does not tell what it consists of, or it is nothing that Slurm can describe."""
+
+
+class SlurmLayout(NamedTuple):
+    """What Slurm holds for a node's layout."""
+
+    cpus: int
+    sockets: int
+    cores_per_socket: int
+    threads_per_core: int
+
+    @property
+    def cores(self) -> int:
+        """Of all sockets."""
+        return self.sockets * self.cores_per_socket
+
+    def __str__(self) -> str:
+        return (
+            f"CPUs={self.cpus} Sockets={self.sockets} CoresPerSocket={self.cores_per_socket}"
+            f" ThreadsPerCore={self.threads_per_core}"
+        )
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The hardware threads of a machine that are online."""
+
+    cpus: tuple[int, ...]
+    """The operating system's numbers, in slurmd's order."""
+    sockets: int
+    threads_per_core: int
+
+    @property
+    def layout(self) -> SlurmLayout:
+        """As slurm.conf would have it."""
+        cores = len(self.cpus) // self.threads_per_core
+        return SlurmLayout(len(self.cpus), self.sockets, cores // self.sockets, self.threads_per_core)
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether numbers are missing. slurmd has no place for those beyond the count, and binds tasks wrongly."""
+        return max(self.cpus) >= len(self.cpus)
+
+
+def read_machine(root: str = "/") -> Machine:
+    """From the files in ROOT/sys. Raises TopologyError."""
+    system = Path(root, "sys/devices/system")
+    online = _online(system)
+    nodes = [_numbers(path) & online for path in sorted(system.glob("node/node[0-9]*/cpulist"))]
+    folders = {cpu: system / f"cpu/cpu{cpu}" for cpu in online}
+    packages = {cpu: _first(folder, _PACKAGE, online) or online for cpu, folder in folders.items()}
+    cores = {cpu: _first(folder, _CORE, online) or frozenset({cpu}) for cpu, folder in folders.items()}
+    around = {
+        cpu: [packages[cpu], *_shared(folder, online), *(node for node in nodes if cpu in node)]
+        for cpu, folder in folders.items()
+    }
+    threads = {len(core) for core in cores.values()}
+    if len(threads) > 1:
+        listed = " and ".join(map(str, sorted(threads)))
+        raise TopologyError(
+            f"the cores of this machine have {listed} hardware threads, which Slurm cannot describe:"
+            " hwthreadNumbering must be written by hand"
+        )
+    # Sets that lie in each other, the largest first: each by its lowest number, as hwloc orders them.
+    order = {
+        cpu: (*(min(each) for each in sorted(around[cpu], key=len, reverse=True)), min(cores[cpu]), cpu)
+        for cpu in online
+    }
+    return Machine(tuple(sorted(online, key=order.__getitem__)), len(set(packages.values())), threads.pop())
+
+
+def _online(system: Path) -> frozenset[int]:
+    found = _numbers(system / "cpu/online")
+    if not found:
+        raise TopologyError(f"{system}/cpu/online does not list the CPUs of this machine")
+    return found
+
+
+def _shared(cpu_folder: Path, online: frozenset[int]) -> Iterator[frozenset[int]]:
+    """The CPUs with which one shares its die, its cluster and its third-level cache, as far as it tells."""
+    caches = (_numbers(index / "shared_cpu_list") & online for index in _third_level_caches(cpu_folder))
+    yield from filter(None, [_first(cpu_folder, _DIE, online), _first(cpu_folder, _CLUSTER, online), *caches])
+
+
+def _third_level_caches(cpu_folder: Path) -> Iterator[Path]:
+    for index in sorted(cpu_folder.glob("cache/index*")):
+        if _text(index / "level") == "3":
+            yield index
+
+
+def _first(folder: Path, names: Iterable[str], online: frozenset[int]) -> frozenset[int]:
+    return next(filter(None, (_numbers(folder / name) & online for name in names)), frozenset())
+
+
+def _numbers(path: Path) -> frozenset[int]:
+    """The numbers in a file as `0-3,8`; none where there is no such file, or something else in it."""
+    text = _text(path)
+    if not _RANGES.match(text):
+        return frozenset()
+    found: set[int] = set()
+    for item in text.split(","):
+        first, _, last = item.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return frozenset(found)
+
+
+def _text(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    return ""
+
+
+def cpus_of_slurm(machine: Machine, layout: SlurmLayout, release: tuple[int, ...]) -> list[int]:
+    """The operating system's number of each of Slurm's CPUs. Raises TopologyError where they are more than there are.
+
+    `release` is slurmd's, as (24, 11); () for one that is not known is taken for a new one.
+    """
+    threads = layout.threads_per_core
+    spread = machine.threads_per_core
+    if release and release < (23, 11):
+        spread = threads
+    if layout.sockets == layout.cpus == len(machine.cpus) and layout.cores_per_socket == threads == 1:
+        spread = 1
+    places = [core * spread + thread for core in range(layout.cores) for thread in range(threads)]
+    if max(places) >= len(machine.cpus) or threads > spread:
+        raise TopologyError(f"Slurm has more for this node, {layout}, than the machine, {machine.layout}")
+    return [machine.cpus[place] for place in places]

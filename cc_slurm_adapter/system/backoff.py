@@ -1,0 +1,90 @@
+"""Waiting times that grow: exponential, with full jitter, so that many waiters do not come back together."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+
+from cc_slurm_adapter.errors import AdapterError, CommandCancelled
+from cc_slurm_adapter.log import NOTICE, Reminder
+
+log = logging.getLogger(__name__)
+
+
+class Backoff:
+    """Seconds to wait after each failure in a row."""
+
+    def __init__(self, first: float, longest: float, jitter: Callable[[], float] = random.random) -> None:
+        self._first = first
+        self._longest = longest
+        self._jitter = jitter
+        self.failures = 0
+
+    def failed(self) -> float:
+        """Count a failure; seconds until the next try: anything up to the step, at most `longest`."""
+        step: float = min(self._first * 2 ** min(self.failures, 30), self._longest)
+        self.failures += 1
+        return step * self._jitter()
+
+    def succeeded(self) -> None:
+        """Start again from the first step."""
+        self.failures = 0
+
+
+FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
+
+
+class Activity:
+    """Its own back-off, so that one that fails does not make another ask more often."""
+
+    def __init__(self, name: str, longest_retry: float = LONGEST_RETRY) -> None:
+        self._name = name
+        self._backoff = Backoff(FIRST_RETRY, longest_retry, jitter=lambda: 1.0)
+        self._reminder = Reminder()
+        self.not_before = 0.0
+        """time.monotonic() of the next try."""
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last attempt failed."""
+        return self._backoff.failures > 0
+
+    def may_run(self) -> bool:
+        """Whether it is not waiting after a failure."""
+        return time.monotonic() >= self.not_before
+
+    def attempt(self, action: Callable[[], bool | None]) -> bool:
+        """Do it, or a part of it: then the action returns False, and that counts neither way. False when it failed."""
+        try:
+            if action() is False:
+                return True
+        except CommandCancelled:
+            log.debug("%s broken off: the daemon stops", self._name)
+            return False
+        except AdapterError as error:
+            self._failed(str(error))
+            return False
+        except MemoryError:
+            self._failed("this host has too little memory for it, or the daemon's limit is too low")
+            return False
+        except Exception as error:  # noqa: BLE001 - an error of this program must not end the daemon
+            self._failed(f"an error of this program, {type(error).__name__}", error)
+            return False
+        if self._reminder.over():
+            log.log(NOTICE, "%s works again", self._name)
+        self._backoff.succeeded()
+        return True
+
+    def _failed(self, reason: str, error: Exception | None = None) -> None:
+        wait = self._backoff.failed()
+        self.not_before = time.monotonic() + wait
+        if self._reminder.is_due():
+            log.error(
+                "%s failed, nothing is concluded from that, trying again (in %.0f s): %s",
+                self._name,
+                wait,
+                reason,
+                exc_info=error,
+            )

@@ -1,0 +1,42 @@
+"""What a path lies on, and whose it is: for the advice in an error."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+from pathlib import Path
+
+NOT_LOCAL = frozenset(
+    ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb3", "9p", "afs", "fuse.glusterfs", "fuse.sshfs")
+)
+"""Types of file systems on which the state cannot be: their locks do not work, or not everywhere."""
+
+
+def file_system_type(path: str) -> str:
+    """The type of the file system that a path lies on, as `nfs4`; '' where /proc/self/mountinfo does not say."""
+    place = os.path.realpath(path)
+    found, longest = "", -1
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            mounted, _, source = line.partition(" - ")
+            folder = mounted.split()[4].replace("\\040", " ")
+            if len(folder) >= longest and (place + "/").startswith(folder.rstrip("/") + "/"):
+                found, longest = source.split()[0], len(folder)
+    return found
+
+
+def belongs_to_another(path: str) -> str:
+    """What to do about a file that is another user's, as after a start by root; '' where it is not."""
+    with contextlib.suppress(OSError):
+        owner = os.stat(path).st_uid
+        if owner != os.geteuid() and not os.access(path, os.R_OK | os.W_OK):
+            return f"it belongs to {_user_name(owner)}: run 'chown {_user_name(os.geteuid())} {path}'"
+    return ""
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

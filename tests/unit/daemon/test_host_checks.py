@@ -1,0 +1,95 @@
+"""What the configuration says of hosts, held against the nodes of a poll."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cc_slurm_adapter.config.config import parse_config
+from cc_slurm_adapter.daemon.host_checks import HostChecks
+from cc_slurm_adapter.model import NodeState
+
+NEEDED = {"ccRestUrl": "https://cc-backend.example.org", "ccRestJwt": "token"}
+
+
+def make_checks(**settings: Any) -> HostChecks:
+    return HostChecks(parse_config({**NEEDED, **settings})[0])
+
+
+def node(name: str, cpus: int = 16) -> NodeState:
+    return NodeState(name, ("idle",), 0, 0, 0, cpus=cpus)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "unused"),
+    [
+        ("gpuPciAddrs", {"^gpu": [], "^node": []}, "'^gpu'"),
+        ("hwthreadNumbering", {"^node": "cores", "^power": "interleaved", "9$": "block"}, "'^power', '9$'"),
+        ("hostnameRewrite", [["^cn", "node"], ["^node", "cn"]], "'^cn'"),
+        ("ignoreHosts", "^login|^vis", "'^login|^vis'"),
+    ],
+)
+def test_a_pattern_that_matches_no_node_is_said_once(
+    key: str, value: object, unused: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    checks = make_checks(**{key: value})
+    checks.check([])  # a cluster may have no nodes for a while
+    assert caplog.messages == []
+    for _ in range(2):
+        checks.check([node("node01"), node("node02")])
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        ("WARNING", f"{key}: {unused} matches none of Slurm's 2 nodes: correct or remove it")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("named", "types", "unused"),
+    [
+        (["npu"], ["", "4 gpu:h100"], "'npu'"),
+        (["gpu", "dcu", "npu"], ["4 gpu:npu", "2 dcu, 2 dcu:z100"], "'npu'"),
+        (["npu", "dcu"], [""], "'npu', 'dcu'"),
+    ],
+)
+def test_a_gres_that_no_node_has_is_said_once(
+    named: list[str], types: list[str], unused: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    checks = make_checks(acceleratorGres=named)
+    nodes = [NodeState(f"n{number}", ("idle",), 0, 0, 0, gpu_types=each) for number, each in enumerate(types)]
+    for _ in range(2):
+        checks.check(nodes)
+    (line,) = caplog.messages
+    assert line.startswith(f"acceleratorGres: {unused} is a GRES of none of Slurm's {len(nodes)} nodes: ")
+
+
+def test_a_cluster_without_gpus_needs_no_setting(caplog: pytest.LogCaptureFixture) -> None:
+    make_checks().check([node("n1")])
+    make_checks(acceleratorGres=["npu"]).check([NodeState("n1", ("idle",), 0, 0, 0, gpu_types="8 npu:910b")])
+    assert caplog.messages == []
+
+
+def test_nothing_is_said_when_all_patterns_match(caplog: pytest.LogCaptureFixture) -> None:
+    checks = make_checks(gpuPciAddrs={"1$": []}, hostnameRewrite=[["^n", "m"]], ignoreHosts="^x|2$")
+    checks.check([node("node01"), node("node02")])
+    make_checks().check([node("node01")])
+    assert caplog.messages == []
+
+
+def test_a_list_that_does_not_fit_its_nodes_is_said_once_for_all_of_them(caplog: pytest.LogCaptureFixture) -> None:
+    checks = make_checks(hwthreadNumbering={"^short": [0, 1, 2], "^fits": [[0, 1], 2], "^block": "block"})
+    nodes = [node("short2", 4), node("short1", 4), node("long", 4), node("fits", 2), node("block", 4)]
+    for _ in range(2):
+        checks.check(nodes)
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        (
+            "WARNING",
+            "hwthreadNumbering lists 3 CPUs for nodes that have 4 in Slurm: the hardware threads of short1, short2 are"
+            " left out. Run cc-slurm-adapter -topology there for the right list, then restart",
+        )
+    ]
+    # A new node, one that has changed, and one of which nobody knows.
+    checks.check([*nodes[:4], node("short3", 2), node("fits", 3), node("short4", 0)])
+    assert [line[:58] for line in caplog.messages[1:]] == [
+        "hwthreadNumbering lists 3 CPUs for nodes that have 2 in Sl",
+        "hwthreadNumbering lists 2 CPUs for nodes that have 3 in Sl",
+    ]

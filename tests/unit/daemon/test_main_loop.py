@@ -1,0 +1,519 @@
+"""The main loop with a fake Slurm: what fails delays only itself, and nothing ends the daemon."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cc_slurm_adapter.counters import Status
+from cc_slurm_adapter.daemon import main_loop
+from cc_slurm_adapter.daemon.main_loop import Inbox, LoopSettings, MainLoop, Reload
+from cc_slurm_adapter.daemon.state_files import LastRun
+from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, StateError
+from cc_slurm_adapter.hooks.pending_events import MAX_WAITING
+from cc_slurm_adapter.jobs.ignore_rules import IgnoreRules
+from cc_slurm_adapter.jobs.watch import JobWatch, WatchSettings
+from cc_slurm_adapter.model import Details, HookEvent, NodeState, Phase, Sighting
+from cc_slurm_adapter.outbox.outbox import Outbox
+from cc_slurm_adapter.outbox.sender import Sender
+from cc_slurm_adapter.sinks.base import RunningRow, RunningRows
+from cc_slurm_adapter.sinks.messages import CcMessages
+from cc_slurm_adapter.sinks.rest import CcRest
+from cc_slurm_adapter.slurm.interface import Slurm
+from cc_slurm_adapter.system import backoff as activity_module
+from cc_slurm_adapter.system.backoff import Activity
+from tests.fakes.slurm_and_sinks import FakeSlurm, make_run
+
+PATIENCE = 10.0
+
+
+QUESTIONS = sorted(
+    name for name in vars(Slurm) if not name.startswith("_") and name not in ("reads_all_jobs", "retry_all")
+)
+"""All that the daemon asks of Slurm while it runs."""
+STEPS = {
+    "a hook event is served": {"read_details", "add_texts"},
+    "a run ends by the listing": {"list_jobs"},
+    "a run ends by accounting": {"ended_between"},
+    "a run that only accounting knows is reported": {"ended_between", "read_details", "read_accounted", "add_texts"},
+    "a stale row of cc-backend gets its stop": {"ends_of"},
+    "the nodes are told": {"node_states"},
+    "lastrun moves": {"list_jobs", "texts_of_many", "read_details", "add_texts", "ended_between", "read_accounted"},
+}
+"""What must go on, with the questions that it cannot do without."""
+
+
+class Nodes(Sender):
+    """Counts how often the nodes were told."""
+
+    told = 0
+
+    def post_nodes(self, cluster: str, nodes: list[NodeState]) -> None:
+        self.told += 1
+
+
+class Site:
+    """A main loop in a thread, over a fake Slurm; nothing is sent."""
+
+    def __init__(self, folder: Path, poll_interval: float = 60) -> None:
+        self.slurm = FakeSlurm()
+        self.status = Status()
+        self.inbox = Inbox(self.status)
+        self.outbox = Outbox(str(folder / "state.sqlite"))
+        sink = CcRest("http://127.0.0.1:9", lambda: "token")
+        self.sender = Nodes(sink, self.outbox, self.status)
+        watch = JobWatch(
+            self.slurm,
+            self.outbox,
+            CcMessages(()),
+            [sink],
+            self.status,
+            WatchSettings("lab", IgnoreRules(), True, 3600),
+        )
+        settings = LoopSettings("lab", poll_interval, 3600, 10, int(time.time()), 1.0)
+        self.last_run = LastRun(str(folder / "lastrun"))
+        self.fed: list[int] = []
+        self.loop = MainLoop(
+            self.inbox,
+            watch,
+            self.sender,
+            self.outbox,
+            self.last_run,
+            self.status,
+            settings,
+            pulse=lambda: self.fed.append(threading.get_ident()),
+        )
+        self.thread = threading.Thread(target=self.loop.run, daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.loop.stop()
+        self.inbox.put(Reload())
+        self.thread.join(PATIENCE)
+        self.outbox.close()
+
+    def owed(self) -> set[tuple[str, int]]:
+        """Kind and job of all that was ever owed: nothing is delivered here."""
+        return set(self.outbox._state.read("SELECT kind, job_id FROM delivery", ()))
+
+    def comes(self, condition: Callable[[], bool]) -> bool:
+        deadline = time.monotonic() + PATIENCE
+        while not condition() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return condition()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    made = Site(tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_hook_event_is_served_without_waiting_for_the_poll(site: Site) -> None:
+    assert site.comes(lambda: site.loop.polled)
+    site.slurm.put(make_run(5))
+    site.inbox.put(HookEvent(5, "prolog_slurmctld", 0))
+    assert site.comes(lambda: site.outbox.counts() == {"pending": 1})
+    site.slurm.put(make_run(5, phase=Phase.ENDED))
+    site.inbox.put(HookEvent(5, "epilog_slurmctld", 0))
+    assert site.comes(lambda: site.outbox.counts() == {"pending": 2})
+    assert site.slurm.asked.count("list_jobs") == 1
+
+
+def test_the_events_of_a_burst_are_asked_for_together(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert site.comes(lambda: site.loop.polled)
+    looks: list[tuple[float, float, int]] = []
+    read_details = FakeSlurm.read_details
+
+    def slow(self: FakeSlurm, job_ids: Iterable[int]) -> Generator[Details, None, None]:
+        began, ids = time.monotonic(), list(job_ids)
+        time.sleep(0.1)
+        looks.append((began, time.monotonic(), len(ids)))
+        return read_details(self, ids)
+
+    monkeypatch.setattr(FakeSlurm, "read_details", slow)
+    for job_id in range(1, 41):
+        site.slurm.put(make_run(job_id))
+        site.inbox.put(HookEvent(job_id, "prolog_slurmctld", 0))
+        time.sleep(0.01)
+    assert site.comes(lambda: site.outbox.counts() == {"pending": 40})
+    assert sum(count for _, _, count in looks) == 40
+    rests = [after[0] - before[1] for before, after in zip(looks, looks[1:])]
+    assert min(rests) >= 0.09
+    assert len(looks) <= 4
+
+
+def test_polls_that_take_longer_than_their_interval_do_not_pile_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    began, ended = [], []
+
+    def slow(self: FakeSlurm) -> list[Sighting]:
+        began.append(time.monotonic())
+        time.sleep(0.2)
+        ended.append(time.monotonic())
+        return []
+
+    monkeypatch.setattr(FakeSlurm, "list_jobs", slow)
+    site = Site(tmp_path, poll_interval=0.15)
+    assert site.comes(lambda: len(ended) >= 4)
+    site.close()
+    rests = [next_one - last for last, next_one in zip(ended[:3], began[1:4])]
+    assert min(rests) >= 0.15
+    assert caplog.text.count("a poll took") == 1
+
+
+def test_slurm_has_a_rest_after_a_poll_that_took_long_and_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cc_slurm_adapter.system.backoff.FIRST_RETRY", 0.01)
+    monkeypatch.setattr("cc_slurm_adapter.system.backoff.LONGEST_RETRY", 0.01)
+    began, ended = [], []
+
+    def fail(self: FakeSlurm) -> list[Sighting]:
+        began.append(time.monotonic())
+        time.sleep(0.2)
+        ended.append(time.monotonic())
+        raise CommandFailed("slurmctld is frozen")
+
+    monkeypatch.setattr(FakeSlurm, "list_jobs", fail)
+    site = Site(tmp_path, poll_interval=0.15)
+    assert site.comes(lambda: len(ended) >= 4)
+    site.close()
+    assert min(next_one - last for last, next_one in zip(ended[:3], began[1:4])) >= 0.15
+
+
+def test_a_reload_while_a_poll_is_under_way_makes_another_one_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cc_slurm_adapter.jobs.watch.SLICE", 1)
+    site_of_two: list[Site] = []
+
+    def read_and_reload(self: FakeSlurm, job_ids: Iterable[int]) -> Generator[Details, None, None]:
+        self._ask("read_details")
+        if len(self.asked) < 5:
+            site_of_two[0].inbox.put(Reload())
+        yield Details([self.jobs[1], self.jobs[2]])
+
+    monkeypatch.setattr(FakeSlurm, "read_details", read_and_reload)
+    site = Site(tmp_path)
+    site_of_two.append(site)
+    assert site.comes(lambda: site.loop.polled)
+    for job_id in (1, 2):
+        site.slurm.put(make_run(job_id))
+    site.slurm.asked.clear()
+    site.inbox.put(Reload())
+    assert site.comes(lambda: site.slurm.asked.count("list_jobs") >= 2)
+    site.close()
+
+
+def test_an_unwritable_state_and_a_hook_event_do_not_spin(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert site.comes(lambda: site.loop.polled)
+
+    def full(*_: object) -> None:
+        raise StateError("the state file cannot be used: database or disk is full")
+
+    monkeypatch.setattr(site.outbox, "commit", full)
+    site.slurm.put(make_run(5))
+    site.inbox.put(HookEvent(5, "epilog_slurmctld", 0))
+    assert site.comes(lambda: "serving hook events failed" in caplog.text)
+    assert "disk is full" in caplog.text
+    asked = len(site.slurm.asked)
+    time.sleep(0.3)
+    assert len(site.slurm.asked) <= asked + 2
+    assert caplog.text.count("serving hook events failed") == 1
+
+
+def test_a_hook_event_ends_the_long_wait_for_a_slurm_that_was_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cc_slurm_adapter.system.backoff.FIRST_RETRY", 50.0)
+    monkeypatch.setattr("cc_slurm_adapter.daemon.main_loop.SOONEST_POLL", 0.1)
+    site = Site(tmp_path)
+    assert site.comes(lambda: site.loop.polled)
+    site.slurm.failure = CommandFailed("slurmctld is down")
+    site.inbox.put(Reload())
+    assert site.comes(lambda: site.loop._polling.is_failing)
+    site.slurm.failure = None
+    site.slurm.put(make_run(6))
+    site.slurm.put(make_run(5))
+    site.inbox.put(HookEvent(5, "prolog_slurmctld", 0))
+    assert site.comes(lambda: site.outbox.counts() == {"pending": 2})
+    site.close()
+
+
+def test_slurmdbd_down_does_not_make_it_ask_slurmctld_more_often(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+
+    def down(*_: object) -> list[object]:
+        site.slurm.asked.append("ended_between")
+        raise CommandFailed("slurmdbd is down")
+
+    site.slurm.ended_between = down  # type: ignore[assignment]
+    assert site.comes(lambda: "ended_between" in site.slurm.asked)
+    time.sleep(1.3)
+    assert site.slurm.asked.count("list_jobs") == 1
+    site.close()
+
+
+@pytest.fixture
+def busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A site where two runs are known, whose polls and retries come soon."""
+    monkeypatch.setattr(activity_module, "FIRST_RETRY", 0.01)
+    made = Site(tmp_path, poll_interval=0.05)
+    for job_id in (1, 2):
+        made.slurm.put(make_run(job_id, start=int(time.time()) - 100))
+    assert made.comes(lambda: made.owed() == {("start", 1), ("start", 2)} and made.last_run.read() is not None)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(("every", "level"), [(0.0, "NOTICE"), (3600.0, "INFO")])
+def test_how_it_stands_is_said_once_an_hour_and_after_what_has_happened(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, every: float, level: str
+) -> None:
+    assert site.comes(lambda: site.last_run.read() is not None)  # the first pass is over
+    caplog.set_level(logging.INFO)
+    site.loop._said = ""
+    monkeypatch.setattr(main_loop, "TELL_EVERY", every)
+    site.loop._next_telling = time.monotonic() + every
+    for _ in range(3):
+        site.loop._say_how_it_stands()
+    told = [record for record in caplog.records if record.message.startswith("open runs: ")]
+    assert {record.levelname for record in told} == {level}
+    assert len(told) == (3 if level == "NOTICE" else 1)
+
+
+def begin_the_steps(site: Site) -> dict[str, Callable[[], bool]]:
+    """Give each step something to do; how to see that it was done."""
+    now = int(time.time())
+    told = site.sender.told
+    site.last_run.write(5000)
+    site.slurm.put(make_run(1, start=site.slurm.jobs[1].key.start_time, phase=Phase.ENDED))
+    site.slurm.close(make_run(2, start=site.slurm.jobs[2].key.start_time, phase=Phase.ENDED))
+    site.slurm.close(make_run(3, start=now - 200, phase=Phase.ENDED))
+    site.slurm.close(make_run(77, start=now - 9000, phase=Phase.ENDED))  # too old for what is read of accounting
+    site.slurm.put(make_run(5, start=now - 10))
+    site.inbox.put(HookEvent(5, "prolog_slurmctld", time.monotonic()))
+    site.inbox.put(RunningRows("cc_rest", [RunningRow(77, now - 9000)], time.time()))
+    return {
+        "a hook event is served": lambda: ("start", 5) in site.owed(),
+        "a run ends by the listing": lambda: ("stop", 1) in site.owed(),
+        "a run ends by accounting": lambda: ("stop", 2) in site.owed(),
+        "a run that only accounting knows is reported": lambda: {("start", 3), ("stop", 3)} <= site.owed(),
+        "a stale row of cc-backend gets its stop": lambda: ("stop", 77) in site.owed(),
+        "the nodes are told": lambda: site.sender.told > told + 1,
+        "lastrun moves": lambda: (site.last_run.read() or 0) > 5000,
+    }
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_question_that_fails_for_ever_stops_only_what_cannot_do_without_it(busy: Site, question: str) -> None:
+    busy.slurm.failing = {question}
+    done = begin_the_steps(busy)
+    assert done.keys() == STEPS.keys()
+    for step, questions in STEPS.items():
+        assert question in questions or busy.comes(done[step]), step
+    busy.slurm.failing = set()
+    for step in STEPS:
+        assert busy.comes(done[step]), step
+
+
+def test_every_question_is_one_that_some_step_needs_or_that_only_rare_ends_need() -> None:
+    """Those of sites without slurmdbd, of runs that Slurm has lost, and of requeued ones."""
+    rare = {"is_forgotten", "accounting_backlog", "launches_of"}
+    assert set(QUESTIONS) - set().union(*STEPS.values()) == rare
+
+
+PARTS = {
+    "nodes cannot be told": ("sender", "post_nodes"),
+    "the state file cannot be tidied": ("outbox", "tidy"),
+    "the state file cannot be counted": ("outbox", "waiting"),
+    "lastRunPath cannot be written": ("last_run", "write"),
+}
+
+
+@pytest.mark.parametrize("part", PARTS, ids=list(PARTS))
+def test_a_part_that_breaks_stops_nothing_else(busy: Site, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    done = begin_the_steps(busy)
+
+    def broken(*_: object) -> None:
+        raise StateError(f"broken: {part}")
+
+    name, method = PARTS[part]
+    monkeypatch.setattr(getattr(busy, name), method, broken)
+    monkeypatch.setattr(busy.loop, "_next_tidying", 0.0)
+    for step in STEPS.keys() - {"the nodes are told", "lastrun moves"}:
+        assert busy.comes(done[step]), step
+
+
+def test_without_a_failure_each_thing_is_done(busy: Site) -> None:
+    done = begin_the_steps(busy)
+    for step in STEPS:
+        assert busy.comes(done[step]), step
+
+
+def test_slurmctld_that_is_down_does_not_make_it_read_accounting_more_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(activity_module, "FIRST_RETRY", 0.01)
+    asked: list[None] = []
+
+    def down(self: FakeSlurm) -> list[Sighting]:
+        asked.append(None)
+        raise CommandFailed("slurmctld is down")
+
+    monkeypatch.setattr(FakeSlurm, "list_jobs", down)
+    site = Site(tmp_path)
+    came = site.comes(lambda: len(asked) >= 6)
+    site.close()
+    assert came
+    assert site.slurm.asked.count("ended_between") <= 2
+
+
+def test_a_cluster_without_nodes_is_watched_like_any_other(busy: Site) -> None:
+    busy.slurm.node_states = list  # type: ignore[method-assign]
+    done = begin_the_steps(busy)
+    for step in STEPS:
+        assert busy.comes(done[step]), step
+
+
+def test_an_error_in_the_loop_itself_does_not_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(activity_module, "FIRST_RETRY", 0.01)
+    site = Site(tmp_path)
+    assert site.comes(lambda: site.loop.polled)
+    with monkeypatch.context() as patched:
+        patched.setattr(site.loop._hooks, "next_due", lambda: 1 / 0)
+        site.inbox.put(Reload())
+        assert site.comes(lambda: "a turn of the main loop failed" in caplog.text)
+    site.slurm.put(make_run(5))
+    site.inbox.put(HookEvent(5, "prolog_slurmctld", 0))
+    assert site.comes(lambda: site.outbox.counts() == {"pending": 1})
+    assert site.comes(lambda: "a turn of the main loop works again" in caplog.text)
+    site.close()
+
+
+def test_the_watchdog_is_fed_while_nothing_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cc_slurm_adapter.daemon.main_loop.TICK", 0.01)
+    site = Site(tmp_path)
+    assert site.comes(lambda: site.loop.polled)
+    before = len(site.fed)
+    assert site.comes(lambda: len(site.fed) > before + 5)
+    site.close()
+    assert set(site.fed) == {site.thread.ident}
+
+
+def test_systemd_is_told_that_it_waits_for_slurmctld(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("cc_slurm_adapter.daemon.main_loop.tell_status", told.append)
+    monkeypatch.setattr(activity_module, "FIRST_RETRY", 0.01)
+    site = Site(tmp_path, poll_interval=0.05)
+    assert site.comes(lambda: bool(told) and told[-1].startswith("open runs: 0"))
+    site.slurm.failure = CommandFailed("slurmctld is down")
+    assert site.comes(lambda: told[-1].startswith("waiting for slurmctld, which does not answer; open runs: 0"))
+    site.slurm.failure = None
+    assert site.comes(lambda: told[-1].startswith("open runs: 0"))
+    assert all(before != after for before, after in zip(told, told[1:]))
+    site.close()
+
+
+def test_of_many_reloads_one_waits() -> None:
+    inbox = Inbox(Status())
+    for _ in range(1000):
+        inbox.put(Reload())
+    assert len(inbox.take(0)) == 1
+    inbox.put(Reload())
+    assert len(inbox.take(0)) == 1
+
+
+def test_an_error_of_the_program_ends_nothing(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    assert site.comes(lambda: site.loop.polled)
+
+    def broken(*_: object) -> list[NodeState]:
+        raise KeyError("nobody thought of that")
+
+    site.slurm.node_states = broken  # type: ignore[method-assign]
+    site.inbox.put(Reload())
+    assert site.comes(lambda: "nobody thought of that" in caplog.text)
+    site.slurm.put(make_run(5))
+    site.inbox.put(HookEvent(5, "prolog_slurmctld", 0))
+    assert site.comes(lambda: site.outbox.counts() == {"pending": 1})
+
+
+def test_a_comparison_that_failed_is_made_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activity_module, "FIRST_RETRY", 0.01)
+    answers: list[Exception | None] = [CommandFailed("slurmdbd is down"), None]
+
+    def ends_of(*_: object) -> list[object]:
+        failure = answers.pop(0)
+        if failure:
+            raise failure
+        return []
+
+    site.slurm.ends_of = ends_of  # type: ignore[assignment]
+    site.inbox.put(RunningRows("cc_rest", [RunningRow(1, 1000)], 2000))
+    assert site.comes(lambda: not answers)
+
+
+def test_a_flood_of_hook_events_is_bounded() -> None:
+    status = Status()
+    inbox = Inbox(status)
+    for job_id in range(3 * MAX_WAITING):
+        inbox.put(HookEvent(job_id, "", 0))
+    inbox.put(Reload())
+    assert len(inbox.take(0)) == 2 * MAX_WAITING + 1
+    assert status.counts() == {"hook_events_left_to_polls": MAX_WAITING}
+
+
+def test_a_failing_activity_waits_longer_each_time_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    activity = Activity("asking")
+
+    def fail() -> None:
+        raise CommandFailed("no")
+
+    assert activity.may_run()
+    waits = []
+    for _ in range(4):
+        assert not activity.attempt(fail)
+        waits.append(round(activity.not_before - time.monotonic()))
+    assert waits == [1, 2, 4, 8]
+    assert not activity.may_run()
+    assert len(caplog.messages) == 1
+    assert activity.attempt(lambda: None)
+    assert "works again" in caplog.text
+
+
+def test_a_part_that_is_done_is_no_success_yet(caplog: pytest.LogCaptureFixture) -> None:
+    activity = Activity("reading")
+
+    def fail() -> None:
+        raise CommandFailed("no")
+
+    for _ in range(3):
+        assert activity.attempt(lambda: False)
+        assert not activity.attempt(fail)
+    assert round(activity.not_before - time.monotonic()) == 4
+    assert len(caplog.messages) == 1
+    assert activity.attempt(lambda: True)
+    assert "works again" in caplog.text
+
+
+def test_a_stop_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    activity = Activity("asking")
+
+    def stop() -> None:
+        raise CommandCancelled("the daemon stops")
+
+    assert not activity.attempt(stop)
+    assert activity.may_run()
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []

@@ -1,0 +1,156 @@
+"""When a destination is asked for what it believes to be running."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import cast
+
+import pytest
+
+from cc_slurm_adapter.daemon import running_list as reconciler_module
+from cc_slurm_adapter.daemon.running_list import Reconciler
+from cc_slurm_adapter.errors import SinkError
+from cc_slurm_adapter.sinks.base import AskableSink, RunningRow, RunningRows
+from cc_slurm_adapter.system.backoff import Backoff
+
+PATIENCE = 10.0
+
+
+class AskedSink:
+    """A sink whose one connection answers with rows, or fails as often as it is told to."""
+
+    name = "asked"
+
+    def __init__(self) -> None:
+        self.failures = 0
+
+    def connect(self, progress: Callable[[], None]) -> AskedSink:
+        self._progress = progress
+        return self
+
+    def running_rows(self, cluster: str) -> Iterable[RunningRow]:
+        if self.failures:
+            self.failures -= 1
+            raise SinkError("away")
+        for _ in range(100):  # pages
+            self._progress()
+        return [RunningRow(1, len(cluster))]
+
+    def abort(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Answers:
+    """A reconciler that compares once a day, and what it hands on."""
+
+    def __init__(self) -> None:
+        self.sink = AskedSink()
+        self._came: queue.SimpleQueue[RunningRows] = queue.SimpleQueue()
+        self.reconciler = Reconciler(cast("AskableSink", self.sink), AskedSink.name, "lab", 86400, self._came.put)
+
+    def next(self) -> RunningRows:
+        return self._came.get(timeout=PATIENCE)
+
+    def none_is_there(self) -> bool:
+        return self._came.empty()
+
+
+@pytest.fixture
+def answers() -> Iterator[Answers]:
+    made = Answers()
+    yield made
+    made.reconciler.stop(PATIENCE)
+
+
+def test_it_asks_at_the_start_and_hands_on_whose_rows_they_are(answers: Answers) -> None:
+    answers.reconciler.start()
+    found = answers.next()
+    assert (found.sink, found.rows) == ("asked", [RunningRow(1, 3)])
+    assert found.asked > 1_700_000_000
+    assert answers.reconciler.workers[0].progressed >= 100
+
+
+def test_a_destination_that_is_away_is_asked_until_it_answers(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler_module, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(reconciler_module, "LONGEST_WAIT", 0.002)
+    answers.sink.failures = 3
+    answers.reconciler.start()
+    assert answers.next().rows
+    assert answers.sink.failures == 0
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ValueError("nobody thought of that")])
+def test_an_error_that_nobody_thought_of_does_not_end_it(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(answers.reconciler._worker, "_backoff", Backoff(0.001, 0.002))
+    errors = [error]
+    running_rows = answers.sink.running_rows
+
+    def fails_first(cluster: str) -> Iterable[RunningRow]:
+        if errors:
+            raise errors.pop()
+        return running_rows(cluster)
+
+    monkeypatch.setattr(answers.sink, "running_rows", fails_first)
+    answers.reconciler.start()
+    assert answers.next().rows
+    assert answers.reconciler.workers[0].is_alive
+
+
+def test_calls_do_not_shorten_the_rest_of_a_destination_that_is_away(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    answers.sink.failures = 1000
+    running_rows = answers.sink.running_rows
+
+    def count(cluster: str) -> Iterable[RunningRow]:
+        asked.append(cluster)
+        return running_rows(cluster)
+
+    monkeypatch.setattr(answers.sink, "running_rows", count)
+    monkeypatch.setattr(answers.reconciler, "_backoff", Backoff(PATIENCE, PATIENCE, jitter=lambda: 1.0))
+    answers.reconciler.start()
+    while not asked:
+        time.sleep(0.005)
+    for _ in range(100):
+        monkeypatch.setattr(answers.reconciler, "_next_call", 0.0)
+        answers.reconciler.ask_now()
+        time.sleep(0.001)
+    assert len(asked) == 1
+
+
+def test_when_something_was_lost_it_asks_at_once_and_once_more_later(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler_module, "AGAIN", 0.01)
+    answers.reconciler.start()
+    answers.next()
+    for _ in range(100):  # many stops that are not known are one reason
+        answers.reconciler.ask_now()
+    answers.next()
+    answers.next()
+    assert answers.none_is_there()
+
+
+@pytest.mark.parametrize(("long_trouble", "level"), [(3600.0, "INFO"), (0.0, "WARNING")])
+def test_a_comparison_that_fails_for_long_is_a_warning_and_a_short_failure_is_none(
+    answers: Answers,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    long_trouble: float,
+    level: str,
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(reconciler_module, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(reconciler_module, "LONG_TROUBLE", long_trouble)
+    answers.sink.failures = 2
+    answers.reconciler.start()
+    answers.next()
+    assert [record.levelname for record in caplog.records] == [level]

@@ -79,7 +79,7 @@ class Missing(enum.Enum):
     """Who else may have been on the nodes: it is said to be anybody."""
 
 
-class Sighting(NamedTuple):
+class ListedJob(NamedTuple):
     """A line of the short listing: one job as it stands now, from columns that no user controls."""
 
     job_id: int

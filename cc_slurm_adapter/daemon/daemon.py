@@ -41,7 +41,7 @@ from cc_slurm_adapter.log import NOTICE, Reminder, moment_text
 from cc_slurm_adapter.outbox.clock_step import is_plausible
 from cc_slurm_adapter.outbox.outbox import Outbox
 from cc_slurm_adapter.slurm.client import SlurmClient
-from cc_slurm_adapter.slurm.cluster_config import Setup, read_setup
+from cc_slurm_adapter.slurm.cluster_config import ClusterConfig, read_cluster_config
 from cc_slurm_adapter.slurm.commands import Commands
 from cc_slurm_adapter.slurm.privileges import warn_of_missing_rights
 from cc_slurm_adapter.system.backoff import FIRST_RETRY, LONGEST_RETRY, Backoff
@@ -253,13 +253,13 @@ class Daemon:
         if reminder.over() and not self._stopping:
             log.log(NOTICE, "the clock of this host was set, it says %s", moment_text(time.time()))
 
-    def _wait_for_slurm(self) -> Setup | None:
+    def _wait_for_slurm(self) -> ClusterConfig | None:
         """Slurm's configuration; waits while slurmctld does not answer. None when a stop came first."""
         backoff = Backoff(FIRST_RETRY, LONGEST_RETRY, jitter=lambda: 1.0)
         tell_status("waiting for Slurm's answer (scontrol show config)")
         while not self._stopping:
             try:
-                return read_setup(self._commands)
+                return read_cluster_config(self._commands)
             except (CommandCancelled, CommandMissing):
                 raise
             except SlurmError as error:
@@ -286,7 +286,7 @@ class Daemon:
         return found
 
     def _start_reporting(
-        self, slurm: SlurmClient, setup: Setup, outbox: Outbox, destinations: Destinations, cluster: str
+        self, slurm: SlurmClient, setup: ClusterConfig, outbox: Outbox, destinations: Destinations, cluster: str
     ) -> MainLoop:
         config = self._config
         last_run = LastRun(config.last_run_path)
@@ -398,7 +398,7 @@ def _warn_of_other_clusters(outbox: Outbox, cluster: str) -> None:
         )
 
 
-def _warn_of_hooks(setup: Setup) -> None:
+def _warn_of_hooks(setup: ClusterConfig) -> None:
     troubles = hook_troubles(setup.hooks, setup.slurm_user, os.uname().nodename)
     if troubles:
         log.warning(
@@ -409,7 +409,7 @@ def _warn_of_hooks(setup: Setup) -> None:
         )
 
 
-def _coverage(setup: Setup) -> HookCoverage | None:
+def _coverage(setup: ClusterConfig) -> HookCoverage | None:
     """None where no hook announces the start of jobs."""
     hooks = setup.hooks
     if not hooks.prolog_slurmctld and not hooks.prolog:

@@ -13,7 +13,7 @@ from typing import Callable, Protocol, Union
 from cc_slurm_adapter.counters import Status
 from cc_slurm_adapter.daemon.state_files import LastRun
 from cc_slurm_adapter.daemon.systemd import tell_status
-from cc_slurm_adapter.hooks.pending_events import MAX_WAITING, HookQueue
+from cc_slurm_adapter.hooks.pending_events import MAX_WAITING, PendingEvents
 from cc_slurm_adapter.jobs.hook_coverage import HookCoverage
 from cc_slurm_adapter.jobs.watch import JobWatch
 from cc_slurm_adapter.log import NOTICE, Reminder
@@ -23,7 +23,7 @@ from cc_slurm_adapter.outbox.clock_step import Ages
 from cc_slurm_adapter.outbox.outbox import KEEP_DONE, Outbox
 from cc_slurm_adapter.outbox.parking import Parked
 from cc_slurm_adapter.sinks.base import RunningRows
-from cc_slurm_adapter.system.backoff import Activity
+from cc_slurm_adapter.system.backoff import RetriedStep
 
 log = logging.getLogger(__name__)
 
@@ -138,18 +138,18 @@ class MainLoop:
         self._status = status
         self._settings = settings
         self._coverage = coverage
-        self._hooks = HookQueue(settings.max_tries, settings.query_delay, watch.reads_all_jobs)
-        self._turning = Activity("a turn of the main loop", LONGEST_HOOK_RETRY)
-        self._serving = Activity("serving hook events", LONGEST_HOOK_RETRY)
-        self._asking_nodes = Activity("asking for the nodes")
-        self._telling_nodes = Activity("telling how the nodes stand")
-        self._polling = Activity("asking slurmctld for all jobs")
-        self._accounting = Activity("reading accounting")
-        self._noting = Activity("noting the time of this pass")
-        self._comparing = Activity("comparing with cc-backend")
-        self._tidying = Activity("tidying the state file")
-        self._summing_up = Activity("summing up")
-        self._reloading = Activity("reloading")
+        self._hooks = PendingEvents(settings.max_tries, settings.query_delay, watch.reads_all_jobs)
+        self._turning = RetriedStep("a turn of the main loop", LONGEST_HOOK_RETRY)
+        self._serving = RetriedStep("serving hook events", LONGEST_HOOK_RETRY)
+        self._asking_nodes = RetriedStep("asking for the nodes")
+        self._telling_nodes = RetriedStep("telling how the nodes stand")
+        self._polling = RetriedStep("asking slurmctld for all jobs")
+        self._accounting = RetriedStep("reading accounting")
+        self._noting = RetriedStep("noting the time of this pass")
+        self._comparing = RetriedStep("comparing with cc-backend")
+        self._tidying = RetriedStep("tidying the state file")
+        self._summing_up = RetriedStep("summing up")
+        self._reloading = RetriedStep("reloading")
         self._slow_polls = Reminder()
         self._hook_seconds = 0.0
         """Of the poll under way, spent on hook events."""

@@ -22,7 +22,7 @@ from cc_slurm_adapter.config.values import Network
 from cc_slurm_adapter.hooks.access import Admission, admit
 from cc_slurm_adapter.hooks.listener import Listeners, open_listeners
 from cc_slurm_adapter.hooks.message import HookMessage
-from cc_slurm_adapter.hooks.server import Handlers, PrepServer
+from cc_slurm_adapter.hooks.server import Handlers, HookServer
 from cc_slurm_adapter.hooks.spool import EventsFolder, Place
 from cc_slurm_adapter.log import Reminder
 from cc_slurm_adapter.model import HookEvent
@@ -128,7 +128,7 @@ class Intake:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake_read, selectors.EVENT_READ, lambda: None)
         handlers = Handlers(self._take, self._refuse)
-        self._server = PrepServer(self._listeners, self._admission, self._selector, handlers)
+        self._server = HookServer(self._listeners, self._admission, self._selector, handlers)
         self._folders = [EventsFolder(place, cluster, self._is_ours, self._refuse) for place in self._places]
         self._worker.start()
         if not self._looked.wait(OPEN_SECONDS):

@@ -51,7 +51,7 @@ class _Repeat(NamedTuple):
         return now - self.asked > 2 * self.wait
 
 
-class HookQueue:
+class PendingEvents:
     """By job and by kind: of several epilogs of one job the newest counts. Times are of time.monotonic().
 
     Between two questions there is a rest as long as the first of them took, so that the events of a burst come

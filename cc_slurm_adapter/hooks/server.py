@@ -55,7 +55,7 @@ class _Incoming:
         self.is_registered = False
 
 
-class PrepServer:
+class HookServer:
     """Serves the listeners from the loop that owns the selector: data of its keys is a function to call.
 
     Over a unix socket the kernel names the sender before it is served, so all whom it serves are trusted, and more

@@ -25,10 +25,10 @@ from cc_slurm_adapter.jobs.decisions import (
 )
 from cc_slurm_adapter.jobs.first_moment import FirstMoment
 from cc_slurm_adapter.jobs.lost_runs import LostRuns
-from cc_slurm_adapter.jobs.recorder import Ledger
+from cc_slurm_adapter.jobs.recorder import Recorder
 from cc_slurm_adapter.log import Progress
 from cc_slurm_adapter.model import AccountedEnd, Details, End, Run, RunKey
-from cc_slurm_adapter.outbox.outbox import Changes, KnownRun, Outbox, Stage
+from cc_slurm_adapter.outbox.outbox import Batch, OpenRun, Outbox, Stage
 from cc_slurm_adapter.slurm.interface import Slurm, ask_slurmctld
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Endings:
         self,
         slurm: Slurm,
         outbox: Outbox,
-        ledger: Ledger,
+        recorder: Recorder,
         take_details: Callable[[Details, Sequence[Run]], None],
         clock: Callable[[], float],
         max_span: int,
@@ -78,15 +78,15 @@ class Endings:
         """`records_steps`: accounting knows what was launched."""
         self._slurm = slurm
         self._outbox = outbox
-        self._ledger = ledger
-        self._open = ledger.open
+        self._recorder = recorder
+        self._open = recorder.open
         self._take_details = take_details
         self._clock = clock
         self._max_span = max_span
         self._has_accounting = has_accounting
         self._records_steps = records_steps
         self._first_moment = first_moment
-        self._lost = LostRuns(slurm, ledger, self.ask_for, clock)
+        self._lost = LostRuns(slurm, recorder, self.ask_for, clock)
         self._windows = AccountingWindows(max_span, int(clock()))
         self._unresolved: set[RunKey] = set()
         """Runs of which nobody tells more than their end: said once."""
@@ -104,9 +104,9 @@ class Endings:
         self._first_moment.keep()
         if not self._has_accounting:
             self._settle_without_accounting(vanished)
-            self._ledger.commit(Changes(checkpoint=now))
+            self._recorder.commit(Batch(checkpoint=now))
             return
-        self._ledger.late_runs.looks(since, now)
+        self._recorder.late_runs.looks(since, now)
         new, overdue = self._due([key for key in vanished if key in self._open])
         failure = None
         try:
@@ -129,9 +129,9 @@ class Endings:
             self._windows.was_read(window)
             if not window.is_audit:
                 reached = window.until
-                self._ledger.commit(Changes(checkpoint=reached))
+                self._recorder.commit(Batch(checkpoint=reached))
             yield reached
-        self._ledger.late_runs.say()
+        self._recorder.late_runs.say()
         if failure is not None:
             raise failure
         for _ in self._end_untold(overdue, vanished):
@@ -169,7 +169,7 @@ class Endings:
             if key not in ends and key.job_id in forgotten:
                 log.warning("%s is over, but nobody knows since when and how: taken as failed now", key)
                 ends[key] = forgotten_end(int(self._clock()))
-        self._ledger.end(ends)
+        self._recorder.end(ends)
 
     def ask_for(self, keys: Sequence[RunKey]) -> Iterator[None]:
         """Open runs that slurmctld has forgotten, or whose job has another run now; yields between its questions.
@@ -209,7 +209,7 @@ class Endings:
 
     def _end_requeued(self, ends: Mapping[RunKey, End]) -> None:
         live = {key: end for key, end in ends.items() if self._open.stage(key) is Stage.STARTED}
-        self._ledger.end({key: end for key, end in ends.items() if self._is_on_nodes(key)})
+        self._recorder.end({key: end for key, end in ends.items() if self._is_on_nodes(key)})
         for key, end in live.items():
             log.warning("%s was requeued at %d: accounting knows a later run and no end of it", key, end.end_time)
 
@@ -239,7 +239,7 @@ class Endings:
         ends = {each.key: each.end for each in self._whole(news, strangers)}
         strangers = self._strangers(ends)
         # First what needs no further question, which may fail.
-        self._ledger.end({key: self._lost.end_of(key, end) for key, end in ends.items() if self._is_on_nodes(key)})
+        self._recorder.end({key: self._lost.end_of(key, end) for key, end in ends.items() if self._is_on_nodes(key)})
         self._take_late({key: end for key, end in ends.items() if key in strangers or self._is_seen(key)})
 
     def _strangers(self, keys: Iterable[RunKey]) -> set[RunKey]:
@@ -259,7 +259,7 @@ class Endings:
         oldest = min(now - self._max_span, *begun, *(each.key.start_time for each in doubtful))
         whole = [each for some in self._slurm.ends_of(jobs, oldest, now) for each in some]
         rests = rests_of_resized(doubtful, whole)
-        self._ledger.commit(Changes(runs={key: KnownRun(key, Stage.DONE, "", None) for key in rests}))
+        self._recorder.commit(Batch(runs={key: OpenRun(key, Stage.DONE, "", None) for key in rests}))
         left_out = {each.key for each in doubtful} - {each.key for each in whole}
         if left_out != rests:
             log.warning("accounting tells %d runs only once: they are left for later", len(left_out - rests))
@@ -303,7 +303,7 @@ class Endings:
         since = min(run.key.start_time for run in requeued)
         launches = [each for some in self._slurm.launches_of(jobs, since, int(self._clock())) for each in some]
         idle = {run.key: run.end for run in never_launched(requeued, launches) if run.end}
-        self._ledger.leave_out_idle(idle)
+        self._recorder.leave_out_idle(idle)
         return set(idle)
 
     def _unreported(self, keys: Iterable[RunKey]) -> set[RunKey]:

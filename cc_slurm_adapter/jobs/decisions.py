@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from cc_slurm_adapter.model import AccountedEnd, AccountedLaunch, End, EndState, Phase, Run, RunKey, Sighting
-from cc_slurm_adapter.outbox.outbox import KnownRun, Stage
+from cc_slurm_adapter.model import AccountedEnd, AccountedLaunch, End, EndState, ListedJob, Phase, Run, RunKey
+from cc_slurm_adapter.outbox.outbox import OpenRun, Stage
 
 NEAR = 300
 """Seconds by which the start times of cc-backend's row and of Slurm's run may differ to be one run."""
@@ -27,7 +27,7 @@ class Comparison:
 
 
 def compare(
-    listing: Iterable[Sighting], open_runs: Mapping[RunKey, KnownRun], cluster: str, first_moment: int = 0
+    listing: Iterable[ListedJob], open_runs: Mapping[RunKey, OpenRun], cluster: str, first_moment: int = 0
 ) -> Comparison:
     """Hold a complete listing against all open runs. What ended before the first moment is history, no stranger."""
     found = Comparison()
@@ -58,7 +58,7 @@ def compare(
     return found
 
 
-def _note_end(found: Comparison, key: RunKey, sighting: Sighting) -> None:
+def _note_end(found: Comparison, key: RunKey, sighting: ListedJob) -> None:
     if sighting.end_state is not None and sighting.end_time is not None:
         found.ended[key] = End(sighting.end_state, sighting.end_time, sighting.raw_state)
     else:
@@ -82,7 +82,7 @@ class Decision:
     """Runs that were seen while their nodes were made ready, with a start time that has moved since."""
 
 
-def decide(run: Run, same_job: Collection[KnownRun], *, reported: bool, left_out: str) -> Decision:
+def decide(run: Run, same_job: Collection[OpenRun], *, reported: bool, left_out: str) -> Decision:
     """What a run's details mean.
 
     `same_job` are the open runs of its job; `reported` says that this very run is done already;
@@ -99,7 +99,7 @@ def decide(run: Run, same_job: Collection[KnownRun], *, reported: bool, left_out
     return _begin(run, same_job, is_new=known is None, left_out=left_out)
 
 
-def _begin(run: Run, same_job: Collection[KnownRun], *, is_new: bool, left_out: str) -> Decision:
+def _begin(run: Run, same_job: Collection[OpenRun], *, is_new: bool, left_out: str) -> Decision:
     """A run whose start is not owed yet."""
     if run.never_ran:
         return Decision(run, Stage.DONE)
@@ -117,7 +117,7 @@ def _begin(run: Run, same_job: Collection[KnownRun], *, is_new: bool, left_out: 
     return Decision(whole, stage, start_owed=True, stop_owed=run.end is not None, replaces=replaces)
 
 
-def complete_from_seen(run: Run, same_job: Iterable[KnownRun]) -> Run:
+def complete_from_seen(run: Run, same_job: Iterable[OpenRun]) -> Run:
     """The run with what was read of it while its nodes were made ready, when less can be had now."""
     if not run.missing:
         return run
@@ -200,7 +200,7 @@ def rests_of_resized(doubtful: Iterable[AccountedEnd], whole: Iterable[Accounted
     return {key for key, start in first.items() if start is not None and start < key.start_time}
 
 
-def nearest_end(key: RunKey, ends: Iterable[AccountedEnd], still_open: Iterable[KnownRun]) -> End | None:
+def nearest_end(key: RunKey, ends: Iterable[AccountedEnd], still_open: Iterable[OpenRun]) -> End | None:
     """The end of the run of this job that began at this time, or else at nearly this time and is over."""
     ended = {each.key: each.end for each in ends if each.key.job_id == key.job_id}
     candidates = [*(run.key for run in still_open), *ended]

@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from cc_slurm_adapter.errors import CommandCancelled, SlurmError
 from cc_slurm_adapter.jobs.decisions import lost_end
-from cc_slurm_adapter.jobs.recorder import Ledger
+from cc_slurm_adapter.jobs.recorder import Recorder
 from cc_slurm_adapter.log import Reminder
 from cc_slurm_adapter.model import End, RunKey, job_list
-from cc_slurm_adapter.outbox.outbox import Changes
+from cc_slurm_adapter.outbox.outbox import Batch
 from cc_slurm_adapter.slurm.interface import Slurm
 
 log = logging.getLogger(__name__)
@@ -35,13 +35,13 @@ class LostRuns:
     def __init__(
         self,
         slurm: Slurm,
-        ledger: Ledger,
+        recorder: Recorder,
         ask_for: Callable[[Sequence[RunKey]], Iterator[None]],
         clock: Callable[[], float],
     ) -> None:
         self._slurm = slurm
-        self._ledger = ledger
-        self._open = ledger.open
+        self._recorder = recorder
+        self._open = recorder.open
         self._ask_for = ask_for
         self._clock = clock
         self._newest_end = 0
@@ -106,7 +106,7 @@ class LostRuns:
         if not lost:
             return
         runs = {key: self._open[key]._replace(hosts="", lost_since=seen) for key, seen in lost.items()}
-        self._ledger.commit(Changes(runs=runs))
+        self._recorder.commit(Batch(runs=runs))
         log.warning(
             "Slurm has lost %d runs: slurmctld knows no such jobs, and accounting has no end of them. `sacctmgr show"
             " runawayjobs` lists such jobs and can end them. When accounting has shown ends of other runs for a day"
@@ -118,7 +118,7 @@ class LostRuns:
     def _end(self, over: Mapping[RunKey, int]) -> None:
         over = {key: seen for key, seen in over.items() if key in self._open}
         if over:
-            self._ledger.end({key: lost_end(seen) for key, seen in over.items()})
+            self._recorder.end({key: lost_end(seen) for key, seen in over.items()})
             log.warning(
                 "%d runs that Slurm has lost are reported as failed, at the time at which they were seen last: jobs %s",
                 len(over),

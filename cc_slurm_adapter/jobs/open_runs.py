@@ -7,20 +7,20 @@ from collections.abc import ItemsView, Iterable, Iterator, Mapping
 from typing import Any
 
 from cc_slurm_adapter.model import RunKey
-from cc_slurm_adapter.outbox.outbox import KnownRun, Stage
+from cc_slurm_adapter.outbox.outbox import OpenRun, Stage
 
 
-class OpenRuns(Mapping[RunKey, KnownRun]):
+class OpenRuns(Mapping[RunKey, OpenRun]):
     """A mapping of the runs that are not DONE; putting in one that is takes it out."""
 
-    def __init__(self, runs: Iterable[KnownRun] = ()) -> None:
-        self._runs: dict[RunKey, KnownRun] = {}
+    def __init__(self, runs: Iterable[OpenRun] = ()) -> None:
+        self._runs: dict[RunKey, OpenRun] = {}
         self._by_job: dict[int, set[RunKey]] = {}
         self._by_host: Counter[str] = Counter()
         for run in runs:
             self.put(run)
 
-    def __getitem__(self, key: RunKey) -> KnownRun:
+    def __getitem__(self, key: RunKey) -> OpenRun:
         return self._runs[key]
 
     def __iter__(self) -> Iterator[RunKey]:
@@ -30,14 +30,14 @@ class OpenRuns(Mapping[RunKey, KnownRun]):
         """As every mapping has it, but quick: a poll asks for each running job."""
         return self._runs.get(key, default)
 
-    def items(self) -> ItemsView[RunKey, KnownRun]:
+    def items(self) -> ItemsView[RunKey, OpenRun]:
         """As every mapping has it, but quick."""
         return self._runs.items()
 
     def __len__(self) -> int:
         return len(self._runs)
 
-    def put(self, run: KnownRun) -> None:
+    def put(self, run: OpenRun) -> None:
         """Note where a run stands now."""
         self.drop(run.key)
         if run.stage is not Stage.DONE:
@@ -55,7 +55,7 @@ class OpenRuns(Mapping[RunKey, KnownRun]):
             if not keys:
                 del self._by_job[key.job_id]
 
-    def of_job(self, job_id: int) -> list[KnownRun]:
+    def of_job(self, job_id: int) -> list[OpenRun]:
         """The open runs of a job: one, or two for a moment when it was requeued."""
         return [self._runs[key] for key in self._by_job.get(job_id, ())]
 

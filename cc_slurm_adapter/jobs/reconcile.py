@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 from cc_slurm_adapter.counters import Status
 from cc_slurm_adapter.jobs.decisions import NEAR, forgotten_end, nearest_end
-from cc_slurm_adapter.jobs.recorder import Ledger
+from cc_slurm_adapter.jobs.recorder import Recorder
 from cc_slurm_adapter.model import AccountedEnd, End, RunKey, job_list
-from cc_slurm_adapter.outbox.outbox import Changes, KnownRun, Stage
+from cc_slurm_adapter.outbox.outbox import Batch, OpenRun, Stage
 from cc_slurm_adapter.sinks.base import RunningRows
 from cc_slurm_adapter.slurm.interface import Slurm, ask_slurmctld
 
@@ -27,7 +27,7 @@ class Reconciliation:
     def __init__(  # noqa: PLR0913 - the parts it needs
         self,
         slurm: Slurm,
-        ledger: Ledger,
+        recorder: Recorder,
         status: Status,
         cluster: str,
         clock: Callable[[], float],
@@ -35,7 +35,7 @@ class Reconciliation:
         has_accounting: bool,
     ) -> None:
         self._slurm = slurm
-        self._ledger = ledger
+        self._recorder = recorder
         self._status = status
         self._cluster = cluster
         self._clock = clock
@@ -50,7 +50,7 @@ class Reconciliation:
         self._resend_lost(running)
         now = int(self._clock())
         stale = {key for row in running.rows if self._is_stale(key := RunKey(self._cluster, *row), now)}
-        older = sorted(stale - self._ledger.settled_since(stale, running.asked))
+        older = sorted(stale - self._recorder.settled_since(stale, running.asked))
         for at in range(0, len(older), AT_ONCE):
             self._stop_some(older[at : at + AT_ONCE], now, running.asked)
 
@@ -62,18 +62,18 @@ class Reconciliation:
         def is_lost(key: RunKey) -> bool:
             return all(abs(start - key.start_time) > NEAR for start in starts.get(key.job_id, ()))
 
-        lost = self._ledger.resend_starts(running.sink, is_lost, running.asked - YOUNG)
+        lost = self._recorder.resend_starts(running.sink, is_lost, running.asked - YOUNG)
         if lost:
             self._status.count("starts_sent_again", len(lost))
             log.warning("cc-backend has lost %d jobs that run: their starts are sent again", len(lost))
 
     def _is_stale(self, key: RunKey, now: int) -> bool:
         is_young = abs(now - key.start_time) <= YOUNG  # one from the future is old: the clock was set back since
-        return not is_young and key not in self._ledger.open and not self._ledger.owes_stop(key)
+        return not is_young and key not in self._recorder.open and not self._recorder.owes_stop(key)
 
     def _stop_some(self, stale: list[RunKey], now: int, asked: float) -> None:
         ends, forgotten = self._ends_of(stale, now)
-        found = {key: nearest_end(key, ends, self._ledger.open.of_job(key.job_id)) for key in stale}
+        found = {key: nearest_end(key, ends, self._recorder.open.of_job(key.job_id)) for key in stale}
         ended_since = {
             key
             for key, end in found.items()
@@ -85,19 +85,19 @@ class Reconciliation:
         """Tell of those that have an end that they are over."""
         if not found:
             return
-        changes = Changes()
+        batch = Batch()
         for key, end in found.items():
             if end is not None:
-                self._ledger.owe_stop(changes, key, end)
-                changes.runs[key] = KnownRun(key, Stage.DONE, "", None)
+                self._recorder.owe_stop(batch, key, end)
+                batch.runs[key] = OpenRun(key, Stage.DONE, "", None)
         log.warning(
             "cc-backend has %d running jobs that are not known to run: Slurm says of %d of them that they are over",
             len(found),
-            len(changes.runs),
+            len(batch.runs),
         )
-        self._tell_untold([key for key in found if key not in changes.runs])
-        self._status.count("reconciled_stops", len(changes.runs))
-        self._ledger.commit(changes)
+        self._tell_untold([key for key in found if key not in batch.runs])
+        self._status.count("reconciled_stops", len(batch.runs))
+        self._recorder.commit(batch)
 
     def _tell_untold(self, keys: Iterable[RunKey]) -> None:
         """They are not ended as those are that Slurm has lost: that they ran in this cluster was never seen here."""
@@ -111,7 +111,7 @@ class Reconciliation:
             )
 
     def _is_near_open(self, key: RunKey) -> bool:
-        starts = [run.key.start_time for run in self._ledger.open.of_job(key.job_id)]
+        starts = [run.key.start_time for run in self._recorder.open.of_job(key.job_id)]
         return any(abs(start - key.start_time) <= NEAR for start in starts)
 
     def _ends_of(self, stale: list[RunKey], now: int) -> tuple[list[AccountedEnd], set[int]]:

@@ -9,13 +9,13 @@ from cc_slurm_adapter.counters import Status
 from cc_slurm_adapter.jobs.open_runs import OpenRuns
 from cc_slurm_adapter.model import End, Missing, Run, RunKey
 from cc_slurm_adapter.outbox.late_runs import LateRuns
-from cc_slurm_adapter.outbox.outbox import Changes, KnownRun, Message, Outbox, Stage
+from cc_slurm_adapter.outbox.outbox import Batch, Message, OpenRun, Outbox, Stage
 from cc_slurm_adapter.sinks.base import Encoded, Encoder, Kind, Sink
 
 log = logging.getLogger(__name__)
 
 
-class Ledger:
+class Recorder:
     """The outbox and the open runs of one cluster, kept in step. `on_owed` is called when something new is owed."""
 
     def __init__(  # noqa: PLR0913 - the parts it needs
@@ -38,26 +38,26 @@ class Ledger:
         self._status = status
         self._on_owed = on_owed
 
-    def owe_start(self, changes: Changes, run: Run) -> None:
+    def owe_start(self, batch: Batch, run: Run) -> None:
         """Every sink is to be told that the run began."""
         if run.missing:
             self._status.count("incomplete_runs")
             self._tell_incomplete(run)
-        self._owe(changes, run.key, Kind.START, self._encoder.encode_start(run))
+        self._owe(batch, run.key, Kind.START, self._encoder.encode_start(run))
 
-    def owe_stop(self, changes: Changes, key: RunKey, end: End) -> None:
+    def owe_stop(self, batch: Batch, key: RunKey, end: End) -> None:
         """Every sink is to be told that the run is over.
 
         Where a later run of the job may be refused because of it, what would withdraw it is kept.
         """
-        changes.over.append((key, end))
-        self._owe(changes, key, Kind.STOP, self._encoder.encode_stop(key, end))
+        batch.over.append((key, end))
+        self._owe(batch, key, Kind.STOP, self._encoder.encode_stop(key, end))
         if self._leading.withdraws and end.may_run_again:
             withdrawal = self._encoder.encode_withdrawal(key)
-            changes.messages.append(Message((self._leading.name,), key, Kind.WITHDRAW, withdrawal))
+            batch.messages.append(Message((self._leading.name,), key, Kind.WITHDRAW, withdrawal))
 
-    def _owe(self, changes: Changes, key: RunKey, kind: Kind, body: Encoded) -> None:
-        changes.messages.append(Message(tuple(sink.name for sink in self._sinks), key, kind, body))
+    def _owe(self, batch: Batch, key: RunKey, kind: Kind, body: Encoded) -> None:
+        batch.messages.append(Message(tuple(sink.name for sink in self._sinks), key, kind, body))
 
     def resend_starts(self, sink: str, is_lost: Callable[[RunKey], bool], sent_before: float) -> list[RunKey]:
         """Starts that a sink had and has lost are owed again, if they left before a Unix time."""
@@ -74,23 +74,23 @@ class Ledger:
         """Those of the runs that were found to be over, or of which that was delivered, at a Unix time or later."""
         return self._outbox.settled_since(keys, when)
 
-    def stands(self, changes: Changes, run: Run, stage: Stage) -> None:
+    def stands(self, batch: Batch, run: Run, stage: Stage) -> None:
         """The run is kept: with its nodes while it holds them, with all of it while its start may still move."""
         hosts = ",".join(resource.hostname for resource in run.resources) if stage is not Stage.DONE else ""
-        changes.runs[run.key] = KnownRun(run.key, stage, hosts, run if stage is Stage.PREPARING else None)
+        batch.runs[run.key] = OpenRun(run.key, stage, hosts, run if stage is Stage.PREPARING else None)
 
     def end(self, ends: Mapping[RunKey, End]) -> None:
         """These open runs are over: those whose start is owed get their stop. Raises StateError."""
-        changes = Changes()
+        batch = Batch()
         for key, end in ends.items():
             if self.open.stage(key) is Stage.STARTED:
-                self.owe_stop(changes, key, end)
-            changes.runs[key] = self.open[key]._replace(stage=Stage.DONE, details=None, lost_since=None)
-        self.commit(changes)
+                self.owe_stop(batch, key, end)
+            batch.runs[key] = self.open[key]._replace(stage=Stage.DONE, details=None, lost_since=None)
+        self.commit(batch)
 
     def leave_out_idle(self, ends: Mapping[RunKey, End]) -> None:
         """Runs that launched nothing before their job went back to the queue are over and not reported."""
-        self.commit(Changes(runs={key: KnownRun(key, Stage.DONE, "", None) for key in ends}))
+        self.commit(Batch(runs={key: OpenRun(key, Stage.DONE, "", None) for key in ends}))
         for key, end in ends.items():
             self.tell_idle(key, end.raw_state)
 
@@ -99,18 +99,18 @@ class Ledger:
         self._status.count(f"never_launched_{why.split()[0].lower()}")
         log.info("%s launched nothing before its job went back to the queue (%s): not reported", key, why)
 
-    def commit(self, changes: Changes) -> None:
+    def commit(self, batch: Batch) -> None:
         """Write it all as a whole. Raises StateError."""
-        if not changes:
+        if not batch:
             return
-        self._outbox.commit(self._cluster, changes)
-        for key, end in changes.over:
+        self._outbox.commit(self._cluster, batch)
+        for key, end in batch.over:
             log.info("%s is over: %s", key, end.raw_state)
-        for key in changes.dropped:
+        for key in batch.dropped:
             self.open.drop(key)
-        for run in changes.runs.values():
+        for run in batch.runs.values():
             self.open.put(run)
-        if changes.messages:
+        if batch.messages:
             self._on_owed()
 
     def _tell_incomplete(self, run: Run) -> None:

@@ -19,11 +19,11 @@ from cc_slurm_adapter.jobs.decisions import Decision, compare, decide
 from cc_slurm_adapter.jobs.first_moment import FirstMoment
 from cc_slurm_adapter.jobs.ignore_rules import IgnoreRules
 from cc_slurm_adapter.jobs.reconcile import Reconciliation
-from cc_slurm_adapter.jobs.recorder import Ledger
+from cc_slurm_adapter.jobs.recorder import Recorder
 from cc_slurm_adapter.log import Progress, Reminder
 from cc_slurm_adapter.model import Details, NodeState, Phase, Run, RunKey
 from cc_slurm_adapter.outbox.late_runs import LateRuns
-from cc_slurm_adapter.outbox.outbox import Changes, Outbox, Stage
+from cc_slurm_adapter.outbox.outbox import Batch, Outbox, Stage
 from cc_slurm_adapter.sinks.base import Encoder, RunningRows, Sink
 from cc_slurm_adapter.slurm.interface import Slurm
 
@@ -76,15 +76,17 @@ class JobWatch:
         self._status = status
         self._settings = settings
         self._cluster = settings.cluster
-        self._ledger = Ledger(settings.cluster, outbox, encoder, sinks, status, settings.on_owed, settings.late_runs)
-        self._open = self._ledger.open
+        self._recorder = Recorder(
+            settings.cluster, outbox, encoder, sinks, status, settings.on_owed, settings.late_runs
+        )
+        self._open = self._recorder.open
         self._reconciliation = Reconciliation(
-            slurm, self._ledger, status, settings.cluster, settings.clock, has_accounting=settings.has_accounting
+            slurm, self._recorder, status, settings.cluster, settings.clock, has_accounting=settings.has_accounting
         )
         self._endings = Endings(
             slurm,
             outbox,
-            self._ledger,
+            self._recorder,
             self._take_details,
             settings.clock,
             settings.max_span,
@@ -121,13 +123,13 @@ class JobWatch:
         now = int(self._settings.clock())
         first_moment = self._settings.first_moment.limit(now)
         found = compare(self._slurm.list_jobs(), self._open, self._cluster, first_moment)
-        self._ledger.end(found.ended)
+        self._recorder.end(found.ended)
         self._note_vanished(found.vanished)
         self._listed = now
         # Without accounting nobody tells of a run later: it is read as long as slurmctld has it.
         to_skip = self._skipped | self._put_off if self._settings.has_accounting else self._skipped
         strangers = self._outbox.unknown(key for key in found.strangers if key not in to_skip)
-        with self._slurm.texts_of_many(strangers, len(self._open) + len(strangers)):
+        with self._slurm.prefetch_job_info(strangers, len(self._open) + len(strangers)):
             yield from self._read(found.to_read | {key.job_id for key in strangers})
         broken = self._broken_now
         self._skipped |= {key for key in found.strangers if key.job_id in broken and key not in self._open}
@@ -245,7 +247,7 @@ class JobWatch:
         """Runs whose nodes were made ready for longer than this, without a start or an end, are given up."""
         oldest = self._settings.clock() - max_age
         old = [key for key, run in self._open.items() if run.stage is Stage.PREPARING and key.start_time < oldest]
-        self._ledger.commit(Changes(dropped=old))
+        self._recorder.commit(Batch(dropped=old))
 
     def forget_broken(self) -> None:
         """Read jobs again that could not be understood, or not be asked for."""
@@ -295,25 +297,25 @@ class JobWatch:
 
     def _take_runs(self, runs: list[Run], *, urgent: bool = False) -> None:
         decisions = self._decide(runs)
-        changes = Changes(urgent=urgent)
-        with contextlib.closing(self._slurm.add_texts([each.run for each in decisions if each.start_owed])) as whole:
+        batch = Batch(urgent=urgent)
+        with contextlib.closing(self._slurm.with_texts([each.run for each in decisions if each.start_owed])) as whole:
             for each in decisions:
                 try:
                     decision = replace(each, run=next(whole)) if each.start_owed else each
                 except SlurmError:
-                    self._ledger.commit(changes)  # what is complete counts
+                    self._recorder.commit(batch)  # what is complete counts
                     raise
                 try:
-                    self._note(changes, decision)
+                    self._note(batch, decision)
                 except MemoryError:
                     raise
                 except Exception:  # the one place that isolates a job
                     log.exception("%s", decision.run.key)
                     self._set_aside(decision.run.key.job_id, "an error of this program, see the log")
-                if changes.size >= COMMIT_BYTES:
-                    self._ledger.commit(changes)
-                    changes = Changes(urgent=urgent)
-        self._ledger.commit(changes)
+                if batch.size >= COMMIT_BYTES:
+                    self._recorder.commit(batch)
+                    batch = Batch(urgent=urgent)
+        self._recorder.commit(batch)
 
     def _decide(self, runs: list[Run]) -> list[Decision]:
         closed = [run.key for run in runs if run.key not in self._open]
@@ -339,11 +341,11 @@ class JobWatch:
         for key in decision.replaces:
             before = self._open[key].details
             if before is not None and before.submit_time != decision.run.submit_time:
-                self._ledger.tell_idle(key, "REQUEUED")
+                self._recorder.tell_idle(key, "REQUEUED")
 
-    def _note(self, changes: Changes, decision: Decision) -> None:
+    def _note(self, batch: Batch, decision: Decision) -> None:
         run = decision.run
-        changes.dropped += decision.replaces
+        batch.dropped += decision.replaces
         if not self._settings.has_accounting:  # else that tells of it, also whether it launched something
             self._tell_idle(decision)
         if decision.left_out:
@@ -352,9 +354,9 @@ class JobWatch:
         if decision.put_off:
             self._put_off.add(run.key)
         if decision.start_owed:
-            self._ledger.owe_start(changes, run)
+            self._recorder.owe_start(batch, run)
             self._settings.on_start(run)
         if decision.stop_owed and run.end:
-            self._ledger.owe_stop(changes, run.key, run.end)
+            self._recorder.owe_stop(batch, run.key, run.end)
         if decision.stage is not None:
-            self._ledger.stands(changes, run, decision.stage)
+            self._recorder.stands(batch, run, decision.stage)

@@ -18,7 +18,7 @@ def is_plausible(now: float) -> bool:
     return EARLIEST <= now < LATEST
 
 
-class SetClock:
+class ClockStep:
     """Compares the clock with one that nobody sets and that goes on in a suspend."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Ages:
 
     def __init__(self, longest: float) -> None:
         self._longest = longest
-        self._clock = SetClock()
+        self._clock = ClockStep()
         self._wrong_until = 0.0
 
     def can_be_told(self) -> bool:

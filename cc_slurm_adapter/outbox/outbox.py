@@ -97,7 +97,7 @@ class RowState(enum.Enum):
     RETAINED = "retained"
 
 
-class KnownRun(NamedTuple):
+class OpenRun(NamedTuple):
     """A run that is not over as far as this program knows. `details` only while it is PREPARING."""
 
     key: RunKey
@@ -119,10 +119,10 @@ class Message(NamedTuple):
 
 
 @dataclass
-class Changes:
+class Batch:
     """What a pass found out: written as a whole or not at all."""
 
-    runs: dict[RunKey, KnownRun] = field(default_factory=dict)
+    runs: dict[RunKey, OpenRun] = field(default_factory=dict)
     dropped: list[RunKey] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     over: list[tuple[RunKey, End]] = field(default_factory=list)
@@ -189,7 +189,7 @@ class Outbox:
         rows = self._state.read("SELECT seen_until FROM checkpoint WHERE cluster = ?", (cluster,))
         return rows[0][0] if rows else None
 
-    def open_runs(self, cluster: str) -> list[KnownRun]:
+    def open_runs(self, cluster: str) -> list[OpenRun]:
         """All runs that hold nodes as far as is known: PREPARING, STARTED and IGNORED ones."""
         rows = self._state.read(
             "SELECT job_id, start_time, stage, hosts, details, changed FROM run WHERE cluster = ? AND stage != 'done'",
@@ -223,33 +223,33 @@ class Outbox:
         )
         return any(self._state.read(question, (sink, *key, kind.value)) for sink in sinks)
 
-    def commit(self, cluster: str, changes: Changes) -> None:
+    def commit(self, cluster: str, batch: Batch) -> None:
         """Write what a pass found out. When this returns it survives a power cut."""
-        self._state.write(lambda database: self._write_changes(database, cluster, changes))
+        self._state.write(lambda database: self._write_changes(database, cluster, batch))
 
-    def _write_changes(self, database: sqlite3.Connection, cluster: str, changes: Changes) -> None:
-        now, next_try = int(time.time()), URGENT if changes.urgent else 0
-        for key in changes.dropped:
+    def _write_changes(self, database: sqlite3.Connection, cluster: str, batch: Batch) -> None:
+        now, next_try = int(time.time()), URGENT if batch.urgent else 0
+        for key in batch.dropped:
             database.execute("DELETE FROM run WHERE cluster = ? AND job_id = ? AND start_time = ?", key)
         database.executemany(
             "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, ?, ?)",
             [
                 (*run.key, run.stage.value, run.hosts, _details(run), now if run.lost_since is None else run.lost_since)
-                for run in changes.runs.values()
+                for run in batch.runs.values()
             ],
         )
-        added = [(self._add(database, message, now, next_try), message) for message in changes.messages]
+        added = [(self._add(database, message, now, next_try), message) for message in batch.messages]
         self._keep_texts(database, [(row_id, message) for row_id, message in added if row_id and message.body.texts])
-        stops = [each for each in changes.messages if each.kind is Kind.STOP]
+        stops = [each for each in batch.messages if each.kind is Kind.STOP]
         if stops:
             database.execute(CONFLICT_OF_STOPS)
             parking.hold_stops(database, [each.key for each in stops])
             self._refuse_followers(database)
-        if changes.urgent:
+        if batch.urgent:
             hurried = [(URGENT, sink, *each.key) for each in stops for sink in each.sinks]
             database.executemany(EXPEDITE_ITS_START, hurried)
-        if changes.checkpoint is not None:
-            database.execute("INSERT OR REPLACE INTO checkpoint VALUES (?, ?)", (cluster, changes.checkpoint))
+        if batch.checkpoint is not None:
+            database.execute("INSERT OR REPLACE INTO checkpoint VALUES (?, ?)", (cluster, batch.checkpoint))
 
     def _keep_texts(self, database: sqlite3.Connection, starts: Sequence[tuple[int, Message]]) -> None:
         """As far as there is room. All first ones, then all second ones: texts of one size fill pages better."""
@@ -588,11 +588,11 @@ def _set_state(database: sqlite3.Connection, row_id: int, state: RowState, next_
     )
 
 
-def _known_run(cluster: str, row: tuple[int, int, str, str, str | None, int]) -> KnownRun:
+def _known_run(cluster: str, row: tuple[int, int, str, str, str | None, int]) -> OpenRun:
     job_id, start_time, stage, hosts, details, changed = row
     run = run_from_json(details) if details else None
-    return KnownRun(RunKey(cluster, job_id, start_time), Stage(stage), hosts, run, None if hosts else changed)
+    return OpenRun(RunKey(cluster, job_id, start_time), Stage(stage), hosts, run, None if hosts else changed)
 
 
-def _details(run: KnownRun) -> str | None:
+def _details(run: OpenRun) -> str | None:
     return run_to_json(run.details) if run.details else None

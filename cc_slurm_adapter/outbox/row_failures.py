@@ -31,7 +31,7 @@ class RowTrouble:
         return self.breaks
 
 
-class RowTroubles:
+class RowFailures:
     """Of one destination. Rows are named by their numbers in the outbox."""
 
     def __init__(self) -> None:

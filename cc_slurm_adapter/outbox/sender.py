@@ -13,10 +13,10 @@ from cc_slurm_adapter.counters import Status
 from cc_slurm_adapter.errors import AdapterError
 from cc_slurm_adapter.log import NOTICE, Reminder
 from cc_slurm_adapter.model import NodeState, RunKey
-from cc_slurm_adapter.outbox.clock_step import SetClock
+from cc_slurm_adapter.outbox.clock_step import ClockStep
 from cc_slurm_adapter.outbox.late_runs import LateRuns
 from cc_slurm_adapter.outbox.outbox import Outbox
-from cc_slurm_adapter.outbox.row_failures import MAX_TRIES, RowTroubles
+from cc_slurm_adapter.outbox.row_failures import MAX_TRIES, RowFailures
 from cc_slurm_adapter.outbox.row_lines import RowLines
 from cc_slurm_adapter.outbox.tasks import NodeStates, Request, Rows, Task
 from cc_slurm_adapter.outbox.withdrawals import Room
@@ -44,8 +44,8 @@ LOCK_LIMIT = 0.2
 GATHER = 0.05
 """Seconds between two tasks of a connection that takes many rows at once, so that there are many."""
 
-OF_THE_SINK = (Verdict.SINK_TROUBLE, Verdict.HELD)
-WITHOUT_ASKING = (Verdict.TOO_LARGE, Verdict.LATER)
+OF_THE_SINK = (Verdict.UNAVAILABLE, Verdict.MISCONFIGURED)
+WITHOUT_ASKING = (Verdict.TOO_LARGE, Verdict.NOT_YET)
 """They may be given without an answer of the destination, and so say nothing of it."""
 
 
@@ -83,11 +83,11 @@ class Sender:
         self._troubles_in_a_row = 0
         self._failing_since = 0.0
         self._successes = 0
-        self._troubled = RowTroubles()
+        self._troubled = RowFailures()
         self._gather_until = 0.0
         self._lines = RowLines(sink.label)
         self._nodes_reminder = Reminder()
-        self._clock = SetClock()
+        self._clock = ClockStep()
         self._connections = [sink.connect(partial(self._progress, number)) for number in range(sink.connections)]
         self.workers = [
             Worker(f"{sink.name}-{number}", partial(self._turn, connection), connection.close)
@@ -161,13 +161,13 @@ class Sender:
             answers = connection.deliver_all(deliveries)
         except MemoryError:
             short = "this host has too little memory, or the daemon's limit is too low"
-            answers = [Answer(Verdict.SINK_TROUBLE, short)] * len(deliveries)
+            answers = [Answer(Verdict.UNAVAILABLE, short)] * len(deliveries)
         except Exception:  # the one place that isolates a delivery
             log.exception("%s", ", ".join(f"{each.kind.value} {each.key} could not be sent" for each in deliveries))
-            answer = Answer(Verdict.ROW_TROUBLE, "an error of this program, see the log")
+            answer = Answer(Verdict.FAILED, "an error of this program, see the log")
             if len(deliveries) > 1:
                 self._troubled.suspect(each.row_id for each in deliveries)
-                answer = answer._replace(verdict=Verdict.LATER, retry_after=FIRST_WAIT)
+                answer = answer._replace(verdict=Verdict.NOT_YET, retry_after=FIRST_WAIT)
             answers = [answer] * len(deliveries)
         try:
             self._settle_all(deliveries, answers, request)
@@ -274,15 +274,15 @@ class Sender:
             self._status.count(f"{self._sink.counted_as}{delivery.kind.value}_{answer.verdict.name.lower()}")
 
     def _settle(self, delivery: Delivery, answer: Answer, request: Request) -> None:
-        if answer.verdict is Verdict.ROW_TROUBLE:
+        if answer.verdict is Verdict.FAILED:
             self._settle_trouble(delivery, answer, request)
             return
         settle = {
-            Verdict.PARKED: self._settle_parked,
-            Verdict.SHADOWED: self._settle_conflict,
-            Verdict.START_FIRST: self._settle_start_first,
+            Verdict.REJECTED: self._settle_parked,
+            Verdict.CONFLICT: self._settle_conflict,
+            Verdict.UNKNOWN_RUN: self._settle_start_first,
             Verdict.TOO_LARGE: self._settle_too_large,
-            Verdict.LATER: self._settle_later,
+            Verdict.NOT_YET: self._settle_later,
         }
         if answer.verdict not in WITHOUT_ASKING:
             self._sink_answers([delivery], request)
@@ -376,7 +376,7 @@ class Sender:
                 return
         self._troubles_in_a_row += 1
         others_succeed = self._successes > trouble.successes_before
-        is_refusal = answer.verdict is Verdict.ROW_TROUBLE or (answer.verdict is Verdict.HELD and others_succeed)
+        is_refusal = answer.verdict is Verdict.FAILED or (answer.verdict is Verdict.MISCONFIGURED and others_succeed)
         if is_refusal:
             self._troubled.was_refused(delivery.row_id)
         if is_refusal and others_succeed and delivery.refusals + 1 >= self._troubled.tries_of(delivery.row_id):
@@ -393,14 +393,14 @@ class Sender:
 
     def _is_whole_sink(self, answer: Answer) -> bool:
         """Errors of one row after another, without a success between them, are no row's own."""
-        return answer.verdict is not Verdict.ROW_TROUBLE or self._troubles_in_a_row >= 2 * self._sink.connections
+        return answer.verdict is not Verdict.FAILED or self._troubles_in_a_row >= 2 * self._sink.connections
 
     def _settle_later(self, delivery: Delivery, answer: Answer) -> None:
         self._outbox.put_off(delivery, time.time() + (answer.retry_after or LONGEST_WAIT), answer.reason)
 
     def _pause_sink(self, answer: Answer, request: Request) -> float:
         """Everything waits; returns for how many seconds."""
-        if answer.verdict is Verdict.HELD:
+        if answer.verdict is Verdict.MISCONFIGURED:
             self._say_trouble(logging.ERROR, "refuses everything, nothing is lost but somebody must act", answer.reason)
         else:
             self._say_trouble(logging.WARNING, "cannot be reached, everything waits", answer.reason)

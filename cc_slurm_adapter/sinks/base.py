@@ -68,21 +68,21 @@ class Verdict(enum.Enum):
     """What an answer means for the row that was sent."""
 
     DELIVERED = enum.auto()
-    PARKED = enum.auto()
+    REJECTED = enum.auto()
     """Refused; it may be accepted later, after somebody acted."""
-    SHADOWED = enum.auto()
+    CONFLICT = enum.auto()
     """Refused because of another run of the same job: never sent again, and neither is its stop."""
-    START_FIRST = enum.auto()
+    UNKNOWN_RUN = enum.auto()
     """The stop of a run that the destination does not know: its start goes first."""
     TOO_LARGE = enum.auto()
     """Cut the texts and send it again; parked when there is nothing left to cut."""
-    ROW_TROUBLE = enum.auto()
+    FAILED = enum.auto()
     """This row alone waits; after some tries while others succeed it is parked."""
-    LATER = enum.auto()
+    NOT_YET = enum.auto()
     """Nothing is concluded, not even that the destination is there: again after `retry_after`, however often."""
-    SINK_TROUBLE = enum.auto()
+    UNAVAILABLE = enum.auto()
     """The destination is away or busy: everything for it waits."""
-    HELD = enum.auto()
+    MISCONFIGURED = enum.auto()
     """The destination refuses us as such (token, address): everything for it waits, and somebody must act."""
 
 
@@ -95,7 +95,7 @@ class Answer(NamedTuple):
     had_it: bool = False
     """Delivered, but it was there before this request."""
     broke_off: bool = False
-    """SINK_TROUBLE, and the connection was broken off by the other side: if only for this row, it is too large."""
+    """UNAVAILABLE, and the connection was broken off by the other side: if only for this row, it is too large."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from cc_slurm_adapter.errors import BrokenOff, ConfigError, SinkError, UnreadableFile
 from cc_slurm_adapter.model import Proxy
-from cc_slurm_adapter.sinks.timeouts import TIME_LIMIT, Pace
+from cc_slurm_adapter.sinks.timeouts import TIME_LIMIT, AdaptiveTimeout
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,12 @@ class HttpClient:
     """One keep-alive connection. Raises SinkError for everything that keeps an answer from coming."""
 
     def __init__(
-        self, url: str, read_token: Callable[[], str], pace: Pace, ca_file: str = "", proxy: Proxy | None = None
+        self,
+        url: str,
+        read_token: Callable[[], str],
+        pace: AdaptiveTimeout,
+        ca_file: str = "",
+        proxy: Proxy | None = None,
     ) -> None:
         parts = urlsplit(url)
         self._tls = _tls_context(ca_file) if parts.scheme == "https" else None
@@ -78,7 +83,7 @@ class HttpClient:
         self._read_token = read_token
         self._token = ""
         self._pace = pace
-        self._own_pace = Pace()
+        self._own_pace = AdaptiveTimeout()
         """For what is asked: long lists take longer than what is sent."""
         self._connection: http.client.HTTPConnection | None = None
         self._stopped = False

@@ -14,7 +14,7 @@ from cc_slurm_adapter.model import NodeState, Proxy
 from cc_slurm_adapter.sinks.base import CC_REST, Answer, Delivery, Kind, RunningRow, Verdict
 from cc_slurm_adapter.sinks.http_client import HttpAnswer, HttpClient
 from cc_slurm_adapter.sinks.messages import encode_node_parts
-from cc_slurm_adapter.sinks.timeouts import Pace
+from cc_slurm_adapter.sinks.timeouts import AdaptiveTimeout
 
 REQUESTS = {
     Kind.START: ("POST", "/api/jobs/start_job/"),
@@ -57,7 +57,7 @@ class CcRest:
         self._read_token = read_token
         self._ca_file = ca_file
         self.withdraws = withdraws
-        self._pace = Pace()
+        self._pace = AdaptiveTimeout()
 
     def connect(self, progress: Callable[[], None] = lambda: None) -> CcRestConnection:
         """A connection with a keep-alive of its own; `progress` is called after each answer."""
@@ -110,7 +110,7 @@ class CcRestConnection:
             except SinkError as error:
                 return _no_answer(error)
             if answer.status != 200:
-                return Answer(Verdict.TOO_LARGE if answer.status == 413 else Verdict.PARKED, _said(answer))
+                return Answer(Verdict.TOO_LARGE if answer.status == 413 else Verdict.REJECTED, _said(answer))
         return Answer(Verdict.DELIVERED)
 
     def running_rows(self, cluster: str) -> Iterator[RunningRow]:
@@ -156,8 +156,8 @@ class CcRestConnection:
         if RunningRow(key.job_id, key.start_time) in self._rows(at_start):
             return _had_it(answer)
         if delivery.first_sent and time.time() - delivery.first_sent < COMMIT_SPAN:
-            return Answer(Verdict.LATER, f"cc-backend may not list it yet: {answer.error}", COMMIT_SPAN / 5)
-        return Answer(Verdict.SHADOWED, answer.error)
+            return Answer(Verdict.NOT_YET, f"cc-backend may not list it yet: {answer.error}", COMMIT_SPAN / 5)
+        return Answer(Verdict.CONFLICT, answer.error)
 
     def _rows(self, query: Mapping[str, str]) -> Iterator[RunningRow]:
         """All rows that fit, each once: while the pages are read, rows may move from one to the next.
@@ -183,7 +183,7 @@ class CcRestConnection:
 
 
 def _no_answer(error: SinkError) -> Answer:
-    return Answer(Verdict.SINK_TROUBLE, str(error), broke_off=isinstance(error, BrokenOff))
+    return Answer(Verdict.UNAVAILABLE, str(error), broke_off=isinstance(error, BrokenOff))
 
 
 def _parse_rows(answer: HttpAnswer) -> list[RunningRow]:
@@ -202,7 +202,7 @@ def _judge_missing(delivery: Delivery, answer: HttpAnswer) -> Answer:
     """
     if delivery.first_sent or answer.repeated:
         return Answer(Verdict.DELIVERED, "was not stored any more")
-    return Answer(Verdict.LATER, f"cc-backend may not have committed it yet: {answer.error}", COMMIT_SPAN)
+    return Answer(Verdict.NOT_YET, f"cc-backend may not have committed it yet: {answer.error}", COMMIT_SPAN)
 
 
 def _had_it(answer: HttpAnswer) -> Answer:
@@ -214,10 +214,10 @@ _OWN_WORDS = {(400, Kind.START), (400, Kind.STOP), (404, Kind.STOP)}
 """What cc-backend says in JSON: the same from somebody else comes from another address."""
 WHOLE_SINK = {
     413: Verdict.TOO_LARGE,
-    429: Verdict.SINK_TROUBLE,
-    502: Verdict.SINK_TROUBLE,
-    503: Verdict.SINK_TROUBLE,
-    504: Verdict.SINK_TROUBLE,
+    429: Verdict.UNAVAILABLE,
+    502: Verdict.UNAVAILABLE,
+    503: Verdict.UNAVAILABLE,
+    504: Verdict.UNAVAILABLE,
 }
 
 
@@ -225,41 +225,44 @@ def judge(kind: Kind, answer: HttpAnswer) -> Answer:
     """What an answer means by itself: 422 on a start needs a look at what is stored."""
     status, said = answer.status, _said(answer)
     if status in (200, 201):
-        return Answer(Verdict.DELIVERED) if _is_json_object(answer.body) else Answer(Verdict.SINK_TROUBLE, said)
+        return Answer(Verdict.DELIVERED) if _is_json_object(answer.body) else Answer(Verdict.UNAVAILABLE, said)
     if status in WHOLE_SINK:
         return Answer(WHOLE_SINK[status], said, _seconds(answer.retry_after))
     if status in (401, 403, 407):
-        return Answer(Verdict.HELD, _refusal(answer))
+        return Answer(Verdict.MISCONFIGURED, _refusal(answer))
     if 300 <= status < 400:
         where = f" to {answer.location[:200]!r}" if answer.location else ""
-        return Answer(Verdict.HELD, f"ccRestUrl is redirected{where}, set it to the address that answers: {said}")
+        return Answer(
+            Verdict.MISCONFIGURED, f"ccRestUrl is redirected{where}, set it to the address that answers: {said}"
+        )
     if answer.own_error is None and (status, kind) in _OWN_WORDS:
-        return Answer(Verdict.HELD, f"this is not cc-backend's answer, is ccRestUrl right? {said}")
+        return Answer(Verdict.MISCONFIGURED, f"this is not cc-backend's answer, is ccRestUrl right? {said}")
     return _JUDGES[kind](answer, said)
 
 
 def _judge_start(answer: HttpAnswer, said: str) -> Answer:
     if answer.status in (404, 405):
         return Answer(
-            Verdict.HELD, f"ccRestUrl is not cc-backend's address, or cc-backend takes jobs from NATS only: {said}"
+            Verdict.MISCONFIGURED,
+            f"ccRestUrl is not cc-backend's address, or cc-backend takes jobs from NATS only: {said}",
         )
     if answer.status == 500 and answer.error.startswith("insert into database failed"):
         if "UNIQUE" in answer.error and "job_cache" in answer.error:
             return _had_it(answer)
-        return Answer(Verdict.PARKED, said)
+        return Answer(Verdict.REJECTED, said)
     return _judge_otherwise(answer, said)
 
 
 def _judge_stop(answer: HttpAnswer, said: str) -> Answer:
     if answer.status == 404:
-        return Answer(Verdict.START_FIRST, said)
+        return Answer(Verdict.UNKNOWN_RUN, said)
     if answer.status == 422 and "already been stopped" in answer.error:
         return _had_it(answer)
     return _judge_otherwise(answer, said)
 
 
 def _judge_otherwise(answer: HttpAnswer, said: str) -> Answer:
-    return Answer(Verdict.ROW_TROUBLE if answer.status >= 500 else Verdict.PARKED, said)
+    return Answer(Verdict.FAILED if answer.status >= 500 else Verdict.REJECTED, said)
 
 
 _JUDGES = {Kind.START: _judge_start, Kind.STOP: _judge_stop, Kind.WITHDRAW: _judge_otherwise}

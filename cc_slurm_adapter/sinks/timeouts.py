@@ -12,14 +12,14 @@ SLOW_TIME_LIMIT = 60.0
 SLOW = 3.0
 
 
-class Patience(NamedTuple):
+class Timeout(NamedTuple):
     """What one request may take. `is_special`: it may take longer than others at the same time."""
 
     seconds: float
     is_special: bool
 
 
-class Pace:
+class AdaptiveTimeout:
     """Shared by all connections to a destination.
 
     Of the requests under way one is special: after each of its time-outs the next special one may take twice as long.
@@ -33,12 +33,12 @@ class Pace:
         """Of special requests in a row."""
         self._special_is_out = False
 
-    def begin(self) -> Patience:
+    def begin(self) -> Timeout:
         """For a request that is about to be sent; `end` gives it back."""
         with self._lock:
             is_special, self._special_is_out = not self._special_is_out, True
             seconds = TIME_LIMIT * 2**self._time_outs if is_special else TIME_LIMIT
-            return Patience(SLOW_TIME_LIMIT if self._is_slow else min(seconds, SLOW_TIME_LIMIT), is_special)
+            return Timeout(SLOW_TIME_LIMIT if self._is_slow else min(seconds, SLOW_TIME_LIMIT), is_special)
 
     def answered(self, seconds: float) -> None:
         """An answer was whole after so many seconds."""
@@ -46,7 +46,7 @@ class Pace:
             self._is_slow = seconds > SLOW
             self._time_outs = 0
 
-    def end(self, patience: Patience, *, timed_out: bool) -> None:
+    def end(self, patience: Timeout, *, timed_out: bool) -> None:
         """The request is over."""
         with self._lock:
             if patience.is_special:

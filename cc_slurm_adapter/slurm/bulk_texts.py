@@ -30,7 +30,7 @@ _FIRST_LINE = re.compile(rb"\nJobId=([0-9]{1,10}) ")
 _LONGEST = len(b"\nJobId=4294967295 ")
 
 
-class JobInfos:
+class BulkTexts:
     """The texts, in a file without a name; close it."""
 
     def __init__(self, file: IO[bytes], places: dict[int, tuple[int, int]], keys: Collection[RunKey]) -> None:
@@ -92,7 +92,7 @@ class _Writer:
             self._seen.add(self._job_id)
 
 
-def read_job_infos(commands: Commands, folder: str, keys: Collection[RunKey]) -> JobInfos | None:
+def read_job_infos(commands: Commands, folder: str, keys: Collection[RunKey]) -> BulkTexts | None:
     """The texts of these runs, which slurmctld has listed just now; None when they cannot be had at once.
 
     The file lies in `folder`, the state folder.
@@ -108,7 +108,7 @@ def read_job_infos(commands: Commands, folder: str, keys: Collection[RunKey]) ->
             log.warning("slurmInfo is asked for job by job, which takes longer: %s", error)
             return None
         undo.pop_all()
-        return JobInfos(file, writer.places, keys)
+        return BulkTexts(file, writer.places, keys)
 
 
 def _ask(commands: Commands, writer: _Writer) -> None:

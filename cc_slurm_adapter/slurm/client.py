@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from cc_slurm_adapter.errors import CommandCancelled, NoConversation, SlurmError
 from cc_slurm_adapter.log import Reminder
-from cc_slurm_adapter.model import AccountedEnd, AccountedLaunch, Details, Missing, NodeState, Run, RunKey, Sighting
-from cc_slurm_adapter.slurm.bulk_texts import JobInfos, read_job_infos
+from cc_slurm_adapter.model import AccountedEnd, AccountedLaunch, Details, ListedJob, Missing, NodeState, Run, RunKey
+from cc_slurm_adapter.slurm.bulk_texts import BulkTexts, read_job_infos
 from cc_slurm_adapter.slurm.cluster_nodes import ClusterNodes
 from cc_slurm_adapter.slurm.commands import Commands
 from cc_slurm_adapter.slurm.details import CHUNK, DetailReader, is_forgotten, job_failed, read_jobs
@@ -76,7 +76,7 @@ class SlurmClient:
         self._max_script_bytes = max_script_bytes
         self._format: JsonFormat | None = None
         self._format_until = 0.0
-        self._infos: JobInfos | None = None
+        self._infos: BulkTexts | None = None
         self._without_texts: RunKey | None = None
         """The run for which texts failed last, while there were none for any other."""
         self._converses = True
@@ -90,7 +90,7 @@ class SlurmClient:
         self._partitions: dict[str, Partition] = {}
         self._partitions_until = 0.0
 
-    def list_jobs(self) -> Iterable[Sighting]:
+    def list_jobs(self) -> Iterable[ListedJob]:
         """Every job that slurmctld remembers and that does not wait: running ones, and ended ones for MinJobAge."""
         return parse_listing(self._text(LISTING, EPOCH_TIMES))
 
@@ -130,7 +130,7 @@ class SlurmClient:
         return self._json_format() == before
 
     @contextlib.contextmanager
-    def texts_of_many(self, keys: Collection[RunKey], listed: int) -> Iterator[None]:
+    def prefetch_job_info(self, keys: Collection[RunKey], listed: int) -> Iterator[None]:
         """Inside, slurmInfo of these runs is asked for at once where that costs slurmctld less.
 
         They are among so many jobs that slurmctld has listed just now, and their details are read inside.
@@ -144,7 +144,7 @@ class SlurmClient:
                 self._infos.close()
             self._infos = None
 
-    def add_texts(self, runs: list[Run]) -> Generator[Run, None, None]:
+    def with_texts(self, runs: list[Run]) -> Generator[Run, None, None]:
         """The same runs with slurmInfo and job script, as far as Slurm still has them; read one after the other.
 
         One for which Slurm's command fails, while slurmctld answers, goes without; so do all where scontrol takes no

@@ -24,7 +24,7 @@ class Hooks:
 
 
 @dataclass(frozen=True)
-class Setup:
+class ClusterConfig:
     """What `scontrol show config` says of the cluster."""
 
     cluster: str
@@ -40,18 +40,18 @@ class Setup:
     hooks: Hooks = Hooks()
 
 
-def read_setup(commands: Commands) -> Setup:
+def read_cluster_config(commands: Commands) -> ClusterConfig:
     """Ask slurmctld for its configuration. Raises SlurmError."""
     return parse_setup(read_text(commands, ["scontrol", "show", "config"]))
 
 
-def parse_setup(text: str) -> Setup:
-    """Setup from the output of `scontrol show config`. Raises UnexpectedOutput when it names no cluster."""
+def parse_setup(text: str) -> ClusterConfig:
+    """ClusterConfig from the output of `scontrol show config`. Raises UnexpectedOutput when it names no cluster."""
     values = dict(re.findall(r"^(\w+)\s+= (.*?)\s*$", text, re.M))
     user = re.match(r"(.*)\(\d+\)", values.get("SlurmUser", ""))
     if not values.get("ClusterName") or not user:
         raise UnexpectedOutput("scontrol show config", "ClusterName or SlurmUser is missing")
-    return Setup(
+    return ClusterConfig(
         cluster=values["ClusterName"],
         version=values.get("SLURM_VERSION", "unknown"),
         slurm_user=user.group(1),

@@ -6,14 +6,14 @@ import logging
 
 from cc_slurm_adapter.errors import CommandCancelled, SlurmError
 from cc_slurm_adapter.slurm.client import SlurmClient
-from cc_slurm_adapter.slurm.cluster_config import Setup
+from cc_slurm_adapter.slurm.cluster_config import ClusterConfig
 
 log = logging.getLogger(__name__)
 
 ENOUGH = ("Operator", "Administrator")
 
 
-def warn_of_missing_rights(slurm: SlurmClient, setup: Setup, user: str) -> None:
+def warn_of_missing_rights(slurm: SlurmClient, setup: ClusterConfig, user: str) -> None:
     """Log what the user lacks and how to give it, and what cannot be had at a site without slurmdbd.
 
     Too few rights hide jobs without an error.
@@ -46,7 +46,7 @@ def warn_of_missing_rights(slurm: SlurmClient, setup: Setup, user: str) -> None:
         log.warning("%s", _complaint(user, level, setup))
 
 
-def _complaint(user: str, level: str | None, setup: Setup) -> str:
+def _complaint(user: str, level: str | None, setup: ClusterConfig) -> str:
     hidden = "other users' job scripts"
     if setup.private_data not in ("", "none", "(null)"):
         hidden += f" and, by PrivateData={setup.private_data}, their jobs"

@@ -36,7 +36,7 @@ class Backoff:
 FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
 
 
-class Activity:
+class RetriedStep:
     """Its own back-off, so that one that fails does not make another ask more often."""
 
     def __init__(self, name: str, longest_retry: float = LONGEST_RETRY) -> None:

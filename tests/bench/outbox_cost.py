@@ -16,7 +16,7 @@ sys.path.insert(0, f"{sys.argv[1]}/site-packages")
 from cc_slurm_adapter.counters import Status
 from cc_slurm_adapter.jobs.watch import SLICE
 from cc_slurm_adapter.model import NodeState, RunKey
-from cc_slurm_adapter.outbox.outbox import Changes, KnownRun, Message, Outbox, Stage
+from cc_slurm_adapter.outbox.outbox import Batch, Message, OpenRun, Outbox, Stage
 from cc_slurm_adapter.outbox.sender import Sender
 from cc_slurm_adapter.sinks.base import Answer, Delivery, Encoded, Kind, RunningRow, Sink, Text, Verdict
 from cc_slurm_adapter.sinks.rest import CcRest
@@ -59,9 +59,9 @@ def start(key: RunKey) -> Encoded:
 def put_in(outbox: Outbox, sink: Sink, keys: list[RunKey], kind: Kind, stage: Stage) -> None:
     for at in range(0, len(keys), SLICE):
         some = keys[at : at + SLICE]
-        runs = {key: KnownRun(key, stage, "n00001", None) for key in some}
+        runs = {key: OpenRun(key, stage, "n00001", None) for key in some}
         messages = [Message((sink.name,), key, kind, start(key) if kind is Kind.START else STOP) for key in some]
-        outbox.commit("big", Changes(runs=runs, messages=messages))
+        outbox.commit("big", Batch(runs=runs, messages=messages))
 
 
 def main(folder: str, jobs: int) -> None:

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from cc_slurm_adapter.model import RunKey
-from cc_slurm_adapter.outbox.outbox import Changes, KnownRun, Message, Outbox, Stage
+from cc_slurm_adapter.outbox.outbox import Batch, Message, OpenRun, Outbox, Stage
 from cc_slurm_adapter.sinks.base import Encoded, Kind
 
 PAYLOAD = b"{" + b" " * 2400 + b"}"
@@ -21,9 +21,9 @@ def prefill(path: Path, cluster: str, jobs: range, start: int, nodes: int) -> No
     outbox = Outbox(str(path))
     for at in range(0, len(jobs), AT_ONCE):
         keys = {job_id: RunKey(cluster, job_id, start) for job_id in jobs[at : at + AT_ONCE]}
-        runs = {key: KnownRun(key, Stage.STARTED, f"n{job_id % nodes:05}", None) for job_id, key in keys.items()}
+        runs = {key: OpenRun(key, Stage.STARTED, f"n{job_id % nodes:05}", None) for job_id, key in keys.items()}
         messages = [Message(("cc_rest",), key, Kind.START, Encoded(PAYLOAD)) for key in keys.values()]
-        outbox.commit(cluster, Changes(runs=runs, messages=messages, checkpoint=int(time.time())))
+        outbox.commit(cluster, Batch(runs=runs, messages=messages, checkpoint=int(time.time())))
     outbox.close()
     with closing(sqlite3.connect(path)) as state:
         state.execute("UPDATE delivery SET state = 'delivered', first_sent = ?", (time.time(),))

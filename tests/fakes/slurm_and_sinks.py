@@ -14,6 +14,7 @@ from cc_slurm_adapter.model import (
     Details,
     End,
     EndState,
+    ListedJob,
     Missing,
     NodeState,
     Phase,
@@ -21,7 +22,6 @@ from cc_slurm_adapter.model import (
     Run,
     RunKey,
     Sharing,
-    Sighting,
 )
 
 NOW = 1_800_000_000
@@ -89,7 +89,7 @@ class FakeSlurm:
         self.accounted.append(replace(run, resources=bare, missing=missing))
         return run
 
-    def list_jobs(self) -> list[Sighting]:
+    def list_jobs(self) -> list[ListedJob]:
         self._ask("list_jobs")
         return [_sighting(run) for run in self.jobs.values()]
 
@@ -103,14 +103,14 @@ class FakeSlurm:
         broken = {job_id: reason for job_id, reason in self.broken.items() if job_id in ids}
         yield Details(runs, broken, dict.fromkeys(ids & self.failed, "squeue: exit code -11"))
 
-    def texts_of_many(self, keys: Collection[RunKey], listed: int) -> AbstractContextManager[None]:
-        if "texts_of_many" in self.failing:
-            self._ask("texts_of_many")
+    def prefetch_job_info(self, keys: Collection[RunKey], listed: int) -> AbstractContextManager[None]:
+        if "prefetch_job_info" in self.failing:
+            self._ask("prefetch_job_info")
         return contextlib.nullcontext()
 
-    def add_texts(self, runs: list[Run]) -> Generator[Run, None, None]:
+    def with_texts(self, runs: list[Run]) -> Generator[Run, None, None]:
         if runs:
-            self._ask("add_texts")
+            self._ask("with_texts")
         for run in runs:
             yield replace(run, slurm_info=f"JobId={run.key.job_id}", job_script="#!/bin/sh")
 
@@ -165,9 +165,9 @@ class FakeSlurm:
             raise CommandFailed(f"{question} fails")
 
 
-def _sighting(run: Run) -> Sighting:
+def _sighting(run: Run) -> ListedJob:
     ended = run.end
-    return Sighting(
+    return ListedJob(
         run.key.job_id,
         run.phase,
         run.key.start_time,

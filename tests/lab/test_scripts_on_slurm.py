@@ -68,7 +68,7 @@ def text_of(script: bytes) -> str:
 
 
 def read(commands: Commands, runs: list[Run], folder: Path, limit: int = LIMIT) -> list[Run]:
-    return list(SlurmClient(commands, CLUSTER, str(folder), limit).add_texts(runs))
+    return list(SlurmClient(commands, CLUSTER, str(folder), limit).with_texts(runs))
 
 
 @pytest.mark.usefixtures("installation")

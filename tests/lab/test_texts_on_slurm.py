@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cc_slurm_adapter.model import RunKey
-from cc_slurm_adapter.slurm.bulk_texts import COMMAND, JobInfos, _Writer
+from cc_slurm_adapter.slurm.bulk_texts import COMMAND, BulkTexts, _Writer
 
 from .slurm_conf import CLUSTER
 from .slurm_lab import SlurmLab
@@ -34,7 +34,7 @@ def test_the_texts_of_all_jobs_are_those_of_each(lab: SlurmLab, tmp_path: Path) 
         for at in range(0, len(answer), 100):
             writer.feed(answer[at : at + 100])
         writer.finish()
-        infos = JobInfos(file, writer.places, keys)
+        infos = BulkTexts(file, writer.places, keys)
         found = {key.job_id: infos.get(key) for key in keys}
     one_by_one = {job_id: lab.output("scontrol", "show", "job", str(job_id), user="alice").rstrip() for job_id in found}
     assert found[honest] is None  # it is asked for by itself

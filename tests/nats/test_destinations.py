@@ -18,11 +18,11 @@ from cc_slurm_adapter.config.config import parse_config
 from cc_slurm_adapter.counters import Status
 from cc_slurm_adapter.daemon.destinations import Destinations, sinks_of
 from cc_slurm_adapter.errors import ConfigError
-from cc_slurm_adapter.jobs.recorder import Ledger
+from cc_slurm_adapter.jobs.recorder import Recorder
 from cc_slurm_adapter.model import NodeState, Phase, Resource, Run
 from cc_slurm_adapter.outbox import sender as sender_module
 from cc_slurm_adapter.outbox.late_runs import LateRuns
-from cc_slurm_adapter.outbox.outbox import Changes, Outbox
+from cc_slurm_adapter.outbox.outbox import Batch, Outbox
 from cc_slurm_adapter.sinks.base import RunningRows
 from examples.practice.cc_backend import CcBackend, OtherAnswer, serving
 from tests.fakes.slurm_and_sinks import NOW, make_run
@@ -43,7 +43,7 @@ class Site:
         self.outbox = Outbox(str(folder / "state.sqlite"), sinks_of(self.config))
         self.status = Status()
         self.destinations = Destinations(self.config, self.status)
-        self.ledger = Ledger(
+        self.recorder = Recorder(
             "lab",
             self.outbox,
             self.destinations.encoder,
@@ -68,12 +68,12 @@ class Site:
 
     def owe(self, *runs: Run) -> None:
         """Their starts, and the stops of those that are over."""
-        changes = Changes()
+        batch = Batch()
         for run in runs:
-            self.ledger.owe_start(changes, run)
+            self.recorder.owe_start(batch, run)
             if run.end:
-                self.ledger.owe_stop(changes, run.key, run.end)
-        self.ledger.commit(changes)
+                self.recorder.owe_stop(batch, run.key, run.end)
+        self.recorder.commit(batch)
 
     def wait(self) -> None:
         """Until nothing is owed any more."""

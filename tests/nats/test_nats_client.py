@@ -80,7 +80,7 @@ def test_user_and_password(start_nats: StartNats, make_client: MakeClient) -> No
     server = start_nats(PASSWORD)
     assert publish(make_client(NatsAccess((server.url,), "adapter", "correct horse")), "jobs", b"x") == DELIVERED
     refused = publish(make_client(NatsAccess((server.url,), "adapter", "battery staple")), "jobs", b"x")
-    assert refused.verdict is Verdict.HELD
+    assert refused.verdict is Verdict.MISCONFIGURED
     assert "check natsUser" in refused.reason
     assert "battery" not in refused.reason
 
@@ -89,13 +89,16 @@ def test_nkey(start_nats: StartNats, make_client: MakeClient) -> None:
     user, stranger = Nkey(), Nkey()
     server = start_nats(nkey_config(user))
     assert publish(make_client(NatsAccess((server.url,), seed=user.seed)), "jobs", b"x") == DELIVERED
-    assert publish(make_client(NatsAccess((server.url,), seed=stranger.seed)), "jobs", b"x").verdict is Verdict.HELD
+    assert (
+        publish(make_client(NatsAccess((server.url,), seed=stranger.seed)), "jobs", b"x").verdict
+        is Verdict.MISCONFIGURED
+    )
 
 
 def test_credentials_of_an_operator(start_nats: StartNats, make_client: MakeClient) -> None:
     site, stranger = Site(), Site()
     server = start_nats(site.config())
-    for whose, verdict in ((site, Verdict.DELIVERED), (stranger, Verdict.HELD)):
+    for whose, verdict in ((site, Verdict.DELIVERED), (stranger, Verdict.MISCONFIGURED)):
         credentials = read_credentials(whose.credentials())
         client = make_client(NatsAccess((server.url,), seed=credentials.seed, jwt=credentials.jwt))
         assert publish(client, "jobs", b"x").verdict is verdict
@@ -107,7 +110,9 @@ def test_a_subject_that_is_not_permitted(start_nats: StartNats, make_client: Mak
     credentials = read_credentials(site.credentials(publish=["jobs"]))
     client = make_client(NatsAccess((server.url,), seed=credentials.seed, jwt=credentials.jwt))
     refused = publish(client, "Nodes", b"x")
-    assert refused == Answer(Verdict.HELD, "the server does not permit this user to publish to the subject Nodes")
+    assert refused == Answer(
+        Verdict.MISCONFIGURED, "the server does not permit this user to publish to the subject Nodes"
+    )
     assert publish(client, "jobs", b"x") == DELIVERED
 
 
@@ -122,10 +127,10 @@ def test_mutual_tls(start_nats: StartNats, make_client: MakeClient, certificates
     )
     assert publish(make_client(known), "jobs", b"x") == DELIVERED
     without = publish(make_client(replace(known, tls_cert_file="", tls_key_file="")), "jobs", b"x")
-    assert (without.verdict, "set natsTlsCertFile" in without.reason) == (Verdict.HELD, True)
+    assert (without.verdict, "set natsTlsCertFile" in without.reason) == (Verdict.MISCONFIGURED, True)
     others = Certificates(tmp_path / "others")
     refused = publish(make_client(replace(known, tls_ca_file=str(others.ca))), "jobs", b"x")
-    assert refused.verdict is Verdict.HELD
+    assert refused.verdict is Verdict.MISCONFIGURED
     assert "certificate" in refused.reason.lower()
 
 
@@ -134,8 +139,8 @@ def test_a_server_that_is_away_and_comes_back(nats_server: NatsServer, make_clie
     assert publish(client, "jobs", b"x") == DELIVERED
     nats_server.kill()
     began = time.monotonic()
-    assert publish(client, "jobs", b"x").verdict is Verdict.SINK_TROUBLE
-    assert publish(client, "jobs", b"x").verdict is Verdict.SINK_TROUBLE
+    assert publish(client, "jobs", b"x").verdict is Verdict.UNAVAILABLE
+    assert publish(client, "jobs", b"x").verdict is Verdict.UNAVAILABLE
     assert time.monotonic() - began < 5
     nats_server.restart()
     with Subscriber(nats_server.url, "jobs") as subscriber:
@@ -152,7 +157,7 @@ def test_all_servers_are_named_when_none_takes_us(start_nats: StartNats, make_cl
     server = start_nats(PASSWORD)
     client = make_client(NatsAccess(("nats://127.0.0.1:9", server.url)))
     answers = {publish(client, "jobs", b"x") for _ in range(8)}
-    assert [answer.verdict for answer in answers] == [Verdict.HELD]
+    assert [answer.verdict for answer in answers] == [Verdict.MISCONFIGURED]
     (reason,) = (answer.reason for answer in answers)
     assert reason.index("nats://127.0.0.1:9: ") < reason.index(f"; {server.url}: it refuses the user")
 
@@ -166,7 +171,7 @@ def test_nothing_is_said_in_the_clear_to_a_server_without_tls(
     client = make_client(NatsAccess((url,), "adapter", "correct horse", tls_ca_file=str(certificates.ca)))
     with Subscriber(server.url, "jobs", login=with_password("adapter", "correct horse")) as subscriber:
         refused = publish(client, "jobs", b"x")
-        assert (refused.verdict, ": the server does not offer TLS" in refused.reason) == (Verdict.HELD, True)
+        assert (refused.verdict, ": the server does not offer TLS" in refused.reason) == (Verdict.MISCONFIGURED, True)
         assert subscriber.messages == []
 
 
@@ -182,7 +187,7 @@ def test_tls_is_taken_where_the_server_only_offers_it(
     )
     assert publish(make_client(access), "jobs", b"x") == DELIVERED
     strangers = replace(access, tls_ca_file=str(certificates.client_certificate))
-    assert publish(make_client(strangers), "jobs", b"x").verdict is Verdict.HELD
+    assert publish(make_client(strangers), "jobs", b"x").verdict is Verdict.MISCONFIGURED
 
 
 def test_a_server_that_hangs_is_trouble_and_a_stop_does_not_wait_for_it(
@@ -199,12 +204,12 @@ def test_a_server_that_hangs_is_trouble_and_a_stop_does_not_wait_for_it(
         client.close()
         thread.join(5)
         assert time.monotonic() - began < 1.5
-    assert [answer.verdict for answer in answers] == [Verdict.SINK_TROUBLE]
-    assert publish(client, "jobs", b"x").verdict is Verdict.SINK_TROUBLE
+    assert [answer.verdict for answer in answers] == [Verdict.UNAVAILABLE]
+    assert publish(client, "jobs", b"x").verdict is Verdict.UNAVAILABLE
     monkeypatch.setattr(nats_client_module, "TIME_LIMIT", 1.0)
     other = make_client(NatsAccess((nats_server.url,)))
     with nats_server.frozen():
-        assert publish(other, "jobs", b"x").verdict is Verdict.SINK_TROUBLE
+        assert publish(other, "jobs", b"x").verdict is Verdict.UNAVAILABLE
     assert publish(other, "jobs", b"x") == DELIVERED
 
 
@@ -229,7 +234,7 @@ def test_what_a_stream_refuses(start_nats: StartNats, make_client: MakeClient) -
     assert publish(client, "jobs", b"x" * 600, "large").verdict is Verdict.TOO_LARGE
     assert [publish(client, "jobs", b"x", name) for name in ("1", "2")] == [DELIVERED] * 2
     full = publish(client, "jobs", b"x", "3")
-    assert (full.verdict, "see its limits: maximum messages exceeded" in full.reason) == (Verdict.HELD, True)
+    assert (full.verdict, "see its limits: maximum messages exceeded" in full.reason) == (Verdict.MISCONFIGURED, True)
 
 
 def test_a_stream_is_missed_also_where_somebody_listens(
@@ -240,7 +245,7 @@ def test_a_stream_is_missed_also_where_somebody_listens(
     client = make_client(NatsAccess((server.url,), jet_stream=True))
     with Subscriber(server.url, "jobs"):
         missing = publish(client, "jobs", b"x", "id 1")
-    assert (missing.verdict, "no stream has acknowledged" in missing.reason) == (Verdict.HELD, True)
+    assert (missing.verdict, "no stream has acknowledged" in missing.reason) == (Verdict.MISCONFIGURED, True)
 
 
 def test_an_acknowledgement_that_may_not_be_received(
@@ -253,7 +258,7 @@ def test_an_acknowledgement_that_may_not_be_received(
     make_stream(server.url, "lab", ["jobs"], login=with_password("other", "right"))
     client = make_client(NatsAccess((server.url,), "adapter", "right", jet_stream=True))
     answer = publish(client, "jobs", b"x", "id 1")
-    assert (answer.verdict, "subscribe to _INBOX.>" in answer.reason) == (Verdict.HELD, True)
+    assert (answer.verdict, "subscribe to _INBOX.>" in answer.reason) == (Verdict.MISCONFIGURED, True)
 
 
 def test_nothing_is_delivered_that_nobody_confirms(
@@ -269,13 +274,13 @@ def test_nothing_is_delivered_that_nobody_confirms(
     assert reader is not None
     reader.cancel()
     time.sleep(0.1)
-    assert publish(client, "jobs", b"x").verdict is Verdict.SINK_TROUBLE
+    assert publish(client, "jobs", b"x").verdict is Verdict.UNAVAILABLE
     assert publish(client, "jobs", b"x") == DELIVERED
 
 
 def test_a_host_that_no_name_can_be(make_client: MakeClient) -> None:
     answer = publish(make_client(NatsAccess((f"nats://{'a' * 70}.example.org:4222",))), "jobs", b"x")
-    assert answer.verdict is Verdict.SINK_TROUBLE
+    assert answer.verdict is Verdict.UNAVAILABLE
     assert "label" in answer.reason
 
 
@@ -290,7 +295,7 @@ def test_it_begins_again_when_its_thread_could_not_start_or_has_died(
 
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", no_thread)
-        assert publish(client, "jobs", b"x").verdict is Verdict.SINK_TROUBLE
+        assert publish(client, "jobs", b"x").verdict is Verdict.UNAVAILABLE
     assert publish(client, "jobs", b"x") == DELIVERED
     loop = client._thread._loop
     assert loop is not None
@@ -312,7 +317,7 @@ def test_a_server_that_has_gone_without_a_word_is_noticed_without_a_message(
     client = make_client(NatsAccess((nats_server.url,)))
     assert client.check() == DELIVERED
     with nats_server.frozen():
-        assert client.check().verdict is Verdict.SINK_TROUBLE
+        assert client.check().verdict is Verdict.UNAVAILABLE
 
 
 def test_a_name_server_that_hangs_keeps_no_program_from_ending() -> None:
@@ -347,7 +352,7 @@ def test_a_stream_acknowledges_and_removes_what_comes_twice(start_nats: StartNat
     server = start_nats(jetstream=True)
     client = make_client(NatsAccess((server.url,), jet_stream=True))
     missing = publish(client, "jobs", b"x", "id 1")
-    assert missing.verdict is Verdict.HELD
+    assert missing.verdict is Verdict.MISCONFIGURED
     assert "nats stream add" in missing.reason
     make_stream(server.url, "lab", ["jobs"])
     assert [publish(client, "jobs", b"x", name) for name in ("id 1", "id 1", "id 2")] == [DELIVERED] * 3

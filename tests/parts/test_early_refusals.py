@@ -22,8 +22,8 @@ import pytest
 from cc_slurm_adapter.counters import Status
 from cc_slurm_adapter.model import NodeState
 from cc_slurm_adapter.outbox import sender as sender_module
-from cc_slurm_adapter.outbox.outbox import Changes, Message, Outbox
-from cc_slurm_adapter.outbox.row_failures import MAX_TRIES, RowTroubles
+from cc_slurm_adapter.outbox.outbox import Batch, Message, Outbox
+from cc_slurm_adapter.outbox.row_failures import MAX_TRIES, RowFailures
 from cc_slurm_adapter.outbox.sender import Sender
 from cc_slurm_adapter.sinks import http_client as client_module
 from cc_slurm_adapter.sinks.base import Delivery, Kind, Verdict
@@ -167,7 +167,7 @@ def test_without_a_refusal_nothing_is_taken_for_an_answer(proxy: Proxy, answer: 
         found = connection.deliver(start_of(sink, 80 * LIMIT))
     finally:
         connection.close()
-    assert found.verdict is Verdict.SINK_TROUBLE
+    assert found.verdict is Verdict.UNAVAILABLE
     assert found.broke_off
     assert "before it had the whole message" in found.reason or "broke the connection off" in found.reason
 
@@ -182,7 +182,7 @@ def test_node_states_become_smaller_where_the_connection_is_broken_off() -> None
     finally:
         connection.close()
         proxy.close()
-    assert verdicts[0] is Verdict.SINK_TROUBLE
+    assert verdicts[0] is Verdict.UNAVAILABLE
     assert verdicts[-1] is Verdict.DELIVERED
     assert set(sent) == {node.hostname for node in nodes}
 
@@ -202,7 +202,7 @@ class Site:
         run = make_run(job_id, start=NOW - 1000)
         run = replace(run, job_script="x" * script_bytes, slurm_info="y" * info_bytes)
         message = Message((self.sink.name,), run.key, Kind.START, CcMessages(()).encode_start(run))
-        self.outbox.commit("lab", Changes(messages=[message]))
+        self.outbox.commit("lab", Batch(messages=[message]))
         self.sender.wake()
 
     def others_pass_until(self, **expected: int) -> bool:
@@ -259,21 +259,21 @@ def test_a_start_that_breaks_the_connection_off_without_any_text_is_parked(site:
     site.proxy.refusal, site.proxy.limit = b"", 1000
     run = replace(make_run(1, start=NOW - 1000), account="p" * 40 * LIMIT)
     message = Message((site.sink.name,), run.key, Kind.START, CcMessages(()).encode_start(run))
-    site.outbox.commit("lab", Changes(messages=[message]))
+    site.outbox.commit("lab", Batch(messages=[message]))
     site.sender.wake()
     assert site.others_pass_until(parked=1)
     assert len(site.proxy.taken) >= MAX_TRIES
 
 
 def test_connections_that_are_broken_off_for_all_say_nothing_of_a_row() -> None:
-    trouble = RowTroubles().of(1, successes=7)
+    trouble = RowFailures().of(1, successes=7)
     assert {trouble.broke_off(7) for _ in range(100)} == {0}
     assert {trouble.broke_off(8) for _ in range(100)} == {1}  # one success between them
     assert [trouble.broke_off(200 + each) for each in range(3)] == [2, 3, 4]
 
 
 def test_where_many_connections_are_broken_off_some_say_nothing_of_a_row() -> None:
-    troubled = RowTroubles()
+    troubled = RowFailures()
     for other in range(2, 20):
         troubled.is_settled(other)
     assert troubled.tries_of(1) == MAX_TRIES

@@ -85,25 +85,30 @@ def other(status: int, body: bytes = PAGE, **headers: str) -> OtherAnswer:
 @pytest.mark.parametrize(
     ("fault", "kind", "verdict", "words"),
     [
-        (html_page(), Kind.START, Verdict.SINK_TROUBLE, "an HTML page called 'Maintenance' instead of cc-backend's"),
-        (other(502), Kind.START, Verdict.SINK_TROUBLE, "HTTP 502: an HTML page called '502 Bad Gateway'"),
-        (other(500), Kind.STOP, Verdict.ROW_TROUBLE, "HTTP 500: an HTML page"),
-        (other(401), Kind.START, Verdict.HELD, "is ccRestUrl right? HTTP 401: an HTML page"),
-        (other(404), Kind.START, Verdict.HELD, "ccRestUrl is not cc-backend's address"),
-        (other(404), Kind.STOP, Verdict.HELD, "is ccRestUrl right? HTTP 404: an HTML page"),
-        (other(400), Kind.START, Verdict.HELD, "is ccRestUrl right? HTTP 400: an HTML page"),
+        (html_page(), Kind.START, Verdict.UNAVAILABLE, "an HTML page called 'Maintenance' instead of cc-backend's"),
+        (other(502), Kind.START, Verdict.UNAVAILABLE, "HTTP 502: an HTML page called '502 Bad Gateway'"),
+        (other(500), Kind.STOP, Verdict.FAILED, "HTTP 500: an HTML page"),
+        (other(401), Kind.START, Verdict.MISCONFIGURED, "is ccRestUrl right? HTTP 401: an HTML page"),
+        (other(404), Kind.START, Verdict.MISCONFIGURED, "ccRestUrl is not cc-backend's address"),
+        (other(404), Kind.STOP, Verdict.MISCONFIGURED, "is ccRestUrl right? HTTP 404: an HTML page"),
+        (other(400), Kind.START, Verdict.MISCONFIGURED, "is ccRestUrl right? HTTP 400: an HTML page"),
         (
             other(400, b"Client sent an HTTP request to an HTTPS server.\n"),
             Kind.START,
-            Verdict.HELD,
+            Verdict.MISCONFIGURED,
             "Client sent an HTTP request to an HTTPS server.",
         ),
-        (other(301, Location="https://cc.example/"), Kind.STOP, Verdict.HELD, "to 'https://cc.example/', set it to"),
-        (other(429, b"slow\ndown"), Kind.STOP, Verdict.SINK_TROUBLE, "HTTP 429: slow down"),
-        (other(503, b"\x00\x1b[31m"), Kind.STOP, Verdict.SINK_TROUBLE, "HTTP 503: \x00\x1b[31m"),
-        (Rubbish(), Kind.START, Verdict.SINK_TROUBLE, "speaks no HTTP but TLS: must ccRestUrl begin with https?"),
-        (CutAnswer(), Kind.START, Verdict.SINK_TROUBLE, "closed the connection in the middle of its answer"),
-        (Dropped(), Kind.START, Verdict.SINK_TROUBLE, "closed the connection without an answer"),
+        (
+            other(301, Location="https://cc.example/"),
+            Kind.STOP,
+            Verdict.MISCONFIGURED,
+            "to 'https://cc.example/', set it to",
+        ),
+        (other(429, b"slow\ndown"), Kind.STOP, Verdict.UNAVAILABLE, "HTTP 429: slow down"),
+        (other(503, b"\x00\x1b[31m"), Kind.STOP, Verdict.UNAVAILABLE, "HTTP 503: \x00\x1b[31m"),
+        (Rubbish(), Kind.START, Verdict.UNAVAILABLE, "speaks no HTTP but TLS: must ccRestUrl begin with https?"),
+        (CutAnswer(), Kind.START, Verdict.UNAVAILABLE, "closed the connection in the middle of its answer"),
+        (Dropped(), Kind.START, Verdict.UNAVAILABLE, "closed the connection without an answer"),
     ],
 )
 def test_what_comes_instead_of_an_answer_is_said_in_a_short_line(
@@ -173,7 +178,7 @@ def test_requests_that_are_never_answered_end_and_all_arrives_later(
     fault = site.backend.add_fault(NoAnswer())
     site.owe(*runs(*range(1, 9)))
     site.sender.start()
-    assert comes(lambda: site.status.counts().get("start_sink_trouble", 0) > 5)
+    assert comes(lambda: site.status.counts().get("start_unavailable", 0) > 5)
     assert site.outbox.counts() == {"pending": 16}
     site.backend.remove_fault(fault)
     assert site.settled()
@@ -223,7 +228,7 @@ def test_requests_that_hung_hold_nothing_up_once_others_are_answered(
     fault = site.backend.add_fault(NoAnswer())
     site.owe(*runs(*range(1, 9)))
     site.sender.start()
-    assert comes(lambda: site.status.counts().get("start_sink_trouble", 0) > 5)
+    assert comes(lambda: site.status.counts().get("start_unavailable", 0) > 5)
     (oldest,) = [each for each in site.sender._under_way.values() if time.monotonic() - each.began > 0.2]
     fault.count = 0
     assert site.settled()
@@ -280,7 +285,7 @@ def test_all_arrives_once_through_a_restart_in_the_middle(site: Site) -> None:
     site.sender.start()
     assert site.backend.wait_for(lambda: len(site.backend.rows) > 10, PATIENCE)
     site.server.stop()
-    assert comes(lambda: site.status.counts().get("start_sink_trouble", 0) > 0)
+    assert comes(lambda: site.status.counts().get("start_unavailable", 0) > 0)
     site.server.start()
     assert site.settled()
     assert [row.state for row in site.backend.rows] == ["completed"] * 60
@@ -316,16 +321,18 @@ def test_a_token_that_was_replaced_in_its_file_is_taken_without_another_refusal(
     assert site.settled()
     site.backend.token = "the.next.token"
     site.owe(*runs(21))
-    assert comes(lambda: site.status.counts().get("start_held", 0) > 0)
+    assert comes(lambda: site.status.counts().get("start_misconfigured", 0) > 0)
     assert "refuses the token (ccRestJwt or ccRestJwtFile)" in caplog.text
     following = tmp_path / "following"
     following.write_text(site.backend.token)
     following.replace(file)  # a try that reads half of a file would be refused once more
-    held = site.status.counts()["start_held"]  # only now: until the file was there any number of tries was refused
+    held = site.status.counts()[
+        "start_misconfigured"
+    ]  # only now: until the file was there any number of tries was refused
     site.owe(*runs(*range(22, 61)))
     assert site.settled()
     assert set(site.states().values()) == {"completed"}
-    assert site.status.counts()["start_held"] <= held + 1  # one may have been under way
+    assert site.status.counts()["start_misconfigured"] <= held + 1  # one may have been under way
 
 
 def test_a_token_whose_file_is_gone_meanwhile_is_told_as_that(
@@ -377,7 +384,7 @@ def serving_tls(certificates: Path, name: str) -> Iterator[str]:
 def test_an_unknown_certificate_names_the_setting_that_makes_it_known(certificates: Path) -> None:
     with serving_tls(certificates, "right") as where:
         answer = deliver(f"https://{where}")
-        assert answer.verdict is Verdict.SINK_TROUBLE
+        assert answer.verdict is Verdict.UNAVAILABLE
         assert "certificate is not trusted" in answer.reason
         assert "set ccRestCaFile" in answer.reason
         assert deliver(f"https://{where}", ca_file=f"{certificates}/right.pem").verdict is Verdict.DELIVERED
@@ -386,7 +393,7 @@ def test_an_unknown_certificate_names_the_setting_that_makes_it_known(certificat
 def test_a_certificate_for_another_name_names_the_address(certificates: Path) -> None:
     with serving_tls(certificates, "other") as where:
         answer = deliver(f"https://{where}", ca_file=f"{certificates}/other.pem")
-    assert answer.verdict is Verdict.SINK_TROUBLE
+    assert answer.verdict is Verdict.UNAVAILABLE
     assert "set ccRestUrl to a name that stands in it" in answer.reason
     assert "ccRestCaFile" not in answer.reason
 
@@ -398,9 +405,9 @@ def test_https_where_http_is_spoken_and_the_other_way_round(certificates: Path) 
 
     with server_of(refuse) as where:
         answer = deliver(f"https://{where}")
-    assert answer.verdict is Verdict.SINK_TROUBLE
+    assert answer.verdict is Verdict.UNAVAILABLE
     assert (
         answer.reason == f"{where}: what answers there speaks no TLS: must ccRestUrl begin with http instead of https?"
     )
     with serving_tls(certificates, "right") as where:
-        assert deliver(f"http://{where}").verdict is Verdict.SINK_TROUBLE
+        assert deliver(f"http://{where}").verdict is Verdict.UNAVAILABLE

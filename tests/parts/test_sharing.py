@@ -9,7 +9,7 @@ import pytest
 
 from cc_slurm_adapter.jobs.decisions import complete_from_seen
 from cc_slurm_adapter.model import Missing, Phase, Run, Sharing
-from cc_slurm_adapter.outbox.outbox import KnownRun, Stage
+from cc_slurm_adapter.outbox.outbox import OpenRun, Stage
 from cc_slurm_adapter.slurm.client import SlurmClient
 from cc_slurm_adapter.slurm.commands import Commands
 from cc_slurm_adapter.slurm.parse.accounting import parse_accounted_run, with_sharing
@@ -104,7 +104,7 @@ def test_the_cpus_of_a_node_are_those_that_slurm_gives_out() -> None:
 
 def test_a_run_that_was_seen_before_keeps_whose_its_nodes_were() -> None:
     before = replace(accounted(), sharing=Sharing.ONE_USER, missing=frozenset())
-    known = KnownRun(before.key, Stage.PREPARING, "", before)
+    known = OpenRun(before.key, Stage.PREPARING, "", before)
     whole = complete_from_seen(accounted(), [known])
     assert (whole.sharing, whole.missing) == (Sharing.ONE_USER, frozenset())
 

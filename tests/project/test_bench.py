@@ -15,7 +15,7 @@ import pytest
 from cc_slurm_adapter.model import EndState, Phase
 from cc_slurm_adapter.outbox.outbox import Outbox
 from cc_slurm_adapter.slurm.client import SlurmClient
-from cc_slurm_adapter.slurm.cluster_config import read_setup
+from cc_slurm_adapter.slurm.cluster_config import read_cluster_config
 from cc_slurm_adapter.slurm.commands import Commands
 from tests.bench.__main__ import main
 from tests.bench.backend import NODES, START, STOP, BenchBackend
@@ -135,7 +135,7 @@ def test_the_big_cluster_answers_the_daemon_s_questions(cluster: BigCluster, cli
     assert {run.resources[0].hostname for run in details.runs} == {"n00000", "n00001", "n00002"}
     held = [(resource.hostname, resource.cores) for run in details.runs for resource in run.resources]
     assert len(set(held)) == JOBS  # a core of its own for each
-    whole = list(client.add_texts(details.runs))
+    whole = list(client.with_texts(details.runs))
     assert all(f"JobId={run.key.job_id} " in run.slurm_info for run in whole)
     assert sum(bool(run.job_script) for run in whole) == SCRIPTS
 
@@ -165,7 +165,7 @@ def _phase(client: SlurmClient, job_id: int) -> tuple[Phase, EndState | None]:
 def test_what_was_asked_can_be_asked_again(cluster: BigCluster, client: SlurmClient, tmp_path: Path) -> None:
     client.node_states()
     (details,) = client.read_details(cluster.jobs[:2])
-    infos = [run.slurm_info for run in client.add_texts(details.runs)]
+    infos = [run.slurm_info for run in client.with_texts(details.runs)]
     calls = read_calls(cluster.folder)
     assert [call.argv[0] for call in calls] == ["sinfo", "scontrol", "squeue", "squeue", "scontrol"]
     assert f"show job {FIRST_JOB}" in calls[-1].stdin
@@ -192,7 +192,7 @@ def _replay(cluster: BigCluster, path: Path) -> bytes:
 
 def test_the_setup_is_read(cluster: BigCluster) -> None:
     commands = Commands(cluster.environ)
-    setup = read_setup(commands)
+    setup = read_cluster_config(commands)
     commands.close()
     assert setup.cluster == CLUSTER
     assert setup.has_accounting

@@ -31,7 +31,7 @@ TIME_LIMIT = 10.0
 WORK_LIMIT = 120.0
 """Seconds for all that is done at once: each message has its own limit, so only a mistake takes so long."""
 CLOSE_LIMIT = 0.5
-_STOPPED = Answer(Verdict.SINK_TROUBLE, "the daemon stops")
+_STOPPED = Answer(Verdict.UNAVAILABLE, "the daemon stops")
 _DELIVERED = Answer(Verdict.DELIVERED)
 _MESSAGE_ID = "Nats-Msg-Id"
 _MESSAGE_EXCEEDS_MAXIMUM = 10054
@@ -193,7 +193,7 @@ class NatsClient:
             if not isinstance(error, _TROUBLES):
                 log.exception("NATS: an error of nats-py or of this program")
             answers = [_trouble(error)] * count
-        if any(answer.verdict is Verdict.SINK_TROUBLE for answer in answers):
+        if any(answer.verdict is Verdict.UNAVAILABLE for answer in answers):
             await self._drop()
         return answers
 
@@ -324,7 +324,7 @@ class NatsClient:
 
 
 def _trouble(error: Exception) -> Answer:
-    return Answer(Verdict.SINK_TROUBLE, _words(error))
+    return Answer(Verdict.UNAVAILABLE, _words(error))
 
 
 async def _confirm(client: Client) -> None:
@@ -342,7 +342,7 @@ def _too_large(message: Outgoing) -> Answer:
 
 
 def _held(what: str) -> Answer:
-    return Answer(Verdict.HELD, what)
+    return Answer(Verdict.MISCONFIGURED, what)
 
 
 def _denial(message: Outgoing) -> Answer:

@@ -88,7 +88,9 @@ class CcNatsConnection:
         waits = [0.0 if each.kind is Kind.START else self._recent_starts.seconds_left(each.key) for each in deliveries]
         ready = [each for each, wait in zip(deliveries, waits) if wait <= 0]
         answers = iter(self._client.publish([self._message(each) for each in ready]) if ready else ())
-        told = [Answer(Verdict.LATER, "its start has just left", wait) if wait > 0 else next(answers) for wait in waits]
+        told = [
+            Answer(Verdict.NOT_YET, "its start has just left", wait) if wait > 0 else next(answers) for wait in waits
+        ]
         for delivery, answer in zip(deliveries, told):
             if delivery.kind is Kind.START and answer.verdict is Verdict.DELIVERED:
                 self._recent_starts.note(delivery.key)

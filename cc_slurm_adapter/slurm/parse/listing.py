@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator
 from functools import lru_cache
 
-from cc_slurm_adapter.model import EndState, Phase, Sighting
+from cc_slurm_adapter.model import EndState, ListedJob, Phase
 from cc_slurm_adapter.slurm.parse.json_values import read_digits, read_job_id
 from cc_slurm_adapter.slurm.parse.states import LISTED, read_shown
 
@@ -23,7 +23,7 @@ for, and %B may be a name that a user has chosen.
 """
 
 
-def parse_listing(text: str) -> Iterator[Sighting]:
+def parse_listing(text: str) -> Iterator[ListedJob]:
     """Sightings from the output of LISTING. A line that does not fit is logged.
 
     Of a job that waits slurmctld forecasts a start, of one that is not over an end: neither is read.
@@ -38,7 +38,7 @@ def parse_listing(text: str) -> Iterator[Sighting]:
         phase, end_state = _read_state(state)
         start_time = None if phase is Phase.WAITING else read_digits(start)
         end_time = None if end_state is None else read_digits(end)
-        yield Sighting(job_id, phase, start_time, end_time, end_state, state, nodes != " ")
+        yield ListedJob(job_id, phase, start_time, end_time, end_state, state, nodes != " ")
 
 
 @lru_cache(maxsize=100)

@@ -21,7 +21,7 @@ from cc_slurm_adapter.errors import ConfigError, SinkError
 from cc_slurm_adapter.sinks.base import Kind, Verdict
 from cc_slurm_adapter.sinks.http_client import HttpAnswer, HttpClient
 from cc_slurm_adapter.sinks.rest import CcRest, judge
-from cc_slurm_adapter.sinks.timeouts import Pace
+from cc_slurm_adapter.sinks.timeouts import AdaptiveTimeout
 from examples.practice.cc_backend import CcBackend, serving
 
 URL = "https://cc.example.org"
@@ -143,7 +143,7 @@ def test_the_start_names_the_proxy_but_no_password() -> None:
 
 def test_a_proxy_that_wants_a_password_holds_everything() -> None:
     answer = judge(Kind.START, HttpAnswer(407, b"<html>"))
-    assert (answer.verdict, "ccRestProxy" in answer.reason) == (Verdict.HELD, True)
+    assert (answer.verdict, "ccRestProxy" in answer.reason) == (Verdict.MISCONFIGURED, True)
 
 
 class Tunnel(socketserver.ThreadingTCPServer):
@@ -271,7 +271,7 @@ def test_the_token_goes_only_through_the_tunnel(tunnel: Tunnel, certificate: tup
 )
 def test_a_proxy_that_does_not_pass_on_is_told_with_what_to_do(refusal: bytes, words: str) -> None:
     tunnel = Tunnel(refusal)
-    client = HttpClient("https://cc.example.org", lambda: "t", Pace(), "", parse_proxy(tunnel.url))
+    client = HttpClient("https://cc.example.org", lambda: "t", AdaptiveTimeout(), "", parse_proxy(tunnel.url))
     with pytest.raises(SinkError, match=words) as told:
         client.request("GET", "/api/clusters/")
     assert "cc.example.org through the proxy 127.0.0.1:" in str(told.value)

@@ -18,7 +18,7 @@ from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, StateError
 from cc_slurm_adapter.hooks.pending_events import MAX_WAITING
 from cc_slurm_adapter.jobs.ignore_rules import IgnoreRules
 from cc_slurm_adapter.jobs.watch import JobWatch, WatchSettings
-from cc_slurm_adapter.model import Details, HookEvent, NodeState, Phase, Sighting
+from cc_slurm_adapter.model import Details, HookEvent, ListedJob, NodeState, Phase
 from cc_slurm_adapter.outbox.outbox import Outbox
 from cc_slurm_adapter.outbox.sender import Sender
 from cc_slurm_adapter.sinks.base import RunningRow, RunningRows
@@ -26,7 +26,7 @@ from cc_slurm_adapter.sinks.messages import CcMessages
 from cc_slurm_adapter.sinks.rest import CcRest
 from cc_slurm_adapter.slurm.interface import Slurm
 from cc_slurm_adapter.system import backoff as activity_module
-from cc_slurm_adapter.system.backoff import Activity
+from cc_slurm_adapter.system.backoff import RetriedStep
 from tests.fakes.slurm_and_sinks import FakeSlurm, make_run
 
 PATIENCE = 10.0
@@ -37,13 +37,20 @@ QUESTIONS = sorted(
 )
 """All that the daemon asks of Slurm while it runs."""
 STEPS = {
-    "a hook event is served": {"read_details", "add_texts"},
+    "a hook event is served": {"read_details", "with_texts"},
     "a run ends by the listing": {"list_jobs"},
     "a run ends by accounting": {"ended_between"},
-    "a run that only accounting knows is reported": {"ended_between", "read_details", "read_accounted", "add_texts"},
+    "a run that only accounting knows is reported": {"ended_between", "read_details", "read_accounted", "with_texts"},
     "a stale row of cc-backend gets its stop": {"ends_of"},
     "the nodes are told": {"node_states"},
-    "lastrun moves": {"list_jobs", "texts_of_many", "read_details", "add_texts", "ended_between", "read_accounted"},
+    "lastrun moves": {
+        "list_jobs",
+        "prefetch_job_info",
+        "read_details",
+        "with_texts",
+        "ended_between",
+        "read_accounted",
+    },
 }
 """What must go on, with the questions that it cannot do without."""
 
@@ -154,7 +161,7 @@ def test_polls_that_take_longer_than_their_interval_do_not_pile_up(
 ) -> None:
     began, ended = [], []
 
-    def slow(self: FakeSlurm) -> list[Sighting]:
+    def slow(self: FakeSlurm) -> list[ListedJob]:
         began.append(time.monotonic())
         time.sleep(0.2)
         ended.append(time.monotonic())
@@ -176,7 +183,7 @@ def test_slurm_has_a_rest_after_a_poll_that_took_long_and_failed(
     monkeypatch.setattr("cc_slurm_adapter.system.backoff.LONGEST_RETRY", 0.01)
     began, ended = [], []
 
-    def fail(self: FakeSlurm) -> list[Sighting]:
+    def fail(self: FakeSlurm) -> list[ListedJob]:
         began.append(time.monotonic())
         time.sleep(0.2)
         ended.append(time.monotonic())
@@ -367,7 +374,7 @@ def test_slurmctld_that_is_down_does_not_make_it_read_accounting_more_often(
     monkeypatch.setattr(activity_module, "FIRST_RETRY", 0.01)
     asked: list[None] = []
 
-    def down(self: FakeSlurm) -> list[Sighting]:
+    def down(self: FakeSlurm) -> list[ListedJob]:
         asked.append(None)
         raise CommandFailed("slurmctld is down")
 
@@ -476,7 +483,7 @@ def test_a_flood_of_hook_events_is_bounded() -> None:
 
 
 def test_a_failing_activity_waits_longer_each_time_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
-    activity = Activity("asking")
+    activity = RetriedStep("asking")
 
     def fail() -> None:
         raise CommandFailed("no")
@@ -494,7 +501,7 @@ def test_a_failing_activity_waits_longer_each_time_and_says_so_once(caplog: pyte
 
 
 def test_a_part_that_is_done_is_no_success_yet(caplog: pytest.LogCaptureFixture) -> None:
-    activity = Activity("reading")
+    activity = RetriedStep("reading")
 
     def fail() -> None:
         raise CommandFailed("no")
@@ -509,7 +516,7 @@ def test_a_part_that_is_done_is_no_success_yet(caplog: pytest.LogCaptureFixture)
 
 
 def test_a_stop_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
-    activity = Activity("asking")
+    activity = RetriedStep("asking")
 
     def stop() -> None:
         raise CommandCancelled("the daemon stops")

@@ -550,7 +550,7 @@ def test_an_error_that_nobody_thought_of_ends_no_thread(
     monkeypatch.setattr(threads_module, "FIRST_PAUSE", 0.01)
     with running(tmp_path) as run:
         with monkeypatch.context() as patched:
-            patched.setattr(server.PrepServer, "tick", lambda _: 1 / 0)
+            patched.setattr(server.HookServer, "tick", lambda _: 1 / 0)
             run.send(b"{")
             eventually(lambda: "the thread intake: an error of this program, ZeroDivisionError" in caplog.text)
         run.send_job(5)

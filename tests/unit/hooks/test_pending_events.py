@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from cc_slurm_adapter.hooks.pending_events import AT_ONCE, LONGEST_REPEAT, MAX_WAITING, HookQueue
+from cc_slurm_adapter.hooks.pending_events import AT_ONCE, LONGEST_REPEAT, MAX_WAITING, PendingEvents
 from cc_slurm_adapter.model import HookEvent
 
 
@@ -21,7 +21,7 @@ class Look(NamedTuple):
 class Controller:
     """Plays events against a queue on a clock of its own. A question takes `takes` seconds."""
 
-    def __init__(self, hooks: HookQueue, takes: float = 0.0) -> None:
+    def __init__(self, hooks: PendingEvents, takes: float = 0.0) -> None:
         self.hooks = hooks
         self.takes = takes
         self.is_known: Callable[[HookEvent], bool] = lambda event: False
@@ -75,26 +75,26 @@ def a_job_a(seconds: float, until: float) -> list[HookEvent]:
 
 
 def test_an_event_is_asked_for_again_a_little_later_each_time() -> None:
-    slurm = Controller(HookQueue(10, 1.0))
+    slurm = Controller(PendingEvents(10, 1.0))
     slurm.is_settled = lambda event: len(slurm.looks) == 6
     asked = [round(look.began - 100, 2) for look in slurm.play([prolog(at=100.0)])]
     assert asked == [0.05, 0.25, 0.75, 1.75, 3.75, 5.75]
 
 
 def test_an_event_that_never_fits_is_given_up() -> None:
-    slurm = Controller(HookQueue(2, 1.0))
+    slurm = Controller(PendingEvents(2, 1.0))
     slurm.is_settled = lambda event: False
     assert len(slurm.play([prolog()])) == 2
 
 
 def test_prolog_and_epilog_of_a_job_wait_each_for_itself_and_are_asked_together() -> None:
-    slurm = Controller(HookQueue(10, 1.0))
+    slurm = Controller(PendingEvents(10, 1.0))
     slurm.is_settled = lambda event: len(slurm.looks) == 3 if event.is_end else len(slurm.looks) == 2
     assert slurm.play([prolog(), epilog()]) == [Look(0.0, [1]), Look(0.05, [1]), Look(0.2, [1])]
 
 
 def test_a_job_that_slurm_does_not_know_is_soon_given_up() -> None:
-    hooks = HookQueue(10, 1.0)
+    hooks = PendingEvents(10, 1.0)
     hooks.add(epilog(), 0.0)
     hooks.looked_at([1], 0.0, 0.0, lambda _: False, set())
     hooks.looked_at([1], 1.0, 1.0, lambda _: False, set())
@@ -102,14 +102,14 @@ def test_a_job_that_slurm_does_not_know_is_soon_given_up() -> None:
 
 
 def test_a_flood_of_events_is_left_to_the_polls() -> None:
-    hooks = HookQueue(10, 1.0)
+    hooks = PendingEvents(10, 1.0)
     taken = [hooks.add(epilog(job_id), 0.0) for job_id in range(MAX_WAITING + 1)]
     assert taken == [True] * MAX_WAITING + [False]
     assert hooks.due(0.0, lambda _: False) == list(range(AT_ONCE))
 
 
 def test_an_event_that_fails_alone_while_others_are_answered_is_given_up() -> None:
-    hooks = HookQueue(3, 1.0)
+    hooks = PendingEvents(3, 1.0)
     for job_id in range(1, 9):
         hooks.add(epilog(job_id), 0.0)
     now = 1.0
@@ -128,7 +128,7 @@ def test_an_event_that_fails_alone_while_others_are_answered_is_given_up() -> No
 
 
 def test_no_event_is_given_up_while_nothing_is_answered() -> None:
-    hooks = HookQueue(3, 1.0)
+    hooks = PendingEvents(3, 1.0)
     hooks.add(epilog(), 0.0)
     for now in range(100):
         hooks.failed([1], float(now), float(now))
@@ -137,14 +137,14 @@ def test_no_event_is_given_up_while_nothing_is_answered() -> None:
 
 def test_what_came_while_a_question_was_asked_is_asked_about_for_itself() -> None:
     """The answer may be older than the event: at its prolog a job still has its run before."""
-    slurm = Controller(HookQueue(10, 1.0), takes=0.5)
+    slurm = Controller(PendingEvents(10, 1.0), takes=0.5)
     assert slurm.play([epilog(), prolog(at=0.0)]) == [Look(0.0, [1]), Look(0.7, [1])]
 
 
 @pytest.mark.parametrize("takes", [0.3, 2.0, 20.0])
 @pytest.mark.parametrize("fails", [False, True])
 def test_questions_that_read_all_jobs_take_half_of_the_time_at_most(takes: float, fails: bool) -> None:
-    slurm = Controller(HookQueue(10**6, 1.0, reads_all=lambda count: True), takes)
+    slurm = Controller(PendingEvents(10**6, 1.0, reads_all=lambda count: True), takes)
     slurm.fails = fails
     slurm.play(a_job_a(0.2, until=400), until=400)
     assert len(slurm.looks) >= 10
@@ -152,13 +152,13 @@ def test_questions_that_read_all_jobs_take_half_of_the_time_at_most(takes: float
 
 
 def test_one_question_that_reads_all_jobs_serves_all_that_wait() -> None:
-    slurm = Controller(HookQueue(10, 1.0, reads_all=lambda count: True), takes=2.0)
+    slurm = Controller(PendingEvents(10, 1.0, reads_all=lambda count: True), takes=2.0)
     events = [epilog(), *(epilog(job_id, at=1.0) for job_id in range(2, 2002))]
     assert slurm.play(events) == [Look(0.0, [1]), Look(4.0, list(range(2, 2002)))]
 
 
 def test_other_questions_rest_as_long_as_they_took() -> None:
-    slurm = Controller(HookQueue(10, 1.0), takes=0.1)
+    slurm = Controller(PendingEvents(10, 1.0), takes=0.1)
     slurm.play(a_job_a(0.05, until=10))
     assert max(slurm.shares()) <= 0.51
     waits = [look.began - (job_id - 1) * 0.05 for look in slurm.looks for job_id in look.jobs]
@@ -167,13 +167,13 @@ def test_other_questions_rest_as_long_as_they_took() -> None:
 
 @pytest.mark.parametrize(("longest_wait", "rest"), [(1.0, 0.2), (5.0, 1.0), (100.0, 10.0)])
 def test_the_query_delay_says_how_long_events_are_gathered(longest_wait: float, rest: float) -> None:
-    slurm = Controller(HookQueue(10, longest_wait), takes=10.0)
+    slurm = Controller(PendingEvents(10, longest_wait), takes=10.0)
     looks = slurm.play([epilog(), epilog(2, at=5.0), epilog(3, at=10.1)])
     assert looks == [Look(0.0, [1]), Look(10.0 + rest, [2, 3])]
 
 
 def test_there_is_no_rest_after_a_burst() -> None:
-    slurm = Controller(HookQueue(10, 1.0), takes=0.5)
+    slurm = Controller(PendingEvents(10, 1.0), takes=0.5)
     burst = [epilog(job_id) for job_id in range(1, 101)]
     assert slurm.play([*burst, epilog(101, at=0.2)])[1] == Look(0.5, [101])
 
@@ -194,7 +194,7 @@ class Running:
 
 @pytest.mark.parametrize("ready", [0.0, 8.0])
 def test_the_prologs_of_a_thousand_nodes_ask_a_few_times(ready: float) -> None:
-    slurm = Controller(HookQueue(10**6, 1.0), takes=0.03)
+    slurm = Controller(PendingEvents(10**6, 1.0), takes=0.03)
     Running(slurm, ready)
     looks = slurm.play([prolog(at=number * 0.01, by="slurmd") for number in range(1000)])
     assert len(looks) <= 15
@@ -202,7 +202,7 @@ def test_the_prologs_of_a_thousand_nodes_ask_a_few_times(ready: float) -> None:
 
 
 def test_the_epilogs_of_a_thousand_nodes_ask_a_few_times() -> None:
-    slurm = Controller(HookQueue(10, 1.0), takes=0.03)
+    slurm = Controller(PendingEvents(10, 1.0), takes=0.03)
     Running(slurm, 0.0)
     looks = slurm.play([epilog(at=number * 0.01, by="slurmd") for number in range(1000)])
     assert looks[0].began == 0.0
@@ -210,7 +210,7 @@ def test_the_epilogs_of_a_thousand_nodes_ask_a_few_times() -> None:
 
 
 def test_a_node_that_repeats_what_is_known_is_asked_about_ever_more_seldom() -> None:
-    slurm = Controller(HookQueue(10, 1.0), takes=0.0)
+    slurm = Controller(PendingEvents(10, 1.0), takes=0.0)
     slurm.is_known = lambda event: True
     looks = slurm.play([prolog(at=float(at), by="slurmd") for at in range(1000)])
     rests = [round(after.began - before.began) for before, after in zip(looks, looks[1:])]
@@ -219,7 +219,7 @@ def test_a_node_that_repeats_what_is_known_is_asked_about_ever_more_seldom() -> 
 
 
 def test_the_next_run_of_a_job_is_asked_about_at_once_where_slurmctld_calls_the_hook() -> None:
-    slurm = Controller(HookQueue(10, 1.0))
+    slurm = Controller(PendingEvents(10, 1.0))
     slurm.is_known = lambda event: True  # the run before is taken for it
     nodes = [prolog(at=at / 10, by="slurmd") for at in range(100)]
     looks = slurm.play([*nodes, prolog(at=12.0)])
@@ -228,7 +228,7 @@ def test_the_next_run_of_a_job_is_asked_about_at_once_where_slurmctld_calls_the_
 
 def test_the_next_run_of_a_job_is_asked_about_soon_where_only_nodes_call_the_hook() -> None:
     """Nothing but a question tells it from the run before: it is asked within slurmQueryDelay."""
-    slurm = Controller(HookQueue(10, 1.0))
+    slurm = Controller(PendingEvents(10, 1.0))
     slurm.is_known = lambda event: True
     nodes = [prolog(at=at / 10, by="slurmd") for at in range(20)]
     looks = slurm.play([*nodes, prolog(at=100.0, by="slurmd")])

@@ -18,7 +18,7 @@ from cc_slurm_adapter.hooks import server as server_module
 from cc_slurm_adapter.hooks.access import Admission
 from cc_slurm_adapter.hooks.listener import open_listeners
 from cc_slurm_adapter.hooks.message import HookMessage, decode, encode
-from cc_slurm_adapter.hooks.server import Handlers, PrepServer
+from cc_slurm_adapter.hooks.server import Handlers, HookServer
 
 OWN = frozenset({os.geteuid()})
 DEADLINE = 5.0
@@ -27,14 +27,14 @@ DEADLINE = 5.0
 @contextmanager
 def serving(
     address: UnixAddress | TcpAddress, admission: Admission
-) -> Iterator[tuple[PrepServer, list[HookMessage], list[tuple[str, str]], Callable[[], None]]]:
+) -> Iterator[tuple[HookServer, list[HookMessage], list[tuple[str, str]], Callable[[], None]]]:
     """A server whose loop the test turns by hand."""
     delivered: list[HookMessage] = []
     refused: list[tuple[str, str]] = []
     listeners = open_listeners(address, admission)
     with selectors.DefaultSelector() as selector:
         handlers = Handlers(delivered.append, lambda kind, line: refused.append((kind, line)))
-        server = PrepServer(listeners, admission, selector, handlers)
+        server = HookServer(listeners, admission, selector, handlers)
 
         def turn() -> None:
             for key, _ in selector.select(0.05):
@@ -223,7 +223,7 @@ def test_no_file_descriptor_left(tmp_path: Path) -> None:
     refused: list[str] = []
     with selectors.DefaultSelector() as selector, socket.socket(socket.AF_UNIX) as connection:
         handlers = Handlers(delivered.append, lambda _, line: refused.append(line))
-        server = PrepServer(listeners, Admission(OWN), selector, handlers)
+        server = HookServer(listeners, Admission(OWN), selector, handlers)
         connection.connect(address.path)
         connection.sendall(encode({"SLURM_JOB_ID": "3"}))
         connection.shutdown(socket.SHUT_WR)

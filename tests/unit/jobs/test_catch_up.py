@@ -13,7 +13,7 @@ from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, SlurmError,
 from cc_slurm_adapter.jobs.ignore_rules import IgnoreRules
 from cc_slurm_adapter.jobs.watch import JobWatch, WatchSettings
 from cc_slurm_adapter.model import AccountedEnd, End, EndState, Phase, Run, RunKey
-from cc_slurm_adapter.outbox.outbox import Changes, KnownRun, Outbox, Stage
+from cc_slurm_adapter.outbox.outbox import Batch, OpenRun, Outbox, Stage
 from cc_slurm_adapter.sinks.base import Kind, RunningRow
 from cc_slurm_adapter.sinks.messages import CcMessages
 from cc_slurm_adapter.slurm import output as answers_module
@@ -66,8 +66,8 @@ def test_many_known_runs_take_no_more_memory_than_few(
 
     def peak(runs: int) -> int:
         """Bytes at most while so many runs are read that are done already."""
-        done = [KnownRun(RunKey("lab", job_id, 10), Stage.DONE, "", None) for job_id in range(1, runs + 1)]
-        outbox.commit("lab", Changes(runs={run.key: run for run in done}))
+        done = [OpenRun(RunKey("lab", job_id, 10), Stage.DONE, "", None) for job_id in range(1, runs + 1)]
+        outbox.commit("lab", Batch(runs={run.key: run for run in done}))
         answers(programs, [row(run.key.job_id) for run in done])
         del done
         tracemalloc.start()

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from cc_slurm_adapter.jobs.open_runs import OpenRuns
-from cc_slurm_adapter.outbox.outbox import KnownRun, Stage
+from cc_slurm_adapter.outbox.outbox import OpenRun, Stage
 from tests.fakes.slurm_and_sinks import make_run
 
 
 def test_open_runs_are_found_by_job_and_counted_by_node() -> None:
     first, second, other = make_run(1, start=10), make_run(1, start=20), make_run(2, start=10)
-    runs = OpenRuns([KnownRun(run.key, Stage.STARTED, "a,b", None) for run in (first, second, other)])
+    runs = OpenRuns([OpenRun(run.key, Stage.STARTED, "a,b", None) for run in (first, second, other)])
     assert {known.key for known in runs.of_job(1)} == {first.key, second.key}
     assert (runs.jobs_on("a"), runs.jobs_on("b"), runs.jobs_on("c")) == (3, 3, 0)
-    runs.put(KnownRun(second.key, Stage.STARTED, "a", None))
+    runs.put(OpenRun(second.key, Stage.STARTED, "a", None))
     assert (runs.jobs_on("a"), runs.jobs_on("b")) == (3, 2)
-    runs.put(KnownRun(first.key, Stage.DONE, "", None))
+    runs.put(OpenRun(first.key, Stage.DONE, "", None))
     runs.drop(other.key)
     runs.drop(other.key)
     assert list(runs) == [second.key]

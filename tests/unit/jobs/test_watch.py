@@ -31,7 +31,7 @@ from cc_slurm_adapter.model import (
     RunKey,
 )
 from cc_slurm_adapter.outbox.late_runs import LateRuns
-from cc_slurm_adapter.outbox.outbox import Changes, Outbox
+from cc_slurm_adapter.outbox.outbox import Batch, Outbox
 from cc_slurm_adapter.sinks.base import Kind, RunningRow, RunningRows
 from cc_slurm_adapter.sinks.messages import CcMessages
 from cc_slurm_adapter.sinks.rest import CcRest
@@ -131,14 +131,14 @@ def test_what_a_hook_event_has_read_counts_although_the_rest_of_it_failed(
     next(poll)
     moved = lab.slurm.put(make_run(2, start=NOW - 10))
     lab.slurm.put(make_run(3))
-    add_texts = lab.slurm.add_texts
+    with_texts = lab.slurm.with_texts
 
     def fail_for_3(runs: list[Run]) -> Generator[Run, None, None]:
         if runs and runs[0].key.job_id == 3:
             raise CommandFailed("scontrol was killed")
-        return add_texts(runs)
+        return with_texts(runs)
 
-    monkeypatch.setattr(lab.slurm, "add_texts", fail_for_3)
+    monkeypatch.setattr(lab.slurm, "with_texts", fail_for_3)
     with pytest.raises(CommandFailed):
         lab.watch.look_at([2, 3])
     list(poll)
@@ -165,15 +165,15 @@ def test_the_run_before_a_requeue_is_not_lost_because_a_hook_event_has_read_the_
 
 def test_texts_that_could_not_be_had_are_asked_for_in_smaller_groups(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    add_texts = lab.slurm.add_texts
+    with_texts = lab.slurm.with_texts
 
     def some(runs: list[Run]) -> Generator[Run, None, None]:
         sizes.append(len(runs))
         if len(sizes) <= 3:
             raise CommandFailed("scontrol gave no answer within 900 s")
-        return add_texts(runs)
+        return with_texts(runs)
 
-    monkeypatch.setattr(lab.slurm, "add_texts", some)
+    monkeypatch.setattr(lab.slurm, "with_texts", some)
     for job_id in range(1, 101):
         lab.slurm.put(make_run(job_id))
     for _ in range(3):
@@ -202,15 +202,15 @@ def test_what_a_hook_event_tells_is_reported_before_all_that_a_poll_has_found(la
 
 def test_fewer_texts_are_asked_for_at_once_while_they_take_long(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     seconds_for_each, now, sizes = 0.5, 0.0, []
-    add_texts = lab.slurm.add_texts
+    with_texts = lab.slurm.with_texts
 
     def limited(runs: list[Run]) -> Generator[Run, None, None]:
         nonlocal now
         sizes.append(len(runs))
         now += seconds_for_each * len(runs)
-        return add_texts(runs)
+        return with_texts(runs)
 
-    monkeypatch.setattr(lab.slurm, "add_texts", limited)
+    monkeypatch.setattr(lab.slurm, "with_texts", limited)
     monkeypatch.setattr("cc_slurm_adapter.jobs.watch.time.monotonic", lambda: now)
     for job_id in range(1, 151):
         lab.slurm.put(make_run(job_id))
@@ -759,9 +759,9 @@ def test_many_long_scripts_are_written_in_parts(lab: Lab, monkeypatch: pytest.Mo
     written: list[int] = []
     commit = lab.outbox.commit
 
-    def watched(cluster: str, changes: Changes) -> None:
-        written.append(changes.size)
-        commit(cluster, changes)
+    def watched(cluster: str, batch: Batch) -> None:
+        written.append(batch.size)
+        commit(cluster, batch)
 
     monkeypatch.setattr(lab.outbox, "commit", watched)
     lab.poll()
@@ -774,14 +774,14 @@ def test_runs_whose_texts_were_complete_are_kept_when_slurm_fails_for_the_next(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = [lab.slurm.put(make_run(job_id)) for job_id in range(1, 5)]
-    add_texts = lab.slurm.add_texts
+    with_texts = lab.slurm.with_texts
 
     def breaks(wanted: list[Run]) -> Generator[Run, None, None]:
-        yield from add_texts(wanted[:2])
+        yield from with_texts(wanted[:2])
         raise CommandFailed("scontrol: Unable to contact slurm controller")
 
     with monkeypatch.context() as failing:
-        failing.setattr(lab.slurm, "add_texts", breaks)
+        failing.setattr(lab.slurm, "with_texts", breaks)
         with pytest.raises(CommandFailed):
             lab.poll()
     assert lab.owed() == [(Kind.START, run.key) for run in runs[:2]]

@@ -12,7 +12,7 @@ from cc_slurm_adapter.config.config import parse_config
 from cc_slurm_adapter.daemon import daemon as daemon_module
 from cc_slurm_adapter.daemon.daemon import Daemon
 from cc_slurm_adapter.outbox import clock_step
-from cc_slurm_adapter.outbox.clock_step import CLOCK_STEP, LARGE_STEP, Ages, SetClock, is_plausible
+from cc_slurm_adapter.outbox.clock_step import CLOCK_STEP, LARGE_STEP, Ages, ClockStep, is_plausible
 from cc_slurm_adapter.sinks.base import Kind
 from tests.fakes.slurm_and_sinks import make_run
 from tests.unit.daemon.test_main_loop import PATIENCE, Site
@@ -63,7 +63,7 @@ def test_a_clock_that_cannot_be_right_is_known_by_the_age_of_this_program(now: f
 
 
 def test_a_clock_that_was_set_is_seen_until_that_was_taken(host: Host) -> None:
-    clock = SetClock()
+    clock = ClockStep()
     assert clock.step() == 0
     host.set_by(CLOCK_STEP / 2)
     assert clock.step() == 0

@@ -14,7 +14,7 @@ from cc_slurm_adapter.daemon.daemon import _begin_with
 from cc_slurm_adapter.errors import StateError
 from cc_slurm_adapter.model import RunKey
 from cc_slurm_adapter.outbox import database
-from cc_slurm_adapter.outbox.outbox import Changes, KnownRun, Message, Outbox, Stage
+from cc_slurm_adapter.outbox.outbox import Batch, Message, OpenRun, Outbox, Stage
 from cc_slurm_adapter.sinks.base import Encoded, Kind
 from cc_slurm_adapter.system.file_systems import file_system_type
 
@@ -47,7 +47,7 @@ def outbox(path: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outbox]:
 
 def add(outbox: Outbox, job_id: int) -> None:
     key = RunKey("lab", job_id, 1000)
-    outbox.commit("lab", Changes(runs={key: KnownRun(key, Stage.STARTED, "node01", None)}, checkpoint=job_id))
+    outbox.commit("lab", Batch(runs={key: OpenRun(key, Stage.STARTED, "node01", None)}, checkpoint=job_id))
 
 
 def jobs(outbox: Outbox) -> list[int]:
@@ -91,7 +91,7 @@ def test_the_file_gets_everything_once_it_can_be_written_again(
 
 def test_what_is_settled_fails_once_and_is_settled_in_memory_then(outbox: Outbox) -> None:
     key = RunKey("lab", 1, 1000)
-    outbox.commit("lab", Changes(messages=[Message(("rest",), key, Kind.START, Encoded(b"{}"))]))
+    outbox.commit("lab", Batch(messages=[Message(("rest",), key, Kind.START, Encoded(b"{}"))]))
     (owed,) = outbox.due("rest", time.time(), 1)
     with no_space():
         with pytest.raises(StateError, match="cannot be used"):
@@ -106,10 +106,10 @@ def test_the_file_and_its_log_stay_small(path: str) -> None:
     outbox = Outbox(path)
     for job_id in range(1000):
         key = RunKey("lab", job_id, 1000)
-        outbox.commit("lab", Changes(messages=[Message(("rest",), key, Kind.START, Encoded(b"x" * 4000))]))
+        outbox.commit("lab", Batch(messages=[Message(("rest",), key, Kind.START, Encoded(b"x" * 4000))]))
         (owed,) = outbox.due("rest", time.time(), 1)
         outbox.delivered(owed)
-        outbox.commit("lab", Changes(messages=[Message(("rest",), key, Kind.STOP, Encoded(b"{}"))]))
+        outbox.commit("lab", Batch(messages=[Message(("rest",), key, Kind.STOP, Encoded(b"{}"))]))
         (owed,) = outbox.due("rest", time.time(), 1)
         outbox.delivered(owed)
     assert os.path.getsize(path) + os.path.getsize(f"{path}-wal") < 3 * 1024 * 1024
@@ -146,7 +146,7 @@ def test_the_memory_for_it_is_limited(outbox: Outbox, monkeypatch: pytest.Monkey
         with pytest.raises(StateError, match="full"):
             for first in range(2, 100_000, 1000):
                 keys = [RunKey("lab", job_id, 1000) for job_id in range(first, first + 1000)]
-                outbox.commit("lab", Changes(runs={key: KnownRun(key, Stage.STARTED, "node01", None) for key in keys}))
+                outbox.commit("lab", Batch(runs={key: OpenRun(key, Stage.STARTED, "node01", None) for key in keys}))
         assert jobs(outbox)[0] == 1
 
 
@@ -184,7 +184,7 @@ def test_a_file_that_is_too_large_for_memory_stays_a_file(
 
 def test_a_start_on_a_full_disk_with_messages_that_wait_goes_on_from_memory(outbox: Outbox) -> None:
     key = RunKey("lab", 1, 1000)
-    outbox.commit("lab", Changes(messages=[Message(("rest",), key, Kind.START, Encoded(b"{}"))]))
+    outbox.commit("lab", Batch(messages=[Message(("rest",), key, Kind.START, Encoded(b"{}"))]))
     (owed,) = outbox.due("rest", time.time(), 1)
     outbox.put_off(owed, time.time() + 100, "cc-backend is away")
     with no_space():

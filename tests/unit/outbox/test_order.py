@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from cc_slurm_adapter.counters import Status
 from cc_slurm_adapter.model import NodeState, RunKey
 from cc_slurm_adapter.outbox.database import IN_MEMORY
-from cc_slurm_adapter.outbox.outbox import Changes, KnownRun, Message, Outbox, Stage
+from cc_slurm_adapter.outbox.outbox import Batch, Message, OpenRun, Outbox, Stage
 from cc_slurm_adapter.outbox.sender import Sender
 from cc_slurm_adapter.outbox.withdrawals import Room
 from cc_slurm_adapter.sinks.base import Answer, Delivery, Encoded, Kind, Verdict
@@ -68,12 +68,12 @@ class Traffic:
             return
         kind = self.to_come[key].pop(0)
         stage = Stage.STARTED if kind is Kind.START else Stage.DONE
-        changes = Changes(
-            runs={key: KnownRun(key, stage, "", None)},
+        batch = Batch(
+            runs={key: OpenRun(key, stage, "", None)},
             messages=[Message((SINK,), key, each, Encoded(b"{}")) for each in self.kinds(key, kind)],
             urgent=self.chance.random() < 0.3,
         )
-        self.outbox.commit("lab", changes)
+        self.outbox.commit("lab", batch)
 
     def kinds(self, key: RunKey, kind: Kind) -> list[Kind]:
         return [kind, Kind.WITHDRAW] if kind is Kind.STOP and key in self.requeued else [kind]
@@ -179,8 +179,8 @@ def test_a_start_that_was_parked_while_it_was_under_way_releases_its_stop() -> N
     outbox, key, now = Outbox(IN_MEMORY), RUNS[0], time.time()
 
     def commit(kind: Kind, stage: Stage) -> None:
-        runs = {key: KnownRun(key, stage, "", None)}
-        outbox.commit("lab", Changes(runs=runs, messages=[Message((SINK,), key, kind, Encoded(b"{}"))]))
+        runs = {key: OpenRun(key, stage, "", None)}
+        outbox.commit("lab", Batch(runs=runs, messages=[Message((SINK,), key, kind, Encoded(b"{}"))]))
 
     commit(Kind.START, Stage.STARTED)
     (under_way,) = outbox.take(outbox.due(SINK, now, 9), now)
@@ -238,7 +238,7 @@ class Mixed:
     def answer(self, delivery: Delivery) -> Answer:
         verdict = Verdict.DELIVERED
         if not self.is_kind:
-            verdict = self.chance.choice([Verdict.DELIVERED, Verdict.PARKED, Verdict.PARKED, Verdict.LATER])
+            verdict = self.chance.choice([Verdict.DELIVERED, Verdict.REJECTED, Verdict.REJECTED, Verdict.NOT_YET])
         if verdict is Verdict.DELIVERED:
             self.accepted.append((delivery.key, delivery.kind))
         return Answer(verdict, "", 0.001)
@@ -257,7 +257,7 @@ def test_of_a_job_one_request_is_under_way_at_a_time_through_refusals_and_sighup
     try:
         for key in RUNS:
             for kind in (Kind.START, Kind.STOP):
-                outbox.commit("lab", Changes(messages=[Message((SINK,), key, kind, Encoded(b"{}"))]))
+                outbox.commit("lab", Batch(messages=[Message((SINK,), key, kind, Encoded(b"{}"))]))
                 sender.wake()
         while outbox.waiting() and time.monotonic() < deadline:
             sink.is_kind = len(sink.accepted) > len(RUNS)

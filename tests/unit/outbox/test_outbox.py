@@ -15,7 +15,7 @@ import pytest
 from cc_slurm_adapter.errors import StateError
 from cc_slurm_adapter.model import Phase, RunKey
 from cc_slurm_adapter.outbox import rerouting
-from cc_slurm_adapter.outbox.outbox import KEEP_DONE, Changes, KnownRun, Message, Outbox, Stage
+from cc_slurm_adapter.outbox.outbox import KEEP_DONE, Batch, Message, OpenRun, Outbox, Stage
 from cc_slurm_adapter.outbox.run_json import run_from_json, run_to_json
 from cc_slurm_adapter.sinks.base import Delivery, Encoded, Kind
 from tests.built import old_state
@@ -34,7 +34,7 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
 
 def owe(outbox: Outbox, *rows: tuple[RunKey, Kind]) -> None:
     messages = [Message(("rest",), key, kind, Encoded(b"{}")) for key, kind in rows]
-    outbox.commit("lab", Changes(messages=messages))
+    outbox.commit("lab", Batch(messages=messages))
 
 
 def due(outbox: Outbox, now: float = FAR) -> list[Delivery]:
@@ -64,7 +64,7 @@ def test_what_is_urgent_goes_before_what_waits_but_in_the_order_of_its_job(outbo
     owe(outbox, (FIRST, Kind.START), (OTHER, Kind.START))
     late = RunKey("lab", 3, 100)
     messages = [Message(("rest",), key, kind, Encoded(b"{}")) for key, kind in ((FIRST, Kind.STOP), (late, Kind.START))]
-    outbox.commit("lab", Changes(messages=messages, urgent=True))
+    outbox.commit("lab", Batch(messages=messages, urgent=True))
     assert names(due(outbox, now=0)) == [(FIRST, Kind.START), (late, Kind.START), (OTHER, Kind.START)]
     outbox.delivered(due(outbox)[0])
     assert names(due(outbox, now=0)) == [(FIRST, Kind.STOP), (late, Kind.START), (OTHER, Kind.START)]
@@ -72,7 +72,7 @@ def test_what_is_urgent_goes_before_what_waits_but_in_the_order_of_its_job(outbo
 
 def test_an_urgent_stop_hurries_its_own_start(outbox: Outbox) -> None:
     owe(outbox, (OTHER, Kind.START), (FIRST, Kind.START))
-    outbox.commit("lab", Changes(messages=[Message(("rest",), FIRST, Kind.STOP, Encoded(b"{}"))], urgent=True))
+    outbox.commit("lab", Batch(messages=[Message(("rest",), FIRST, Kind.STOP, Encoded(b"{}"))], urgent=True))
     assert names(due(outbox, now=0)) == [(FIRST, Kind.START), (OTHER, Kind.START)]
 
 
@@ -120,7 +120,7 @@ def test_each_sink_has_its_own_rows(outbox: Outbox) -> None:
     messages = [
         Message((sink,), FIRST, kind, Encoded(b"{}")) for kind in (Kind.START, Kind.STOP) for sink in ("rest", "nats")
     ]
-    outbox.commit("lab", Changes(messages=messages))
+    outbox.commit("lab", Batch(messages=messages))
     outbox.delivered(due(outbox)[0])
     outbox.delivered(due(outbox)[0])
     assert names(outbox.due("nats", FAR, 10)) == [(FIRST, Kind.START)]
@@ -170,13 +170,13 @@ def test_a_row_that_was_due_is_not_sent_when_an_earlier_one_has_become_due_meanw
 
 def test_a_pass_is_written_as_a_whole_or_not_at_all(outbox: Outbox) -> None:
     run = make_run()
-    changes = Changes(runs={run.key: KnownRun(run.key, Stage.STARTED, "node01", None)}, checkpoint=7)
-    changes.messages = [
+    batch = Batch(runs={run.key: OpenRun(run.key, Stage.STARTED, "node01", None)}, checkpoint=7)
+    batch.messages = [
         Message(("rest",), run.key, Kind.START, Encoded(b"{}")),
         Message(("rest",), run.key._replace(job_id=2**63), Kind.STOP, Encoded(b"{}")),
     ]
     with pytest.raises(StateError):
-        outbox.commit("lab", changes)
+        outbox.commit("lab", batch)
     assert outbox.checkpoint("lab") is None
     assert outbox.open_runs("lab") == []
     assert outbox.counts() == {}
@@ -185,8 +185,8 @@ def test_a_pass_is_written_as_a_whole_or_not_at_all(outbox: Outbox) -> None:
 def test_open_runs_survive_with_what_was_read_of_them(tmp_path: Path) -> None:
     run = make_run(phase=Phase.CONFIGURING)
     outbox = Outbox(str(tmp_path / "state.sqlite"))
-    seen = KnownRun(run.key, Stage.PREPARING, "node01", run)
-    outbox.commit("lab", Changes(runs={run.key: seen}, checkpoint=9))
+    seen = OpenRun(run.key, Stage.PREPARING, "node01", run)
+    outbox.commit("lab", Batch(runs={run.key: seen}, checkpoint=9))
     outbox.close()
     again = Outbox(str(tmp_path / "state.sqlite"))
     assert again.open_runs("lab") == [seen]
@@ -216,8 +216,8 @@ def test_what_is_still_to_be_told_is_known(outbox: Outbox) -> None:
 
 
 def test_runs_are_known_in_every_stage(outbox: Outbox) -> None:
-    done = KnownRun(FIRST, Stage.DONE, "", None)
-    outbox.commit("lab", Changes(runs={FIRST: done}))
+    done = OpenRun(FIRST, Stage.DONE, "", None)
+    outbox.commit("lab", Batch(runs={FIRST: done}))
     assert outbox.unknown([FIRST, SECOND, OTHER]) == [SECOND, OTHER]
     assert outbox.knows_job("lab", 1)
     assert not outbox.knows_job("lab", 2)
@@ -226,7 +226,7 @@ def test_runs_are_known_in_every_stage(outbox: Outbox) -> None:
 def test_old_rows_are_parked_and_old_runs_forgotten(outbox: Outbox) -> None:
     """A run is remembered for longer than accounting is read back."""
     owe(outbox, (FIRST, Kind.START))
-    outbox.commit("lab", Changes(runs={OTHER: KnownRun(OTHER, Stage.DONE, "", None)}))
+    outbox.commit("lab", Batch(runs={OTHER: OpenRun(OTHER, Stage.DONE, "", None)}))
     outbox.tidy(-10)
     assert outbox.counts() == {"parked": 1}
     assert outbox.unknown([OTHER]) == []
@@ -324,7 +324,7 @@ def damage(path: Path) -> None:
     outbox = Outbox(str(path))
     for job_id in range(300):
         encoded = Encoded(b"x" * 3000)
-        outbox.commit("lab", Changes(messages=[Message(("rest",), RunKey("lab", job_id, 1), Kind.START, encoded)]))
+        outbox.commit("lab", Batch(messages=[Message(("rest",), RunKey("lab", job_id, 1), Kind.START, encoded)]))
     outbox.close()
     pages = path.read_bytes()
     path.write_bytes(pages[:200_000] + b"\7" * 40_000 + pages[240_000:])
@@ -409,7 +409,7 @@ def pair(tmp_path: Path) -> Iterator[Outbox]:
 
 def owe_both(outbox: Outbox, *rows: tuple[RunKey, Kind]) -> None:
     messages = [Message((sink,), key, kind, Encoded(b"{}")) for key, kind in rows for sink in ("rest", "nats")]
-    outbox.commit("lab", Changes(messages=messages))
+    outbox.commit("lab", Batch(messages=messages))
 
 
 def followers(outbox: Outbox) -> list[tuple[RunKey, Kind]]:
@@ -486,7 +486,7 @@ def write_for(*sinks: str) -> Callable[[Outbox], None]:
     def work(outbox: Outbox) -> None:
         def owe(*rows: tuple[RunKey, Kind]) -> None:
             messages = [Message((sink,), key, kind, Encoded(b"{}")) for key, kind in rows for sink in sinks]
-            outbox.commit("lab", Changes(messages=messages))
+            outbox.commit("lab", Batch(messages=messages))
 
         owe((FIRST, Kind.START))
         tell(outbox, sinks[0])
@@ -530,7 +530,7 @@ def test_a_stop_never_goes_before_its_start_whatever_was_configured(tmp_path: Pa
     for sinks, kinds in ((REST, (Kind.START,)), (BOTH, (Kind.STOP,)), (NATS, ())):
         outbox = Outbox(path, sinks)
         outbox.commit(
-            "lab", Changes(messages=[Message((sink,), FIRST, kind, Encoded(b"{}")) for kind in kinds for sink in sinks])
+            "lab", Batch(messages=[Message((sink,), FIRST, kind, Encoded(b"{}")) for kind in kinds for sink in sinks])
         )
         outbox.close()
     outbox = Outbox(path, NATS)
@@ -546,8 +546,8 @@ def test_a_stop_never_goes_before_its_start_whatever_was_configured(tmp_path: Pa
 def test_a_start_that_is_owed_again_is_owed_to_the_other_sink(tmp_path: Path) -> None:
     def work(outbox: Outbox) -> None:
         messages = [Message((sink,), FIRST, Kind.START, Encoded(b"{}")) for sink in BOTH]
-        run = KnownRun(FIRST, Stage.STARTED, "node01", None)
-        outbox.commit("lab", Changes(runs={FIRST: run}, messages=messages))
+        run = OpenRun(FIRST, Stage.STARTED, "node01", None)
+        outbox.commit("lab", Batch(runs={FIRST: run}, messages=messages))
         tell(outbox, "cc_rest")
         tell(outbox, "cc_nats")
         assert outbox.resend_starts("cc_rest", "lab", lambda key: True, FAR) == [FIRST]
@@ -562,7 +562,7 @@ def test_what_only_nats_is_owed_is_not_told_to_rest_again(tmp_path: Path) -> Non
 
     def work(outbox: Outbox) -> None:
         messages = [Message((sink,), FIRST, kind, Encoded(b"{}")) for kind in (Kind.START, Kind.STOP) for sink in BOTH]
-        outbox.commit("lab", Changes(messages=messages))
+        outbox.commit("lab", Batch(messages=messages))
         tell(outbox, "cc_rest")
         tell(outbox, "cc_rest")
 
@@ -579,11 +579,11 @@ def test_what_was_parked_for_nats_alone_stays_parked_for_both(tmp_path: Path) ->
     """Since when and why goes with it: else it would seem to be parked for longer than anything may be."""
 
     def work(outbox: Outbox) -> None:
-        runs = {key: KnownRun(key, Stage.DONE, "", None) for key in (FIRST, OTHER)}
+        runs = {key: OpenRun(key, Stage.DONE, "", None) for key in (FIRST, OTHER)}
         messages = [
             Message(("cc_nats",), key, kind, Encoded(b"{}")) for key in runs for kind in (Kind.START, Kind.STOP)
         ]
-        outbox.commit("lab", Changes(runs=runs, messages=messages))
+        outbox.commit("lab", Batch(runs=runs, messages=messages))
         for row in outbox.due("cc_nats", FAR, 100):
             outbox.parked(row, f"too large for {row.key.job_id}")
 
@@ -604,9 +604,9 @@ def test_a_row_is_copied_to_another_sink_as_a_whole(outbox: Outbox, tmp_path: Pa
 
 def test_a_start_that_another_sink_was_told_can_be_told_again(tmp_path: Path) -> None:
     def work(outbox: Outbox) -> None:
-        run = KnownRun(FIRST, Stage.STARTED, "node01", None)
+        run = OpenRun(FIRST, Stage.STARTED, "node01", None)
         outbox.commit(
-            "lab", Changes(runs={FIRST: run}, messages=[Message(("cc_nats",), FIRST, Kind.START, Encoded(b"{}"))])
+            "lab", Batch(runs={FIRST: run}, messages=[Message(("cc_nats",), FIRST, Kind.START, Encoded(b"{}"))])
         )
         tell(outbox, "cc_nats")
 
@@ -643,8 +643,8 @@ def test_open_runs_of_another_cluster_are_told_and_forgotten_when_nobody_watches
     for cluster, seen_until in (("lab", now), ("former", now - 1000)):
         key = RunKey(cluster, 1, now)
         message = Message(("rest",), key, Kind.START, Encoded(b"{}"))
-        runs = {key: KnownRun(key, Stage.STARTED, "node01", None)}
-        outbox.commit(cluster, Changes(runs=runs, messages=[message], checkpoint=seen_until))
+        runs = {key: OpenRun(key, Stage.STARTED, "node01", None)}
+        outbox.commit(cluster, Batch(runs=runs, messages=[message], checkpoint=seen_until))
     outbox.delivered(*due(outbox))
     assert outbox.other_clusters("lab") == {"former": 1}
     outbox.forget_other_clusters("lab", 2000)

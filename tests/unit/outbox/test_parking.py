@@ -9,7 +9,7 @@ import pytest
 
 from cc_slurm_adapter.model import RunKey
 from cc_slurm_adapter.outbox import outbox as outbox_module
-from cc_slurm_adapter.outbox.outbox import Changes, KnownRun, Message, Outbox, Stage
+from cc_slurm_adapter.outbox.outbox import Batch, Message, OpenRun, Outbox, Stage
 from cc_slurm_adapter.sinks.base import Delivery, Encoded, Kind
 from tests.fakes.slurm_and_sinks import NOW
 
@@ -41,19 +41,19 @@ class Site:
 
     def begin(self, *job_ids: int, stage: Stage = Stage.DONE) -> None:
         """Starts are owed, and stops of those that are over."""
-        changes = Changes()
+        batch = Batch()
         kinds = (Kind.START, Kind.STOP) if stage is Stage.DONE else (Kind.START,)
         for job_id in job_ids:
             key = RunKey("lab", job_id, NOW)
-            changes.messages += [Message(("rest",), key, kind, Encoded(b"{}")) for kind in kinds]
-            changes.runs[key] = KnownRun(key, stage, "", None)
-        self.outbox.commit("lab", changes)
+            batch.messages += [Message(("rest",), key, kind, Encoded(b"{}")) for kind in kinds]
+            batch.runs[key] = OpenRun(key, stage, "", None)
+        self.outbox.commit("lab", batch)
 
     def end(self, job_id: int) -> None:
         key = RunKey("lab", job_id, NOW)
-        changes = Changes(runs={key: KnownRun(key, Stage.DONE, "", None)})
-        changes.messages = [Message(("rest",), key, Kind.STOP, Encoded(b"{}"))]
-        self.outbox.commit("lab", changes)
+        batch = Batch(runs={key: OpenRun(key, Stage.DONE, "", None)})
+        batch.messages = [Message(("rest",), key, Kind.STOP, Encoded(b"{}"))]
+        self.outbox.commit("lab", batch)
 
     def due(self) -> list[Delivery]:
         return self.outbox.due("rest", self.clock.now, 10_000)
@@ -214,7 +214,7 @@ def test_a_probe_that_is_refused_for_another_reason_leaves_the_others_a_new_prob
 def test_where_ages_are_wrong_nothing_is_too_old(site: Site) -> None:
     """The clock was set forward by years: each kind of row stays, and what was told of each run is remembered."""
     keys = [RunKey("lab", job_id, NOW) for job_id in range(1, 6)]
-    site.outbox.commit("lab", Changes(messages=[Message(("rest",), keys[0], Kind.WITHDRAW, Encoded(b"{}"))]))
+    site.outbox.commit("lab", Batch(messages=[Message(("rest",), keys[0], Kind.WITHDRAW, Encoded(b"{}"))]))
     site.begin(1, 2)
     site.send_all({})
     site.begin(3)

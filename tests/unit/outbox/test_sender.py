@@ -15,7 +15,7 @@ from cc_slurm_adapter.errors import StateError
 from cc_slurm_adapter.model import End, EndState, NodeState, Run
 from cc_slurm_adapter.outbox import clock_step
 from cc_slurm_adapter.outbox import sender as sender_module
-from cc_slurm_adapter.outbox.outbox import Changes, Message, Outbox
+from cc_slurm_adapter.outbox.outbox import Batch, Message, Outbox
 from cc_slurm_adapter.outbox.sender import Sender
 from cc_slurm_adapter.sinks.base import Answer, Delivery, Encoded, Kind, Verdict
 from cc_slurm_adapter.sinks.messages import CcMessages
@@ -62,7 +62,7 @@ class Site:
                 Kind.STOP: CcMessages(()).encode_stop(run.key, end),
             }
             messages += [Message((self.sink.name,), run.key, kind, payloads[kind]) for kind in kinds]
-        self.outbox.commit("lab", Changes(messages=messages))
+        self.outbox.commit("lab", Batch(messages=messages))
         self.sender.wake()
 
     def settled(self, **outcomes: int) -> bool:
@@ -143,7 +143,7 @@ def test_nothing_is_lost_or_doubled_while_the_destination_is_away(site: Site) ->
     site.server.stop()
     site.owe(*runs(*range(1, 21)))
     site.sender.start()
-    while site.status.counts().get("start_sink_trouble", 0) < 3:
+    while site.status.counts().get("start_unavailable", 0) < 3:
         time.sleep(0.005)
     assert site.outbox.counts() == {"pending": 40}
     site.server.start()
@@ -168,7 +168,7 @@ def test_a_wrong_token_holds_everything_and_parks_nothing(site: Site) -> None:
     site.sender = Sender(site.sink, site.outbox, site.status)
     site.owe(*runs(1, 2))
     site.sender.start()
-    while site.status.counts().get("start_held", 0) < 2:
+    while site.status.counts().get("start_misconfigured", 0) < 2:
         time.sleep(0.005)
     assert site.outbox.counts() == {"pending": 4}
     site.backend.token = right
@@ -179,7 +179,7 @@ def test_a_row_that_fails_while_others_succeed_is_parked(site: Site) -> None:
     site.backend.add_fault(OtherAnswer(status=500, body=b'{"error":"odd"}', job_ids=frozenset([2])))
     site.owe(*runs(2))
     site.sender.start()
-    while not site.status.counts().get("start_row_trouble"):
+    while not site.status.counts().get("start_failed"):
         time.sleep(0.005)
     site.owe(*runs(1, 3))
     assert site.settled(parked=1, pending=1)
@@ -195,7 +195,7 @@ def test_half_of_all_requests_refused_park_nobody(site: Site, status: int) -> No
     assert site.settled()
     assert site.states() == dict.fromkeys(range(1, 41), "completed")
     counts = site.status.counts()
-    assert counts.get("start_row_trouble", 0) + counts.get("start_held", 0) > 5
+    assert counts.get("start_failed", 0) + counts.get("start_misconfigured", 0) > 5
     assert "start_parked" not in counts
     assert "stop_parked" not in counts
 
@@ -206,7 +206,7 @@ def test_a_destination_that_asks_for_a_pause_gets_it_from_all(site: Site) -> Non
     assert site.settled()
     site.backend.add_fault(OtherAnswer(status=429, headers={"Retry-After": "1"}, count=1))
     site.owe(*runs(4))
-    while not site.status.counts().get("start_sink_trouble"):
+    while not site.status.counts().get("start_unavailable"):
         time.sleep(0.005)
     asked = len(site.backend.log)
     site.owe(*runs(*range(5, 10)))
@@ -253,7 +253,7 @@ def test_no_time_that_a_destination_names_ends_the_sender(site: Site, seconds: s
     site.backend.add_fault(OtherAnswer(status=503, headers={"Retry-After": seconds}, count=1))
     site.owe(*runs(1))
     site.sender.start()
-    while not site.status.counts().get("start_sink_trouble"):
+    while not site.status.counts().get("start_unavailable"):
         time.sleep(0.005)
     site.outbox.retry_all()
     site.sender.retry_now()
@@ -351,8 +351,8 @@ class Batches:
     def deliver_all(self, deliveries: Sequence[Delivery]) -> list[Answer]:
         self.sizes.append(len(deliveries))
         verdicts = [self._answer(len(self.sizes), each.key.job_id) for each in deliveries]
-        if Verdict.SINK_TROUBLE in verdicts:  # the connection is lost, with all that was on it
-            verdicts = [Verdict.SINK_TROUBLE] * len(verdicts)
+        if Verdict.UNAVAILABLE in verdicts:  # the connection is lost, with all that was on it
+            verdicts = [Verdict.UNAVAILABLE] * len(verdicts)
         return [Answer(verdict, "as told") for verdict in verdicts]
 
     def post_nodes(self, cluster: str, nodes: list[NodeState]) -> Answer:
@@ -366,7 +366,7 @@ class Batches:
 def send_batches(site: Site, answer: Callable[[int, int], Verdict], jobs: int = 40, at_once: int = 16) -> Batches:
     sink = Batches(answer, at_once)
     messages = [Message((sink.name,), run.key, Kind.START, Encoded(b"xx")) for run in runs(*range(1, jobs + 1))]
-    site.outbox.commit("lab", Changes(messages=messages))
+    site.outbox.commit("lab", Batch(messages=messages))
     site.sender = Sender(sink, site.outbox, site.status)
     site.sender.start()
     return sink
@@ -380,7 +380,7 @@ def test_rows_go_together_where_the_destination_takes_many(site: Site) -> None:
 
 
 def test_a_row_that_costs_the_connection_holds_up_no_other(site: Site) -> None:
-    sink = send_batches(site, lambda time, job_id: Verdict.SINK_TROUBLE if job_id == 5 else Verdict.DELIVERED)
+    sink = send_batches(site, lambda time, job_id: Verdict.UNAVAILABLE if job_id == 5 else Verdict.DELIVERED)
     assert site.settled(delivered=39, pending=1)
     assert sink.sizes[0] == 16
     assert 1 in sink.sizes
@@ -390,7 +390,7 @@ def test_trouble_of_the_destination_parks_no_row_of_a_batch_that_it_took_in_part
     fixed = threading.Event()
 
     def answer(time: int, job_id: int) -> Verdict:
-        return Verdict.DELIVERED if fixed.is_set() or (time == 1 and job_id <= 8) else Verdict.HELD
+        return Verdict.DELIVERED if fixed.is_set() or (time == 1 and job_id <= 8) else Verdict.MISCONFIGURED
 
     sink = send_batches(site, answer)
     deadline = time.monotonic() + PATIENCE
@@ -404,7 +404,7 @@ def test_trouble_of_the_destination_parks_no_row_of_a_batch_that_it_took_in_part
 def test_what_is_too_large_is_no_answer_of_a_destination_in_trouble(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sink = send_batches(site, lambda time, job_id: Verdict.TOO_LARGE if job_id == 3 else Verdict.HELD)
+    sink = send_batches(site, lambda time, job_id: Verdict.TOO_LARGE if job_id == 3 else Verdict.MISCONFIGURED)
     deadline = time.monotonic() + PATIENCE
     while len(sink.sizes) < 8 and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -480,7 +480,7 @@ class ManyRequests(Batches):
 def test_a_sender_makes_progress_with_each_of_many_requests(site: Site) -> None:
     """Else a slow destination that lists much would look like a thread that is stuck."""
     sink = ManyRequests(lambda _, __: Verdict.DELIVERED, at_once=1)
-    site.outbox.commit("lab", Changes(messages=[Message((sink.name,), runs(1)[0].key, Kind.START, Encoded(b"{}"))]))
+    site.outbox.commit("lab", Batch(messages=[Message((sink.name,), runs(1)[0].key, Kind.START, Encoded(b"{}"))]))
     site.sender = Sender(sink, site.outbox, site.status)
     (worker,) = site.sender.workers
     before = worker.progressed

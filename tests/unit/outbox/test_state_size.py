@@ -21,7 +21,7 @@ from cc_slurm_adapter.model import End, EndState, Phase, Run, RunKey
 from cc_slurm_adapter.outbox import database as database_module
 from cc_slurm_adapter.outbox.database import MAX_IN_MEMORY, MAX_TEXT_BYTES, StateDatabase
 from cc_slurm_adapter.outbox.memory import copy_to_memory
-from cc_slurm_adapter.outbox.outbox import Changes, KnownRun, Message, Outbox, Stage
+from cc_slurm_adapter.outbox.outbox import Batch, Message, OpenRun, Outbox, Stage
 from cc_slurm_adapter.outbox.withdrawals import Room
 from cc_slurm_adapter.sinks.base import Delivery, Encoded, Kind
 from cc_slurm_adapter.sinks.messages import CcMessages
@@ -47,21 +47,21 @@ class Site:
 
     def begin(self, runs: list[Run]) -> None:
         for at in range(0, len(runs), AT_ONCE):
-            changes = Changes()
+            batch = Batch()
             for run in runs[at : at + AT_ONCE]:
                 message = Message(tuple(self.sinks), run.key, Kind.START, ENCODER.encode_start(run))
-                changes.messages.append(message)
-                changes.runs[run.key] = KnownRun(run.key, Stage.STARTED, "node01", None)
-            self.outbox.commit("lab", changes)
+                batch.messages.append(message)
+                batch.runs[run.key] = OpenRun(run.key, Stage.STARTED, "node01", None)
+            self.outbox.commit("lab", batch)
 
     def end(self, keys: list[RunKey]) -> None:
         for at in range(0, len(keys), AT_ONCE):
-            changes = Changes()
+            batch = Batch()
             for key in keys[at : at + AT_ONCE]:
                 stop = ENCODER.encode_stop(key, End(EndState.COMPLETED, NOW, "COMPLETED"))
-                changes.messages.append(Message(tuple(self.sinks), key, Kind.STOP, stop))
-                changes.runs[key] = KnownRun(key, Stage.DONE, "", None)
-            self.outbox.commit("lab", changes)
+                batch.messages.append(Message(tuple(self.sinks), key, Kind.STOP, stop))
+                batch.runs[key] = OpenRun(key, Stage.DONE, "", None)
+            self.outbox.commit("lab", batch)
 
     def deliver(self) -> list[Delivery]:
         """All that can be delivered; returns it."""
@@ -450,7 +450,7 @@ def test_a_withdrawn_run_can_be_sent_again_from_memory(site: Site, monkeypatch: 
     """When the later run of its job, for which it was withdrawn, is refused after all."""
     first, second = make_run(1, NOW - 1000), make_run(1, NOW - 100)
     site.begin([first])
-    site.outbox.commit("lab", Changes(messages=[Message((SINK,), first.key, Kind.WITHDRAW, Encoded(b"{}"))]))
+    site.outbox.commit("lab", Batch(messages=[Message((SINK,), first.key, Kind.WITHDRAW, Encoded(b"{}"))]))
     site.end([first.key])
     site.deliver()
     site.begin([second])

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from cc_slurm_adapter.counters import Status
-from cc_slurm_adapter.jobs.recorder import Ledger
+from cc_slurm_adapter.jobs.recorder import Recorder
 from cc_slurm_adapter.model import End, EndState, Phase, RunKey
 from cc_slurm_adapter.outbox import sender as sender_module
 from cc_slurm_adapter.outbox import withdrawals
 from cc_slurm_adapter.outbox.late_runs import LateRuns
-from cc_slurm_adapter.outbox.outbox import Changes, Outbox, Stage
+from cc_slurm_adapter.outbox.outbox import Batch, Outbox, Stage
 from cc_slurm_adapter.outbox.sender import Sender
 from cc_slurm_adapter.outbox.stored_messages import stored
 from cc_slurm_adapter.sinks import rest
@@ -35,7 +35,7 @@ NODE_FAIL, COMPLETED = (EndState.NODE_FAIL, "NODE_FAIL"), (EndState.COMPLETED, "
 
 
 class Site:
-    """An outbox, a ledger, a sender and a stand-in cc-backend whose commit worker runs at once."""
+    """An outbox, a recorder, a sender and a stand-in cc-backend whose commit worker runs at once."""
 
     def __init__(self, folder: Path, *, withdraws: bool = True) -> None:
         self.backend = CcBackend(commit_interval=0)
@@ -52,7 +52,9 @@ class Site:
         if not self.withdraws:
             self.outbox.withdraw_nothing()
         self.sender = Sender(self.sink, self.outbox, self.status)
-        self.ledger = Ledger("lab", self.outbox, CcMessages(()), [self.sink], self.status, self.sender.wake, LateRuns())
+        self.recorder = Recorder(
+            "lab", self.outbox, CcMessages(()), [self.sink], self.status, self.sender.wake, LateRuns()
+        )
 
     def restart(self) -> None:
         self.sender.stop(2)
@@ -66,15 +68,15 @@ class Site:
         self.server.close()
 
     def begin(self, start: int, job_id: int = 1) -> RunKey:
-        changes, run = Changes(), make_run(job_id, start=start)
-        self.ledger.owe_start(changes, run)
-        self.ledger.stands(changes, run, Stage.STARTED)
-        self.ledger.commit(changes)
+        batch, run = Batch(), make_run(job_id, start=start)
+        self.recorder.owe_start(batch, run)
+        self.recorder.stands(batch, run, Stage.STARTED)
+        self.recorder.commit(batch)
         return run.key
 
     def end(self, key: RunKey, how: tuple[EndState, str] = REQUEUED) -> RunKey:
         end_state, word = how
-        self.ledger.end({key: End(end_state, key.start_time + 5, word)})
+        self.recorder.end({key: End(end_state, key.start_time + 5, word)})
         return key
 
     def report(self, start: int, how: tuple[EndState, str] = REQUEUED, job_id: int = 1) -> RunKey:
@@ -300,7 +302,7 @@ def test_a_token_that_may_not_remove_holds_everything_until_somebody_acts(site: 
     site.report(BEGIN)
     with site.backend.fault(OtherAnswer(DELETE_PATH, status=401, body=b'{"error":"no"}')):
         second = site.begin(BEGIN + 100)
-        site.wait(lambda: site.status.counts().get("withdraw_held", 0) > 1)
+        site.wait(lambda: site.status.counts().get("withdraw_misconfigured", 0) > 1)
         assert site.rows() == {BEGIN: "cancelled"}
     site.drained()
     assert site.rows() == {second.start_time: "running"}
@@ -319,13 +321,13 @@ def test_every_answer_to_a_removal_has_its_verdict() -> None:
         return judge(Kind.WITHDRAW, HttpAnswer(status, body.encode())).verdict
 
     assert verdict(200, '{"msg":"Successfully deleted job 1"}') is Verdict.DELIVERED
-    assert verdict(200, "<html>") is Verdict.SINK_TROUBLE
-    assert {verdict(status, '{"error":"x"}') for status in (401, 403)} == {Verdict.HELD}
+    assert verdict(200, "<html>") is Verdict.UNAVAILABLE
+    assert {verdict(status, '{"error":"x"}') for status in (401, 403)} == {Verdict.MISCONFIGURED}
     assert {verdict(status, body) for status in (400, 404, 405, 422) for body in ('{"error":"x"}', "<html>")} == {
-        Verdict.PARKED
+        Verdict.REJECTED
     }
-    assert verdict(500, '{"error":"x"}') is Verdict.ROW_TROUBLE
-    assert {verdict(status, "") for status in (429, 502, 503, 504)} == {Verdict.SINK_TROUBLE}
+    assert verdict(500, '{"error":"x"}') is Verdict.FAILED
+    assert {verdict(status, "") for status in (429, 502, 503, 504)} == {Verdict.UNAVAILABLE}
 
 
 def test_a_row_that_is_not_found_may_not_be_committed_yet(site: Site) -> None:
@@ -336,7 +338,7 @@ def test_a_row_that_is_not_found_may_not_be_committed_yet(site: Site) -> None:
     connection.deliver(Delivery(1, run.key, Kind.START, CcMessages(()).encode_start(run).whole(), 0, 0))
     removal = Delivery(2, run.key, Kind.WITHDRAW, CcMessages(()).encode_withdrawal(run.key).whole(), 0, 0)
     answer = connection.deliver(removal)
-    assert (answer.verdict, answer.retry_after) == (Verdict.LATER, rest.COMMIT_SPAN)
+    assert (answer.verdict, answer.retry_after) == (Verdict.NOT_YET, rest.COMMIT_SPAN)
     site.backend.commit()
     assert connection.deliver(removal) == Answer(Verdict.DELIVERED)
     again = Delivery(2, run.key, Kind.WITHDRAW, removal.payload, 0, NOW - 1000.0)
@@ -373,7 +375,7 @@ def test_a_run_that_is_withdrawn_at_the_moment_is_not_forgotten(site: Site) -> N
     site.report(BEGIN)
     with site.backend.fault(OtherAnswer(DELETE_PATH, status=503)):
         site.begin(BEGIN + 100)
-        site.wait(lambda: site.status.counts().get("withdraw_sink_trouble", 0) > 0)
+        site.wait(lambda: site.status.counts().get("withdraw_unavailable", 0) > 0)
         site.outbox._state.write(lambda database: withdrawals.forget_old(database, time.time() + withdrawals.DAY + 1))
         assert site.outbox.counts() == {"retained": 2, "pending": 2}
     site.drained()
@@ -411,7 +413,7 @@ def test_what_follows_hears_of_every_run_and_of_no_removal(tmp_path: Path) -> No
     rest = CcRest("http://127.0.0.1:1", lambda: "", withdraws=True)
     nats = CcRest("http://127.0.0.1:1", lambda: "")
     nats.name = CC_NATS
-    ledger = Ledger("lab", outbox, CcMessages(()), [rest, nats], Status(), lambda: None, LateRuns())
+    recorder = Recorder("lab", outbox, CcMessages(()), [rest, nats], Status(), lambda: None, LateRuns())
     heard: list[tuple[Kind, int]] = []
 
     def send(sink: str, *verdicts: Verdict) -> None:
@@ -424,12 +426,12 @@ def test_what_follows_hears_of_every_run_and_of_no_removal(tmp_path: Path) -> No
                     assert outbox.make_room(each, 0) is withdrawals.Room.MADE
 
     for start, how in ((BEGIN, PREEMPTED), (BEGIN + 100, COMPLETED)):
-        changes, run = Changes(), make_run(1, start=start, phase=Phase.ENDED)
-        ledger.owe_start(changes, run)
-        ledger.owe_stop(changes, run.key, End(how[0], start + 5, how[1]))
-        ledger.stands(changes, run, Stage.DONE)
-        ledger.commit(changes)
-        send(CC_REST, *([Verdict.SHADOWED] if start > BEGIN else []))
+        batch, run = Batch(), make_run(1, start=start, phase=Phase.ENDED)
+        recorder.owe_start(batch, run)
+        recorder.owe_stop(batch, run.key, End(how[0], start + 5, how[1]))
+        recorder.stands(batch, run, Stage.DONE)
+        recorder.commit(batch)
+        send(CC_REST, *([Verdict.CONFLICT] if start > BEGIN else []))
         send(CC_REST)
         send(CC_NATS)
     assert heard == [(kind, start) for start in (BEGIN, BEGIN + 100) for kind in (Kind.START, Kind.STOP)]

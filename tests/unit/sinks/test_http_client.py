@@ -12,7 +12,7 @@ import pytest
 from cc_slurm_adapter.errors import SinkError
 from cc_slurm_adapter.sinks import http_client
 from cc_slurm_adapter.sinks.http_client import HttpClient
-from cc_slurm_adapter.sinks.timeouts import Pace
+from cc_slurm_adapter.sinks.timeouts import AdaptiveTimeout
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -35,7 +35,7 @@ def client() -> Iterator[HttpClient]:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        made = HttpClient(f"http://127.0.0.1:{server.server_port}", lambda: "token", Pace())
+        made = HttpClient(f"http://127.0.0.1:{server.server_port}", lambda: "token", AdaptiveTimeout())
         yield made
         made.close()
         server.shutdown()

@@ -14,7 +14,7 @@ from cc_slurm_adapter.sinks.base import Delivery, Kind, RunningRow, Verdict
 from cc_slurm_adapter.sinks.http_client import HttpAnswer, HttpClient
 from cc_slurm_adapter.sinks.messages import CcMessages
 from cc_slurm_adapter.sinks.rest import MAX_ROWS, PAGE, CcRest, CcRestConnection, judge
-from cc_slurm_adapter.sinks.timeouts import Pace
+from cc_slurm_adapter.sinks.timeouts import AdaptiveTimeout
 from examples.practice.cc_backend import CcBackend, Clock, LostAnswer, OtherAnswer, serving
 from tests.fakes.slurm_and_sinks import NOW, make_run
 
@@ -36,30 +36,34 @@ def error(status: int, text: str) -> HttpAnswer:
             Verdict.DELIVERED,
         ),
         (Kind.STOP, error(422, "jobId 1 on lab : job has already been stopped"), Verdict.DELIVERED),
-        (Kind.STOP, error(422, "something else"), Verdict.PARKED),
-        (Kind.STOP, error(404, "finding job failed: sql: no rows in result set"), Verdict.START_FIRST),
-        (Kind.START, error(400, "no such cluster: nope"), Verdict.PARKED),
-        (Kind.STOP, error(400, "stopTime must be larger"), Verdict.PARKED),
-        (Kind.START, error(500, "insert into database failed: CHECK constraint failed: smt IN (0, 1)"), Verdict.PARKED),
-        (Kind.START, error(500, "insert into database failed: UNIQUE constraint failed: job.id"), Verdict.PARKED),
-        (Kind.START, error(401, "no user for secured check"), Verdict.HELD),
-        (Kind.STOP, error(403, "forbidden"), Verdict.HELD),
-        (Kind.START, HttpAnswer(429, b"", "7"), Verdict.SINK_TROUBLE),
-        (Kind.START, HttpAnswer(502, b"<html>"), Verdict.SINK_TROUBLE),
-        (Kind.STOP, HttpAnswer(503, b""), Verdict.SINK_TROUBLE),
-        (Kind.STOP, HttpAnswer(504, b""), Verdict.SINK_TROUBLE),
-        (Kind.START, HttpAnswer(200, b"<html>welcome</html>"), Verdict.SINK_TROUBLE),
-        (Kind.START, error(500, "out of memory"), Verdict.ROW_TROUBLE),
-        (Kind.STOP, error(500, "insert into database failed: x"), Verdict.ROW_TROUBLE),
-        (Kind.STOP, HttpAnswer(501, b""), Verdict.ROW_TROUBLE),
-        (Kind.START, error(404, "the requested endpoint does not exist"), Verdict.HELD),
-        (Kind.START, HttpAnswer(405, b""), Verdict.HELD),
-        (Kind.START, HttpAnswer(301, b""), Verdict.HELD),
-        (Kind.STOP, HttpAnswer(308, b""), Verdict.HELD),
+        (Kind.STOP, error(422, "something else"), Verdict.REJECTED),
+        (Kind.STOP, error(404, "finding job failed: sql: no rows in result set"), Verdict.UNKNOWN_RUN),
+        (Kind.START, error(400, "no such cluster: nope"), Verdict.REJECTED),
+        (Kind.STOP, error(400, "stopTime must be larger"), Verdict.REJECTED),
+        (
+            Kind.START,
+            error(500, "insert into database failed: CHECK constraint failed: smt IN (0, 1)"),
+            Verdict.REJECTED,
+        ),
+        (Kind.START, error(500, "insert into database failed: UNIQUE constraint failed: job.id"), Verdict.REJECTED),
+        (Kind.START, error(401, "no user for secured check"), Verdict.MISCONFIGURED),
+        (Kind.STOP, error(403, "forbidden"), Verdict.MISCONFIGURED),
+        (Kind.START, HttpAnswer(429, b"", "7"), Verdict.UNAVAILABLE),
+        (Kind.START, HttpAnswer(502, b"<html>"), Verdict.UNAVAILABLE),
+        (Kind.STOP, HttpAnswer(503, b""), Verdict.UNAVAILABLE),
+        (Kind.STOP, HttpAnswer(504, b""), Verdict.UNAVAILABLE),
+        (Kind.START, HttpAnswer(200, b"<html>welcome</html>"), Verdict.UNAVAILABLE),
+        (Kind.START, error(500, "out of memory"), Verdict.FAILED),
+        (Kind.STOP, error(500, "insert into database failed: x"), Verdict.FAILED),
+        (Kind.STOP, HttpAnswer(501, b""), Verdict.FAILED),
+        (Kind.START, error(404, "the requested endpoint does not exist"), Verdict.MISCONFIGURED),
+        (Kind.START, HttpAnswer(405, b""), Verdict.MISCONFIGURED),
+        (Kind.START, HttpAnswer(301, b""), Verdict.MISCONFIGURED),
+        (Kind.STOP, HttpAnswer(308, b""), Verdict.MISCONFIGURED),
         (Kind.START, HttpAnswer(413, b""), Verdict.TOO_LARGE),
         (Kind.STOP, HttpAnswer(413, b""), Verdict.TOO_LARGE),
-        (Kind.STOP, HttpAnswer(405, b""), Verdict.PARKED),
-        (Kind.START, HttpAnswer(418, b"teapot"), Verdict.PARKED),
+        (Kind.STOP, HttpAnswer(405, b""), Verdict.REJECTED),
+        (Kind.START, HttpAnswer(418, b"teapot"), Verdict.REJECTED),
     ],
 )
 def test_every_answer_has_its_verdict(kind: Kind, answer: HttpAnswer, verdict: Verdict) -> None:
@@ -121,7 +125,7 @@ def test_a_refused_start_of_another_run_is_shadowed(backend: CcBackend, sink: Cc
     connection = sink.connect()
     connection.deliver(start_of(sink))
     backend.commit()
-    assert connection.deliver(start_of(sink, start=NOW - 10)).verdict is Verdict.SHADOWED
+    assert connection.deliver(start_of(sink, start=NOW - 10)).verdict is Verdict.CONFLICT
     connection.close()
 
 
@@ -132,15 +136,15 @@ def test_nothing_is_concluded_from_a_list_that_may_be_too_young(
     connection.deliver(start_of(sink))
     backend.commit()
     monkeypatch.setattr("cc_slurm_adapter.sinks.rest.time.time", lambda: NOW)
-    assert connection.deliver(start_of(sink, start=NOW - 10, first_sent=NOW - 20)).verdict is Verdict.LATER
-    assert connection.deliver(start_of(sink, start=NOW - 10, first_sent=NOW - 999)).verdict is Verdict.SHADOWED
+    assert connection.deliver(start_of(sink, start=NOW - 10, first_sent=NOW - 20)).verdict is Verdict.NOT_YET
+    assert connection.deliver(start_of(sink, start=NOW - 10, first_sent=NOW - 999)).verdict is Verdict.CONFLICT
     connection.close()
 
 
 def test_a_lost_answer_is_asked_for_again_and_doubles_nothing(backend: CcBackend, sink: CcRest) -> None:
     connection = sink.connect()
     backend.add_fault(LostAnswer(count=1))
-    assert connection.deliver(start_of(sink)).verdict is Verdict.SINK_TROUBLE
+    assert connection.deliver(start_of(sink)).verdict is Verdict.UNAVAILABLE
     assert connection.deliver(start_of(sink)).verdict is Verdict.DELIVERED
     assert len(backend.rows) == 1
     connection.close()
@@ -210,7 +214,7 @@ def test_a_refused_start_is_looked_for_only_as_long_as_the_list_brings_something
     answer = CcRestConnection(Refusing(lambda number: list(range(PAGE)))).deliver(
         Delivery(1, run.key, Kind.START, b"{}", 0, 0.0)
     )
-    assert answer.verdict is Verdict.SINK_TROUBLE
+    assert answer.verdict is Verdict.UNAVAILABLE
     assert "does not end" in answer.reason
 
 
@@ -225,7 +229,7 @@ def test_whoever_sends_is_told_of_each_page_and_each_part(backend: CcBackend, si
 
     full = Refusing(lambda number: list(range(number * PAGE, (number + 1) * PAGE)) if number < pages else [])
     answer = CcRestConnection(full, lambda: told.append(full.asked)).deliver(missing)
-    assert answer.verdict is Verdict.SHADOWED
+    assert answer.verdict is Verdict.CONFLICT
     assert told == list(range(pages + 1))
     connection = sink.connect(lambda: told.append(-1))
     connection.post_nodes("lab", many_nodes(20_000))
@@ -268,7 +272,7 @@ class BehindProxy(HttpClient):
 
 def test_a_proxy_that_takes_less_gets_less_and_is_remembered(backend: CcBackend) -> None:
     with serving(backend) as url:
-        client = BehindProxy(url, lambda: backend.token, Pace())
+        client = BehindProxy(url, lambda: backend.token, AdaptiveTimeout())
         connection = CcRestConnection(client)
         for _ in range(2):
             assert connection.post_nodes("lab", many_nodes(3000)).verdict is Verdict.DELIVERED
@@ -279,7 +283,7 @@ def test_a_proxy_that_takes_less_gets_less_and_is_remembered(backend: CcBackend)
 
 def test_a_proxy_that_takes_nothing_is_told(backend: CcBackend) -> None:
     with serving(backend) as url:
-        client = BehindProxy(url, lambda: backend.token, Pace())
+        client = BehindProxy(url, lambda: backend.token, AdaptiveTimeout())
         client.largest = 1000
         connection = CcRestConnection(client)
         answer = connection.post_nodes("lab", many_nodes(3000))
@@ -305,7 +309,7 @@ def test_a_token_that_cannot_be_read_is_a_trouble_of_the_sink(backend: CcBackend
     with serving(backend) as url:
         sink = CcRest(url, read_token)
         answer = sink.connect().deliver(start_of(sink))
-    assert answer.verdict is Verdict.SINK_TROUBLE
+    assert answer.verdict is Verdict.UNAVAILABLE
     assert "ccRestJwtFile" in answer.reason
 
 
@@ -320,7 +324,7 @@ def test_a_list_that_is_refused_is_an_error(backend: CcBackend, sink: CcRest) ->
 def test_nobody_there_is_a_trouble_of_the_sink() -> None:
     sink = CcRest("http://127.0.0.1:9", lambda: "token")
     answer = sink.connect().deliver(start_of(sink))
-    assert answer.verdict is Verdict.SINK_TROUBLE
+    assert answer.verdict is Verdict.UNAVAILABLE
     assert "127.0.0.1:9" in answer.reason
 
 
@@ -329,6 +333,6 @@ def test_an_answer_without_end_is_refused(backend: CcBackend, sink: CcRest, monk
     connection = sink.connect()
     backend.add_fault(OtherAnswer(status=200, body=b"x" * 100_000))
     answer = connection.deliver(start_of(sink))
-    assert answer.verdict is Verdict.SINK_TROUBLE
+    assert answer.verdict is Verdict.UNAVAILABLE
     assert "longer than 1000 bytes" in answer.reason
     connection.close()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from cc_slurm_adapter.sinks.timeouts import SLOW, SLOW_TIME_LIMIT, TIME_LIMIT, Pace
+from cc_slurm_adapter.sinks.timeouts import SLOW, SLOW_TIME_LIMIT, TIME_LIMIT, AdaptiveTimeout
 
 
 def test_one_request_at_a_time_may_take_longer_after_each_time_out() -> None:
-    pace = Pace()
+    pace = AdaptiveTimeout()
     seconds = []
     for _ in range(5):
         special, other = pace.begin(), pace.begin()
@@ -18,7 +18,7 @@ def test_one_request_at_a_time_may_take_longer_after_each_time_out() -> None:
 
 
 def test_a_slow_answer_gives_time_to_all_and_a_quick_one_takes_it_back() -> None:
-    pace = Pace()
+    pace = AdaptiveTimeout()
     pace.answered(SLOW + 1)
     first, second = pace.begin(), pace.begin()
     assert first.seconds == second.seconds == SLOW_TIME_LIMIT
@@ -29,7 +29,7 @@ def test_a_slow_answer_gives_time_to_all_and_a_quick_one_takes_it_back() -> None
 
 
 def test_a_failure_that_is_no_time_out_changes_nothing() -> None:
-    pace = Pace()
+    pace = AdaptiveTimeout()
     for _ in range(3):
         patience = pace.begin()
         assert patience == (TIME_LIMIT, True)

@@ -17,7 +17,7 @@ from cc_slurm_adapter.errors import CommandCancelled
 from cc_slurm_adapter.model import RunKey
 from cc_slurm_adapter.slurm import bulk_texts as job_infos_module
 from cc_slurm_adapter.slurm import client as client_module
-from cc_slurm_adapter.slurm.bulk_texts import JobInfos, read_job_infos
+from cc_slurm_adapter.slurm.bulk_texts import BulkTexts, read_job_infos
 from cc_slurm_adapter.slurm.client import SlurmClient
 from cc_slurm_adapter.slurm.commands import Commands
 from tests.fakes.programs import FakePrograms, conversation
@@ -49,13 +49,13 @@ class Output:
     def __init__(self, output: bytes, size: int) -> None:
         self._pieces = [output[at : at + size] for at in range(0, len(output), size)]
 
-    def read(self, folder: Path, job_ids: Collection[int]) -> JobInfos:
+    def read(self, folder: Path, job_ids: Collection[int]) -> BulkTexts:
         with (folder / "infos").open("w+b") as file:
             writer = job_infos_module._Writer(file, frozenset(job_ids))
             for piece in self._pieces:
                 writer.feed(piece)
             writer.finish()
-        return JobInfos((folder / "infos").open("rb"), writer.places, {key_of(job_id) for job_id in job_ids})
+        return BulkTexts((folder / "infos").open("rb"), writer.places, {key_of(job_id) for job_id in job_ids})
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 16, 17, 18, 50, 1000])
@@ -124,15 +124,15 @@ def client(commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def infos_of(client: SlurmClient, job_ids: Iterable[int]) -> list[str]:
-    """What `add_texts` finds."""
-    return [run.slurm_info for run in client.add_texts([make_run(job_id) for job_id in job_ids])]
+    """What `with_texts` finds."""
+    return [run.slurm_info for run in client.with_texts([make_run(job_id) for job_id in job_ids])]
 
 
 def test_many_texts_take_one_question_and_what_is_missing_one_more(
     client: SlurmClient, commands: Commands, programs: FakePrograms, tmp_path: Path
 ) -> None:
     fake_scontrol(programs, tmp_path, TEXT.format(1), TEXT.format(2), TEXT.format(2))
-    with client.texts_of_many(keys_of(1, 2, 3), 3):
+    with client.prefetch_job_info(keys_of(1, 2, 3), 3):
         assert infos_of(client, [1]) == [TEXT.format(1)]
         assert commands.started == 1
         assert infos_of(client, [1, 2, 3]) == [TEXT.format(1), "JobId=2 by itself", "JobId=3 by itself"]
@@ -150,7 +150,7 @@ def test_all_are_asked_for_at_once_where_that_costs_less(
     client: SlurmClient, commands: Commands, programs: FakePrograms, wanted: int, listed: int, asked: int
 ) -> None:
     programs.make("scontrol", "exit 0")
-    with client.texts_of_many(keys_of(*range(1, wanted + 1)), listed):
+    with client.prefetch_job_info(keys_of(*range(1, wanted + 1)), listed):
         assert commands.started == asked
 
 
@@ -158,9 +158,9 @@ def test_a_later_run_of_a_job_is_asked_for_by_itself(
     client: SlurmClient, programs: FakePrograms, tmp_path: Path
 ) -> None:
     fake_scontrol(programs, tmp_path, TEXT.format(1), TEXT.format(2))
-    with client.texts_of_many(keys_of(1, 2), 2):
+    with client.prefetch_job_info(keys_of(1, 2), 2):
         later = make_run(1, start=make_run(1).key.start_time + 60)
-        assert [run.slurm_info for run in client.add_texts([later, make_run(2)])] == [
+        assert [run.slurm_info for run in client.with_texts([later, make_run(2)])] == [
             "JobId=1 by itself",
             TEXT.format(2),
         ]
@@ -175,7 +175,7 @@ def test_what_fails_costs_only_time(
         'case "$*" in "--all show job") echo "JobId=1 half"; echo "out of memory" >&2; exit 1 ;; esac\n'
         + conversation('echo "JobId=$3 by itself"'),
     )
-    with client.texts_of_many(keys_of(1, 2), 2):
+    with client.prefetch_job_info(keys_of(1, 2), 2):
         assert infos_of(client, [1, 2]) == ["JobId=1 by itself", "JobId=2 by itself"]
     assert "asked for job by job" in caplog.text
     assert "out of memory" in caplog.text
@@ -215,7 +215,7 @@ def test_without_room_each_is_asked_for_by_itself(
         return Full(room)
 
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
-    with client.texts_of_many(keys_of(1, 2), 2):
+    with client.prefetch_job_info(keys_of(1, 2), 2):
         assert infos_of(client, [1, 2]) == ["JobId=1 by itself", "JobId=2 by itself"]
 
 
@@ -224,5 +224,5 @@ def test_an_answer_of_very_many_waiting_jobs_is_not_kept(
 ) -> None:
     fake_scontrol(programs, tmp_path, TEXT.format(1), TEXT.format(2))
     monkeypatch.setattr(job_infos_module, "MAX_BYTES", 100)
-    with client.texts_of_many(keys_of(1, 2), 2):
+    with client.prefetch_job_info(keys_of(1, 2), 2):
         assert infos_of(client, [1, 2]) == ["JobId=1 by itself", "JobId=2 by itself"]

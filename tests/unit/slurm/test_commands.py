@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, CommandMissing, SlurmError, UnexpectedOutput
 from cc_slurm_adapter.slurm import commands as commands_module
 from cc_slurm_adapter.slurm.client import SlurmClient
-from cc_slurm_adapter.slurm.cluster_config import read_setup
+from cc_slurm_adapter.slurm.cluster_config import read_cluster_config
 from cc_slurm_adapter.slurm.commands import Commands
 from cc_slurm_adapter.slurm.json_formats import PLAIN, find_format
 from cc_slurm_adapter.slurm.parse import json_stream as documents_module
@@ -232,7 +232,7 @@ def test_slurmctld_down_is_an_error_and_not_an_empty_answer(
             programs.replay(name, errors, recorded)
         programs.replay("scontrol", errors, "slurmctld-down.show-config")
         client = SlurmClient(commands, "lab", str(tmp_path), 1 << 20)
-        for ask in (client.list_jobs, client.node_states, lambda: read_setup(commands)):
+        for ask in (client.list_jobs, client.node_states, lambda: read_cluster_config(commands)):
             with pytest.raises(CommandFailed, match="Unable to contact slurm controller"):
                 ask()
 

@@ -88,7 +88,7 @@ def test_a_task_of_an_array_is_asked_for_by_its_own_name(commands: Commands, job
     (jobs / "7").write_text("JobId=8 ArrayJobId=7 ArrayTaskId=0\n\nJobId=7 ArrayJobId=7 ArrayTaskId=1\n")
     (jobs / "7_1").write_text("JobId=7 ArrayJobId=7 ArrayTaskId=1\n")
     run = make_run(7, array_job_id=7, array_task_id=1)
-    (read,) = client(commands, tmp_path).add_texts([run])
+    (read,) = client(commands, tmp_path).with_texts([run])
     assert read.slurm_info == "JobId=7 ArrayJobId=7 ArrayTaskId=1"
     assert read == replace(run, slurm_info=read.slurm_info)
 
@@ -244,7 +244,7 @@ def test_a_component_of_a_heterogeneous_job_has_its_own_text_and_the_script_of_a
     (jobs / "58.sh").write_text("#!/bin/bash\n#SBATCH hetjob\nsrun work\n")
     (jobs / "59.sh").write_text("#!/bin/bash\nexit 0\n")
     runs = [make_run(58 + offset, het_job_id=58, het_job_offset=offset) for offset in (0, 1)]
-    read = list(client(commands, tmp_path).add_texts(runs))
+    read = list(client(commands, tmp_path).with_texts(runs))
     assert [run.slurm_info for run in read] == [leader.rstrip(), component.rstrip()]
     assert {run.job_script for run in read} == {"#!/bin/bash\n#SBATCH hetjob\nsrun work\n"}
 
@@ -264,7 +264,7 @@ def test_the_script_of_an_array_is_asked_for_once_for_tasks_that_follow_one_anot
     (jobs / "12.sh").write_text("the same")
     tasks = tasks_of_an_array(3)
     runs = [*tasks[:2], make_run(1, has_script=False), tasks[2], make_run(2)]
-    read = list(client(commands, tmp_path).add_texts(runs))
+    read = list(client(commands, tmp_path).with_texts(runs))
     script = "#!/bin/sh\n# 10\n"
     assert [run.job_script for run in read] == [script, script, "", "the same", "#!/bin/sh\n# 2\n"]
     assert asked_scripts(jobs) == ["10", "12", "2"]
@@ -273,7 +273,7 @@ def test_the_script_of_an_array_is_asked_for_once_for_tasks_that_follow_one_anot
 def test_a_task_that_is_gone_takes_no_script_from_the_others(commands: Commands, jobs: Path, tmp_path: Path) -> None:
     put_jobs(jobs, 13)
     (jobs / "10.sh").unlink()
-    read = list(client(commands, tmp_path).add_texts(tasks_of_an_array(4)))
+    read = list(client(commands, tmp_path).with_texts(tasks_of_an_array(4)))
     assert [run.job_script for run in read] == ["", *[f"#!/bin/sh\n# {task}\n" for task in (11, 12, 13)]]
     assert commands.started == 2
 
@@ -281,7 +281,7 @@ def test_a_task_that_is_gone_takes_no_script_from_the_others(commands: Commands,
 def test_no_script_is_asked_for_where_a_job_has_none(commands: Commands, jobs: Path, tmp_path: Path) -> None:
     put_jobs(jobs, 2)
     runs = [make_run(1, has_script=False), make_run(2)]
-    read = list(client(commands, tmp_path).add_texts(runs))
+    read = list(client(commands, tmp_path).with_texts(runs))
     assert [run.job_script for run in read] == ["", "#!/bin/sh\n# 2\n"]
     assert "batch_script 1" not in (jobs / "asked").read_text()
 
@@ -290,7 +290,7 @@ def test_a_job_that_is_gone_is_reported_without_texts(commands: Commands, jobs: 
     runs = put_jobs(jobs, 3)
     for name in ("2", "2.sh"):
         (jobs / name).unlink()
-    read = list(client(commands, tmp_path).add_texts(runs))
+    read = list(client(commands, tmp_path).with_texts(runs))
     assert [run.slurm_info for run in read] == ["JobId=1 JobName=a", "", "JobId=3 JobName=a"]
     assert [run.job_script for run in read] == ["#!/bin/sh\n# 1\n", "", "#!/bin/sh\n# 3\n"]
 
@@ -304,7 +304,7 @@ def test_a_slurmctld_that_is_away_is_no_job_without_texts(
     programs.make("scontrol", f"[ $# = 0 ] || {{ {away}; exit 1; }}\n{conversation(away, away)}")
     programs.make("squeue", f"{away}; exit 1")
     with pytest.raises(SlurmError, match="Unable to contact slurm controller"):
-        list(client(commands, tmp_path).add_texts(runs))
+        list(client(commands, tmp_path).with_texts(runs))
 
 
 @pytest.mark.parametrize("kind", [INFO, SCRIPT])
@@ -316,7 +316,7 @@ def test_a_slurmctld_that_was_away_for_a_moment_is_asked_again(
     name = "slurm_load_jobs error" if kind == INFO else "job script retrieval failed"
     moment = f'[ "$3" = 2 ] && mkdir "$JOBS/away" 2>/dev/null && echo "{name}: Socket timed out on send/recv" >&2'
     programs.make("scontrol", SCONTROL.replace(kind, f"{moment} || {{ {kind}; }}"))
-    read = list(client(commands, tmp_path).add_texts(runs))
+    read = list(client(commands, tmp_path).with_texts(runs))
     assert (jobs / "away").exists()
     assert [run.slurm_info for run in read] == [f"JobId={job_id} JobName=a" for job_id in (1, 2, 3)] + [""]
     assert [run.job_script for run in read] == [f"#!/bin/sh\n# {job_id}\n" for job_id in range(1, 5)]
@@ -330,7 +330,7 @@ def test_a_script_that_slurmctld_does_not_give_is_asked_for_once(
     """As without AdminLevel Operator (recorded in conversations/texts-as-other-user)."""
     runs = put_jobs(jobs, 3)
     programs.make("scontrol", conversation(INFO, f'echo "job script retrieval failed: {reason}" >&2'))
-    read = list(client(commands, tmp_path).add_texts(runs))
+    read = list(client(commands, tmp_path).with_texts(runs))
     assert [(run.slurm_info, run.job_script) for run in read] == [(f"JobId={n} JobName=a", "") for n in (1, 2, 3)]
     assert commands.started == 1
 
@@ -356,7 +356,7 @@ def test_what_was_complete_counts_when_scontrol_dies_and_the_rest_is_asked_for_a
 ) -> None:
     runs = put_jobs(jobs, 5)
     programs.make("scontrol", SCONTROL.replace(f"{INFO} ", f"{DIES.format(death=death)}{INFO} "))
-    read = list(client(commands, tmp_path).add_texts(runs))
+    read = list(client(commands, tmp_path).with_texts(runs))
     assert (jobs / "died").exists()
     assert [run.slurm_info for run in read] == [f"JobId={job_id} JobName=a" for job_id in range(1, 6)]
     assert [run.job_script for run in read] == [f"#!/bin/sh\n# {job_id}\n" for job_id in range(1, 6)]
@@ -369,7 +369,7 @@ def test_the_last_job_of_all_is_asked_for_again_too(
 ) -> None:
     runs = put_jobs(jobs, 3)
     programs.make("scontrol", SCONTROL.replace(f"{INFO} ", f"{DIES.format(death='kill -9 $$')}{INFO} "))
-    assert [run.slurm_info for run in client(commands, tmp_path).add_texts(runs)][-1] == "JobId=3 JobName=a"
+    assert [run.slurm_info for run in client(commands, tmp_path).with_texts(runs)][-1] == "JobId=3 JobName=a"
 
 
 def test_a_slow_scontrol_hands_each_text_on_when_it_is_complete(
@@ -390,7 +390,7 @@ def test_a_stop_ends_scontrol(commands: Commands, jobs: Path, tmp_path: Path, pr
     runs = put_jobs(jobs, 2)
     hangs = '[ "$3" != 2 ] || while :; do sleep 1; done; '
     programs.make("scontrol", f'echo $$ > "$JOBS/pid"\n{conversation(hangs + INFO, SCRIPT)}')
-    texts = client(commands, tmp_path).add_texts(runs)
+    texts = client(commands, tmp_path).with_texts(runs)
     assert next(texts).slurm_info == "JobId=1 JobName=a"
     commands.cancel()
     with pytest.raises(CommandCancelled):
@@ -428,12 +428,12 @@ def test_a_wrapper_that_takes_no_commands_costs_texts_and_says_what_to_do(
     programs.make("scontrol", f"{SINGLE}{wrapper}")
     runs, slurm = put_jobs(jobs, 3), client(commands, tmp_path)
     with pytest.raises(NoConversation, match=r"must pass standard input on and give it no terminal"):
-        list(slurm.add_texts(runs[:1]))  # once may be chance
-    assert list(slurm.add_texts(runs)) == runs
-    assert list(slurm.add_texts(runs)) == runs
+        list(slurm.with_texts(runs[:1]))  # once may be chance
+    assert list(slurm.with_texts(runs)) == runs
+    assert list(slurm.with_texts(runs)) == runs
     assert sum("jobs are reported without slurmInfo and job script" in line for line in caplog.messages) == 1
     programs.make("scontrol", SCONTROL)
-    assert [run.job_script for run in slurm.add_texts(runs)] == [f"#!/bin/sh\n# {job_id}\n" for job_id in (1, 2, 3)]
+    assert [run.job_script for run in slurm.with_texts(runs)] == [f"#!/bin/sh\n# {job_id}\n" for job_id in (1, 2, 3)]
 
 
 def test_a_scontrol_that_says_nothing_at_all_is_no_such_wrapper(
@@ -443,9 +443,9 @@ def test_a_scontrol_that_says_nothing_at_all_is_no_such_wrapper(
     programs.make("scontrol", "exit 0")
     for _ in range(3):
         with pytest.raises(NoConversation):
-            list(slurm.add_texts(runs))
+            list(slurm.with_texts(runs))
     programs.make("scontrol", SCONTROL)
-    assert [run.job_script for run in slurm.add_texts(runs)] == [f"#!/bin/sh\n# {job_id}\n" for job_id in (1, 2, 3)]
+    assert [run.job_script for run in slurm.with_texts(runs)] == [f"#!/bin/sh\n# {job_id}\n" for job_id in (1, 2, 3)]
 
 
 def test_a_failing_wrapper_is_quoted(commands: Commands, jobs: Path, programs: FakePrograms) -> None:
@@ -481,7 +481,7 @@ def test_a_folder_of_that_name_beside_the_last_run_survives(
     runs = put_jobs(jobs, 2)
     if outcome == "dies":
         programs.make("scontrol", SCONTROL.replace(f"{INFO} ", f'[ "$3" != 2 ] || exit 3; {INFO} '))
-    texts = SlurmClient(commands, "lab", str(folder), limit).add_texts([] if outcome == "nothing" else runs)
+    texts = SlurmClient(commands, "lab", str(folder), limit).with_texts([] if outcome == "nothing" else runs)
     if outcome == "cancelled":
         next(texts)
         texts.close()
@@ -501,7 +501,7 @@ def test_no_file_is_made_for_texts(commands: Commands, jobs: Path, tmp_path: Pat
     state.mkdir()
     runs = put_jobs(jobs, 3)
     before = os.stat(state).st_mtime_ns
-    for _ in SlurmClient(commands, "lab", str(state), LIMIT).add_texts(runs):
+    for _ in SlurmClient(commands, "lab", str(state), LIMIT).with_texts(runs):
         assert tree(state) == {}
     assert os.stat(state).st_mtime_ns == before
 

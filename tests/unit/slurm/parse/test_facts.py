@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cc_slurm_adapter.model import End, EndState, Phase, RunKey, Sighting
+from cc_slurm_adapter.model import End, EndState, ListedJob, Phase, RunKey
 from cc_slurm_adapter.slurm.parse.accounting import EndedParser, parse_accounted_run
 from cc_slurm_adapter.slurm.parse.jobs import parse_job
 from cc_slurm_adapter.slurm.parse.json_values import Json
@@ -178,7 +178,7 @@ def test_a_state_of_one_word_that_hides_another_tells_nothing() -> None:
 
 def test_a_listing_tells_an_end_where_the_state_says_so() -> None:
     assert list(parse_listing("7|TIMEOUT|1795351693|1795351993|n\n")) == [
-        Sighting(7, Phase.ENDED, 1795351693, 1795351993, EndState.TIMEOUT, "TIMEOUT")
+        ListedJob(7, Phase.ENDED, 1795351693, 1795351993, EndState.TIMEOUT, "TIMEOUT")
     ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import time
 from typing import NoReturn
@@ -16,6 +15,8 @@ from cc_slurm_adapter.log import describe_error
 
 DESCRIPTION = "Reports the start and stop of every Slurm job, and the states of the nodes, to cc-backend."
 DEBUG_HELP = "how much to log: 0 nothing but crashes, 1 errors, 2 all that matters (default), 3 every job, 4 and 5 more"
+DEBUG_LEVELS = 6
+"""As many as log.LEVELS, which is not imported by every call."""
 EXIT_CODES = {
     0: "stopped by a signal, or printed what was asked for; a hook call always",
     1: "any other failure; it may pass, as a secret that cannot be read or a name that does not resolve",
@@ -25,8 +26,6 @@ EXIT_CODES = {
 """All that this program ends with: EX_USAGE and EX_CONFIG of sysexits.h are its own. A shell ends with 2 where it finds
 only half of this file, so that a start that comes too early for a copy is tried again."""
 OTHER, USAGE, CONFIG = 1, 64, 78
-REST_WITHOUT_FILE = 10.0
-"""Seconds; a SIGTERM ends them."""
 
 EPILOG = """\
 Called by Slurm as PrologSlurmctld, EpilogSlurmctld, Prolog or Epilog (SLURM_JOB_ID is set, and there
@@ -64,7 +63,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("-config", "--config", metavar="PATH", help=f"the configuration file (default: {DEFAULT_CONFIG_PATH})")
     add("-daemon", "--daemon", nargs="?", const=True, default=False, type=_truth, metavar="true|false",
         help="run the daemon in the foreground, as systemd wants it")  # fmt: skip
-    add("-debug", "--debug", metavar="N", type=int, default=2, help=DEBUG_HELP)
+    add("-debug", "--debug", metavar="N", type=_level, default=2, help=DEBUG_HELP)
     add("-settings", "--settings", action="store_true", help="list the keys of the configuration with their defaults")
     add("-topology", "--topology", action="store_true",
         help="on a compute node: print its hwthreadNumbering for the configuration")  # fmt: skip
@@ -81,13 +80,19 @@ def _truth(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
 
 
+def _level(text: str) -> int:
+    if text.isascii() and text.isdigit() and int(text) < DEBUG_LEVELS:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no level of {DEBUG_HELP}")
+
+
 def run_command(argv: list[str]) -> int:
     """Exit code of every call that is no hook, after one line for each problem on standard error."""
     try:
         return _run(make_parser().parse_args(argv))
     except UnreadableFile as error:
         code = _fail(OTHER, *error.problems)
-        _rest_before_the_next_start()
+        _rest_without_file(error)
         return code
     except ConfigError as error:
         return _fail(CONFIG, *error.problems)
@@ -105,10 +110,10 @@ def _fail(code: int, *problems: str) -> int:
     return code
 
 
-def _rest_before_the_next_start() -> None:
-    """systemd starts it again a second after this: the file may come, but until then the log is not to fill."""
-    if "NOTIFY_SOCKET" in os.environ:
-        time.sleep(REST_WITHOUT_FILE)
+def _rest_without_file(error: UnreadableFile) -> None:
+    from cc_slurm_adapter.daemon.systemd import rest_before_the_next_start
+
+    rest_before_the_next_start("; ".join(error.problems), time.sleep)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -136,7 +141,7 @@ def _run_daemon(arguments: argparse.Namespace) -> None:
     from cc_slurm_adapter import log
     from cc_slurm_adapter.config.config import load_config
 
-    log.set_up(min(max(arguments.debug, 0), 5))
+    log.set_up(arguments.debug)
     config, warnings = load_config(arguments.config or DEFAULT_CONFIG_PATH, explicit=arguments.config is not None)
     for warning in warnings:
         log.warn(warning)

@@ -28,7 +28,7 @@ from cc_slurm_adapter.daemon.main_loop import (
     log_parked,
 )
 from cc_slurm_adapter.daemon.state_files import LastRun, PidFile, check_state_folder
-from cc_slurm_adapter.daemon.systemd import Watchdog, notify, tell_status
+from cc_slurm_adapter.daemon.systemd import Watchdog, notify, rest_before_the_next_start, tell_status
 from cc_slurm_adapter.daemon.written_paths import state_folders
 from cc_slurm_adapter.errors import CommandCancelled, CommandMissing, SinkError, SlurmError, StateError, ThreadFault
 from cc_slurm_adapter.hooks.intake import Intake
@@ -39,20 +39,19 @@ from cc_slurm_adapter.jobs.ignore_rules import IgnoreRules
 from cc_slurm_adapter.jobs.watch import JobWatch, WatchSettings
 from cc_slurm_adapter.log import NOTICE, Reminder, moment_text
 from cc_slurm_adapter.outbox.clock_step import is_plausible
+from cc_slurm_adapter.outbox.foreign_state import refuse_foreign
 from cc_slurm_adapter.outbox.outbox import Outbox
 from cc_slurm_adapter.slurm.client import SlurmClient
 from cc_slurm_adapter.slurm.cluster_config import ClusterConfig, read_cluster_config
 from cc_slurm_adapter.slurm.commands import Commands
 from cc_slurm_adapter.slurm.privileges import warn_of_missing_rights
-from cc_slurm_adapter.system.backoff import FIRST_RETRY, LONGEST_RETRY, Backoff
+from cc_slurm_adapter.system.backoff import FIRST_RETRY, LONGEST_RETRY, Backoff, cause_of
 from cc_slurm_adapter.system.threads import Aside, Supervisor, run_beside
 
 log = logging.getLogger(__name__)
 
 LONGEST_UNREADY = 30.0
 """Seconds that a start which cannot become ready waits after many crashes: systemd waits for it (90 s by default)."""
-REST_WITHOUT_LOCKS = 10.0
-"""Seconds from a start without its locks to its end."""
 SOCKET_LIMIT, SOCKET_TICK = 30.0, 0.2
 """Seconds for the socket, whose address a name server may have to tell; and how soon a stop ends that wait."""
 STOP_LIMIT = 1.0
@@ -143,10 +142,11 @@ class Daemon:
             self._closers.append(lock.release)
         try:
             self._pid_file.lock()
+            refuse_foreign(self._config.state_path)  # before anything is written beside it
             folder = check_state_folder(self._config.last_run_path)
             self._state_lock.lock()
         except StateError as error:
-            self._rest_without_locks(error)
+            rest_before_the_next_start(str(error), lambda seconds: self._await(Stop, seconds))
             raise
         self._crashes.begin()  # only now: without the locks the count may be another daemon's
         try:
@@ -154,12 +154,6 @@ class Daemon:
         except StateError:
             self._rest_after_crashes(min(self._crashes.wait, LONGEST_UNREADY))
             raise
-
-    def _rest_without_locks(self, error: StateError) -> None:
-        """systemd would start it again after a second, for ever; whoever starts it by hand need not wait."""
-        if "NOTIFY_SOCKET" in os.environ:
-            tell_status(f"cannot start: {error}")
-            self._await(Stop, REST_WITHOUT_LOCKS)
 
     def _open_intake(self) -> Intake:
         config = self._config
@@ -255,18 +249,25 @@ class Daemon:
 
     def _wait_for_slurm(self) -> ClusterConfig | None:
         """Slurm's configuration; waits while slurmctld does not answer. None when a stop came first."""
-        backoff = Backoff(FIRST_RETRY, LONGEST_RETRY, jitter=lambda: 1.0)
+        backoff, reminder = Backoff(FIRST_RETRY, LONGEST_RETRY, jitter=lambda: 1.0), Reminder()
         tell_status("waiting for Slurm's answer (scontrol show config)")
         while not self._stopping:
             try:
-                return read_cluster_config(self._commands)
+                setup = read_cluster_config(self._commands)
             except (CommandCancelled, CommandMissing):
                 raise
             except SlurmError as error:
                 wait = backoff.failed()
-                log.error("Slurm does not answer, asking again in %.0f s: %s", wait, error)
+                if reminder.is_due(cause_of(str(error))):
+                    log.error(
+                        "Slurm does not answer, it is asked again, every %.0f s at last: %s", LONGEST_RETRY, error
+                    )
                 tell_status(f"waiting for Slurm, which does not answer: {error}")
                 self._await(Stop, wait)
+            else:
+                if reminder.over():
+                    log.log(NOTICE, "Slurm answers now")
+                return setup
         return None
 
     def _await(self, kind: type, seconds: float) -> Item | None:

@@ -144,6 +144,9 @@ class MainLoop:
         self._asking_nodes = RetriedStep("asking for the nodes")
         self._telling_nodes = RetriedStep("telling how the nodes stand")
         self._polling = RetriedStep("asking slurmctld for all jobs")
+        asking = (self._asking_nodes, self._polling)
+        for each in (*asking, self._serving):  # when slurmctld is away that is one trouble, and one line
+            each.beside = asking
         self._accounting = RetriedStep("reading accounting")
         self._noting = RetriedStep("noting the time of this pass")
         self._comparing = RetriedStep("comparing with cc-backend")

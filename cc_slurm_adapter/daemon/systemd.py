@@ -15,6 +15,8 @@ from cc_slurm_adapter.lines import printable
 
 SEND_LIMIT = 1.0
 """Seconds that systemd gets to take a message: its queue may be full."""
+REST = 10.0
+"""Seconds from what keeps from a start to the end of the process; a SIGTERM ends them."""
 FEEDS = 4
 """How often the watchdog is fed in the time that it waits."""
 
@@ -32,6 +34,16 @@ def notify(state: str) -> None:
 def tell_status(text: str) -> None:
     """What the daemon does or waits for, as `systemctl status` shows it: one line."""
     notify(f"STATUS={printable(' '.join(text.split()))}")
+
+
+def rest_before_the_next_start(why: str, wait: Callable[[float], object]) -> None:
+    """What keeps from a start may pass by itself; systemd starts it again a second later, and the log is not to fill.
+
+    `wait` takes seconds. Whoever starts it by hand need not wait.
+    """
+    if "NOTIFY_SOCKET" in os.environ:
+        tell_status(f"cannot start: {why}")
+        wait(REST)
 
 
 class Watchdog:

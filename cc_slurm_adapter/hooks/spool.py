@@ -28,6 +28,7 @@ from cc_slurm_adapter.config.secrets import reason
 from cc_slurm_adapter.hooks.access import Admission, sharing_advice, unreachable
 from cc_slurm_adapter.hooks.inotify import FolderWatch
 from cc_slurm_adapter.hooks.message import HookMessage, parse_event_name
+from cc_slurm_adapter.log import NOTICE
 from cc_slurm_adapter.system.event_files import is_marker_name, looks_like_event, marker_name
 from cc_slurm_adapter.system.own_files import (
     is_empty_file,
@@ -101,6 +102,7 @@ class EventsFolder:
         self._is_ours = is_ours
         self._refuse = refuse
         self._said: set[str] = set()
+        self._was_given_up = False
         self._named: deque[str] = deque()
         """Names of files that have appeared."""
         self._listing: _Listing | None = None
@@ -198,7 +200,10 @@ class EventsFolder:
         self.usable = False
         self.rest()
         self._forget_listing()
-        self._warn(kind, f"cannot use the folder {self.path}: {why}")
+        self._was_given_up = True
+        self._warn(
+            kind, f"cannot use the folder {self.path}, which is looked at again every {RETRY_SECONDS:.0f} s: {why}"
+        )
         for marker in () if self._place.former else self._markers:
             # Hooks then report over the socket. In a folder of others nothing is made.
             if self.path == DEFAULT_EVENTS_PATH or os.path.exists(os.path.join(self.path, marker)):
@@ -366,6 +371,9 @@ class EventsFolder:
         usual = LIST_SECONDS if self.watch is None else WATCHED_LIST_SECONDS
         self._next_listing = now + max(usual, min(listing.took * LIST_SHARE, LONGEST_LIST_SECONDS))
         self._said.clear()
+        if self._was_given_up:
+            self._was_given_up = False
+            logger.log(NOTICE, "prepEventsPath: the folder %s is used again", self.path)
         self._left &= listing.left
         if listing.retry:
             self._next_retry = now + RETRY_SECONDS
@@ -420,7 +428,7 @@ def _kind(error: OSError) -> str:
 
 
 def _unusable(error: OSError) -> str:
-    return f"{reason(error)}; trying again every minute, until then hook events come over the socket only"
+    return f"{reason(error)}; until it can be used hook events come over the socket only"
 
 
 class _Listing:

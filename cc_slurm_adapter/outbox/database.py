@@ -22,9 +22,9 @@ from typing import Any, TypeVar
 
 from cc_slurm_adapter.errors import AdapterError, StateError
 from cc_slurm_adapter.log import NOTICE, Reminder
+from cc_slurm_adapter.outbox.foreign_state import foreign, is_ours_or_new, refuse_foreign
 from cc_slurm_adapter.outbox.memory import copy_to_file, copy_to_memory
 from cc_slurm_adapter.outbox.migration import OLDER, hold, is_of_room, migrate, new_database, replace_older
-from cc_slurm_adapter.outbox.moment_file import DEFAULT_STATE, names_moment
 from cc_slurm_adapter.outbox.schema import SCHEMA_VERSION
 from cc_slurm_adapter.system.file_systems import NOT_LOCAL, belongs_to_another, file_system_type
 
@@ -32,8 +32,6 @@ log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 IN_MEMORY = ":memory:"
-HEADER = b"SQLite format 3\0"
-"""The first bytes of every SQLite database (https://www.sqlite.org/fileformat2.html)."""
 MAX_IN_MEMORY = 32 * 1024 * 1024
 """Bytes of state that are held in memory at most."""
 MAX_TEXT_BYTES = 256 * 1024 * 1024
@@ -87,7 +85,7 @@ class StateDatabase:
         self.is_rebuilt = False
         """A damaged file was set aside: what had been owed must be found out again."""
         with self._translated():
-            self._refuse_what_is_not_ours()
+            refuse_foreign(self._path)
             try:
                 self._database = self._opened()
             except sqlite3.OperationalError:  # no permission, locked, disk full: the file itself may be sound
@@ -285,7 +283,7 @@ class StateDatabase:
         try:
             if not to_the_last:
                 self._demand_room(file)
-            if _version(file) in OLDER:
+            if self._version(file) in OLDER:
                 file.close()
                 replace_older(self._path, self._database)
                 file = self._connect(self._path, BUSY_BRIEFLY)
@@ -342,7 +340,7 @@ class StateDatabase:
         if not os.path.isfile(self._path):
             return None
         with contextlib.closing(self._connect(self._path)) as database:
-            if _version(database) not in OLDER:
+            if self._version(database) not in OLDER:
                 return None
         free, reserve = self._room()
         needed = f"the file in the present format needs {(os.path.getsize(self._path) >> 20) + 1} MB at most"
@@ -382,22 +380,12 @@ class StateDatabase:
     def _connect(self, path: str, busy: float = BUSY) -> sqlite3.Connection:
         return sqlite3.connect(path, timeout=busy, isolation_level=None, check_same_thread=False)
 
-    def _refuse_what_is_not_ours(self) -> None:
-        """What is no database and was no state file either is not even opened as one. Raises StateError.
-
-        A state file whose beginning is damaged is known by its name, its log or its first moment.
-        """
-        if not os.path.isfile(self._path):
-            return
-        with contextlib.suppress(PermissionError), open(self._path, "rb") as file:
-            start = file.read(len(HEADER))
-            is_default = os.path.basename(self._path) == DEFAULT_STATE
-            has_log = os.path.exists(f"{self._path}-wal")
-            if not (start in (b"", HEADER) or is_default or has_log or names_moment(self._path)):
-                raise StateError(
-                    f"statePath names {self._path}, which is no SQLite database and not known to be this program's: it"
-                    " is left alone; set statePath to a file of the daemon's own, or move that one away"
-                )
+    def _version(self, database: sqlite3.Connection) -> int:
+        """The number of the file's format; 0 of a new one. Raises StateError when it is somebody else's."""
+        if not is_ours_or_new(database):
+            raise foreign(self._path)
+        found: int = database.execute("PRAGMA user_version").fetchone()[0]
+        return found
 
     def _set_aside(self, error: sqlite3.Error) -> None:
         aside = f"{self._path}.damaged-{int(time.time())}"
@@ -420,13 +408,8 @@ class StateDatabase:
                 path.unlink()
 
     def _prepare(self, database: sqlite3.Connection) -> None:
-        version = _version(database)
+        version = self._version(database)
         if version == 0:
-            if database.execute("SELECT 1 FROM sqlite_master").fetchone():
-                raise StateError(
-                    f"statePath names {self._path}, a database of another program, which is left alone: set statePath"
-                    " to a file of the daemon's own"
-                )
             new_database(database)
         elif version != SCHEMA_VERSION:
             raise StateError(
@@ -483,12 +466,6 @@ class StateDatabase:
         if _is_of_disk(error):
             return f"{error}: {belongs_to_another(self._path) or 'is the disk full or read-only?'}"
         return str(error)
-
-
-def _version(database: sqlite3.Connection) -> int:
-    """The number of the file's format; 0 of a new one."""
-    found: int = database.execute("PRAGMA user_version").fetchone()[0]
-    return found
 
 
 def _is_of_disk(error: Exception) -> bool:

@@ -65,9 +65,14 @@ class LateRuns:
                 away = f"away from {moment_text(absence.since)} to {moment_text(absence.until)}"
             else:
                 away = "they were shorter than a poll interval, and no hook told of them in time"
+            first = min(keys, key=lambda key: (key.start_time, key.job_id))
             log.warning(
-                "%d runs ended before they were seen, and were reported without all their cores or GPUs (%s): jobs %s",
+                "%d runs ended before they were seen, and were reported without all their cores or GPUs (the first, of"
+                " job %d, began %s, the last %s; %s): jobs %s",
                 len(keys),
+                first.job_id,
+                moment_text(first.start_time),
+                moment_text(max(key.start_time for key in keys)),
                 away,
                 job_list(keys),
             )

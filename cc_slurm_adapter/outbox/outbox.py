@@ -379,7 +379,7 @@ class Outbox:
         """
         with self._state.writing() as database:
             parking.park(database, delivery, reason, time.time())
-            return restore(database, delivery) if delivery.kind is Kind.START else []
+            return restore(database, delivery, time.time()) if delivery.kind is Kind.START else []
 
     def conflict(self, delivery: Delivery, reason: str) -> list[RunKey]:
         """Refused because of another run: neither it nor its stop is sent again.
@@ -393,7 +393,7 @@ class Outbox:
         _set_state(database, delivery.row_id, RowState.CONFLICT, 0, reason)
         database.execute(CONFLICT_OF_STOPS)
         self._refuse_followers(database)
-        return restore(database, delivery)
+        return restore(database, delivery, time.time())
 
     def make_room(self, delivery: Delivery, retry_at: float) -> Room:
         """For a start that was refused because of another run of its job; it is sent again, LATER at a Unix time.
@@ -404,7 +404,7 @@ class Outbox:
             room = Room.LATER
         else:
             with self._state.writing(durable=True) as database:
-                room = make_room(database, delivery)
+                room = make_room(database, delivery, time.time())
         if room is Room.LATER:
             with self._state.writing() as database:  # the answer said that it is not stored: nothing is unsure of it
                 database.execute(
@@ -441,7 +441,7 @@ class Outbox:
     def start_first(self, delivery: Delivery) -> bool:
         """Send the start of this stop's run again, and the stop after it. False when there is no start to send."""
         with self._state.writing() as database:
-            found = database.execute(SEND_ITS_START_AGAIN, (*delivery.key, delivery.row_id))
+            found = database.execute(SEND_ITS_START_AGAIN, (int(time.time()), *delivery.key, delivery.row_id))
             return found.rowcount > 0
 
     def resend_starts(
@@ -449,14 +449,15 @@ class Outbox:
     ) -> list[RunKey]:
         """Owe the delivered starts of live runs again that the destination has lost.
 
-        Only starts that were sent before a Unix time: younger ones it may not show yet.
+        Only starts that were sent before a Unix time: younger ones it may not show yet. They count as owed from now on.
         """
+        now = int(time.time())
         with self._state.writing(durable=True) as database:
             rows = database.execute(DELIVERED_BEFORE, (sink, cluster, sent_before)).fetchall()
             lost = {row[0]: key for row in rows if is_lost(key := RunKey(cluster, row[1], row[2]))}
             database.executemany(
-                "UPDATE delivery SET state = 'pending', next_try = 0, first_sent = 0 WHERE id = ?",
-                [(row_id,) for row_id in lost],
+                "UPDATE delivery SET state = 'pending', next_try = 0, first_sent = 0, created = ? WHERE id = ?",
+                [(now, row_id) for row_id in lost],
             )
         return list(lost.values())
 

@@ -59,6 +59,7 @@ CREATE TABLE text (hash TEXT PRIMARY KEY, body BLOB NOT NULL);
 -- Starts that are still to be delivered, with the texts that they need.
 CREATE TABLE text_use (message INTEGER NOT NULL, hash TEXT NOT NULL, PRIMARY KEY (message, hash)) WITHOUT ROWID;
 CREATE INDEX text_use_by_hash ON text_use (hash);
+-- `created` is the Unix time at which it was owed, or owed again.
 -- `cuts` is how many of its texts this sink is not told, as the message was too large for it.
 CREATE TABLE delivery (
     id INTEGER PRIMARY KEY AUTOINCREMENT, sink TEXT NOT NULL,
@@ -114,7 +115,7 @@ ORDER BY s.next_try, s.id LIMIT :limit
 MAY_GO = "SELECT 1 FROM sendable WHERE id = ? AND (yields_from IS NULL OR yields_from > ?)"
 """Whether a row that was due still is: something earlier of its job may have become due meanwhile."""
 SEND_ITS_START_AGAIN = """
-UPDATE delivery SET state = 'pending', next_try = 0, first_sent = 0
+UPDATE delivery SET state = 'pending', next_try = 0, first_sent = 0, created = ?
 WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = 'start' AND state IN ('delivered', 'retained')
 AND sink = (SELECT sink FROM delivery WHERE id = ?) AND message IN (SELECT id FROM message)
 """

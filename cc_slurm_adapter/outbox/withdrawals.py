@@ -39,9 +39,9 @@ _RETAIN = """
 UPDATE delivery SET state = 'retained', next_try = 0, first_sent = 0, refusals = 0, reason = '', parkings = 0,
 parked_since = 0, why = '' WHERE id = ?
 """
-_SEND_AGAIN = (
-    "UPDATE delivery SET state = 'pending', next_try = 0, first_sent = 0, refusals = 0, reason = '' WHERE id = ?"
-)
+_SEND_AGAIN = """
+UPDATE delivery SET state = 'pending', next_try = 0, first_sent = 0, refusals = 0, reason = '', created = ? WHERE id = ?
+"""
 _IDLE_WITHDRAWALS = (
     "SELECT sink, cluster, job_id, start_time FROM delivery WHERE kind = 'withdraw' AND state = 'retained'"
 )
@@ -105,7 +105,7 @@ def forget_withdrawn(database: sqlite3.Connection, start: Delivery) -> None:
     _change(database, _FORGET, (row for row in rows if row.start_time in withdrawn))
 
 
-def make_room(database: sqlite3.Connection, start: Delivery) -> Room:
+def make_room(database: sqlite3.Connection, start: Delivery, now: float) -> Room:
     """A start was refused because of another run: the newest of those that may be withdrawn is. The start waits.
 
     Where a later run is stored, that is why: it is to stay.
@@ -122,16 +122,16 @@ def make_room(database: sqlite3.Connection, start: Delivery) -> Room:
     found = [row for row in rows if row.kind == WITHDRAW and row.state == "retained" and row.start_time in kept]
     if not found:
         return Room.NONE
-    _change(database, _SEND_AGAIN, [max(found, key=lambda row: row.start_time)])
-    database.execute(_SEND_AGAIN, (start.row_id,))
+    _send_again(database, [max(found, key=lambda row: row.start_time).row_id, start.row_id], now)
     return Room.MADE
 
 
-def restore(database: sqlite3.Connection, start: Delivery) -> list[RunKey]:
+def restore(database: sqlite3.Connection, start: Delivery, now: float) -> list[RunKey]:
     """A start was refused after all: what was withdrawn for it is sent again. These runs are returned."""
     rows = _rows(database, start)
     withdrawn = _withdrawn(rows, start)
-    _change(database, _SEND_AGAIN, (row for row in rows if row.start_time in withdrawn and row.state == "retained"))
+    owed = [row.row_id for row in rows if row.start_time in withdrawn and row.state == "retained"]
+    _send_again(database, owed, now)
     _change(database, _RETAIN, (row for row in rows if row.start_time in withdrawn and row.kind == WITHDRAW))
     return [start.key._replace(start_time=each) for each in sorted(withdrawn)]
 
@@ -176,6 +176,11 @@ def _withdrawn(rows: Iterable[_Row], start: Delivery) -> set[int]:
     """The starts of earlier runs of its job that are withdrawn, which they are only for its sake."""
     earlier = (row for row in rows if row.start_time < start.key.start_time)
     return {row.start_time for row in earlier if row.kind == WITHDRAW and row.state == "delivered"}
+
+
+def _send_again(database: sqlite3.Connection, row_ids: Iterable[int], now: float) -> None:
+    """They count as owed from now on (Unix seconds)."""
+    database.executemany(_SEND_AGAIN, [(int(now), row_id) for row_id in row_ids])
 
 
 def _change(database: sqlite3.Connection, statement: str, rows: Iterable[_Row]) -> None:

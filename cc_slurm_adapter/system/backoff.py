@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from cc_slurm_adapter.errors import AdapterError, CommandCancelled
 from cc_slurm_adapter.log import NOTICE, Reminder
@@ -43,6 +43,10 @@ class RetriedStep:
         self._name = name
         self._backoff = Backoff(FIRST_RETRY, longest_retry, jitter=lambda: 1.0)
         self._reminder = Reminder()
+        self._told = ""
+        """The reason that was told, while it fails."""
+        self.beside: Sequence[RetriedStep] = ()
+        """Those that ask the same: what one of them has told is a trouble of all."""
         self.not_before = 0.0
         """time.monotonic() of the next try."""
 
@@ -72,6 +76,7 @@ class RetriedStep:
         except Exception as error:  # noqa: BLE001 - an error of this program must not end the daemon
             self._failed(f"an error of this program, {type(error).__name__}", error)
             return False
+        self._told = ""
         if self._reminder.over():
             log.log(NOTICE, "%s works again", self._name)
         self._backoff.succeeded()
@@ -80,7 +85,10 @@ class RetriedStep:
     def _failed(self, reason: str, error: Exception | None = None) -> None:
         wait = self._backoff.failed()
         self.not_before = time.monotonic() + wait
-        if self._reminder.is_due():
+        cause = cause_of(reason)
+        is_told = any(other._told == cause for other in self.beside if other is not self)
+        if not is_told and self._reminder.is_due():
+            self._told = cause
             log.error(
                 "%s failed, nothing is concluded from that, trying again (in %.0f s): %s",
                 self._name,
@@ -88,3 +96,8 @@ class RetriedStep:
                 reason,
                 exc_info=error,
             )
+
+
+def cause_of(reason: str) -> str:
+    """The end of a chain of words for one trouble: without the command that met it."""
+    return reason.rpartition(":")[2].strip()

@@ -115,7 +115,7 @@ def backup_slurmctld_with_an_older_state(adapter: Path, _folder: Path) -> None:
         site.wait_for("what happens next", lambda: site.has_started(waiting, unknown, unknown_over))
         site.wait_for("two stops", lambda: site.has_stopped(over, fillers[0]))
         site.cluster.set_down("slurmctld", down=True)
-        site.wait_for("a failed question", lambda: "asking slurmctld for all jobs failed" in site.daemon.log())
+        site.wait_for("a failed question", lambda: "Unable to contact slurm controller" in site.daemon.log())
         site.cluster.set_down("slurmctld", down=False)
         with backup.answering():
             known = backup.listed()

@@ -117,6 +117,30 @@ def test_a_state_file_of_a_newer_version_is_left_alone(site: Site) -> None:
     assert_all_is_right(site, 2)
 
 
+@pytest.mark.parametrize("kind", ["database", "text", "folder"])
+def test_nothing_is_written_beside_what_is_somebody_else_s(site: Site, kind: str) -> None:
+    state = site.folder / "others" / "books"
+    state.parent.mkdir()
+    if kind == "database":
+        with closing(sqlite3.connect(state)) as database:
+            database.execute("PRAGMA user_version = 1000")
+            database.execute("CREATE TABLE book (title TEXT)")
+    elif kind == "text":
+        state.write_text("notes\n")
+    else:
+        state.mkdir()
+    site.daemon.configure(statePath=str(state))
+    before = state.read_bytes() if state.is_file() else b""
+    for _ in range(2):
+        refused = call(site.daemon.command(), site.daemon.environ)
+        assert refused.returncode == 1
+        (line,) = refused.stderr.splitlines()
+        assert f"statePath names {state}" in line
+        assert "set statePath to a file of the daemon's own" in line
+    assert [path.name for path in state.parent.iterdir()] == ["books"]
+    assert (state.read_bytes() if state.is_file() else b"") == before
+
+
 @contextmanager
 def full_disk(site: Site) -> Iterator[None]:
     """The tiny file system of the state folder, which only the daemon sees, is filled."""

@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from tests.practice.practice_lab import BIRTH, Lab
 
 FIXTURES = Path(__file__).parents[1] / "recorded" / "slurm" / "slurm-24.11.5"
 ROOT = Path(__file__).parents[2]
+PATIENCE = 90.0
 SHORT_LIST = "%A|%T|%S|%e"
 
 
@@ -363,14 +365,16 @@ def test_a_drained_node_gets_no_jobs(lab: Lab) -> None:
 
 
 def test_jobs_that_can_never_run_are_refused(lab: Lab) -> None:
-    for wrong in (
+    wrong_requests: tuple[dict[str, Any], ...] = (
         {"nodes": 5},
         {"tasks": 17},
         {"gpus_per_node": 5},
         {"nodes": 2, "tasks": 1},
         {"partition": "nosuch"},
         {"ending": "vanished"},
-    ):
+        *({name: "a\0b"} for name in ("name", "user", "account", "comment", "admin_comment")),
+    )
+    for wrong in wrong_requests:
         with pytest.raises(ValueError, match=r"\w"):
             lab.submit(**wrong)
     assert lab.states() == {}
@@ -653,10 +657,31 @@ def test_the_terminal_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         assert terminal.main(["submit", folder, "--nodes", "3"]) == 1
         assert run_command(folder, "squeue", "--version").out == "slurm 25.11.7\n"
         up.send_signal(signal.SIGTERM)
-        assert up.wait(10) == 0
+        assert up.wait(PATIENCE) == 0
     printed = capsys.readouterr()
     assert printed.out == "1\n"
     assert printed.err == "practice cluster: 3 nodes for 3 tasks cannot be had\n"
+
+
+def test_up_calls_the_hook_shows_the_script_and_ends_when_it_is_asked_to(tmp_path: Path) -> None:
+    folder, called, script = str(tmp_path / "lab"), tmp_path / "called", tmp_path / "job.sh"
+    script.write_text("#!/bin/sh\necho shown\n")
+    hook = write_program(tmp_path / "hook", f'#!/bin/sh\necho "$SLURM_JOB_ID $SLURM_SCRIPT_CONTEXT" >> {called}\n')
+    command = [sys.executable, "-m", "examples.practice.slurm", "up", folder, "--hook", str(hook)]
+    for job_id in ("1", "2"):  # what was asked of the one before does not end the next one
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as up:
+            assert up.stdout is not None
+            up.stdout.readline()
+            assert terminal.main(["submit", folder, "--script", str(script), "--duration", "600"]) == 0
+            deadline = time.monotonic() + PATIENCE
+            while not (called.exists() and called.read_text()) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert called.read_text() == f"{job_id} prolog_slurmctld\n"
+            assert terminal.main(["cancel", folder, job_id]) == 0
+            assert terminal.main(["stop", folder]) == 0
+            assert up.wait(PATIENCE) == 0
+        called.unlink(missing_ok=True)
+    assert "echo shown" in run_command(folder, "scontrol", "write", "batch_script", "1", "-").out
 
 
 def test_unknown_terminal_commands_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,7 @@ MODULES = {
 EFFECTS = {
     "subprocess": {"slurm.commands"},
     "sqlite3": {
+        "outbox.foreign_state",
         "outbox.outbox",
         "outbox.rerouting",
         "outbox.parking",

@@ -59,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     fault.add_argument("daemon", choices=("slurmctld", "slurmdbd"))
     fault.add_argument("state", choices=("down", "up"))
     fault.set_defaults(run=_fault)
+    stop = commands.add_parser("stop", help="end `up` in its terminal, as Ctrl-C there does")
+    stop.add_argument("folder")
+    stop.set_defaults(run=_stop)
     truth = commands.add_parser("truth", help="print what really ran, run by run")
     truth.add_argument("folder")
     truth.set_defaults(run=_truth)
@@ -73,7 +76,7 @@ def _add_up(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nodes", default=default.nodes, help="a host list (%(default)s)")
     parser.add_argument("--min-job-age", type=float, default=default.min_job_age, help="seconds (%(default)s)")
     parser.add_argument("--requeue-delay", type=float, default=default.requeue_delay, help="seconds (%(default)s)")
-    parser.add_argument("--hook", default="", help="the file to call as PrologSlurmctld and EpilogSlurmctld")
+    parser.add_argument("--hook", default="", help="an executable to call as PrologSlurmctld and EpilogSlurmctld")
     parser.set_defaults(run=_up)
 
 
@@ -95,6 +98,7 @@ def _add_submit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time-limit", type=int, default=default.time_limit, help="minutes (%(default)s)")
     parser.add_argument("--exclusive", action="store_true")
     parser.add_argument("--admin-comment", default=default.admin_comment)
+    parser.add_argument("--script", type=Path, help="a file with the batch script that is shown of it; it is not run")
     parser.set_defaults(run=_submit)
 
 
@@ -113,10 +117,11 @@ def _up(options: argparse.Namespace) -> int:
             hook=options.hook,
         )
         PracticeCluster.create(options.folder, settings=settings)
+    cluster.ask_to_stop(asked=False)
     controller = Controller(cluster)
     controller.start()
     print(f"export PATH={cluster.bin}:$PATH {FOLDER_VARIABLE}={cluster.folder}", flush=True)
-    while not stopping.wait(CHECK_SECONDS):
+    while not stopping.wait(CHECK_SECONDS) and not cluster.is_to_stop():
         controller.check()
     controller.stop()
     return 0
@@ -140,6 +145,8 @@ def _submit(options: argparse.Namespace) -> int:
         admin_comment=options.admin_comment,
         time_limit=options.time_limit,
     )
+    if options.script is not None:
+        request = request._replace(script=options.script.read_text(encoding="utf-8"))
     print(PracticeCluster(options.folder).submit(request))
     return 0
 
@@ -156,6 +163,11 @@ def _requeue(options: argparse.Namespace) -> int:
 
 def _fault(options: argparse.Namespace) -> int:
     PracticeCluster(options.folder).set_down(options.daemon, down=options.state == "down")
+    return 0
+
+
+def _stop(options: argparse.Namespace) -> int:
+    PracticeCluster(options.folder).ask_to_stop()
     return 0
 
 

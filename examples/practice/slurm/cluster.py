@@ -155,6 +155,16 @@ class PracticeCluster:
         with self.store() as store:
             store.write(f"down:{daemon}", str(int(down)))
 
+    def ask_to_stop(self, *, asked: bool = True) -> None:
+        """Whoever plays its slurmctld in a terminal is to end that, or was not asked to yet."""
+        with self.store() as store:
+            store.write("stop", str(int(asked)))
+
+    def is_to_stop(self) -> bool:
+        """Whether it was asked to."""
+        with self.store() as store:
+            return store.read("stop") == "1"
+
     def upgrade(self, release: str) -> None:
         """Make its commands those of another release, in either direction. ValueError for one that it cannot be."""
         release_of(release)
@@ -221,6 +231,9 @@ def _checked(request: JobRequest, settings: Settings, nodes: int) -> JobRequest:
         tasks=request.tasks or request.nodes,
         exclusive=request.exclusive or request.partition == "excl",
     )
+    for name in ("name", "user", "account", "comment", "admin_comment"):
+        if "\0" in getattr(request, name):  # as in Slurm, whose texts end there; hooks get them in their environment
+            raise ValueError(f"the {name} has a NUL in it")
     if request.partition not in PARTITIONS:
         raise ValueError(f"invalid partition specified: {request.partition}")
     if request.ending not in ENDINGS:

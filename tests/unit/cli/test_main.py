@@ -18,10 +18,12 @@ import pytest
 from cc_slurm_adapter import __version__
 from cc_slurm_adapter.__main__ import main
 from cc_slurm_adapter.cli import main as main_module
-from cc_slurm_adapter.cli.main import CONFIG, EXIT_CODES, OTHER, REST_WITHOUT_FILE, USAGE, make_parser
+from cc_slurm_adapter.cli.main import CONFIG, EXIT_CODES, OTHER, USAGE, make_parser
 from cc_slurm_adapter.config import config as config_module
 from cc_slurm_adapter.config.file import ConfigFile
+from cc_slurm_adapter.daemon import systemd
 from cc_slurm_adapter.errors import UsageError
+from cc_slurm_adapter.log import LEVELS
 
 
 @pytest.mark.parametrize(
@@ -31,7 +33,7 @@ from cc_slurm_adapter.errors import UsageError
         (["--daemon", "--config", "/c", "--debug", "3"], True, "/c", 3),
         (["-daemon=true", "-config=/c", "-debug=0"], True, "/c", 0),
         (["-daemon=false", "-config", "/c"], False, "/c", 2),
-        (["-debug", "7", "-daemon"], True, None, 7),
+        (["-debug", "5", "-daemon"], True, None, 5),
     ],
 )
 def test_flags_are_those_of_the_existing_adapter(argv: list[str], daemon: bool, config: str | None, debug: int) -> None:
@@ -43,6 +45,16 @@ def test_flags_are_those_of_the_existing_adapter(argv: list[str], daemon: bool, 
 def test_wrong_flags_end_in_one_line(argv: list[str]) -> None:
     with pytest.raises(UsageError, match="-help shows"):
         make_parser().parse_args(argv)
+
+
+@pytest.mark.parametrize("level", ["9", "6", "-1", "1000000", "0x2", "", "\u0663"])
+def test_a_level_that_there_is_not_is_told_with_those_that_there_are(
+    level: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["-daemon", f"-debug={level}"]) == USAGE
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"-debug: {level!r} is no level of how much to log: 0 nothing but crashes, 1 errors, 2" in line
+    assert [make_parser().parse_args(["-debug", str(each)]).debug for each in range(6)] == list(range(len(LEVELS)))
 
 
 def test_a_call_without_anything_to_do_says_so(
@@ -160,13 +172,18 @@ def signals() -> Iterator[None]:
 def test_under_systemd_a_start_without_a_file_is_not_tried_again_each_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: dict[str, object], rests: int
 ) -> None:
+    """What it rests for is what `systemctl status` shows meanwhile."""
     slept: list[float] = []
-    monkeypatch.setattr("cc_slurm_adapter.cli.main.time.sleep", slept.append)
+    told: list[str] = []
+    monkeypatch.setattr("cc_slurm_adapter.daemon.systemd.time.sleep", slept.append)
+    monkeypatch.setattr(systemd, "notify", told.append)
     run_daemon(tmp_path, **setting)
     assert slept == []  # whoever starts it by hand need not wait
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
     run_daemon(tmp_path, **setting)
-    assert slept == [REST_WITHOUT_FILE] * rests
+    assert slept == [systemd.REST] * rests
+    statuses = [each for each in told if each.startswith("STATUS=cannot start: ")]
+    assert ["cannot read /nowhere/secret" in each for each in statuses] == [True] * rests
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 

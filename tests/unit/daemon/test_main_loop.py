@@ -18,6 +18,7 @@ from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, StateError
 from cc_slurm_adapter.hooks.pending_events import MAX_WAITING
 from cc_slurm_adapter.jobs.ignore_rules import IgnoreRules
 from cc_slurm_adapter.jobs.watch import JobWatch, WatchSettings
+from cc_slurm_adapter.log import NOTICE
 from cc_slurm_adapter.model import Details, HookEvent, ListedJob, NodeState, Phase
 from cc_slurm_adapter.outbox.outbox import Outbox
 from cc_slurm_adapter.outbox.sender import Sender
@@ -498,6 +499,56 @@ def test_a_failing_activity_waits_longer_each_time_and_says_so_once(caplog: pyte
     assert len(caplog.messages) == 1
     assert activity.attempt(lambda: None)
     assert "works again" in caplog.text
+
+
+DOWN = "Unable to contact slurm controller (connect failure)"
+
+
+def test_while_slurmctld_is_away_one_line_says_so_and_one_that_it_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nodes, jobs and hook events are all asked of it, each by a command with words of its own."""
+    caplog.set_level(NOTICE)
+    monkeypatch.setattr("cc_slurm_adapter.system.backoff.FIRST_RETRY", 0.01)
+    site = Site(tmp_path, poll_interval=0.05)
+    assert site.comes(lambda: site.loop.polled)
+    for question in QUESTIONS:
+
+        def fail(*_: object, question: str = question, **__: object) -> None:
+            raise CommandFailed(f"{question}: slurm_load_{question} error: {DOWN}")
+
+        monkeypatch.setattr(site.slurm, question, fail)
+    site.inbox.put(HookEvent(5, "prolog_slurmctld", 0))
+    failing = (site.loop._asking_nodes, site.loop._polling, site.loop._serving)
+    assert site.comes(lambda: all(each._backoff.failures > 2 for each in failing))
+    lines = [record.getMessage() for record in caplog.records if DOWN in record.getMessage()]
+    assert len([line for line in lines if "reading accounting" not in line]) == 1
+    monkeypatch.undo()
+    site.inbox.put(Reload())
+    assert site.comes(lambda: not any(each.is_failing for each in failing[:2]))
+    site.close()
+    over = [line for line in caplog.messages if "works again" in line and "accounting" not in line]
+    assert len(over) == 1
+
+
+def test_of_those_that_ask_the_same_each_tells_a_reason_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    first, second = RetriedStep("asking for nodes"), RetriedStep("asking for jobs")
+    first.beside = second.beside = (first, second)
+
+    def fail(reason: str) -> Callable[[], None]:
+        def action() -> None:
+            raise CommandFailed(reason)
+
+        return action
+
+    first.attempt(fail(f"sinfo: {DOWN}"))
+    second.attempt(fail(f"squeue: slurm_load_jobs error:{DOWN}"))
+    assert len(caplog.messages) == 1
+    second.attempt(fail("squeue printed too much"))
+    assert len(caplog.messages) == 2
+    first.attempt(lambda: None)
+    first.attempt(lambda: None)
+    assert second.is_failing
 
 
 def test_a_part_that_is_done_is_no_success_yet(caplog: pytest.LogCaptureFixture) -> None:

@@ -17,6 +17,7 @@ from cc_slurm_adapter.system.event_files import marker_name
 from cc_slurm_adapter.system.own_files import SHARED_FOLDER
 
 ROOT = Path(__file__).parents[3]
+TITLES = ("Installation", "Uninstalling")
 NEEDED = {"ccRestUrl": "https://cc.example.org", "ccRestJwt": "token"}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -54,6 +55,23 @@ def test_the_events_folder_is_made_at_boot_and_stays_while_the_daemon_is_stopped
         assert fnmatchcase(f"{DEFAULT_EVENTS_PATH}/{marker_name(cluster)}", kept)
     assert not fnmatchcase(f"{DEFAULT_EVENTS_PATH}/1.prolog_slurmctld.lab.1", kept)
     assert "examples/cc-slurm-adapter.tmpfiles /etc/tmpfiles.d/cc-slurm-adapter.conf" in README
+
+
+def test_what_the_readme_removes_is_all_that_was_installed_and_all_that_is_written() -> None:
+    """By the names of step 1 to 4, and by the default paths."""
+    installation, uninstalling = (README.split(f"\n## {title}\n")[1].split("\n## ")[0] for title in TITLES)
+    commands = re.findall(r"^(?:install|mv) .*$", installation, re.MULTILINE)
+    made = {command.split()[-1].removesuffix(".new") for command in commands}
+    assert len(made) >= 5
+    config, _ = parse_config(NEEDED)
+    removed = {
+        Path(path) for line in re.findall(r"^rm -r?f (.*)$", uninstalling, re.MULTILINE) for path in line.split()
+    }
+    for path in map(Path, sorted(made | set(patterns(config)))):
+        assert removed & {path, *path.parents}, path
+    assert uninstalling.index("scontrol reconfigure") < uninstalling.index("rm -f /usr/local/sbin/cc-slurm-adapter")
+    for undone in ("systemctl disable --now", "userdel", "sacctmgr -i remove user"):
+        assert f"\n{undone} cc-slurm-adapter\n" in uninstalling
 
 
 def test_the_readme_lists_every_path_and_no_other() -> None:

@@ -19,6 +19,7 @@ from cc_slurm_adapter.hooks import inotify, spool
 from cc_slurm_adapter.hooks.access import Admission
 from cc_slurm_adapter.hooks.message import HookMessage, parse_event_name
 from cc_slurm_adapter.hooks.spool import EventsFolder, Place
+from cc_slurm_adapter.log import NOTICE
 from cc_slurm_adapter.system.event_files import is_closed, looks_like_event
 
 
@@ -124,7 +125,9 @@ def test_a_folder_with_anything_else_in_it_is_not_used_and_not_changed(
     assert not folder.usable
     assert content(path) == before
     (warning,) = caplog.messages
-    assert warning.startswith(f"prepEventsPath: cannot use the folder {path}: it holds ")
+    assert warning.startswith(
+        f"prepEventsPath: cannot use the folder {path}, which is looked at again every 60 s: it holds "
+    )
     assert "\n" not in warning
     assert "hook events come over the socket only" in warning
     (path / "one more").touch()
@@ -175,19 +178,25 @@ def test_a_stranger_that_comes_later_ends_the_use_until_it_is_gone(
     folder: Folder, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Hooks are told to use the socket: without a daemon that listens they leave nothing."""
+    caplog.set_level(NOTICE)
     path = Path(folder.path)
     folder.take()
     assert not is_closed(str(path), ".lab.open")
     put(path, "notes.txt")
     assert folder.take() == []
     assert not folder.usable
-    assert "it holds 'notes.txt'" in caplog.text
+    (line,) = caplog.messages
+    assert "looked at again every 60 s: it holds 'notes.txt'" in line
     assert is_closed(str(path), ".lab.open")
+    folder.open(OWN)
+    assert len(caplog.messages) == 1
     (path / "notes.txt").unlink()
     folder.open(OWN)
     put(path, "1..lab.1")
     assert ids(folder.take()) == [1]
     assert not is_closed(str(path), ".lab.open")
+    folder.take()
+    assert caplog.messages[1:] == [f"prepEventsPath: the folder {path} is used again"]
 
 
 def test_hooks_leave_nothing_in_the_default_folder_while_it_is_not_used(
@@ -591,7 +600,7 @@ def test_folder_that_fails_although_it_may_be_read_is_told_once(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "scandir", exhausted)
         folder.take()
-    assert len(caplog.messages) == 2
+    assert ["cannot use" in line for line in caplog.messages] == [True, False, True]
     folder.close()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from cc_slurm_adapter.jobs.ignore_rules import IgnoreRules
 from cc_slurm_adapter.jobs.watch import JobWatch, WatchSettings
-from cc_slurm_adapter.model import Missing, Phase, Run
+from cc_slurm_adapter.model import Missing, Phase, Run, RunKey
 from cc_slurm_adapter.outbox.late_runs import GAP, MAX_WAITING, LateRuns
 from cc_slurm_adapter.outbox.sender import Sender
 from cc_slurm_adapter.sinks.messages import CcMessages
@@ -126,3 +126,14 @@ def test_a_destination_that_is_away_for_long_fills_no_memory(caplog: pytest.LogC
     late_runs.say()
     (line,) = said(caplog)
     assert line.startswith(f"{MAX_WAITING} runs")
+
+
+@pytest.mark.usefixtures("site")
+def test_their_times_are_said_in_this_host_s_time(caplog: pytest.LogCaptureFixture) -> None:
+    late_runs = LateRuns()
+    for job_id, start in ((7, 86400), (9, 3600), (8, 2 * 86400)):
+        late_runs.found(RunKey("lab", job_id, start))
+        late_runs.start_delivered(RunKey("lab", job_id, start), is_new=True)
+    late_runs.say()
+    (line,) = said(caplog)
+    assert "the first, of job 9, began 1970-01-01 01:00:00 UTC, the last 1970-01-03 00:00:00 UTC;" in line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from cc_slurm_adapter.model import Phase, RunKey
 from cc_slurm_adapter.outbox import rerouting
 from cc_slurm_adapter.outbox.outbox import KEEP_DONE, Batch, Message, OpenRun, Outbox, Stage
 from cc_slurm_adapter.outbox.run_json import run_from_json, run_to_json
+from cc_slurm_adapter.outbox.schema import SCHEMA_VERSION
 from cc_slurm_adapter.sinks.base import Delivery, Encoded, Kind
 from tests.built import old_state
 from tests.fakes.slurm_and_sinks import make_run
@@ -109,6 +111,27 @@ def test_a_delivered_start_stays_until_the_stop_is_delivered(outbox: Outbox) -> 
     outbox.delivered(due(outbox)[0])
     outbox.delivered(due(outbox)[0])
     assert outbox.counts() == {}
+
+
+@pytest.mark.parametrize("way", ["lost", "before its stop"])
+def test_a_start_that_is_owed_again_is_as_old_as_that(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """A job may run for longer than slurmQueryMaxSpan: its start is sent again before it counts as undeliverable."""
+    run = OpenRun(FIRST, Stage.STARTED, "node01", None)
+    long_ago = time.time() - 8 * 86400
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: long_ago)
+        start = Message(("rest",), FIRST, Kind.START, Encoded(b"{}"))
+        outbox.commit("lab", Batch(runs={FIRST: run}, messages=[start]))
+        outbox.delivered(*outbox.take(due(outbox), long_ago))
+    if way == "lost":
+        assert outbox.resend_starts("rest", "lab", lambda key: True, time.time()) == [FIRST]
+    else:
+        owe(outbox, (FIRST, Kind.STOP))
+        assert outbox.start_first(due(outbox)[0])
+    assert outbox.tidy(7 * 86400).parked == 0
+    assert names(due(outbox, now=0)) == [(FIRST, Kind.START)]
 
 
 def test_a_stop_without_a_start_cannot_have_it_sent_first(outbox: Outbox) -> None:
@@ -249,9 +272,9 @@ def test_a_clock_that_was_set_back_while_nobody_watched_delays_nothing(outbox: O
 
 def test_a_state_file_of_another_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "state.sqlite"
-    database = sqlite3.connect(path)
-    database.execute("PRAGMA user_version = 99")
-    database.close()
+    Outbox(str(path)).close()
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA user_version = 99")
     with pytest.raises(StateError, match="format 99"):
         Outbox(str(path))
 
@@ -295,14 +318,58 @@ def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path, content: bytes) -
     assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("notes.txt", content)]
 
 
-def test_a_database_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "books.sqlite"
+def contents(folder: Path) -> dict[str, bytes]:
+    return {each.name: each.read_bytes() for each in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["books.sqlite", "state.sqlite"])
+@pytest.mark.parametrize("version", [0, 1, SCHEMA_VERSION - 1, SCHEMA_VERSION, SCHEMA_VERSION + 1, 1000])
+@pytest.mark.parametrize("journal_mode", ["DELETE", "WAL"])
+def test_a_database_of_somebody_else_is_left_alone(tmp_path: Path, name: str, version: int, journal_mode: str) -> None:
+    """Whatever number it has for its own format: by that alone it would be one of ours, older or newer."""
+    path = tmp_path / name
     with closing(sqlite3.connect(path)) as database:
-        database.execute("CREATE TABLE book (title TEXT)")
-    content = path.read_bytes()
+        database.execute(f"PRAGMA journal_mode = {journal_mode}")
+        database.execute(f"PRAGMA user_version = {version}")
+        database.execute("CREATE TABLE run (title TEXT)")
+    before = contents(tmp_path)
     with pytest.raises(StateError, match="database of another program, which is left alone: set statePath"):
         Outbox(str(path))
-    assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("books.sqlite", content)]
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("sign", ["table in the log", "application_id", "user_version"])
+def test_a_database_that_seems_empty_and_is_somebody_else_s_is_left_alone(tmp_path: Path, sign: str) -> None:
+    source, path = tmp_path / "source.sqlite", tmp_path / "its" / "books.sqlite"
+    path.parent.mkdir()
+    with closing(sqlite3.connect(source)) as database:
+        if sign == "table in the log":  # as a kill leaves it
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("CREATE TABLE book (title TEXT)")
+            shutil.copy(f"{source}-wal", f"{path}-wal")
+        else:
+            database.execute(f"PRAGMA {sign} = 99")
+        shutil.copy(source, path)
+    before = contents(path.parent)
+    with pytest.raises(StateError, match="database of another program, which is left alone: set statePath"):
+        Outbox(str(path))
+    assert contents(path.parent) == before
+
+
+def test_a_damaged_database_that_is_not_known_to_be_ours_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "books.sqlite"
+    path.write_bytes(b"SQLite format 3\0" + b"\7" * 8000)
+    before = contents(tmp_path)
+    with pytest.raises(StateError, match="database of another program, which is left alone: set statePath"):
+        Outbox(str(path))
+    assert contents(tmp_path) == before
+
+
+def test_a_folder_is_no_state_file(tmp_path: Path) -> None:
+    (tmp_path / "state.sqlite").mkdir()
+    with pytest.raises(StateError, match="which is no file: set statePath"):
+        Outbox(str(tmp_path / "state.sqlite"))
+    assert [each.name for each in tmp_path.rglob("*")] == ["state.sqlite"]
 
 
 @pytest.mark.parametrize("sign", ["first-moment.own.sqlite", "own.sqlite-wal"])
@@ -378,13 +445,6 @@ def test_waiting_for_parked_rows_costs_next_to_nothing(outbox: Outbox) -> None:
         ("rest", 0),
     )
     assert "delivery_next" in str(plan)
-
-
-def test_a_file_that_cannot_be_opened_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "state.sqlite").mkdir()
-    with pytest.raises(StateError, match="state file"):
-        Outbox(str(tmp_path / "state.sqlite"))
-    assert (tmp_path / "state.sqlite").is_dir()
 
 
 def test_a_stop_goes_before_the_start_of_a_later_run_that_was_owed_first(outbox: Outbox) -> None:

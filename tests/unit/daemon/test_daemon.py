@@ -1,0 +1,49 @@
+"""What a start says while it waits."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from cc_slurm_adapter.config.config import parse_config
+from cc_slurm_adapter.daemon import daemon as daemon_module
+from cc_slurm_adapter.daemon.daemon import Daemon
+from cc_slurm_adapter.errors import CommandFailed
+from cc_slurm_adapter.log import NOTICE
+from cc_slurm_adapter.slurm.cluster_config import ClusterConfig
+
+SETUP = ClusterConfig("lab", "24.11.5", "slurm", "none", has_accounting=True, records_steps=True, question_rate=None)
+DOWN = "scontrol show config: slurm_load_ctl_conf error: Unable to contact slurm controller (connect failure)"
+
+
+def test_a_slurmctld_that_is_away_at_the_start_is_one_line_and_one_when_it_answers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(NOTICE)
+    monkeypatch.setattr(daemon_module, "FIRST_RETRY", 0.001)
+    answers: list[ClusterConfig | CommandFailed] = [*([CommandFailed(DOWN)] * 6), SETUP]
+
+    def read_cluster_config(_: object) -> ClusterConfig:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(daemon_module, "read_cluster_config", read_cluster_config)
+    daemon = Daemon(parse_config({"ccRestUrl": "http://127.0.0.1:1", "ccRestJwt": "token"})[0])
+    assert daemon._wait_for_slurm() is SETUP
+    away, back = caplog.records
+    assert (away.levelno, back.levelno) == (logging.ERROR, NOTICE)
+    assert f"Slurm does not answer, it is asked again, every 60 s at last: {DOWN}" in away.getMessage()
+    assert back.getMessage() == "Slurm answers now"
+
+
+def test_a_slurmctld_that_answers_at_once_is_no_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(NOTICE)
+    monkeypatch.setattr(daemon_module, "read_cluster_config", lambda _: SETUP)
+    daemon = Daemon(parse_config({"ccRestUrl": "http://127.0.0.1:1", "ccRestJwt": "token"})[0])
+    assert daemon._wait_for_slurm() is SETUP
+    assert caplog.records == []

@@ -36,7 +36,7 @@ SBOM = ADAPTER.with_name("cc-slurm-adapter.cdx.json")
 """What is bundled, in the format CycloneDX: for programs that look for known holes."""
 SUMS = ADAPTER.with_name("SHA256SUMS")
 """For `sha256sum --check`."""
-SOURCES = ["cc_slurm_adapter", "build.py", "examples", "tests"]
+SOURCES = ["cc_slurm_adapter", "build.py", "docs", "examples", "tests"]
 SUPPORTED = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 """The Python versions that the adapter runs under."""
 UNIT_TESTED = ("3.9", "3.13")

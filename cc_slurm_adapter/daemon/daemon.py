@@ -225,7 +225,9 @@ class Daemon:
         )
         tell_status(f"reports the cluster {cluster} to {destinations.label}")
         if os.geteuid() == 0:
-            log.warning("the daemon runs as root, which it does not need: set User= in its systemd unit, see README.md")
+            log.warning(
+                "the daemon runs as root, which it does not need: set User= in its systemd unit, see docs/install.md"
+            )
         _warn_of_hooks(setup)
         return loop
 

@@ -1,4 +1,4 @@
-"""Every path that the program writes. The systemd unit must allow them, and README.md lists them."""
+"""Every path that the program writes. The systemd unit must allow them, and docs/operating.md lists them."""
 
 from __future__ import annotations
 

@@ -271,7 +271,7 @@ def test_another_user_in_a_folder_that_cannot_be_written(copy: Path, other_user:
 def test_hooks_while_the_file_is_replaced(
     configured: bool, adapter: Path, copy: Path, events: Path, hook_config: Path
 ) -> None:
-    """As the README has it: copied to another name, then moved over the one that Slurm calls."""
+    """As docs/install.md has it: copied to another name, then moved over the one that Slurm calls."""
     replace = 'while [ ! -e "$2.stop" ]; do install -m 0755 "$1" "$2.new"; mv -f "$2.new" "$2"; done'
     hook = [str(copy), "-config", str(hook_config)] if configured else [str(copy)]
     with subprocess.Popen(["/bin/sh", "-c", replace, "sh", adapter, copy]) as replacing:

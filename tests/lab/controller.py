@@ -1,4 +1,4 @@
-"""A machine with Slurm's own units and this program, installed by the commands that README.md shows."""
+"""A machine with Slurm's own units and this program, installed by the commands that docs/install.md shows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from examples.practice.cc_backend import DEFAULT_TOKEN, CcBackend, CcBackendServer
-from tests.project.test_documents import blocks, section
+from tests.project.test_documents import commands_of_steps
 
 from .machine import Machine
 from .namespaces import ClosedAtTheEnd, LabError, wait_for
@@ -26,14 +26,13 @@ if TYPE_CHECKING:
     from .debian import Suite
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 NODE = "node01"
 UNIT = "cc-slurm-adapter.service"
 INSTALLED = "/usr/local/sbin/cc-slurm-adapter"
 CONFIG = "/etc/cc-slurm-adapter/config.json"
 RUN_FOLDER = "/run/cc-slurm-adapter"
 SOURCES = "/root/cc-slurm-adapter"
-"""A clone on the machine, with what README's commands take from it."""
+"""A clone on the machine, with what the commands of docs/install.md take from it."""
 POLL_SECONDS = 5
 ONE_SECOND = Submission(script="sleep 1")
 
@@ -88,7 +87,7 @@ class Controller(ClosedAtTheEnd):
         self.machine.close()
         self.server.close()
 
-    # --- made as README.md says
+    # --- made as docs/install.md says
 
     def set_up(self) -> None:
         """From a machine with Slurm's packages to one that reports jobs; about 20 s."""
@@ -139,8 +138,8 @@ class Controller(ClosedAtTheEnd):
                 self.machine.output(*line.split())
 
     def _install(self) -> None:
-        """README's commands, word by word, but for the build; and the configuration of this cc-backend."""
-        copy_file, configure, make_user, start = blocks(section(README, "Installation"), "sh")
+        """By the commands of docs/install.md, but for the build; and the configuration of this cc-backend."""
+        copy_file, configure, make_user, start = commands_of_steps()
         self.machine.path(f"{SOURCES}/token.txt").write_text(DEFAULT_TOKEN, encoding="ascii")
         self._run_block(copy_file.replace("python3 build.py build ", ": "))
         self._run_block(configure)
@@ -153,7 +152,7 @@ class Controller(ClosedAtTheEnd):
         self.machine.output("sh", "-exc", f"cd {SOURCES}\n{script}", seconds=120)
 
     def configure(self, **settings: Any) -> bool:
-        """Writes into config.json, whose owner and mode stay as README's command made them; whether that changed it."""
+        """Writes into config.json, whose owner and mode stay as they were made; whether that changed it."""
         minimal = json.loads((ROOT / "examples" / "config.minimal.json").read_text(encoding="utf-8"))
         times = {"slurmPollInterval": POLL_SECONDS, "slurmQueryMaxSpan": 3600}
         config = {**minimal, "ccRestUrl": self.server.url, **times, **settings}
@@ -164,7 +163,7 @@ class Controller(ClosedAtTheEnd):
         return True
 
     def call_hooks(self) -> None:
-        """The lines of README's last step."""
+        """The lines of the last step of docs/install.md."""
         conf = self.machine.path("/etc/slurm/slurm.conf")
         lines = (ROOT / "examples" / "slurm.conf.hooks").read_text(encoding="utf-8")
         conf.write_text(conf.read_text(encoding="ascii") + lines, encoding="ascii")

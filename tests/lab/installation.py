@@ -1,4 +1,4 @@
-"""The shipped file installed on the lab's controller as README.md says, and a stand-in cc-backend."""
+"""The shipped file installed on the lab's controller as docs/install.md says, and a stand-in cc-backend."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def calling(controller: Controller, job: int) -> Iterator[subprocess.Popen[str]]
 
 
 def replace_file(controller: Controller, content: bytes) -> None:
-    """By rename, as README's commands do it."""
+    """By rename, as the commands of docs/install.md do it."""
     installed = controller.machine.path(INSTALLED)
     new = installed.with_name(f"{installed.name}.new")
     new.write_bytes(content)

@@ -121,7 +121,7 @@ def failing_hook(lab: SlurmLab) -> Iterator[Path]:
 def test_a_hook_of_slurmctld_that_fails_requeues_the_job_and_one_that_is_not_executable_does_nothing(
     mode: int, restarts: int, failing_hook: Path, lab: SlurmLab
 ) -> None:
-    """What README.md says of Slurm. No node is drained."""
+    """What docs/install.md says of Slurm. No node is drained."""
     failing_hook.chmod(mode)
     job = submit(lab, Submission(script="sleep 1"))
     wait_for("the job to be over", lambda: "JobState=COMPLETED" in shown(lab, job), seconds=200)
@@ -134,7 +134,7 @@ def shown(lab: SlurmLab, job: int) -> str:
 
 
 def test_newer_slurmctlds_end_when_they_are_reconfigured_with_a_hook_that_is_not_executable(release: str) -> None:
-    """Therefore README.md has the file installed and tried before slurm.conf names it."""
+    """Therefore docs/install.md has the file installed and tried before slurm.conf names it."""
     with SlurmLab(SUITES[release], make_chroot(SUITES[release], FOLDER), slurmdbd=False) as own:
         own.start(BUILT_FILE)
         own.path(SHIPPED_FILE).chmod(0o644)

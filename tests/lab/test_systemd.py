@@ -1,4 +1,4 @@
-"""The unit under a real systemd, beside Slurm's own units: installed by README's commands, killed, frozen, rebooted."""
+"""The unit under a real systemd, beside Slurm's own: installed as docs/install.md says, killed, frozen, rebooted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often Slurm is asked in a day: each kind of step is measured, and README.md has the sums."""
+"""How often Slurm is asked in a day: each kind of step is measured, and docs/costs.md has the sums."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from cc_slurm_adapter.slurm.parse.accounting import users_command
 from cc_slurm_adapter.slurm.parse.nodes import SCONTROL_ALL
 from tests.bench.big_cluster import CLUSTER, BigCluster
 from tests.bench.site import read_calls
-from tests.project.test_documents import README, code, rows, section
+from tests.project.test_documents import COSTS, code, rows, section
 
 DAY, JOBS_A_DAY, POLL_INTERVAL, MAX_SPAN = 86400, 10_000, 60, 604800
 FORMATS = "squeue --json=list"
@@ -36,7 +36,7 @@ SINK = CcRest("http://127.0.0.1:1", lambda: "token")
 
 
 def named(argv: list[str]) -> str:
-    """The command as README.md calls it."""
+    """The command as docs/costs.md calls it."""
     if argv == SCONTROL_ALL:
         return ALL_NODES
     return FORMATS if argv == FORMATS.split() else argv[0]
@@ -162,13 +162,12 @@ def test_slurm_is_asked_as_often_as_the_readme_says(make_site: Callable[[int], S
     )
     for step, times in ((poll, DAY // POLL_INTERVAL), (start, JOBS_A_DAY), (stop, JOBS_A_DAY)):
         in_a_day.update({name: count * times for name, count in step.items()})
-    assert in_the_readme() == {name: f"{count:,}" for name, count in in_a_day.items()}
+    assert in_the_document() == {name: f"{count:,}" for name, count in in_a_day.items()}
 
 
-def in_the_readme() -> dict[str, str]:
-    """How often each command is run in a day at most, as README.md has it."""
-    part = section(README, "What it costs").split("\n### What Slurm is asked in a day\n")[1].split("\n### ")[0]
-    return {code(command)[0]: times for command, _, times in rows(part)}
+def in_the_document() -> dict[str, str]:
+    """How often each command is run in a day at most, as docs/costs.md has it."""
+    return {code(command)[0]: times for command, _, times in rows(section(COSTS, "What Slurm is asked in a day"))}
 
 
 def test_sacct_has_a_begin_and_an_end_and_no_question_has_more_than_a_chunk_of_jobs(

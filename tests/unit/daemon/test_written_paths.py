@@ -1,4 +1,4 @@
-"""The list of what the program writes, against the unit, README.md and the code."""
+"""The list of what the program writes, against the unit, docs/operating.md and the code."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from cc_slurm_adapter.system.event_files import marker_name
 from cc_slurm_adapter.system.own_files import SHARED_FOLDER
 
 ROOT = Path(__file__).parents[3]
-TITLES = ("Installation", "Uninstalling")
 NEEDED = {"ccRestUrl": "https://cc.example.org", "ccRestJwt": "token"}
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+INSTALL = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+OPERATING = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
 
 
 def unit() -> configparser.SectionProxy:
@@ -54,12 +54,12 @@ def test_the_events_folder_is_made_at_boot_and_stays_while_the_daemon_is_stopped
     for cluster in ("mycluster", ""):
         assert fnmatchcase(f"{DEFAULT_EVENTS_PATH}/{marker_name(cluster)}", kept)
     assert not fnmatchcase(f"{DEFAULT_EVENTS_PATH}/1.prolog_slurmctld.lab.1", kept)
-    assert "examples/cc-slurm-adapter.tmpfiles /etc/tmpfiles.d/cc-slurm-adapter.conf" in README
+    assert "examples/cc-slurm-adapter.tmpfiles /etc/tmpfiles.d/cc-slurm-adapter.conf" in INSTALL
 
 
-def test_what_the_readme_removes_is_all_that_was_installed_and_all_that_is_written() -> None:
+def test_what_is_removed_is_all_that_was_installed_and_all_that_is_written() -> None:
     """By the names of step 1 to 4, and by the default paths."""
-    installation, uninstalling = (README.split(f"\n## {title}\n")[1].split("\n## ")[0] for title in TITLES)
+    installation, uninstalling = INSTALL.split("\n## Uninstalling\n")
     commands = re.findall(r"^(?:install|mv) .*$", installation, re.MULTILINE)
     made = {command.split()[-1].removesuffix(".new") for command in commands}
     assert len(made) >= 5
@@ -74,8 +74,8 @@ def test_what_the_readme_removes_is_all_that_was_installed_and_all_that_is_writt
         assert f"\n{undone} cc-slurm-adapter\n" in uninstalling
 
 
-def test_the_readme_lists_every_path_and_no_other() -> None:
-    table = README.split("\n## Files and signals\n")[1].split("\n| Signal")[0]
+def test_every_path_is_listed_and_no_other() -> None:
+    table = OPERATING.split("\n## Files\n")[1].split("\n## ")[0]
     listed = {
         name for cell in re.findall(r"^\| ([^|]*) \|", table, re.MULTILINE) for name in re.findall(r"`([^`]+)`", cell)
     }

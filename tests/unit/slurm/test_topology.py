@@ -190,11 +190,11 @@ def test_a_folder_that_tells_nothing_is_said(tmp_path: Path) -> None:
         read_machine(str(tmp_path))
 
 
-def test_the_example_in_the_readme_is_what_such_a_machine_prints(roots: dict[str, str]) -> None:
+def test_the_documented_example_is_what_such_a_machine_prints(roots: dict[str, str]) -> None:
     """Two sockets of four cores with one thread, counted in turn."""
-    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    document = (Path(__file__).parents[3] / "docs/configuration.md").read_text(encoding="utf-8")
     found = read_machine(roots["alternating-sockets-without-smt"])
-    assert f'"^xeon[0-9]+$": {list(found.cpus)}' in readme
+    assert f'"^xeon[0-9]+$": {list(found.cpus)}' in document
 
 
 # --- what is said about it

@@ -2,10 +2,10 @@
 
     slurmctld calls a hook -> hooks.hook -> a file or a socket -> hooks.intake -> daemon.main_loop
     squeue, sacct, scontrol, sinfo <- slurm.client <- jobs.watch, jobs.catch_up <- daemon.main_loop
-    what Slurm says (model.Run) -> jobs.decisions -> jobs.recorder -> outbox.outbox, on disk
+    what Slurm says (model.Run) -> jobs.recorder, by jobs.decisions -> jobs.run_store -> outbox.outbox, on disk
     outbox.sender -> sinks.rest -> cc-backend
                   -> sinks.nats -> NATS
-    cc-backend's running jobs -> daemon.running_list -> jobs.reconcile -> jobs.recorder
+    cc-backend's running jobs -> daemon.running_list -> jobs.reconcile -> jobs.run_store
 
 Data goes from left to right and never back. tests/project/test_architecture.py holds who may import whom.
 """

@@ -36,14 +36,14 @@ def job_list(keys: Iterable[RunKey]) -> str:
 
 
 class Phase(enum.Enum):
-    """Where a run stands."""
+    """The state of a run in Slurm, as far as it matters here."""
 
     WAITING = "waiting"
-    """Holds nothing: pending, or requeued and pending again."""
+    """Nothing is allocated to it: pending, or requeued and pending again."""
     CONFIGURING = "configuring"
-    """Holds its nodes but they are still being made ready: its start time may move."""
+    """Its nodes are allocated, but they are still being made ready: its start time may move."""
     RUNNING = "running"
-    """Holds its nodes. Suspended and stopped runs do so too."""
+    """Its nodes are allocated and ready. Suspended and stopped runs belong here."""
     ENDED = "ended"
     """Over; `EndState` says how. COMPLETING belongs here: its state and end time are final."""
 
@@ -76,11 +76,11 @@ class Missing(enum.Enum):
     CORES = "cores"
     GPUS = "gpus"
     SHARING = "sharing"
-    """Who else may have been on the nodes: it is said to be anybody."""
+    """Who else may have been on the nodes: it is reported that anybody may."""
 
 
 class ListedJob(NamedTuple):
-    """A line of the short listing: one job as it stands now, from columns that no user controls."""
+    """A line of the short listing: the state of one job now, from columns that no user controls."""
 
     job_id: int
     phase: Phase
@@ -122,7 +122,7 @@ class End(NamedTuple):
 
 @dataclass(frozen=True)
 class Resource:
-    """What a run holds of one node."""
+    """What is allocated to a run on one node."""
 
     hostname: str
     cores: tuple[int, ...] = ()
@@ -132,9 +132,9 @@ class Resource:
     node_cores: int = 0
     """How many cores the node has; needed to number its hardware threads. 0 where `cores` is empty."""
     threads_per_core: int = 1
-    """Hardware threads of each core: the run holds all threads of its cores."""
+    """Hardware threads of each core: all threads of its cores are allocated to the run."""
     other_gres: tuple[str, ...] = ()
-    """GRES whose devices the run holds, and which the site does not name as accelerators."""
+    """GRES of which devices are allocated to the run, and which the site does not name as accelerators."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ class HookEvent:
     def comes_once(self) -> bool:
         """Of slurmctld's own hooks, called once for each start and end; others come from every node or task.
 
-        What has no context is taken for one of them, so that it is served at once.
+        An event without a context counts as one of them, so that it is served immediately.
         """
         return not self.context or self.context.endswith("_slurmctld")
 
@@ -239,8 +239,8 @@ class AccountedEnd(NamedTuple):
 
     key: RunKey
     end: End
-    may_be_rest: bool = False
-    """Its record was made when it began: so it may be what is left of a run that was resized at that moment."""
+    may_be_remainder: bool = False
+    """Its record was made when it began: so it may be the remainder of a run that was resized at that moment."""
 
 
 class AccountedLaunch(NamedTuple):
@@ -260,9 +260,9 @@ class Details:
     runs: list[Run] = field(default_factory=list)
     broken: dict[int, str] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
-    """Slurm's own command fails for them, while it answers for others; not for so long that there is no hope."""
+    """Slurm's own command fails for them, while it answers for others; but not for so long that they are given up."""
     listed: int = 0
-    """Jobs in Slurm's answer, wanted or not."""
+    """How many jobs Slurm printed, wanted or not."""
 
 
 class Numbering(enum.Enum):

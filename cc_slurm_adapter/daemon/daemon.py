@@ -16,6 +16,7 @@ from cc_slurm_adapter.counters import Status
 from cc_slurm_adapter.daemon.crash_count import GOOD_LIFE, CrashCount
 from cc_slurm_adapter.daemon.destinations import Destinations, sinks_of
 from cc_slurm_adapter.daemon.hook_check import hook_troubles
+from cc_slurm_adapter.daemon.hook_coverage import HookCoverage
 from cc_slurm_adapter.daemon.main_loop import (
     TICK,
     ClusterNames,
@@ -34,9 +35,9 @@ from cc_slurm_adapter.errors import CommandCancelled, CommandMissing, SinkError,
 from cc_slurm_adapter.hooks.intake import Intake
 from cc_slurm_adapter.hooks.spool import Place
 from cc_slurm_adapter.jobs.first_moment import Before, FirstMoment, catch_up_from
-from cc_slurm_adapter.jobs.hook_coverage import HookCoverage
 from cc_slurm_adapter.jobs.ignore_rules import IgnoreRules
-from cc_slurm_adapter.jobs.watch import JobWatch, WatchSettings
+from cc_slurm_adapter.jobs.settings import WatchSettings
+from cc_slurm_adapter.jobs.watch import JobWatch
 from cc_slurm_adapter.log import NOTICE, Reminder, moment_text
 from cc_slurm_adapter.outbox.clock_step import is_plausible
 from cc_slurm_adapter.outbox.foreign_state import refuse_foreign
@@ -315,7 +316,7 @@ class Daemon:
             has_accounting=setup.has_accounting,
             records_steps=setup.records_steps,
             max_span=config.slurm_query_max_span,
-            on_owed=destinations.wake,
+            on_pending=destinations.wake,
             on_nodes=destinations.learn,
             first_moment=first_moment,
             late_runs=destinations.late_runs,

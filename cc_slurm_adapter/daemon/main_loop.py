@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Callable, Protocol, Union
 
 from cc_slurm_adapter.counters import Status
+from cc_slurm_adapter.daemon.hook_coverage import HookCoverage
 from cc_slurm_adapter.daemon.state_files import LastRun
 from cc_slurm_adapter.daemon.systemd import tell_status
 from cc_slurm_adapter.hooks.pending_events import MAX_WAITING, PendingEvents
-from cc_slurm_adapter.jobs.hook_coverage import HookCoverage
 from cc_slurm_adapter.jobs.watch import JobWatch
 from cc_slurm_adapter.log import NOTICE, Reminder
 from cc_slurm_adapter.model import HookEvent, NodeState
@@ -309,7 +309,7 @@ class MainLoop:
         if not job_ids:
             return False
         try:
-            known = self._watch.look_at(job_ids)
+            known = self._watch.look_up(job_ids)
         except Exception:
             self._hooks.failed(job_ids, began, time.monotonic())
             raise
@@ -344,7 +344,7 @@ class MainLoop:
     def _say_how_it_stands(self) -> None:
         """Once an hour, and for whoever wants to know more after each pass in which anything has happened."""
         if self._coverage is not None:
-            self._coverage.tell()
+            self._coverage.log_missed()
         waiting = self._outbox.waiting()
         line = f"open runs: {self._watch.open_runs}; waiting messages: {waiting}; since the start: {self._status}"
         if time.monotonic() >= self._next_telling:

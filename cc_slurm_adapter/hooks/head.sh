@@ -175,9 +175,11 @@ run_program() {
     esac
 }
 
+# Each thread of the daemon would get an arena of its own from glibc: half a megabyte in all, for nothing.
 start_program() {
     program=$1
     shift
+    export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-2}"
     exec "$program" -I -S -B -X utf8 "$self" "$@"
 }
 

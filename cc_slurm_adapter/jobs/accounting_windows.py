@@ -1,4 +1,4 @@
-"""Which windows of accounting a catch-up reads: slurmdbd may get its records late, so some are read again.
+"""Chooses the windows of accounting that a catch-up reads: slurmdbd may get its records late, so some come again.
 
 Each catch-up reads what is new and a little before that. Audits read further back, once an hour and once a day, some
 windows with each catch-up, so that slurmdbd notices little of it.
@@ -9,19 +9,19 @@ from __future__ import annotations
 from typing import NamedTuple
 
 WINDOW = 3600
-"""Seconds of accounting in one question."""
+"""Seconds of accounting in one query."""
 OVERLAP = 600
 """Seconds that every catch-up reads again."""
 AUDIT_EVERY, AUDIT_SPAN = 3600, 6 * 3600
 """Once an hour six hours are read again."""
 WIDE_AUDIT_EVERY = 86400
 """Once a day everything is read again that may be read at all."""
-AUDITED_AT_ONCE = 4
-"""Windows of audits in one catch-up."""
+AUDITS_AT_MOST = 4
+"""Windows of audits in one catch-up: the hourly audit takes two catch-ups, the daily one of a week 42."""
 
 
 class Window(NamedTuple):
-    """From one moment to another, in Unix seconds."""
+    """A span of accounting, in Unix seconds."""
 
     start: int
     until: int
@@ -39,18 +39,18 @@ class AccountingWindows:
         self._audit: list[Window] = []
 
     def next(self, since: int, now: int, first_moment: int = 0) -> list[Window]:
-        """What is to be read at `now` if all until `since` has been: what is new from the oldest on, then audits.
+        """The windows to read at `now` when all until `since` has been: new ones from the oldest on, then audits.
 
-        Nothing from before the first moment.
+        None begins before the first moment.
         """
         longest_ago = max(now - self._max_span, first_moment)
         self._plan_audits(since, now, longest_ago)
         begin = max(since - OVERLAP, longest_ago)
         self._audit = [window for window in self._audit if window.until > longest_ago and window.start < begin]
-        return [*_windows(begin, now, is_audit=False), *self._audit[:AUDITED_AT_ONCE]]
+        return [*_windows(begin, now, is_audit=False), *self._audit[:AUDITS_AT_MOST]]
 
     def was_read(self, window: Window) -> None:
-        """All of it; a window of an audit that failed is read with the next catch-up."""
+        """Note that all of a window was read. One of an audit that failed is read with the next catch-up."""
         if window in self._audit:
             self._audit.remove(window)
 
@@ -69,7 +69,10 @@ class AccountingWindows:
             self._begin_audit(max(now - AUDIT_SPAN, longest_ago), now)
 
     def _begin_audit(self, since: int, now: int) -> None:
-        """The newest windows first: most late records are not very late. What another audit still has there is read."""
+        """Plan an audit from the newest window on: most late records are not very late.
+
+        Windows that another audit still has in this span are replaced.
+        """
         new = _windows(since, now, is_audit=True)[::-1]
         self._audit = new + [window for window in self._audit if window.start < since]
 

@@ -1,4 +1,47 @@
-"""Pure decisions: what Slurm says, held against what is known, gives what is to be asked and what is owed."""
+"""Decides, from what Slurm shows and what is known, what is asked next and what is enqueued. All of it is pure.
+
+The states of a run (`Stage`; each run that is not DONE is an open one):
+
+    state      Slurm shows                       holds nodes   the sinks get
+    ---------  --------------------------------  ------------  -------------------------------
+    PREPARING  CONFIGURING: its nodes are made   yes           nothing
+               ready, its start time may move
+    STARTED    RUNNING, suspended, stopped       yes           its start
+    IGNORED    the same, but a rule or an        yes           nothing, ever
+               administrator leaves it out
+    DONE       ENDED, COMPLETING included        no            start and stop; nothing if it
+                                                               was IGNORED or never ran
+
+IGNORED runs are open as well: they count on their nodes, and their end is awaited. A run that is DONE is remembered
+for a day longer than accounting is read back, so that accounting does not bring it again.
+
+What follows when the details of a run were read. `+` is what is enqueued with the new state:
+
+    state before   WAITING   CONFIGURING   RUNNING           ENDED
+    ------------   -------   -----------   ---------------   ----------------------
+    unknown        -         PREPARING     STARTED + start   DONE + start and stop
+    PREPARING      -         -             STARTED + start   DONE + start and stop
+    STARTED        -         -             -                 DONE + stop
+    IGNORED        -         -             -                 DONE
+    DONE           -         -             -                 -
+
+Where a start would be enqueued some runs go another way:
+
+- One that is left out becomes IGNORED, or DONE if it is over, and nothing is enqueued.
+- One that never ran (it was cancelled while it waited) becomes DONE, and nothing is enqueued.
+- One that launched nothing before its job was requeued (`never_launched`) becomes DONE, and nothing is enqueued.
+- One without nodes (Slurm takes them away one by one while a job completes), or without an end although it is ENDED,
+  is read again.
+- One whose cores cannot be numbered yet (`awaits_layout`) is read again when sinfo has answered.
+- One that ended before the first moment is history: it counts as DONE.
+
+The start of a PREPARING run may move, and with it its key. So when another run of the same job begins or prepares, the
+PREPARING one is dropped: it was that run before (`Decision.replaces`). A PREPARING run that never starts is dropped
+when it is older than accounting is read back.
+
+A STARTED or IGNORED run that Slurm has lost keeps its state, but no nodes, and the time at which it was seen last
+(`OpenRun.lost_since`). When Slurm shows it again it gets its nodes back; else `lost_runs` ends it.
+"""
 
 from __future__ import annotations
 
@@ -9,47 +52,47 @@ from cc_slurm_adapter.model import AccountedEnd, AccountedLaunch, End, EndState,
 from cc_slurm_adapter.outbox.outbox import OpenRun, Stage
 
 NEAR = 300
-"""Seconds by which the start times of cc-backend's row and of Slurm's run may differ to be one run."""
+"""Seconds by which the start times of cc-backend's row and of Slurm's run may differ at most to be one run."""
 
 
 @dataclass
 class Comparison:
-    """What a listing means."""
+    """What follows from a listing."""
 
     ended: dict[RunKey, End] = field(default_factory=dict)
-    """Live and ignored runs that the listing itself says are over."""
+    """STARTED and IGNORED runs that are over by the listing itself."""
     to_read: set[int] = field(default_factory=set)
-    """Jobs of known runs whose details tell more: ready nodes, how a completing run ended, what a lost one holds."""
-    strangers: list[RunKey] = field(default_factory=list)
-    """Runs that are not open; the outbox may know them as done."""
+    """Jobs of open runs whose details say more: ready nodes, how a completing run ended, the nodes of a lost one."""
+    unknown_keys: list[RunKey] = field(default_factory=list)
+    """Runs that are not open; the outbox may know them as DONE."""
     vanished: list[RunKey] = field(default_factory=list)
-    """Open runs of which the listing says nothing: that alone ends none of them."""
+    """Open runs that the listing does not have: that alone ends none of them."""
 
 
 def compare(
     listing: Iterable[ListedJob], open_runs: Mapping[RunKey, OpenRun], cluster: str, first_moment: int = 0
 ) -> Comparison:
-    """Hold a complete listing against all open runs. What ended before the first moment is history, no stranger."""
+    """Compare a complete listing with all open runs. A run that ended before the first moment is not unknown."""
     found = Comparison()
     seen: set[RunKey] = set()
-    for sighting in listing:
-        if not sighting.start_time or sighting.phase is Phase.WAITING:
+    for listed in listing:
+        if not listed.start_time or listed.phase is Phase.WAITING:
             continue
-        key = RunKey(cluster, sighting.job_id, sighting.start_time)
+        key = RunKey(cluster, listed.job_id, listed.start_time)
         known = open_runs.get(key)
         if known is None:
-            if not sighting.never_ran and (sighting.end_time is None or sighting.end_time >= first_moment):
-                found.strangers.append(key)
+            if not listed.never_ran and (listed.end_time is None or listed.end_time >= first_moment):
+                found.unknown_keys.append(key)
             continue
         seen.add(key)
         if known.stage is Stage.PREPARING:
-            if sighting.phase is not Phase.CONFIGURING:
-                found.to_read.add(sighting.job_id)
-        elif sighting.phase is Phase.ENDED:
-            _note_end(found, key, sighting)
+            if listed.phase is not Phase.CONFIGURING:
+                found.to_read.add(listed.job_id)
+        elif listed.phase is Phase.ENDED:
+            _note_end(found, key, listed)
         elif known.lost_since is not None:
-            found.to_read.add(sighting.job_id)
-    moved = {key.job_id for key in found.strangers}
+            found.to_read.add(listed.job_id)
+    moved = {key.job_id for key in found.unknown_keys}
     found.vanished = [
         key
         for key, known in open_runs.items()
@@ -58,9 +101,9 @@ def compare(
     return found
 
 
-def _note_end(found: Comparison, key: RunKey, sighting: ListedJob) -> None:
-    if sighting.end_state is not None and sighting.end_time is not None:
-        found.ended[key] = End(sighting.end_state, sighting.end_time, sighting.raw_state)
+def _note_end(found: Comparison, key: RunKey, listed: ListedJob) -> None:
+    if listed.end_state is not None and listed.end_time is not None:
+        found.ended[key] = End(listed.end_state, listed.end_time, listed.raw_state)
     else:
         found.to_read.add(key.job_id)
 
@@ -71,22 +114,22 @@ class Decision:
 
     run: Run
     stage: Stage | None = None
-    """What it becomes; None: nothing new."""
-    start_owed: bool = False
+    """Its new state; None: nothing new."""
+    enqueue_start: bool = False
     left_out: str = ""
-    """Why its start, which would be owed, is not to be told."""
-    put_off: bool = False
-    """Its start would be owed, but not all can be told of it yet."""
-    stop_owed: bool = False
+    """Why its start, which would be enqueued now, is left out."""
+    awaits_layout: bool = False
+    """Its start is not enqueued yet: its cores cannot be numbered."""
+    enqueue_stop: bool = False
     replaces: tuple[RunKey, ...] = ()
-    """Runs that were seen while their nodes were made ready, with a start time that has moved since."""
+    """PREPARING runs of its job, whose start time has moved since."""
 
 
 def decide(run: Run, same_job: Collection[OpenRun], *, reported: bool, left_out: str) -> Decision:
-    """What a run's details mean.
+    """What follows from the details of a run, see the tables above.
 
-    `same_job` are the open runs of its job; `reported` says that this very run is done already;
-    `left_out` says why its start is not to be told, if so: once it was, its stop is told all the same.
+    `same_job` are the open runs of its job; `reported` says that this very run is DONE already; `left_out` says why its
+    start is not to be enqueued, if so. A run whose start was enqueued before gets its stop all the same.
     """
     if reported or run.phase is Phase.WAITING or not run.key.start_time:
         return Decision(run)
@@ -95,12 +138,12 @@ def decide(run: Run, same_job: Collection[OpenRun], *, reported: bool, left_out:
         if run.end is None:
             is_back = known.lost_since is not None and bool(run.resources)
             return Decision(run, known.stage if is_back else None)
-        return Decision(run, Stage.DONE, stop_owed=known.stage is Stage.STARTED)
+        return Decision(run, Stage.DONE, enqueue_stop=known.stage is Stage.STARTED)
     return _begin(run, same_job, is_new=known is None, left_out=left_out)
 
 
 def _begin(run: Run, same_job: Collection[OpenRun], *, is_new: bool, left_out: str) -> Decision:
-    """A run whose start is not owed yet."""
+    """What follows for a run that is unknown or PREPARING."""
     if run.never_ran:
         return Decision(run, Stage.DONE)
     if not run.resources or (run.phase is Phase.ENDED and not run.end):
@@ -111,10 +154,10 @@ def _begin(run: Run, same_job: Collection[OpenRun], *, is_new: bool, left_out: s
     if left_out:
         return Decision(run, Stage.DONE if run.end else Stage.IGNORED, left_out=left_out, replaces=replaces)
     if run.awaits_layout:
-        return Decision(run, put_off=True)
+        return Decision(run, awaits_layout=True)
     whole = complete_from_seen(run, same_job)
     stage = Stage.DONE if run.end else Stage.STARTED
-    return Decision(whole, stage, start_owed=True, stop_owed=run.end is not None, replaces=replaces)
+    return Decision(whole, stage, enqueue_start=True, enqueue_stop=run.end is not None, replaces=replaces)
 
 
 def complete_from_seen(run: Run, same_job: Iterable[OpenRun]) -> Run:
@@ -139,7 +182,7 @@ def with_ends(runs: Iterable[Run], ends: Mapping[RunKey, End]) -> list[Run]:
 
 
 def requeued_end(key: RunKey, current: Run | None, starts: Iterable[int]) -> End | None:
-    """Of a run whose job slurmctld shows with another one, if that is a later one, else None.
+    """The end of a run whose job slurmctld shows with another run, if that is a later one, else None.
 
     A requeued job has a new submit time: that of the requeue. One that was requeued more than once ended before
     the next of its `starts`.
@@ -184,16 +227,16 @@ def _is_launch_of(run: Run, launch: AccountedLaunch) -> bool:
 
 
 def forgotten_end(now: int) -> End:
-    """Of a run of which slurmctld says only that it knows no such job, at a site without slurmdbd."""
+    """The end of a run of which slurmctld says only that it knows no such job, at a site without slurmdbd."""
     return End(EndState.FAILED, now, "forgotten by slurmctld")
 
 
 def lost_end(last_seen: int) -> End:
-    """Of a run that Slurm has lost, which was seen last at a Unix time."""
+    """The end of a run that Slurm has lost, and that was seen last at a Unix time."""
     return End(EndState.FAILED, last_seen, "lost by Slurm")
 
 
-def rests_of_resized(doubtful: Iterable[AccountedEnd], whole: Iterable[AccountedEnd]) -> set[RunKey]:
+def resize_remainders(doubtful: Iterable[AccountedEnd], whole: Iterable[AccountedEnd]) -> set[RunKey]:
     """Those of the doubtful ends that are no runs: a run of the same job began before and has the same end."""
     starts = {(each.key.job_id, each.end.end_time): each.key.start_time for each in whole}
     first = {each.key: starts.get((each.key.job_id, each.end.end_time)) for each in doubtful}

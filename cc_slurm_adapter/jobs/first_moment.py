@@ -1,4 +1,4 @@
-"""The first moment: what ended in Slurm before it was somebody else's to report.
+"""Keeps the first moment: runs that ended in Slurm before it were somebody else's to report.
 
 It lies in a file of its own beside the state file, so that it outlives the loss of that. It is written once and never
 moved. It limits starts alone, those of runs that are over when they are first seen: whatever runs at the first moment
@@ -40,14 +40,16 @@ class FirstMoment:
         self._state_path = state_path
         self._when = 0
         self._is_kept = True
+        """Whether it is in the file, or is not to be written there."""
         self._reminder = Reminder()
         self._is_ahead = False
+        """Whether it was still to come when it was last asked for."""
 
     def settle(self, before: Before, now: float) -> None:
-        """Take it from the file, or decide it from what is there and write it. Nothing that fails keeps from a start.
+        """Read it from the file, or decide it from what is there and write it. No failure here prevents a start.
 
-        A file that cannot be used was this program's: then lastRunPath is no longer that of another one, and says
-        until when runs were written down, not until when they were delivered.
+        Even a file that cannot be used shows that this program was here before. Then lastRunPath is its own, with the
+        time until which runs were recorded, not until which they were delivered.
         """
         try:
             text = moment_file.read(self._path)
@@ -85,9 +87,10 @@ class FirstMoment:
         self.limit(now)
 
     def limit(self, now: float) -> int:
-        """Unix seconds, at the Unix time `now`: what ended before and was not known then is not to be started.
+        """The first moment in Unix seconds, at the Unix time `now`; 0, no limit, while it is still to come.
 
-        0, no limit, while the first moment is still to come: the clock was set back since, and what ends now is ours.
+        A run that ended before it and was not known then is not started. When it is still to come the clock was set
+        back since, and what ends now is this program's to report.
         """
         is_ahead = self._when > now
         if is_ahead and not self._is_ahead:
@@ -101,7 +104,7 @@ class FirstMoment:
         return 0 if is_ahead else self._when
 
     def keep(self) -> None:
-        """Write the file, if it could not be written before."""
+        """Write the file if it could not be written before."""
         if self._is_kept:
             return
         try:
@@ -119,7 +122,7 @@ class FirstMoment:
             log.log(NOTICE, "%s is written now", self._path)
 
     def _decide(self, before: Before, now: int, *, is_first: bool, keep: bool = True) -> None:
-        """`is_first`: this program was never here, or never until it had read accounting once."""
+        """Choose it. `is_first` says that this program was never here, or never until it had read accounting once."""
         if before.checkpoint is not None:
             # By a version without such a file: it went back so far from there, so that no older run is started now.
             self._when = min(before.checkpoint, now) - before.max_span
@@ -138,10 +141,10 @@ class FirstMoment:
 
 
 def catch_up_from(before: Before, first_moment: int, now: int) -> int:
-    """Unix seconds from which accounting is read at the start.
+    """Unix seconds from which accounting is read at the start: the earlier of checkpoint and lastRunPath.
 
-    That is the earlier of checkpoint and lastRunPath, but what has no checkpoint has lost what was still to be
-    delivered. A time that is still to come tells nothing: the clock was set back since.
+    Without a checkpoint the messages that were pending are lost, so all is read that may be read. A time that is still
+    to come counts for nothing: the clock was set back since.
     """
     longest_ago = max(now - before.max_span, first_moment)
     if before.checkpoint is None:

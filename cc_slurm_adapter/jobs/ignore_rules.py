@@ -1,4 +1,4 @@
-"""Which runs a site leaves out: by host, partition or user, or because an administrator has opted them out."""
+"""Says which runs a site leaves out: by host, partition or user, or because an administrator has opted them out."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class IgnoreRules:
     users: Pattern = None
 
     def ignores_host(self, hostname: str) -> bool:
-        """Whether nothing is to be told of this host by itself."""
+        """Whether the state of this host is not reported. Runs are left out when all their hosts are ignored."""
         return bool(self.hosts and self.hosts.search(hostname))
 
     def reason(self, run: Run) -> str:
-        """Why the run is left out, for the log; '' for one that is to be reported."""
+        """Why a run is left out, for the log; '' for one that is reported."""
         if run.opted_out:
             return "its AdminComment has disable_cc_submission"
         if self.partitions and self.partitions.search(run.partition):

@@ -1,23 +1,23 @@
-"""Runs that Slurm itself has lost: slurmctld knows no such job, and accounting never gets an end of it.
+"""Ends runs that Slurm itself has lost: slurmctld knows no such job, and accounting never gets an end of it.
 
-Slurm calls them runaway jobs: their end was lost on its way to slurmdbd, as when slurmctld had more to tell than it
+Slurm calls them runaway jobs: their end was lost on its way to slurmdbd, as when slurmctld had more to report than it
 keeps, and slurmctld has forgotten them. (`slurmctld -c` is no cause: it ends all jobs in accounting itself.) They are
-the one exception to "a run is over only when Slurm says so", since nobody would ever say so. What is asked for instead
-is evidence that accounting has all it will ever get: slurmctld denies the job, nothing waits in it for slurmdbd, and
+the one exception to "a run is over only when Slurm says so", since nobody would ever say so. What counts instead is
+evidence that accounting has all it will ever get: slurmctld denies the job, nothing waits in it for slurmdbd, and
 accounting shows ends of other runs from a day after the run was seen last. Then it is reported as failed at that time.
 
-A run that is taken for lost has no nodes in the outbox any more, and there the time at which it was seen last: so a
-restart changes nothing. A run that is not taken for lost yet at a restart was seen at the last checkpoint.
+A run that counts as lost has no nodes in the outbox any more, but the time at which it was seen last: so a restart
+changes nothing. A run that does not count as lost yet at a restart was seen at the last checkpoint.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 from cc_slurm_adapter.errors import CommandCancelled, SlurmError
 from cc_slurm_adapter.jobs.decisions import lost_end
-from cc_slurm_adapter.jobs.recorder import Recorder
+from cc_slurm_adapter.jobs.run_store import RunStore
 from cc_slurm_adapter.log import Reminder
 from cc_slurm_adapter.model import End, RunKey, job_list
 from cc_slurm_adapter.outbox.outbox import Batch
@@ -30,47 +30,36 @@ PROOF = 86400
 
 
 class LostRuns:
-    """Of one cluster with accounting. `ask_for` takes what accounting says of some runs."""
+    """Judges runs of one cluster with accounting."""
 
-    def __init__(
-        self,
-        slurm: Slurm,
-        recorder: Recorder,
-        ask_for: Callable[[Sequence[RunKey]], Iterator[None]],
-        clock: Callable[[], float],
-    ) -> None:
+    def __init__(self, slurm: Slurm, store: RunStore, clock: Callable[[], float]) -> None:
         self._slurm = slurm
-        self._recorder = recorder
-        self._open = recorder.open
-        self._ask_for = ask_for
+        self._store = store
+        self._open = store.open_runs
         self._clock = clock
         self._newest_end = 0
+        """The newest Unix time at which accounting shows that any run ended."""
         self._reminder = Reminder()
 
     def note_end(self, end_time: int) -> None:
-        """Accounting shows that a run ended at this Unix time; one that is still to come proves nothing."""
+        """Note that accounting shows a run that ended at this Unix time; one that is still to come proves nothing."""
         now = self._clock()
         if end_time <= now:
             self._newest_end = max(self._newest_end, end_time) if self._newest_end <= now else end_time
 
     def end_of(self, key: RunKey, end: End) -> End:
-        """What is to be reported of an open run that accounting tells to be over.
+        """The end that is reported of an open run that is over by accounting.
 
         `sacctmgr show runawayjobs` ends runs with their start as their end, completed: seen later they were not over.
         """
         lost_since = self._open[key].lost_since
         return end if lost_since is None or end.end_time >= lost_since else lost_end(lost_since)
 
-    def look_at(self, last_seen: Mapping[RunKey, int]) -> Iterator[None]:
-        """Open runs of which neither slurmctld nor accounting tells, with the Unix times at which they were seen last.
+    def look_up(self, last_seen: Mapping[RunKey, int]) -> Iterator[None]:
+        """Ask slurmctld for runs that neither it nor accounting has shown, and judge those that are still open.
 
-        Yields between its questions. Raises SlurmError.
+        With them are the Unix times at which they were seen last. Yields between its queries. Raises SlurmError.
         """
-        if not last_seen or not self._has_caught_up():
-            return
-        yield
-        # What had waited for slurmdbd is there now.
-        yield from self._ask_for(list(last_seen))
         now = int(self._clock())
         lost: dict[RunKey, int] = {}
         over: dict[RunKey, int] = {}
@@ -82,10 +71,11 @@ class LostRuns:
                 found, when = (lost, seen) if run.lost_since is None else (over, run.lost_since)
                 found[key] = max(min(when, now), key.start_time)
             yield
-        self._take_for_lost(lost)
+        self._mark_lost(lost)
         self._end(over)
 
-    def _has_caught_up(self) -> bool:
+    def can_be_judged(self) -> bool:
+        """Whether slurmctld has nothing left for slurmdbd, so that accounting has all that it will get."""
         try:
             backlog = self._slurm.accounting_backlog()
         except CommandCancelled:
@@ -100,13 +90,13 @@ class LostRuns:
     def _is_proven(self, lost_since: int, now: int) -> bool:
         return lost_since + PROOF <= self._newest_end <= now
 
-    def _take_for_lost(self, lost: Mapping[RunKey, int]) -> None:
-        """From now on they hold no nodes."""
+    def _mark_lost(self, lost: Mapping[RunKey, int]) -> None:
+        """Note that these runs are lost: from now on they hold no nodes."""
         lost = {key: seen for key, seen in lost.items() if key in self._open}
         if not lost:
             return
         runs = {key: self._open[key]._replace(hosts="", lost_since=seen) for key, seen in lost.items()}
-        self._recorder.commit(Batch(runs=runs))
+        self._store.commit(Batch(runs=runs))
         log.warning(
             "Slurm has lost %d runs: slurmctld knows no such jobs, and accounting has no end of them. `sacctmgr show"
             " runawayjobs` lists such jobs and can end them. When accounting has shown ends of other runs for a day"
@@ -118,7 +108,7 @@ class LostRuns:
     def _end(self, over: Mapping[RunKey, int]) -> None:
         over = {key: seen for key, seen in over.items() if key in self._open}
         if over:
-            self._recorder.end({key: lost_end(seen) for key, seen in over.items()})
+            self._store.end({key: lost_end(seen) for key, seen in over.items()})
             log.warning(
                 "%d runs that Slurm has lost are reported as failed, at the time at which they were seen last: jobs %s",
                 len(over),

@@ -1,4 +1,4 @@
-"""The runs that hold nodes as far as is known, by run, by job and by node."""
+"""Finds the runs that hold nodes as far as is known: by run, by job and by node."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class OpenRuns(Mapping[RunKey, OpenRun]):
         return len(self._runs)
 
     def put(self, run: OpenRun) -> None:
-        """Note where a run stands now."""
+        """Note the new state of a run."""
         self.drop(run.key)
         if run.stage is not Stage.DONE:
             self._runs[run.key] = run
@@ -60,9 +60,17 @@ class OpenRuns(Mapping[RunKey, OpenRun]):
         return [self._runs[key] for key in self._by_job.get(job_id, ())]
 
     def stage(self, key: RunKey) -> Stage | None:
-        """Where a run stands; None when it is not open."""
+        """The state of a run; None when it is not open."""
         known = self._runs.get(key)
         return known.stage if known else None
+
+    def is_preparing(self, key: RunKey) -> bool:
+        """Whether a run is open and its start may still move."""
+        return self.stage(key) is Stage.PREPARING
+
+    def has_begun(self, key: RunKey) -> bool:
+        """Whether a run is open and its start is sure: it is STARTED or IGNORED."""
+        return self.stage(key) in (Stage.STARTED, Stage.IGNORED)
 
     def jobs_on(self, hostname: str) -> int:
         """How many runs hold a node."""

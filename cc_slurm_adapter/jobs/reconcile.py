@@ -1,13 +1,14 @@
-"""Holds what a destination believes to be running against what runs."""
+"""Compares what a destination believes to be running with what runs."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from cc_slurm_adapter.counters import Status
 from cc_slurm_adapter.jobs.decisions import NEAR, forgotten_end, nearest_end
-from cc_slurm_adapter.jobs.recorder import Recorder
+from cc_slurm_adapter.jobs.run_store import RunStore
+from cc_slurm_adapter.jobs.settings import WatchSettings
 from cc_slurm_adapter.model import AccountedEnd, End, RunKey, job_list
 from cc_slurm_adapter.outbox.outbox import Batch, OpenRun, Stage
 from cc_slurm_adapter.sinks.base import RunningRows
@@ -16,43 +17,33 @@ from cc_slurm_adapter.slurm.interface import Slurm, ask_slurmctld
 log = logging.getLogger(__name__)
 
 YOUNG = 300
-"""Seconds in which cc-backend may not list a run yet: two intervals of its commit worker, and a bit."""
-AT_ONCE = 200
-"""Rows that Slurm is asked for at once."""
+"""Seconds for which cc-backend may not list a run yet: two intervals of its commit worker, and a bit."""
+ROWS_PER_QUERY = 200
+"""Rows whose jobs Slurm is asked for together."""
 
 
 class Reconciliation:
-    """For one cluster. What Slurm says is over gets its stop; what runs and is lost there gets its start again."""
+    """Enqueues stops of rows that are over by Slurm, and again the starts of runs that the destination has lost."""
 
-    def __init__(  # noqa: PLR0913 - the parts it needs
-        self,
-        slurm: Slurm,
-        recorder: Recorder,
-        status: Status,
-        cluster: str,
-        clock: Callable[[], float],
-        *,
-        has_accounting: bool,
-    ) -> None:
+    def __init__(self, slurm: Slurm, store: RunStore, status: Status, settings: WatchSettings) -> None:
         self._slurm = slurm
-        self._recorder = recorder
+        self._store = store
+        self._open = store.open_runs
         self._status = status
-        self._cluster = cluster
-        self._clock = clock
-        self._has_accounting = has_accounting
+        self._settings = settings
 
-    def compare(self, running: RunningRows) -> None:
-        """Owe what is found. Raises SlurmError.
+    def reconcile(self, running: RunningRows) -> None:
+        """Compare a list of running rows, and enqueue what follows. Raises SlurmError.
 
-        The list shows how it stood when it was asked for: what has ended since is left out, and so is what has been
-        told since that it ended.
+        The list is as old as the request for it: runs that have ended since are left out, and so are those whose stop
+        was delivered since.
         """
         self._resend_lost(running)
-        now = int(self._clock())
-        stale = {key for row in running.rows if self._is_stale(key := RunKey(self._cluster, *row), now)}
-        older = sorted(stale - self._recorder.settled_since(stale, running.asked))
-        for at in range(0, len(older), AT_ONCE):
-            self._stop_some(older[at : at + AT_ONCE], now, running.asked)
+        now, cluster = self._settings.now(), self._settings.cluster
+        stale = {key for row in running.rows if self._is_stale(key := RunKey(cluster, *row), now)}
+        older = sorted(stale - self._store.settled_since(stale, running.asked))
+        for at in range(0, len(older), ROWS_PER_QUERY):
+            self._stop_some(older[at : at + ROWS_PER_QUERY], now, running.asked)
 
     def _resend_lost(self, running: RunningRows) -> None:
         starts: dict[int, list[int]] = {}
@@ -62,18 +53,18 @@ class Reconciliation:
         def is_lost(key: RunKey) -> bool:
             return all(abs(start - key.start_time) > NEAR for start in starts.get(key.job_id, ()))
 
-        lost = self._recorder.resend_starts(running.sink, is_lost, running.asked - YOUNG)
+        lost = self._store.resend_starts(running.sink, is_lost, running.asked - YOUNG)
         if lost:
             self._status.count("starts_sent_again", len(lost))
             log.warning("cc-backend has lost %d jobs that run: their starts are sent again", len(lost))
 
     def _is_stale(self, key: RunKey, now: int) -> bool:
         is_young = abs(now - key.start_time) <= YOUNG  # one from the future is old: the clock was set back since
-        return not is_young and key not in self._recorder.open and not self._recorder.owes_stop(key)
+        return not is_young and key not in self._open and not self._store.has_pending_stop(key)
 
     def _stop_some(self, stale: list[RunKey], now: int, asked: float) -> None:
         ends, forgotten = self._ends_of(stale, now)
-        found = {key: nearest_end(key, ends, self._recorder.open.of_job(key.job_id)) for key in stale}
+        found = {key: nearest_end(key, ends, self._open.of_job(key.job_id)) for key in stale}
         ended_since = {
             key
             for key, end in found.items()
@@ -82,42 +73,45 @@ class Reconciliation:
         self._stop({key: end for key, end in found.items() if key not in ended_since})
 
     def _stop(self, found: Mapping[RunKey, End | None]) -> None:
-        """Tell of those that have an end that they are over."""
+        """Enqueue the stops of those that have an end."""
         if not found:
             return
         batch = Batch()
         for key, end in found.items():
             if end is not None:
-                self._recorder.owe_stop(batch, key, end)
+                self._store.enqueue_stop(batch, key, end)
                 batch.runs[key] = OpenRun(key, Stage.DONE, "", None)
         log.warning(
             "cc-backend has %d running jobs that are not known to run: Slurm says of %d of them that they are over",
             len(found),
             len(batch.runs),
         )
-        self._tell_untold([key for key in found if key not in batch.runs])
+        self._log_without_end([key for key in found if key not in batch.runs])
         self._status.count("reconciled_stops", len(batch.runs))
-        self._recorder.commit(batch)
+        self._store.commit(batch)
 
-    def _tell_untold(self, keys: Iterable[RunKey]) -> None:
-        """They are not ended as those are that Slurm has lost: that they ran in this cluster was never seen here."""
-        untold = [key for key in keys if not self._is_near_open(key)]
-        if untold:
+    def _log_without_end(self, keys: Iterable[RunKey]) -> None:
+        """Log rows that have no end.
+
+        They are not ended as runs are that Slurm has lost: that they ran in this cluster was never seen here.
+        """
+        without_end = [key for key in keys if not self._is_near_open(key)]
+        if without_end:
             log.warning(
                 "nobody says of %d of them whether they are over. Where Slurm has lost jobs `sacctmgr show runawayjobs`"
                 " lists them and can end them: jobs %s",
-                len(untold),
-                job_list(untold),
+                len(without_end),
+                job_list(without_end),
             )
 
     def _is_near_open(self, key: RunKey) -> bool:
-        starts = [run.key.start_time for run in self._recorder.open.of_job(key.job_id)]
+        starts = [run.key.start_time for run in self._open.of_job(key.job_id)]
         return any(abs(start - key.start_time) <= NEAR for start in starts)
 
     def _ends_of(self, stale: list[RunKey], now: int) -> tuple[list[AccountedEnd], set[int]]:
         """The ends of these runs, and the jobs of which slurmctld only says that it knows none such."""
         jobs = {key.job_id for key in stale}
-        if self._has_accounting:
+        if self._settings.has_accounting:
             since = min(key.start_time for key in stale) - NEAR
             return [each for ended in self._slurm.ends_of(jobs, since, now) for each in ended], set()
         runs, forgotten = ask_slurmctld(self._slurm, jobs)

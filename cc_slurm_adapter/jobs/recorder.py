@@ -1,125 +1,204 @@
-"""Writes down what is owed for a run: its start and stop for every sink, and where it stands now."""
+"""Records runs as Slurm shows them: decides what follows, adds their texts, and commits them in batches.
+
+It lies below what finds runs: `watch` (polls and hook events) and `catch_up` (accounting). Each job is isolated: one
+that cannot be understood, or for which this program has an error, is set aside, and the others go on.
+
+Why texts are a second query: squeue prints many jobs at once, but neither their scripts nor the text of `scontrol show
+job`. scontrol must be asked for scripts job by job: with rl_enable and its 2 queries a second 10,000 jobs take 83
+minutes. So it is decided first, and texts are read only for runs whose start is enqueued, a slice at a time: hook
+events are served between two slices. A script may have a megabyte, so texts come one by one, and a batch is committed
+as soon as it has 2 MB. Runs whose texts are complete are kept when the query fails for the next one.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from cc_slurm_adapter.counters import Status
-from cc_slurm_adapter.jobs.open_runs import OpenRuns
-from cc_slurm_adapter.model import End, Missing, Run, RunKey
-from cc_slurm_adapter.outbox.late_runs import LateRuns
-from cc_slurm_adapter.outbox.outbox import Batch, Message, OpenRun, Outbox, Stage
-from cc_slurm_adapter.sinks.base import Encoded, Encoder, Kind, Sink
+from cc_slurm_adapter.errors import SlurmError
+from cc_slurm_adapter.jobs.decisions import Decision, decide
+from cc_slurm_adapter.jobs.run_store import RunStore
+from cc_slurm_adapter.jobs.settings import WatchSettings
+from cc_slurm_adapter.log import Reminder
+from cc_slurm_adapter.model import Details, Run, RunKey
+from cc_slurm_adapter.outbox.outbox import Batch
+from cc_slurm_adapter.slurm.interface import Slurm
 
 log = logging.getLogger(__name__)
 
+SLICE = 100
+"""Runs whose texts are asked for together at most; fewer where that takes longer than SLICE_SECONDS."""
+SLICE_SECONDS = 2.0
+"""About as long as a hook event waits for the slice under way."""
+COMMIT_BYTES = 2 * 1024 * 1024
+"""So many bytes of messages are written before more texts are read: each may have a script of a megabyte."""
+
 
 class Recorder:
-    """The outbox and the open runs of one cluster, kept in step. `on_owed` is called when something new is owed."""
+    """Records the runs of one cluster."""
 
-    def __init__(  # noqa: PLR0913 - the parts it needs
-        self,
-        cluster: str,
-        outbox: Outbox,
-        encoder: Encoder,
-        sinks: Sequence[Sink],
-        status: Status,
-        on_owed: Callable[[], None],
-        late_runs: LateRuns,
-    ) -> None:
-        self.open = OpenRuns(outbox.open_runs(cluster))
-        self.late_runs = late_runs
-        self._cluster = cluster
-        self._outbox = outbox
-        self._encoder = encoder
-        self._sinks = sinks
-        self._leading = sinks[0]
+    def __init__(self, slurm: Slurm, store: RunStore, status: Status, settings: WatchSettings) -> None:
+        self._slurm = slurm
+        self._store = store
+        self._open = store.open_runs
         self._status = status
-        self._on_owed = on_owed
+        self._settings = settings
+        self._slice_size = SLICE
+        self._broken: set[int] = set()
+        """Jobs of which some run could not be understood: each is logged once."""
+        self._broken_since_poll: set[int] = set()
+        """Those that could not be understood since the last poll began to read."""
+        self._awaiting_layout: set[RunKey] = set()
+        """Runs that wait for the layout of their nodes: they are not read again before sinfo has answered."""
+        self._no_layout = Reminder()
 
-    def owe_start(self, batch: Batch, run: Run) -> None:
-        """Every sink is to be told that the run began."""
-        if run.missing:
-            self._status.count("incomplete_runs")
-            self._tell_incomplete(run)
-        self._owe(batch, run.key, Kind.START, self._encoder.encode_start(run))
+    def record(self, details: Details, runs: Sequence[Run], *, urgent: bool = False) -> None:
+        """Record some of the runs that were read. Urgent ones are sent before all that wait already.
 
-    def owe_stop(self, batch: Batch, key: RunKey, end: End) -> None:
-        """Every sink is to be told that the run is over.
-
-        Where a later run of the job may be refused because of it, what would withdraw it is kept.
+        Raises SlurmError when their texts cannot be had, and StateError.
         """
-        batch.over.append((key, end))
-        self._owe(batch, key, Kind.STOP, self._encoder.encode_stop(key, end))
-        if self._leading.withdraws and end.may_run_again:
-            withdrawal = self._encoder.encode_withdrawal(key)
-            batch.messages.append(Message((self._leading.name,), key, Kind.WITHDRAW, withdrawal))
+        self.set_aside(details.broken)
+        for some in self.slices(runs):
+            self.record_slice(some, urgent=urgent)
 
-    def _owe(self, batch: Batch, key: RunKey, kind: Kind, body: Encoded) -> None:
-        batch.messages.append(Message(tuple(sink.name for sink in self._sinks), key, kind, body))
+    def slices(self, runs: Sequence[Run]) -> Iterator[list[Run]]:
+        """Cut the runs into lists for `record_slice`, each as long as the time of the one before allows."""
+        rest = list(runs)
+        while rest:
+            some, rest = rest[: self._slice_size], rest[self._slice_size :]
+            yield some
 
-    def resend_starts(self, sink: str, is_lost: Callable[[RunKey], bool], sent_before: float) -> list[RunKey]:
-        """Starts that a sink had and has lost are owed again, if they left before a Unix time."""
-        lost = self._outbox.resend_starts(sink, self._cluster, is_lost, sent_before)
-        if lost:
-            self._on_owed()
-        return lost
+    def record_slice(self, runs: list[Run], *, urgent: bool = False) -> None:
+        """Record these runs, and make the next slices shorter while texts take long, as they do with rl_enable."""
+        began = time.monotonic()
+        try:
+            self._record_runs(runs, urgent=urgent)
+        except SlurmError:
+            self._slice_size = max(len(runs) // 2, 1)
+            raise
+        elapsed = time.monotonic() - began
+        if elapsed > SLICE_SECONDS:
+            self._slice_size = max(int(len(runs) * SLICE_SECONDS / elapsed), 1)
+        elif elapsed < SLICE_SECONDS / 4:
+            self._slice_size = min(2 * self._slice_size, SLICE)
 
-    def owes_stop(self, key: RunKey) -> bool:
-        """Whether the leading sink is still to be told that the run is over."""
-        return self._outbox.has_message([self._leading.name], key, Kind.STOP)
+    def _record_runs(self, runs: list[Run], *, urgent: bool) -> None:
+        decisions = self._decide(runs)
+        starting = [each.run for each in decisions if each.enqueue_start]
+        batch = Batch(urgent=urgent)
+        with contextlib.closing(self._slurm.with_texts(starting)) as with_texts:
+            for each in decisions:
+                try:
+                    decision = replace(each, run=next(with_texts)) if each.enqueue_start else each
+                except SlurmError:
+                    self._store.commit(batch)  # runs whose texts are complete are kept
+                    raise
+                try:
+                    self._add(batch, decision)
+                except MemoryError:
+                    raise
+                except Exception:  # the one place that isolates a job
+                    log.exception("%s", decision.run.key)
+                    self._set_job_aside(decision.run.key.job_id, "an error of this program, see the log")
+                if batch.size >= COMMIT_BYTES:
+                    self._store.commit(batch)
+                    batch = Batch(urgent=urgent)
+        self._store.commit(batch)
 
-    def settled_since(self, keys: Iterable[RunKey], when: float) -> set[RunKey]:
-        """Those of the runs that were found to be over, or of which that was delivered, at a Unix time or later."""
-        return self._outbox.settled_since(keys, when)
+    def _decide(self, runs: list[Run]) -> list[Decision]:
+        not_open = [run.key for run in runs if run.key not in self._open]
+        reported = set(not_open) - set(self._store.unknown(not_open))
+        history_until = self._settings.history_until()
+        history = {run.key for run in runs if run.end and run.end.end_time < history_until} & set(not_open)
+        return [
+            decide(
+                self._without_waiting(run),
+                self._open.of_job(run.key.job_id),
+                reported=run.key in reported or run.key in history,
+                left_out=self._settings.ignore.reason(run),
+            )
+            for run in runs
+        ]
 
-    def stands(self, batch: Batch, run: Run, stage: Stage) -> None:
-        """The run is kept: with its nodes while it holds them, with all of it while its start may still move."""
-        hosts = ",".join(resource.hostname for resource in run.resources) if stage is not Stage.DONE else ""
-        batch.runs[run.key] = OpenRun(run.key, stage, hosts, run if stage is Stage.PREPARING else None)
+    def _without_waiting(self, run: Run) -> Run:
+        """The run as it is reported where there is no accounting: once it is over it waits for no layout any longer.
 
-    def end(self, ends: Mapping[RunKey, End]) -> None:
-        """These open runs are over: those whose start is owed get their stop. Raises StateError."""
-        batch = Batch()
-        for key, end in ends.items():
-            if self.open.stage(key) is Stage.STARTED:
-                self.owe_stop(batch, key, end)
-            batch.runs[key] = self.open[key]._replace(stage=Stage.DONE, details=None, lost_since=None)
-        self.commit(batch)
+        Accounting would tell of it later. Without that, slurmctld forgets it and nobody does.
+        """
+        return replace(run, awaits_layout=False) if run.end and not self._settings.has_accounting else run
 
-    def leave_out_idle(self, ends: Mapping[RunKey, End]) -> None:
-        """Runs that launched nothing before their job went back to the queue are over and not reported."""
-        self.commit(Batch(runs={key: OpenRun(key, Stage.DONE, "", None) for key in ends}))
-        for key, end in ends.items():
-            self.tell_idle(key, end.raw_state)
+    def _add(self, batch: Batch, decision: Decision) -> None:
+        """Add to a batch what follows for one run."""
+        run = decision.run
+        batch.dropped += decision.replaces
+        if not self._settings.has_accounting:  # else that tells of it, also whether it launched something
+            self._log_idle(decision)
+        if decision.left_out:
+            self._status.count("left_out")
+            log.info("%s is left out: %s", run.key, decision.left_out)
+        if decision.awaits_layout:
+            self._awaiting_layout.add(run.key)
+        if decision.enqueue_start:
+            self._store.enqueue_start(batch, run)
+            self._settings.on_start(run)
+        if decision.enqueue_stop and run.end:
+            self._store.enqueue_stop(batch, run.key, run.end)
+        if decision.stage is not None:
+            self._store.set_state(batch, run, decision.stage)
 
-    def tell_idle(self, key: RunKey, why: str) -> None:
-        """Such a run is counted by the reason, a word of Slurm, and named in the log."""
-        self._status.count(f"never_launched_{why.split()[0].lower()}")
-        log.info("%s launched nothing before its job went back to the queue (%s): not reported", key, why)
+    def _log_idle(self, decision: Decision) -> None:
+        """Log runs that this one replaces, if they were requeued: then they belong to another submission.
 
-    def commit(self, batch: Batch) -> None:
-        """Write it all as a whole. Raises StateError."""
-        if not batch:
-            return
-        self._outbox.commit(self._cluster, batch)
-        for key, end in batch.over:
-            log.info("%s is over: %s", key, end.raw_state)
-        for key in batch.dropped:
-            self.open.drop(key)
-        for run in batch.runs.values():
-            self.open.put(run)
-        if batch.messages:
-            self._on_owed()
+        Of the others only the start has moved.
+        """
+        for key in decision.replaces:
+            before = self._open[key].details
+            if before is not None and before.submit_time != decision.run.submit_time:
+                self._store.log_idle(key, "REQUEUED")
 
-    def _tell_incomplete(self, run: Run) -> None:
-        if run.end:
-            self.late_runs.found(run.key)
-            log.info("%s was seen too late: its %s cannot be had any more", run.key, _words(run.missing))
-        else:
-            log.info("%s is reported without its %s: Slurm does not say which", run.key, _words(run.missing))
+    def set_aside(self, broken: Mapping[int, str]) -> None:
+        """Leave out jobs that cannot be understood, each with the reason."""
+        for job_id, reason in broken.items():
+            self._set_job_aside(job_id, reason)
 
+    def _set_job_aside(self, job_id: int, reason: str) -> None:
+        """Log it once for each job; after a reload or a restart it is tried again."""
+        self._broken_since_poll.add(job_id)
+        if job_id not in self._broken:
+            self._broken.add(job_id)
+            self._status.count("jobs_not_understood")
+            log.error("job %d cannot be understood and is left out: %s", job_id, reason)
 
-def _words(missing: Iterable[Missing]) -> str:
-    return " and ".join(sorted(each.value for each in missing))
+    def start_poll(self) -> None:
+        """Forget which jobs could not be understood before this poll."""
+        self._broken_since_poll.clear()
+
+    def is_broken(self, job_id: int) -> bool:
+        """Whether a job could not be understood since the last poll began."""
+        return job_id in self._broken_since_poll
+
+    def forget_broken(self) -> None:
+        """Log jobs that cannot be understood again, those that are known as well."""
+        self._broken.clear()
+
+    @property
+    def awaiting_layout(self) -> Collection[RunKey]:
+        """Runs whose start waits until sinfo lists their nodes."""
+        return self._awaiting_layout
+
+    def log_awaiting_layout(self) -> None:
+        """Log from time to time how many such runs there are."""
+        if self._awaiting_layout and self._no_layout.is_due():
+            log.warning(
+                "%d runs wait until sinfo lists their nodes: their cores cannot be numbered without the layout",
+                len(self._awaiting_layout),
+            )
+
+    def layouts_are_known(self) -> None:
+        """Note that sinfo has answered: runs that waited for it are read again."""
+        self._awaiting_layout.clear()
+        self._no_layout.over()

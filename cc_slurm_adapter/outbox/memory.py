@@ -43,6 +43,7 @@ _TO_FILE = {
 
 def copy_to_memory(file: sqlite3.Connection, memory: sqlite3.Connection) -> None:
     """Into an empty database. Raises sqlite3.Error, also when it is more than that may hold."""
+    file.execute("PRAGMA shrink_memory")  # what it holds of the file is room for what is copied
     memory.executescript(SCHEMA)
     memory.execute("BEGIN")
     for statement, question in _TO_MEMORY.items():

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 sys.path.insert(0, f"{sys.argv[1]}/site-packages")
 
 from cc_slurm_adapter.counters import Status
-from cc_slurm_adapter.jobs.watch import SLICE
+from cc_slurm_adapter.jobs.recorder import SLICE
 from cc_slurm_adapter.model import NodeState, RunKey
 from cc_slurm_adapter.outbox.outbox import Batch, Message, OpenRun, Outbox, Stage
 from cc_slurm_adapter.outbox.sender import Sender

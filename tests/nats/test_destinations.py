@@ -18,7 +18,7 @@ from cc_slurm_adapter.config.config import parse_config
 from cc_slurm_adapter.counters import Status
 from cc_slurm_adapter.daemon.destinations import Destinations, sinks_of
 from cc_slurm_adapter.errors import ConfigError
-from cc_slurm_adapter.jobs.recorder import Recorder
+from cc_slurm_adapter.jobs.run_store import RunStore
 from cc_slurm_adapter.model import NodeState, Phase, Resource, Run
 from cc_slurm_adapter.outbox import sender as sender_module
 from cc_slurm_adapter.outbox.late_runs import LateRuns
@@ -43,7 +43,7 @@ class Site:
         self.outbox = Outbox(str(folder / "state.sqlite"), sinks_of(self.config))
         self.status = Status()
         self.destinations = Destinations(self.config, self.status)
-        self.recorder = Recorder(
+        self.store = RunStore(
             "lab",
             self.outbox,
             self.destinations.encoder,
@@ -70,10 +70,10 @@ class Site:
         """Their starts, and the stops of those that are over."""
         batch = Batch()
         for run in runs:
-            self.recorder.owe_start(batch, run)
+            self.store.enqueue_start(batch, run)
             if run.end:
-                self.recorder.owe_stop(batch, run.key, run.end)
-        self.recorder.commit(batch)
+                self.store.enqueue_stop(batch, run.key, run.end)
+        self.store.commit(batch)
 
     def wait(self) -> None:
         """Until nothing is owed any more."""

@@ -14,7 +14,8 @@ from cc_slurm_adapter.counters import Status
 from cc_slurm_adapter.hooks.pending_events import AT_ONCE
 from cc_slurm_adapter.jobs.accounting_windows import AccountingWindows
 from cc_slurm_adapter.jobs.ignore_rules import IgnoreRules
-from cc_slurm_adapter.jobs.watch import JobWatch, WatchSettings
+from cc_slurm_adapter.jobs.settings import WatchSettings
+from cc_slurm_adapter.jobs.watch import JobWatch
 from cc_slurm_adapter.outbox.outbox import Outbox
 from cc_slurm_adapter.sinks.base import Kind
 from cc_slurm_adapter.sinks.messages import CcMessages
@@ -107,10 +108,10 @@ def make_site(tmp_path: Path) -> Iterator[Callable[[int], Site]]:
 def start_a_job(site: Site) -> int:
     """A job begins, and its prolog calls the hook: Slurm is asked while its nodes are made ready, and when it runs."""
     (job_id,) = site.cluster.begin(1, configuring=True)
-    site.watch.look_at([job_id])
+    site.watch.look_up([job_id])
     assert not site.watch.is_settled(job_id, over=False)
     site.cluster.make_ready([job_id])
-    site.watch.look_at([job_id])
+    site.watch.look_up([job_id])
     assert site.watch.is_settled(job_id, over=False)
     return job_id
 
@@ -118,7 +119,7 @@ def start_a_job(site: Site) -> int:
 def stop_a_job(site: Site, job_id: int) -> None:
     """It ends, and its epilog calls the hook."""
     site.cluster.end([job_id])
-    site.watch.look_at([job_id])
+    site.watch.look_up([job_id])
     assert site.watch.is_settled(job_id, over=True)
 
 
@@ -176,7 +177,7 @@ def test_sacct_has_a_begin_and_an_end_and_no_question_has_more_than_a_chunk_of_j
     site = make_site(2 * CHUNK + 50)
     site.poll()
     job_ids = site.cluster.begin(AT_ONCE)
-    site.watch.look_at(job_ids)
+    site.watch.look_up(job_ids)
     site.cluster.end(job_ids)
     (site.cluster.folder / "changed.txt").write_text("", encoding="utf-8")  # slurmctld has forgotten them
     site.poll()

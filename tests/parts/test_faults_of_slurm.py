@@ -19,7 +19,8 @@ from cc_slurm_adapter.errors import SlurmError
 from cc_slurm_adapter.jobs.accounting_windows import AUDIT_EVERY, AUDIT_SPAN, OVERLAP, WIDE_AUDIT_EVERY
 from cc_slurm_adapter.jobs.catch_up import FIRST_WAIT
 from cc_slurm_adapter.jobs.ignore_rules import IgnoreRules
-from cc_slurm_adapter.jobs.watch import JobWatch, WatchSettings
+from cc_slurm_adapter.jobs.settings import WatchSettings
+from cc_slurm_adapter.jobs.watch import JobWatch
 from cc_slurm_adapter.model import HookEvent, Phase
 from cc_slurm_adapter.outbox.outbox import Outbox
 from cc_slurm_adapter.outbox.sender import Sender
@@ -234,13 +235,13 @@ def test_no_jobs_with_exit_code_0_is_nothing_to_conclude_from(site: Site, case: 
     site.cluster.runs(FIRST)
     scontrol_says(site.cluster, case)
     with contextlib.suppress(SlurmError):
-        assert site.watch.look_at([FIRST]) == set()
+        assert site.watch.look_up([FIRST]) == set()
     site.cluster.repair()
-    site.watch.look_at([FIRST])
+    site.watch.look_up([FIRST])
     assert site.owed() == [("start", FIRST)]
     scontrol_says(site.cluster, case)
     with contextlib.suppress(SlurmError):
-        assert site.watch.look_at([FIRST]) == set()
+        assert site.watch.look_up([FIRST]) == set()
     assert site.owed() == [("start", FIRST)]
 
 
@@ -312,18 +313,18 @@ def test_a_run_that_was_seen_gets_its_stop_however_late_its_record_comes(lab: La
     """slurmdbd was down for days; slurmctld has forgotten the job long ago. It is asked for ever more seldom."""
     run = lab.slurm.put(make_run())
     lab.poll()
-    lab.owed()
+    lab.pop_pending()
     lab.slurm.jobs.clear()
     lab.catch_up(NOW - 100)
     lab.now += 3 * 86400
     lab.poll()
     lab.catch_up(lab.now - 60)
-    assert lab.owed() == []
+    assert lab.pop_pending() == []
     lab.slurm.close(make_run(phase=Phase.ENDED))
     lab.now += FIRST_WAIT
     lab.poll()
     lab.catch_up(lab.now - 60)
-    assert lab.owed() == [(Kind.STOP, run.key)]
+    assert lab.pop_pending() == [(Kind.STOP, run.key)]
 
 
 @pytest.mark.parametrize("age", [OVERLAP - 10, OVERLAP + 600, AUDIT_SPAN - AUDIT_EVERY - 60])
@@ -334,7 +335,7 @@ def test_records_that_come_late_are_found_within_an_hour(lab: Lab, age: int) -> 
     end = lab.now - age
     run = lab.slurm.close(make_run(start=end - 50, phase=Phase.ENDED))
     catch_up_for(lab, AUDIT_EVERY)
-    assert lab.owed() == [(Kind.START, run.key), (Kind.STOP, run.key)]
+    assert lab.pop_pending() == [(Kind.START, run.key), (Kind.STOP, run.key)]
 
 
 def catch_up_for(lab: Lab, seconds: int) -> None:
@@ -350,7 +351,7 @@ def test_records_that_come_later_than_all_others_are_found_within_a_day(lab: Lab
     end = lab.now - AUDIT_SPAN - 60
     run = lab.slurm.close(make_run(start=end - 50, phase=Phase.ENDED))
     catch_up_for(lab, WIDE_AUDIT_EVERY)
-    assert lab.owed() == [(Kind.START, run.key), (Kind.STOP, run.key)]
+    assert lab.pop_pending() == [(Kind.START, run.key), (Kind.STOP, run.key)]
 
 
 def test_records_of_a_long_outage_that_come_after_the_first_answer_are_found_within_an_hour(lab: Lab) -> None:
@@ -363,7 +364,7 @@ def test_records_of_a_long_outage_that_come_after_the_first_answer_are_found_wit
     lab.now += 60
     run = lab.slurm.close(make_run(start=NOW - 50000, phase=Phase.ENDED))
     catch_up_for(lab, AUDIT_EVERY + 600)
-    assert lab.owed() == [(Kind.START, run.key), (Kind.STOP, run.key)]
+    assert lab.pop_pending() == [(Kind.START, run.key), (Kind.STOP, run.key)]
 
 
 def test_a_day_of_catching_up_costs_few_questions(lab: Lab) -> None:

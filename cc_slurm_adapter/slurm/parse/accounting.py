@@ -155,7 +155,7 @@ class EndedParser:
             return None
         first = _first_record(record, self._resized)
         key = RunKey(self._cluster, record.job_id, first.start)
-        return AccountedEnd(key, End(end_state, record.end, record.state), may_be_rest=first.start == first.submit)
+        return AccountedEnd(key, End(end_state, record.end, record.state), may_be_remainder=first.start == first.submit)
 
 
 class _Record(NamedTuple):

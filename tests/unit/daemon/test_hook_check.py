@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cc_slurm_adapter.daemon.hook_check import ENDS_SLURMCTLD, hook_troubles
-from cc_slurm_adapter.jobs.hook_coverage import EVERY, LATEST, MARGIN, HookCoverage
+from cc_slurm_adapter.daemon.hook_coverage import EVERY, LATEST, MARGIN, HookCoverage
 from cc_slurm_adapter.slurm.cluster_config import Hooks, parse_setup
 from tests.fakes.slurm_and_sinks import make_run
 from tests.recorded.fixture_files import FIXTURES, VERSIONS
@@ -154,7 +154,7 @@ class Hour:
 
     def pass_to(self, now: float) -> None:
         self.now = now
-        self.coverage.tell()
+        self.coverage.log_missed()
 
 
 def test_runs_without_an_event_are_told_once_an_hour_with_the_first_jobs(caplog: pytest.LogCaptureFixture) -> None:

@@ -17,7 +17,8 @@ from cc_slurm_adapter.daemon.state_files import LastRun
 from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, StateError
 from cc_slurm_adapter.hooks.pending_events import MAX_WAITING
 from cc_slurm_adapter.jobs.ignore_rules import IgnoreRules
-from cc_slurm_adapter.jobs.watch import JobWatch, WatchSettings
+from cc_slurm_adapter.jobs.settings import WatchSettings
+from cc_slurm_adapter.jobs.watch import JobWatch
 from cc_slurm_adapter.log import NOTICE
 from cc_slurm_adapter.model import Details, HookEvent, ListedJob, NodeState, Phase
 from cc_slurm_adapter.outbox.outbox import Outbox
@@ -200,7 +201,7 @@ def test_slurm_has_a_rest_after_a_poll_that_took_long_and_failed(
 def test_a_reload_while_a_poll_is_under_way_makes_another_one_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cc_slurm_adapter.jobs.watch.SLICE", 1)
+    monkeypatch.setattr("cc_slurm_adapter.jobs.recorder.SLICE", 1)
     site_of_two: list[Site] = []
 
     def read_and_reload(self: FakeSlurm, job_ids: Iterable[int]) -> Generator[Details, None, None]:

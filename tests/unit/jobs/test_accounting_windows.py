@@ -7,7 +7,7 @@ import pytest
 from cc_slurm_adapter.jobs.accounting_windows import (
     AUDIT_EVERY,
     AUDIT_SPAN,
-    AUDITED_AT_ONCE,
+    AUDITS_AT_MOST,
     OVERLAP,
     WIDE_AUDIT_EVERY,
     WINDOW,
@@ -80,7 +80,7 @@ def test_six_hours_are_read_again_every_hour_and_everything_every_day() -> None:
 def test_audits_come_a_few_windows_at_a_time_and_cost_little_in_a_day() -> None:
     reader = Reader()
     while reader.now < NOW + WIDE_AUDIT_EVERY:
-        assert len(reader.poll()) <= 1 + AUDITED_AT_ONCE
+        assert len(reader.poll()) <= 1 + AUDITS_AT_MOST
     per_day = sum(1 for _, window in reader.read if window.is_audit)
     assert per_day <= 24 * (AUDIT_SPAN // WINDOW + 1) + WEEK // WINDOW + 1
 

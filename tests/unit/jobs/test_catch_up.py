@@ -1,4 +1,4 @@
-"""What accounting has closed is read and taken some runs at a time: memory does not grow with an hour's runs."""
+"""What accounting has closed is read and recorded some runs at a time: memory does not grow with an hour's runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 from cc_slurm_adapter.counters import Status
 from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, SlurmError, UnexpectedOutput
 from cc_slurm_adapter.jobs.ignore_rules import IgnoreRules
-from cc_slurm_adapter.jobs.watch import JobWatch, WatchSettings
+from cc_slurm_adapter.jobs.settings import WatchSettings
+from cc_slurm_adapter.jobs.watch import JobWatch
 from cc_slurm_adapter.model import AccountedEnd, End, EndState, Phase, Run, RunKey
 from cc_slurm_adapter.outbox.outbox import Batch, OpenRun, Outbox, Stage
 from cc_slurm_adapter.sinks.base import Kind, RunningRow
@@ -125,7 +126,7 @@ def test_a_run_that_was_resized_twice_is_one_run_however_its_records_are_handed_
     answers(programs, rows)
     pieces = list(client.ended_between(0, 1000))
     assert ended(iter(pieces)) == [(8, 100, 200), (9, 260, 270), (7, 100, 400)]
-    assert not any(each.may_be_rest for piece in pieces for each in piece)
+    assert not any(each.may_be_remainder for piece in pieces for each in piece)
 
 
 def test_the_rest_of_a_run_that_was_resized_before_this_window_is_known_as_such(
@@ -140,7 +141,7 @@ def test_the_rest_of_a_run_that_was_resized_before_this_window_is_known_as_such(
     for number in range(3):
         answers(programs, later[number:])
         ((found,),) = client.ended_between(0, 1000)
-        assert (found.key.start_time, found.may_be_rest) == ((200, 300, 350)[number], True)
+        assert (found.key.start_time, found.may_be_remainder) == ((200, 300, 350)[number], True)
 
 
 def test_what_was_said_before_a_failure_is_handed_on_before_it(client: SlurmClient, programs: FakePrograms) -> None:
@@ -209,11 +210,11 @@ def test_an_end_that_was_told_before_a_failure_counts_and_the_checkpoint_stays(l
     lab.slurm.late_failure = CommandFailed("slurmdbd was ended")
     with pytest.raises(SlurmError):
         lab.catch_up(NOW)
-    assert lab.owed() == [(Kind.START, run.key), (Kind.STOP, run.key)]
+    assert lab.pop_pending() == [(Kind.START, run.key), (Kind.STOP, run.key)]
     assert lab.outbox.checkpoint("lab") == NOW
     lab.slurm.late_failure = None
     lab.catch_up(NOW)
-    assert lab.owed() == []
+    assert lab.pop_pending() == []
     assert lab.outbox.checkpoint("lab") == NOW + 60
 
 
@@ -236,10 +237,10 @@ def test_a_rest_that_comes_before_the_first_record_of_its_run_is_no_run_of_its_o
     lab.slurm.close(run)
 
     assert run.end
-    both = [AccountedEnd(rest, run.end, may_be_rest=True), AccountedEnd(run.key, run.end)]
+    both = [AccountedEnd(rest, run.end, may_be_remainder=True), AccountedEnd(run.key, run.end)]
     lab.slurm.ended_between = lambda *_: pieces_of(both)  # type: ignore[method-assign]
     lab.catch_up(NOW - 600)
-    assert owed_runs(lab) == {run.key}
+    assert pending_runs(lab) == {run.key}
 
 
 def test_a_run_of_which_accounting_says_nothing_when_it_is_asked_again_is_not_lost(lab: Lab) -> None:
@@ -247,13 +248,13 @@ def test_a_run_of_which_accounting_says_nothing_when_it_is_asked_again_is_not_lo
     run = lab.slurm.close(make_run(start=NOW - 90, phase=Phase.ENDED, submit_time=NOW - 90))
     end = End(EndState.COMPLETED, NOW - 40, "COMPLETED")
     ends_of = lab.slurm.ends_of
-    lab.slurm.ended_between = lambda *_: pieces_of([AccountedEnd(run.key, end, may_be_rest=True)])  # type: ignore[method-assign]
+    lab.slurm.ended_between = lambda *_: pieces_of([AccountedEnd(run.key, end, may_be_remainder=True)])  # type: ignore[method-assign]
     lab.slurm.ends_of = lambda *_: iter(())  # type: ignore[method-assign]
     lab.catch_up(NOW - 60)
-    assert lab.owed() == []
+    assert lab.pop_pending() == []
     lab.slurm.ends_of = ends_of  # type: ignore[method-assign]
     lab.catch_up(NOW)
-    assert lab.owed() == [(Kind.START, run.key), (Kind.STOP, run.key)]
+    assert lab.pop_pending() == [(Kind.START, run.key), (Kind.STOP, run.key)]
 
 
 def test_many_runs_that_cc_backend_believes_in_are_asked_for_some_at_a_time(
@@ -270,7 +271,7 @@ def test_many_runs_that_cc_backend_believes_in_are_asked_for_some_at_a_time(
     over = [lab.slurm.close(over_long_ago(job_id)) for job_id in range(1, 451)]
     lab.watch.reconcile(believed(*(RunningRow(run.key.job_id, run.key.start_time) for run in over)))
     assert asked == [200, 200, 50]
-    assert owed_runs(lab) == {run.key for run in over}
+    assert pending_runs(lab) == {run.key for run in over}
 
 
 def pieces_of(ended: list[AccountedEnd]) -> Generator[list[AccountedEnd], None, None]:
@@ -283,5 +284,5 @@ def over_long_ago(job_id: int) -> Run:
     return make_run(job_id, start=NOW - 9000, phase=Phase.ENDED)
 
 
-def owed_runs(lab: Lab) -> set[RunKey]:
-    return {key for _, key in lab.owed()}
+def pending_runs(lab: Lab) -> set[RunKey]:
+    return {key for _, key in lab.pop_pending()}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cc_slurm_adapter.jobs.decisions import never_launched
+from cc_slurm_adapter.jobs import decisions
+from cc_slurm_adapter.jobs.decisions import decide, never_launched
 from cc_slurm_adapter.model import AccountedLaunch, End, EndState, Phase, Run, RunKey
+from cc_slurm_adapter.outbox.outbox import OpenRun, Stage
 from cc_slurm_adapter.sinks.base import Kind
 from cc_slurm_adapter.slurm.cluster_config import parse_setup
 from cc_slurm_adapter.slurm.parse.accounting import launches_command, parse_launches
@@ -95,14 +98,14 @@ def test_a_requeued_run_that_launched_nothing_is_not_reported_but_counted(
     lab.slurm.put(waits())
     lab.catch_up(NOW - 600)
     lab.catch_up(NOW - 600)
-    assert lab.owed() == []
+    assert lab.pop_pending() == []
     assert lab.status.counts() == {f"never_launched_{reason}": 1}
     assert (
         f"{first.key} launched nothing before its job went back to the queue ({ENDS[reason].raw_state})" in caplog.text
     )
     second = lab.slurm.put(make_run(1, start=NOW - 5, submit_time=NOW - 40))
     lab.poll()
-    assert lab.owed() == [(Kind.START, second.key)]
+    assert lab.pop_pending() == [(Kind.START, second.key)]
 
 
 def test_a_run_that_was_only_configuring_and_is_begun_again_is_not_reported(lab: Lab) -> None:
@@ -114,7 +117,7 @@ def test_a_run_that_was_only_configuring_and_is_begun_again_is_not_reported(lab:
     lab.slurm.close(requeued(ENDS["requeued"]))
     lab.slurm.idle.add(first.key)
     lab.catch_up(NOW - 600)
-    assert lab.owed() == [(Kind.START, second.key)]
+    assert lab.pop_pending() == [(Kind.START, second.key)]
     assert lab.watch.open_runs == 1
 
 
@@ -126,7 +129,7 @@ def test_a_run_that_was_seen_configuring_only_but_launched_something_is_reported
     lab.slurm.close(requeued(ENDS["requeued"]))
     lab.slurm.put(waits())
     lab.catch_up(NOW - 600)
-    assert lab.owed() == [(Kind.START, first.key), (Kind.STOP, first.key)]
+    assert lab.pop_pending() == [(Kind.START, first.key), (Kind.STOP, first.key)]
 
 
 @pytest.mark.parametrize(
@@ -137,11 +140,11 @@ def test_a_run_that_launched_nothing_and_is_the_last_of_its_job_is_reported(lab:
     last = lab.slurm.close(requeued(end))
     lab.slurm.idle.add(last.key)
     lab.catch_up(NOW - 600)
-    assert lab.owed() == [(Kind.START, last.key), (Kind.STOP, last.key)]
+    assert lab.pop_pending() == [(Kind.START, last.key), (Kind.STOP, last.key)]
     assert "launches_of" not in lab.slurm.asked
 
 
-def test_a_run_whose_start_was_owed_before_has_its_stop_too(lab: Lab) -> None:
+def test_a_run_whose_start_was_enqueued_before_has_its_stop_too(lab: Lab) -> None:
     first = lab.slurm.put(make_run(1, start=NOW - 50))
     lab.poll()
     lab.slurm.close(requeued(ENDS["requeued"]))
@@ -149,7 +152,7 @@ def test_a_run_whose_start_was_owed_before_has_its_stop_too(lab: Lab) -> None:
     lab.slurm.put(waits())
     lab.poll()
     lab.catch_up(NOW - 600)
-    assert lab.owed() == [(Kind.START, first.key), (Kind.STOP, first.key)]
+    assert lab.pop_pending() == [(Kind.START, first.key), (Kind.STOP, first.key)]
 
 
 def test_where_accounting_has_no_steps_nothing_is_concluded_from_that(lab: Lab) -> None:
@@ -159,7 +162,7 @@ def test_where_accounting_has_no_steps_nothing_is_concluded_from_that(lab: Lab) 
     lab.slurm.idle.add(first.key)
     lab.slurm.put(waits())
     lab.catch_up(NOW - 600)
-    assert lab.owed() == [(Kind.START, first.key), (Kind.STOP, first.key)]
+    assert lab.pop_pending() == [(Kind.START, first.key), (Kind.STOP, first.key)]
 
 
 @pytest.mark.parametrize("words", ["nosteps", "associations,limits,nosteps", "NoJobs"])
@@ -193,5 +196,25 @@ def test_without_accounting_a_run_that_was_only_configuring_is_counted_when_its_
     second = lab.slurm.put(make_run(1, start=NOW - 5, submit_time=NOW - 40))
     powered_up = lab.slurm.put(make_run(2, start=NOW - 5, submit_time=NOW - 60))
     lab.poll()
-    assert lab.owed() == [(Kind.START, second.key), (Kind.START, powered_up.key)]
+    assert lab.pop_pending() == [(Kind.START, second.key), (Kind.START, powered_up.key)]
     assert lab.status.counts() == {"never_launched_requeued": 1}
+
+
+def rows_of_the_table() -> list[list[str]]:
+    """The second table that `decisions` begins with: state before, and what follows from each phase."""
+    lines = (decisions.__doc__ or "").splitlines()
+    first = next(number for number, line in enumerate(lines) if line.split()[:2] == ["state", "before"])
+    return [re.split(r"\s{2,}", line.strip()) for line in lines[first : first + 7] if "---" not in line]
+
+
+@pytest.mark.parametrize("row", rows_of_the_table()[1:], ids=lambda row: row[0])
+def test_what_is_decided_is_what_the_table_says(row: list[str]) -> None:
+    before, *expected = row
+    for name, cell in zip(rows_of_the_table()[0][1:], expected):
+        run = make_run(phase=Phase[name])
+        is_open = before not in ("unknown", "DONE")
+        same_job = [OpenRun(run.key, Stage[before], "node01", None)] if is_open else []
+        found = decide(run, same_job, reported=before == "DONE", left_out="")
+        messages = [word for word, is_new in (("start", found.enqueue_start), ("stop", found.enqueue_stop)) if is_new]
+        words = [found.stage.name if found.stage else "-", *([" and ".join(messages)] if messages else [])]
+        assert " + ".join(words) == cell, name

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from cc_slurm_adapter.counters import Status
 from cc_slurm_adapter.jobs.first_moment import Before, FirstMoment, catch_up_from
 from cc_slurm_adapter.jobs.ignore_rules import IgnoreRules
-from cc_slurm_adapter.jobs.watch import JobWatch, WatchSettings
+from cc_slurm_adapter.jobs.settings import WatchSettings
+from cc_slurm_adapter.jobs.watch import JobWatch
 from cc_slurm_adapter.model import AccountedEnd, End, EndState, Phase, Run, RunKey
 from cc_slurm_adapter.outbox.outbox import Outbox
 from cc_slurm_adapter.sinks.base import Kind, RunningRow, RunningRows
@@ -212,9 +213,9 @@ def test_what_ended_before_is_not_started_although_slurmctld_still_lists_it(lab:
     lab.slurm.put(over(2, NOW))
     running = lab.slurm.put(make_run(3, NOW - 1000))
     lab.poll()
-    lab.watch.look_at([1, 2, 3])
-    assert {key.job_id for _, key in lab.owed()} == {2, 3}
-    assert running.key in lab.watch._open
+    lab.watch.look_up([1, 2, 3])
+    assert {key.job_id for _, key in lab.pop_pending()} == {2, 3}
+    assert running.key in lab.watch._store.open_runs
     lab.slurm.asked.clear()
     lab.poll()
     assert "read_details" not in lab.slurm.asked
@@ -244,7 +245,7 @@ def test_what_accounting_tells_of_before_is_not_started(lab: Lab, monkeypatch: p
     monkeypatch.setattr(lab.slurm, "ended_between", lambda _, until: ended_between(0, until))
     lab.now += MINUTE
     lab.catch_up(NOW)
-    assert lab.owed() == [(Kind.START, after.key), (Kind.STOP, after.key)]
+    assert lab.pop_pending() == [(Kind.START, after.key), (Kind.STOP, after.key)]
 
 
 def test_what_is_open_or_believed_to_run_is_stopped_whenever_it_ended(lab: Lab) -> None:
@@ -272,7 +273,7 @@ def test_what_ends_after_the_clock_was_set_back_to_before_it_is_ours(lab: Lab) -
     run = lab.slurm.close(over(1, int(lab.now) + 20, int(lab.now) + 10))
     lab.now += MINUTE
     lab.catch_up(int(lab.now) - MINUTE)
-    assert lab.owed() == [(Kind.START, run.key), (Kind.STOP, run.key)]
+    assert lab.pop_pending() == [(Kind.START, run.key), (Kind.STOP, run.key)]
 
 
 # --- random histories

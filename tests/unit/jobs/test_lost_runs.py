@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cc_slurm_adapter.errors import CommandFailed, UnexpectedOutput
-from cc_slurm_adapter.jobs.catch_up import LONGEST_WAIT, UNTOLD_AT_ONCE
+from cc_slurm_adapter.jobs.catch_up import LONGEST_WAIT, MAX_WITHOUT_END
 from cc_slurm_adapter.jobs.lost_runs import PROOF
 from cc_slurm_adapter.model import AccountedEnd, Details, End, EndState, Phase
 from cc_slurm_adapter.sinks.base import RunningRow
@@ -212,7 +212,7 @@ def test_a_run_that_was_lost_while_no_daemon_ran_was_seen_at_the_last_checkpoint
 def test_it_is_not_seen_last_later_than_now_nor_before_it_began(lab: LostLab) -> None:
     """The clock was set back by an hour, and it is lost before the next poll."""
     later = lab.slurm.put(make_run(2, NOW + 30))
-    lab.watch.look_at([2])
+    lab.watch.look_up([2])
     lab.now -= HOUR
     lab.lose(1, 2)
     lab.go_on(2 * DAY)
@@ -225,7 +225,7 @@ def test_all_jobs_of_a_cluster_are_lost_and_looked_at_in_turns(
     lab: LostLab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As after `slurmctld -c`."""
-    jobs = range(1, 3 * UNTOLD_AT_ONCE + 1)
+    jobs = range(1, 3 * MAX_WITHOUT_END + 1)
     for job_id in jobs:
         lab.slurm.put(make_run(job_id, NOW - 500))
     lab.poll()
@@ -240,7 +240,7 @@ def test_all_jobs_of_a_cluster_are_lost_and_looked_at_in_turns(
     monkeypatch.setattr(lab.slurm, "read_details", counted)
     lab.lose(*jobs)
     lab.go_on(3 * POLL)
-    assert max(asked) == UNTOLD_AT_ONCE
+    assert max(asked) == MAX_WITHOUT_END
     lab.go_on(DAY + 2 * HOUR)
     assert lab.stops_of(*jobs) == dict.fromkeys(jobs, ("failed", NOW))
     assert "jobs 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 190 more" in caplog.text

@@ -22,3 +22,10 @@ def test_open_runs_are_found_by_job_and_counted_by_node() -> None:
     assert runs.of_job(2) == []
     assert runs.stage(second.key) is Stage.STARTED
     assert runs.stage(first.key) is None
+
+
+def test_a_run_has_begun_when_it_is_open_and_its_start_is_sure() -> None:
+    keys = {stage: make_run(job_id).key for job_id, stage in enumerate(Stage, 1)}
+    runs = OpenRuns([OpenRun(key, stage, "a", None) for stage, key in keys.items()])
+    assert {stage for stage, key in keys.items() if runs.has_begun(key)} == {Stage.STARTED, Stage.IGNORED}
+    assert {stage for stage, key in keys.items() if runs.is_preparing(key)} == {Stage.PREPARING}

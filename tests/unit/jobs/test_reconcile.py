@@ -46,13 +46,13 @@ def test_what_was_told_to_be_over_since_the_list_was_asked_for_is_not_told_again
 ) -> None:
     run = lab.slurm.put(run_of(lab))
     lab.poll()
-    assert lab.owed() == [(Kind.START, run.key)]
+    assert lab.pop_pending() == [(Kind.START, run.key)]
     asked = time.time()
     end(lab, run, ended_ago=500)  # which Slurm shows only now
     lab.poll()
-    assert lab.owed() == [(Kind.STOP, run.key)]
+    assert lab.pop_pending() == [(Kind.STOP, run.key)]
     lab.watch.reconcile(listed(run, asked=asked))
-    assert lab.owed() == []
+    assert lab.pop_pending() == []
     assert "not known to run" not in caplog.text
 
 
@@ -67,9 +67,9 @@ def test_what_waited_to_be_told_when_the_list_was_asked_for_is_not_told_again(
     monkeypatch.setattr(time, "time", lambda: real() + later)
     later = 100.0  # cc-backend was away, and is back
     asked = time.time()
-    assert lab.owed() == [(Kind.START, run.key), (Kind.STOP, run.key)]
+    assert lab.pop_pending() == [(Kind.START, run.key), (Kind.STOP, run.key)]
     lab.watch.reconcile(listed(run, asked=asked))
-    assert lab.owed() == []
+    assert lab.pop_pending() == []
     assert "not known to run" not in caplog.text
 
 
@@ -80,10 +80,10 @@ def test_what_ended_since_the_list_was_asked_for_is_left_to_the_poll_that_finds_
     lab.poll()
     end(lab, run, ended_ago=5)  # it was never seen here
     lab.watch.reconcile(listed(run, asked=lab.now - 5))
-    assert lab.owed() == []
+    assert lab.pop_pending() == []
     assert "not known to run" not in caplog.text
     lab.watch.reconcile(listed(run, asked=lab.now - 4))
-    assert lab.owed() == [(Kind.STOP, run.key)]
+    assert lab.pop_pending() == [(Kind.STOP, run.key)]
     assert "1 running jobs that are not known to run: Slurm says of 1 of them" in caplog.text
 
 
@@ -92,9 +92,9 @@ def test_a_stop_that_was_lost_is_told_again_by_a_later_list(lab: Lab, monkeypatc
     lab.poll()
     end(lab, run, ended_ago=500)
     lab.poll()
-    assert lab.owed() == [(Kind.START, run.key), (Kind.STOP, run.key)]
+    assert lab.pop_pending() == [(Kind.START, run.key), (Kind.STOP, run.key)]
     lab.watch.reconcile(listed(run, asked=time.time() + 2))
-    assert lab.owed() == [(Kind.STOP, run.key)]
+    assert lab.pop_pending() == [(Kind.STOP, run.key)]
 
 
 def test_without_accounting_a_forgotten_job_is_over_although_nobody_knows_since_when(tmp_path: Path) -> None:

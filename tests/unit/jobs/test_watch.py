@@ -1,4 +1,4 @@
-"""Passes over a fake Slurm into a real outbox: what is owed, when, and what never is."""
+"""Polls and catch-ups over a fake Slurm into a real outbox: what is enqueued, when, and what never is."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import pytest
 
 from cc_slurm_adapter.counters import Status
 from cc_slurm_adapter.errors import CommandFailed
-from cc_slurm_adapter.jobs import watch
+from cc_slurm_adapter.jobs import recorder
 from cc_slurm_adapter.jobs.accounting_windows import OVERLAP
 from cc_slurm_adapter.jobs.catch_up import FIRST_WAIT, LONGEST_WAIT
 from cc_slurm_adapter.jobs.first_moment import FirstMoment
 from cc_slurm_adapter.jobs.ignore_rules import IgnoreRules
-from cc_slurm_adapter.jobs.watch import JobWatch, WatchSettings
+from cc_slurm_adapter.jobs.settings import WatchSettings
+from cc_slurm_adapter.jobs.watch import JobWatch
 from cc_slurm_adapter.model import (
     AccountedEnd,
     Details,
@@ -31,7 +32,7 @@ from cc_slurm_adapter.model import (
     RunKey,
 )
 from cc_slurm_adapter.outbox.late_runs import LateRuns
-from cc_slurm_adapter.outbox.outbox import Batch, Outbox
+from cc_slurm_adapter.outbox.outbox import Outbox
 from cc_slurm_adapter.sinks.base import Kind, RunningRow, RunningRows
 from cc_slurm_adapter.sinks.messages import CcMessages
 from cc_slurm_adapter.sinks.rest import CcRest
@@ -71,7 +72,7 @@ class Lab:
         return JobWatch(self.slurm, self.outbox, CcMessages(()), [SINK], self.status, settings)
 
     def poll(self) -> None:
-        """A whole pass over slurmctld."""
+        """A whole poll of slurmctld."""
         self.watch.read_nodes()
         for _ in self.watch.poll():
             pass
@@ -87,8 +88,8 @@ class Lab:
         self.outbox = Outbox(str(self.folder / "state.sqlite"))
         self.watch = self._new_watch()
 
-    def owed(self) -> list[tuple[Kind, RunKey]]:
-        """All that is in the outbox and was not sent, in its order."""
+    def pop_pending(self) -> list[tuple[Kind, RunKey]]:
+        """All that is pending, in its order; it counts as delivered from then on."""
         found: list[tuple[Kind, RunKey]] = []
         while True:
             due = self.outbox.due(SINK.name, 1e12, 100)
@@ -99,7 +100,7 @@ class Lab:
                 self.outbox.delivered(delivery)
 
     def starts(self) -> list[dict[str, object]]:
-        """The start messages that are owed."""
+        """The start messages that are pending."""
         due = self.outbox.due(SINK.name, 1e12, 100)
         return [json.loads(delivery.payload) for delivery in due if delivery.kind is Kind.START]
 
@@ -107,23 +108,23 @@ class Lab:
 def test_what_a_hook_event_has_read_is_newer_than_what_the_poll_had_asked_before(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "SLICE", 1)
+    monkeypatch.setattr(recorder, "SLICE", 1)
     lab.restart()
     first = lab.slurm.put(make_run(1))
     lab.slurm.put(make_run(2, start=NOW - 50, phase=Phase.CONFIGURING))
     poll = lab.watch.poll()
-    next(poll)  # the details of both are read, the first one is taken
+    next(poll)  # the details of both are read, the first one is recorded
     moved = lab.slurm.put(make_run(2, start=NOW - 10))  # its nodes are ready: the start has moved
-    lab.watch.look_at([2])
+    lab.watch.look_up([2])
     assert list(poll) == [None]
     assert lab.watch.open_runs == 2
-    assert lab.owed() == [(Kind.START, moved.key), (Kind.START, first.key)]
+    assert lab.pop_pending() == [(Kind.START, moved.key), (Kind.START, first.key)]
 
 
 def test_what_a_hook_event_has_read_counts_although_the_rest_of_it_failed(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "SLICE", 1)
+    monkeypatch.setattr(recorder, "SLICE", 1)
     lab.restart()
     lab.slurm.put(make_run(1))
     lab.slurm.put(make_run(2, start=NOW - 50, phase=Phase.CONFIGURING))
@@ -140,48 +141,27 @@ def test_what_a_hook_event_has_read_counts_although_the_rest_of_it_failed(
 
     monkeypatch.setattr(lab.slurm, "with_texts", fail_for_3)
     with pytest.raises(CommandFailed):
-        lab.watch.look_at([2, 3])
+        lab.watch.look_up([2, 3])
     list(poll)
     assert lab.watch.open_runs == 2
-    assert (Kind.START, moved.key) in lab.owed()
+    assert (Kind.START, moved.key) in lab.pop_pending()
 
 
 def test_the_run_before_a_requeue_is_not_lost_because_a_hook_event_has_read_the_next_one(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "SLICE", 1)
+    monkeypatch.setattr(recorder, "SLICE", 1)
     lab.restart()
     lab.slurm.put(make_run(1))
     before = lab.slurm.put(make_run(2, start=NOW - 50))
     poll = lab.watch.poll()
     next(poll)
     after = lab.slurm.put(make_run(2, start=NOW - 10))
-    lab.watch.look_at([2])
+    lab.watch.look_up([2])
     list(poll)
-    owed = lab.owed()
-    assert (Kind.START, before.key) in owed
-    assert (Kind.START, after.key) in owed
-
-
-def test_texts_that_could_not_be_had_are_asked_for_in_smaller_groups(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
-    with_texts = lab.slurm.with_texts
-
-    def some(runs: list[Run]) -> Generator[Run, None, None]:
-        sizes.append(len(runs))
-        if len(sizes) <= 3:
-            raise CommandFailed("scontrol gave no answer within 900 s")
-        return with_texts(runs)
-
-    monkeypatch.setattr(lab.slurm, "with_texts", some)
-    for job_id in range(1, 101):
-        lab.slurm.put(make_run(job_id))
-    for _ in range(3):
-        with pytest.raises(CommandFailed):
-            lab.poll()
-    lab.poll()
-    assert sizes[:4] == [100, 50, 25, 12]
-    assert len(lab.owed()) == 100
+    pending = lab.pop_pending()
+    assert (Kind.START, before.key) in pending
+    assert (Kind.START, after.key) in pending
 
 
 def test_what_a_hook_event_tells_is_reported_before_all_that_a_poll_has_found(lab: Lab) -> None:
@@ -189,41 +169,15 @@ def test_what_a_hook_event_tells_is_reported_before_all_that_a_poll_has_found(la
         lab.slurm.put(make_run(job_id))
     lab.poll()
     lab.slurm.put(make_run(3))
-    lab.watch.look_at([3])
+    lab.watch.look_up([3])
     lab.slurm.put(make_run(3, phase=Phase.ENDED))
-    lab.watch.look_at([3])
-    assert [(kind, key.job_id) for kind, key in lab.owed()] == [
+    lab.watch.look_up([3])
+    assert [(kind, key.job_id) for kind, key in lab.pop_pending()] == [
         (Kind.START, 3),
         (Kind.START, 1),
         (Kind.START, 2),
         (Kind.STOP, 3),
     ]
-
-
-def test_fewer_texts_are_asked_for_at_once_while_they_take_long(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds_for_each, now, sizes = 0.5, 0.0, []
-    with_texts = lab.slurm.with_texts
-
-    def limited(runs: list[Run]) -> Generator[Run, None, None]:
-        nonlocal now
-        sizes.append(len(runs))
-        now += seconds_for_each * len(runs)
-        return with_texts(runs)
-
-    monkeypatch.setattr(lab.slurm, "with_texts", limited)
-    monkeypatch.setattr("cc_slurm_adapter.jobs.watch.time.monotonic", lambda: now)
-    for job_id in range(1, 151):
-        lab.slurm.put(make_run(job_id))
-    lab.poll()
-    assert sizes[:3] == [100, 4, 4]
-    assert sum(sizes) == 150
-    sizes.clear()
-    seconds_for_each = 0.0
-    for job_id in range(200, 300):
-        lab.slurm.put(make_run(job_id))
-    lab.poll()
-    assert sizes[:4] == [4, 8, 16, 32]
-    assert len(lab.owed()) == 250
 
 
 def believed(*rows: RunningRow) -> RunningRows:
@@ -241,20 +195,20 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 def test_a_run_gets_its_start_and_then_its_stop(lab: Lab) -> None:
     run = lab.slurm.put(make_run())
     lab.poll()
-    assert lab.owed() == [(Kind.START, run.key)]
+    assert lab.pop_pending() == [(Kind.START, run.key)]
     lab.poll()
-    assert lab.owed() == []
+    assert lab.pop_pending() == []
     lab.slurm.put(make_run(phase=Phase.ENDED))
     lab.poll()
-    assert lab.owed() == [(Kind.STOP, run.key)]
+    assert lab.pop_pending() == [(Kind.STOP, run.key)]
     lab.poll()
-    assert lab.owed() == []
+    assert lab.pop_pending() == []
 
 
 def test_a_run_whose_nodes_are_made_ready_waits_and_keeps_what_was_read(lab: Lab) -> None:
     lab.slurm.put(make_run(phase=Phase.CONFIGURING))
     lab.poll()
-    assert lab.owed() == []
+    assert lab.pop_pending() == []
     lab.restart()
     moved = make_run(start=NOW - 90, phase=Phase.ENDED, missing=frozenset({Missing.GPUS}))
     lab.slurm.put(replace(moved, resources=(Resource("node01", (0, 1)),)))
@@ -263,66 +217,66 @@ def test_a_run_whose_nodes_are_made_ready_waits_and_keeps_what_was_read(lab: Lab
     assert start["startTime"] == NOW - 90
     assert start["resources"] == [{"hostname": "node01", "hwthreads": [0, 1]}]
     assert "incomplete" not in start["metaData"]  # type: ignore[operator]
-    assert lab.owed() == [(Kind.START, moved.key), (Kind.STOP, moved.key)]
+    assert lab.pop_pending() == [(Kind.START, moved.key), (Kind.STOP, moved.key)]
     assert lab.watch.open_runs == 0
 
 
 def test_a_listing_without_a_job_ends_nothing(lab: Lab) -> None:
     run = lab.slurm.put(make_run())
     lab.poll()
-    lab.owed()
+    lab.pop_pending()
     lab.slurm.jobs.clear()
     lab.poll()
-    assert lab.owed() == []
+    assert lab.pop_pending() == []
     lab.slurm.close(make_run(phase=Phase.ENDED))
     lab.poll()
     lab.catch_up(NOW - 10)
-    assert lab.owed() == [(Kind.STOP, run.key)]
+    assert lab.pop_pending() == [(Kind.STOP, run.key)]
 
 
 def test_a_query_that_failed_ends_nothing(lab: Lab) -> None:
     lab.slurm.put(make_run())
     lab.poll()
-    lab.owed()
+    lab.pop_pending()
     lab.slurm.failure = CommandFailed("slurmctld is down")
     with pytest.raises(CommandFailed):
         lab.poll()
-    assert lab.owed() == []
+    assert lab.pop_pending() == []
     assert lab.watch.open_runs == 1
 
 
 def test_a_requeued_job_has_two_runs(lab: Lab) -> None:
     first = lab.slurm.put(make_run(start=NOW - 500))
     lab.poll()
-    lab.owed()
+    lab.pop_pending()
     requeued = End(EndState.CANCELLED, NOW - 300, "REQUEUED")
     lab.slurm.close(make_run(start=NOW - 500, phase=Phase.ENDED, end=requeued))
     second = lab.slurm.put(make_run(start=NOW - 100))
     lab.poll()
     lab.catch_up(NOW - 10)
-    assert lab.owed() == [(Kind.STOP, first.key), (Kind.START, second.key)]
+    assert lab.pop_pending() == [(Kind.STOP, first.key), (Kind.START, second.key)]
 
 
 def test_the_stop_of_a_requeued_run_goes_before_the_start_of_the_next_one(lab: Lab) -> None:
     first = lab.slurm.put(make_run(start=NOW - 500))
     lab.poll()
-    lab.owed()
+    lab.pop_pending()
     lab.slurm.close(make_run(start=NOW - 500, phase=Phase.ENDED, end=End(EndState.CANCELLED, NOW - 300, "REQUEUED")))
     second = lab.slurm.put(make_run(start=NOW - 200))
-    assert lab.watch.look_at([1]) == {1}
+    assert lab.watch.look_up([1]) == {1}
     due = lab.outbox.due(SINK.name, 1e12, 100)
     assert [(delivery.kind, delivery.key) for delivery in due] == [(Kind.STOP, first.key)]
-    assert lab.owed() == [(Kind.STOP, first.key), (Kind.START, second.key)]
+    assert lab.pop_pending() == [(Kind.STOP, first.key), (Kind.START, second.key)]
 
 
 def test_a_requeued_run_is_ended_although_its_job_cannot_be_understood_for_a_moment(lab: Lab) -> None:
     run = lab.slurm.put(make_run(start=NOW - 500))
     lab.poll()
-    lab.owed()
+    lab.pop_pending()
     lab.slurm.close(make_run(start=NOW - 500, phase=Phase.ENDED, end=End(EndState.CANCELLED, NOW - 300, "REQUEUED")))
     lab.slurm.broken = {1: "a job that has nodes has no start"}
-    assert lab.watch.look_at([1]) == {1}
-    assert lab.owed() == [(Kind.STOP, run.key)]
+    assert lab.watch.look_up([1]) == {1}
+    assert lab.pop_pending() == [(Kind.STOP, run.key)]
 
 
 NEXT_RUNS = [(0, Phase.WAITING, NOW - 300), (NOW - 200, Phase.RUNNING, NOW - 300), (0, Phase.WAITING, NOW - 500)]
@@ -334,14 +288,14 @@ def test_a_requeued_run_without_an_end_in_accounting_ends_when_it_was_requeued(
 ) -> None:
     first = lab.slurm.put(make_run(start=NOW - 500))
     lab.poll()
-    lab.owed()
+    lab.pop_pending()
     second = lab.slurm.put(make_run(start=start, phase=phase, submit_time=submitted))
     lab.poll()
     lab.catch_up(NOW - 10)
     lab.now += FIRST_WAIT
     lab.poll()
     lab.catch_up(NOW - 10)
-    assert (Kind.STOP, first.key) not in lab.owed()  # accounting may just be late
+    assert (Kind.STOP, first.key) not in lab.pop_pending()  # accounting may just be late
     lab.slurm.accounted.append(second)
     lab.now += LONGEST_WAIT
     lab.poll()
@@ -356,7 +310,7 @@ def test_a_requeued_run_without_an_end_in_accounting_ends_when_it_was_requeued(
 def test_a_late_end_from_accounting_counts_more_than_the_requeue(lab: Lab) -> None:
     lab.slurm.put(make_run(start=NOW - 500))
     lab.poll()
-    lab.owed()
+    lab.pop_pending()
     lab.slurm.put(make_run(start=0, phase=Phase.WAITING, submit_time=NOW - 300))
     for _ in range(5):
         lab.now += FIRST_WAIT
@@ -373,7 +327,7 @@ def test_a_late_end_from_accounting_counts_more_than_the_requeue(lab: Lab) -> No
 def test_a_run_of_which_neither_slurmctld_nor_accounting_tells_is_asked_for_ever_more_seldom(lab: Lab) -> None:
     run = lab.slurm.put(make_run(start=NOW - 500))
     lab.poll()
-    lab.owed()
+    lab.pop_pending()
     lab.slurm.jobs.clear()
     questions = []
     for _ in range(12):
@@ -382,7 +336,7 @@ def test_a_run_of_which_neither_slurmctld_nor_accounting_tells_is_asked_for_ever
         lab.catch_up(NOW - 10)
         questions.append(lab.slurm.asked.count("read_details"))
         lab.now += FIRST_WAIT
-    assert lab.owed() == []
+    assert lab.pop_pending() == []
     assert questions == [0, 1, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0]
     lab.now -= 10 * FIRST_WAIT  # the clock was set back
     lab.slurm.asked.clear()
@@ -390,13 +344,13 @@ def test_a_run_of_which_neither_slurmctld_nor_accounting_tells_is_asked_for_ever
     assert lab.slurm.asked.count("read_details") == 1
     lab.slurm.close(make_run(start=NOW - 500, phase=Phase.ENDED))
     lab.catch_up(NOW - 10)
-    assert lab.owed() == [(Kind.STOP, run.key)]
+    assert lab.pop_pending() == [(Kind.STOP, run.key)]
 
 
 def test_a_run_that_was_missed_once_has_its_time_when_it_is_missed_again(lab: Lab) -> None:
     first = lab.slurm.put(make_run(start=NOW - 500))
     lab.poll()
-    lab.owed()
+    lab.pop_pending()
     lab.slurm.jobs.clear()
     lab.poll()
     lab.catch_up(NOW - 10)
@@ -407,7 +361,7 @@ def test_a_run_that_was_missed_once_has_its_time_when_it_is_missed_again(lab: La
     lab.slurm.accounted.append(lab.slurm.put(make_run(start=0, phase=Phase.WAITING, submit_time=NOW - 300)))
     lab.poll()
     lab.catch_up(NOW - 10)
-    assert lab.owed() == []
+    assert lab.pop_pending() == []
 
 
 def test_a_job_whose_details_cannot_be_had_keeps_no_accounting_from_being_read(
@@ -415,7 +369,7 @@ def test_a_job_whose_details_cannot_be_had_keeps_no_accounting_from_being_read(
 ) -> None:
     lab.slurm.put(make_run(start=NOW - 500))
     lab.poll()
-    lab.owed()
+    lab.pop_pending()
     lab.slurm.put(make_run(start=0, phase=Phase.WAITING, submit_time=NOW - 300))
     lab.poll()
     lab.catch_up(NOW - 10)
@@ -433,7 +387,7 @@ def test_a_job_whose_details_cannot_be_had_keeps_no_accounting_from_being_read(
     other = lab.slurm.close(make_run(2, start=NOW - 200, phase=Phase.ENDED))
     with pytest.raises(CommandFailed):
         lab.catch_up(NOW - 200)
-    assert other.key in {key for _, key in lab.owed()}
+    assert other.key in {key for _, key in lab.pop_pending()}
 
 
 def test_runs_of_a_job_that_was_requeued_twice_do_not_overlap(lab: Lab) -> None:
@@ -441,7 +395,7 @@ def test_runs_of_a_job_that_was_requeued_twice_do_not_overlap(lab: Lab) -> None:
     lab.poll()
     second = lab.slurm.put(make_run(start=NOW - 300))
     lab.poll()
-    lab.owed()
+    lab.pop_pending()
     lab.slurm.accounted.append(lab.slurm.put(make_run(start=0, phase=Phase.WAITING, submit_time=NOW - 50)))
     for _ in range(3):
         lab.poll()
@@ -464,33 +418,33 @@ def test_a_run_is_not_ended_by_another_one_that_was_not_submitted_after_it_began
         lab.now += LONGEST_WAIT
         lab.poll()
         lab.catch_up(NOW - 10)
-    assert Kind.STOP not in {kind for kind, _ in lab.owed()}
+    assert Kind.STOP not in {kind for kind, _ in lab.pop_pending()}
 
 
 def test_the_next_run_is_read_although_accounting_does_not_answer(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.slurm.put(make_run(start=NOW - 500))
     lab.poll()
-    lab.owed()
+    lab.pop_pending()
     second = lab.slurm.put(make_run(start=NOW - 200))
 
     def down(*_: object) -> Iterator[list[AccountedEnd]]:
         raise CommandFailed("slurmdbd is down")
 
     monkeypatch.setattr(lab.slurm, "ends_of", down)
-    assert lab.watch.look_at([1]) == {1}
-    assert (Kind.START, second.key) in lab.owed()
+    assert lab.watch.look_up([1]) == {1}
+    assert (Kind.START, second.key) in lab.pop_pending()
 
 
 def test_the_epilog_of_a_requeued_run_is_served_from_accounting(lab: Lab) -> None:
     first = lab.slurm.put(make_run(start=NOW - 500))
-    lab.watch.look_at([1])
-    lab.owed()
+    lab.watch.look_up([1])
+    lab.pop_pending()
     lab.slurm.put(make_run(start=0, phase=Phase.WAITING))
-    assert lab.watch.look_at([1]) == {1}
+    assert lab.watch.look_up([1]) == {1}
     assert not lab.watch.is_settled(1, over=True)
     lab.slurm.close(make_run(start=NOW - 500, phase=Phase.ENDED, end=End(EndState.CANCELLED, NOW - 300, "REQUEUED")))
-    lab.watch.look_at([1])
-    assert lab.owed() == [(Kind.STOP, first.key)]
+    lab.watch.look_up([1])
+    assert lab.pop_pending() == [(Kind.STOP, first.key)]
     assert lab.watch.is_settled(1, over=True)
 
 
@@ -500,11 +454,11 @@ def test_a_completing_job_without_its_nodes_is_not_taken_for_one_that_never_ran(
     lab.poll()
     lab.slurm.put(make_run(1, phase=Phase.ENDED, end=completing, resources=()))
     stranger = lab.slurm.put(make_run(2, phase=Phase.ENDED, end=completing, resources=()))
-    lab.watch.look_at([1, 2])
-    assert lab.owed() == [(Kind.START, run.key), (Kind.STOP, run.key)]
+    lab.watch.look_up([1, 2])
+    assert lab.pop_pending() == [(Kind.START, run.key), (Kind.STOP, run.key)]
     lab.slurm.put(make_run(2, phase=Phase.ENDED))
     lab.poll()
-    assert lab.owed() == [(Kind.START, stranger.key), (Kind.STOP, stranger.key)]
+    assert lab.pop_pending() == [(Kind.START, stranger.key), (Kind.STOP, stranger.key)]
 
 
 def test_a_job_cancelled_while_it_waited_is_never_reported_and_asked_for_once(lab: Lab) -> None:
@@ -512,7 +466,7 @@ def test_a_job_cancelled_while_it_waited_is_never_reported_and_asked_for_once(la
     lab.poll()
     lab.slurm.asked.clear()
     lab.poll()
-    assert lab.owed() == []
+    assert lab.pop_pending() == []
     assert "read_details" not in lab.slurm.asked
 
 
@@ -522,10 +476,10 @@ def test_a_run_that_was_never_seen_is_caught_up_with_start_and_stop(lab: Lab) ->
     (start,) = lab.starts()
     assert start["numAcc"] == 2
     assert start["metaData"]["incomplete"] == "cores,gpus"  # type: ignore[index]
-    assert lab.owed() == [(Kind.START, run.key), (Kind.STOP, run.key)]
+    assert lab.pop_pending() == [(Kind.START, run.key), (Kind.STOP, run.key)]
     assert lab.outbox.checkpoint("lab") == NOW
     lab.catch_up(NOW - 9000)
-    assert lab.owed() == []
+    assert lab.pop_pending() == []
     assert lab.status.counts()["incomplete_runs"] == 1
 
 
@@ -565,7 +519,7 @@ def test_without_accounting_everything_else_works(tmp_path: Path) -> None:
     lab.slurm.put(make_run(phase=Phase.ENDED))
     lab.poll()
     lab.catch_up(NOW - 100)
-    assert [kind for kind, _ in lab.owed()] == [Kind.START, Kind.STOP]
+    assert [kind for kind, _ in lab.pop_pending()] == [Kind.START, Kind.STOP]
     assert not {"ends_of", "ended_between", "is_forgotten"} & set(lab.slurm.asked)
     assert lab.outbox.checkpoint("lab") == NOW
     lab.outbox.close()
@@ -580,7 +534,7 @@ def lone(lab: Lab) -> Lab:
 
 
 def stop_times(lab: Lab) -> dict[RunKey, tuple[str, int]]:
-    """State and stop time of the stops that are owed; starts count as delivered."""
+    """State and stop time of the stops that are pending; all of it counts as delivered from then on."""
     found = {}
     while due := lab.outbox.due(SINK.name, 1e12, 100):
         for delivery in due:
@@ -670,7 +624,7 @@ def test_a_resized_run_that_was_never_seen_is_one_run(lab: Lab) -> None:
     lab.slurm.close(whole)
     lab.slurm.rests = {whole.key: RunKey("lab", 1, NOW - 2000)}
     lab.catch_up(NOW - 600)
-    assert lab.owed() == [(Kind.START, whole.key), (Kind.STOP, whole.key)]
+    assert lab.pop_pending() == [(Kind.START, whole.key), (Kind.STOP, whole.key)]
 
 
 def test_a_run_that_is_left_out_counts_on_its_node_until_it_ends(lab: Lab) -> None:
@@ -684,7 +638,7 @@ def test_a_run_that_is_left_out_counts_on_its_node_until_it_ends(lab: Lab) -> No
     lab.slurm.put(make_run(1, phase=Phase.ENDED, opted_out=True))
     lab.poll()
     assert [node.jobs_running for node in lab.watch.node_states()] == [1]
-    assert {key.job_id for _, key in lab.owed()} == {2}
+    assert {key.job_id for _, key in lab.pop_pending()} == {2}
 
 
 def test_a_run_that_is_left_out_only_after_its_start_was_told_gets_its_stop(lab: Lab) -> None:
@@ -692,8 +646,8 @@ def test_a_run_that_is_left_out_only_after_its_start_was_told_gets_its_stop(lab:
     lab.poll()
     completing = End(EndState.COMPLETED, NOW - 50, "COMPLETED+COMPLETING")
     lab.slurm.put(make_run(phase=Phase.ENDED, end=completing, opted_out=True))
-    lab.watch.look_at([1])
-    assert lab.owed() == [(Kind.START, run.key), (Kind.STOP, run.key)]
+    lab.watch.look_up([1])
+    assert lab.pop_pending() == [(Kind.START, run.key), (Kind.STOP, run.key)]
 
 
 @pytest.mark.parametrize(
@@ -707,14 +661,14 @@ def test_a_run_is_left_out_by_partition_or_user(lab: Lab, rules: IgnoreRules) ->
     lab.slurm.close(make_run(3, start=NOW - 60, phase=Phase.ENDED))
     lab.poll()
     lab.catch_up(NOW - 600)
-    assert lab.owed() == [(Kind.START, other.key)]
+    assert lab.pop_pending() == [(Kind.START, other.key)]
 
 
 def test_a_run_of_more_than_a_year_keeps_its_start_and_gets_its_stop(lab: Lab) -> None:
     start = NOW - 400 * 86400
     run = lab.slurm.put(make_run(start=start))
     lab.poll()
-    lab.owed()
+    lab.pop_pending()
     lab.outbox.tidy(604800)
     lab.restart()
     lab.slurm.jobs.clear()
@@ -731,7 +685,7 @@ def test_a_job_id_that_was_given_out_again_is_another_run(lab: Lab) -> None:
     lab.poll()
     second = lab.slurm.put(make_run(7, start=NOW - 100))
     lab.poll()
-    assert lab.owed() == [(Kind.START, first.key), (Kind.STOP, first.key), (Kind.START, second.key)]
+    assert lab.pop_pending() == [(Kind.START, first.key), (Kind.STOP, first.key), (Kind.START, second.key)]
 
 
 def test_a_clock_that_stepped_back_leaves_no_run_open(lab: Lab) -> None:
@@ -749,60 +703,7 @@ def test_a_run_is_read_although_an_earlier_one_of_its_job_could_not_be_understoo
     lab.slurm.broken = {}
     later = lab.slurm.put(make_run(7, start=NOW - 100))
     lab.poll()
-    assert lab.owed() == [(Kind.START, later.key)]
-
-
-def test_many_long_scripts_are_written_in_parts(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    for job_id in range(1, 9):
-        lab.slurm.put(make_run(job_id))
-    monkeypatch.setattr(watch, "COMMIT_BYTES", 500)
-    written: list[int] = []
-    commit = lab.outbox.commit
-
-    def watched(cluster: str, batch: Batch) -> None:
-        written.append(batch.size)
-        commit(cluster, batch)
-
-    monkeypatch.setattr(lab.outbox, "commit", watched)
-    lab.poll()
-    assert len(lab.owed()) == 8
-    assert len(written) > 2
-    assert max(written) < 1000
-
-
-def test_runs_whose_texts_were_complete_are_kept_when_slurm_fails_for_the_next(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runs = [lab.slurm.put(make_run(job_id)) for job_id in range(1, 5)]
-    with_texts = lab.slurm.with_texts
-
-    def breaks(wanted: list[Run]) -> Generator[Run, None, None]:
-        yield from with_texts(wanted[:2])
-        raise CommandFailed("scontrol: Unable to contact slurm controller")
-
-    with monkeypatch.context() as failing:
-        failing.setattr(lab.slurm, "with_texts", breaks)
-        with pytest.raises(CommandFailed):
-            lab.poll()
-    assert lab.owed() == [(Kind.START, run.key) for run in runs[:2]]
-    lab.poll()
-    assert lab.owed() == [(Kind.START, run.key) for run in runs[2:]]
-
-
-def test_a_running_job_without_gpu_indices_was_not_seen_too_late(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
-    lab.slurm.put(make_run(missing=frozenset({Missing.GPUS})))
-    lab.poll()
-    lab.catch_up(NOW - 60)
-    assert "reported without its gpus" in caplog.text
-    assert "too late" not in caplog.text
-
-
-def test_what_is_left_out_is_said_also_when_it_is_over_already(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
-    lab.slurm.put(make_run(phase=Phase.ENDED, opted_out=True))
-    lab.poll()
-    assert "is left out: its AdminComment" in caplog.text
+    assert lab.pop_pending() == [(Kind.START, later.key)]
 
 
 def test_all_nodes_of_each_poll_are_told_also_ignored_ones_and_none_when_they_cannot_be_read(lab: Lab) -> None:
@@ -829,55 +730,7 @@ def test_nodes_that_cannot_be_read_keep_no_job_waiting(lab: Lab, monkeypatch: py
         lab.watch.read_nodes()
     for _ in lab.watch.poll():
         pass
-    assert lab.owed() == [(Kind.START, run.key)]
-
-
-def test_a_run_whose_cores_cannot_be_numbered_yet_waits_for_the_nodes(
-    lab: Lab, caplog: pytest.LogCaptureFixture
-) -> None:
-    run = lab.slurm.put(make_run(1, awaits_layout=True))
-    other = lab.slurm.put(make_run(2))
-    for _ in range(3):
-        list(lab.watch.poll())
-        assert not lab.watch.is_settled(1, over=False)
-    assert lab.owed() == [(Kind.START, other.key)]
-    assert lab.slurm.asked.count("read_details") == 1
-    assert caplog.text.count("1 runs wait until sinfo lists their nodes") == 1
-    lab.slurm.put(make_run(1))
-    lab.poll()
-    assert lab.owed() == [(Kind.START, run.key)]
-
-
-def test_a_run_that_waits_for_the_nodes_is_not_told_from_accounting_but_what_is_known_ends(lab: Lab) -> None:
-    known = lab.slurm.put(make_run(1))
-    lab.poll()
-    lab.owed()
-    for job_id in (1, 2):
-        lab.slurm.put(make_run(job_id, phase=Phase.ENDED, awaits_layout=True))
-        lab.slurm.close(make_run(job_id, phase=Phase.ENDED))
-    lab.catch_up(NOW - 600)
-    assert lab.owed() == [(Kind.STOP, known.key)]
-    whole = lab.slurm.put(make_run(2, phase=Phase.ENDED))
-    lab.poll()
-    assert lab.owed() == [(Kind.START, whole.key), (Kind.STOP, whole.key)]
-
-
-def test_without_accounting_a_run_that_waits_is_read_again_and_reported_as_it_is_once_it_is_over(lone: Lab) -> None:
-    """Nobody tells of it later: slurmctld forgets it, and then it would be lost."""
-    run = lone.slurm.put(make_run(1, awaits_layout=True))
-    for _ in range(3):
-        list(lone.watch.poll())
-    assert lone.owed() == []
-    lone.slurm.put(make_run(1, awaits_layout=True, phase=Phase.ENDED))
-    lone.poll()
-    assert lone.owed() == [(Kind.START, run.key), (Kind.STOP, run.key)]
-
-
-def test_a_run_that_is_left_out_waits_for_nothing(lab: Lab) -> None:
-    lab.slurm.put(make_run(1, awaits_layout=True, opted_out=True))
-    lab.poll()
-    assert lab.watch.open_runs == 1
-    assert lab.owed() == []
+    assert lab.pop_pending() == [(Kind.START, run.key)]
 
 
 def test_a_job_that_was_cancelled_while_it_waited_costs_no_question(lab: Lab) -> None:
@@ -887,7 +740,7 @@ def test_a_job_that_was_cancelled_while_it_waited_costs_no_question(lab: Lab) ->
         lab.slurm.put(make_run(job_id, start=NOW - 100, phase=Phase.ENDED, end=cancelled, resources=()))
     ran = lab.slurm.put(make_run(1001, start=NOW - 100, phase=Phase.ENDED, end=cancelled))
     lab.poll()
-    assert lab.owed() == [(Kind.START, ran.key), (Kind.STOP, ran.key)]
+    assert lab.pop_pending() == [(Kind.START, ran.key), (Kind.STOP, ran.key)]
     lab.slurm.asked.clear()
     lab.poll()
     assert set(lab.slurm.asked) == {"node_states", "list_jobs"}
@@ -896,14 +749,14 @@ def test_a_job_that_was_cancelled_while_it_waited_costs_no_question(lab: Lab) ->
 def test_an_open_run_ends_even_if_its_nodes_are_listed_no_more(lab: Lab) -> None:
     run = lab.slurm.put(make_run(1))
     lab.poll()
-    lab.owed()
+    lab.pop_pending()
     lab.slurm.put(make_run(1, phase=Phase.ENDED, end=End(EndState.FAILED, run.key.start_time, "FAILED"), resources=()))
     lab.poll()
-    assert lab.owed() == [(Kind.STOP, run.key)]
+    assert lab.pop_pending() == [(Kind.STOP, run.key)]
 
 
 def test_where_a_job_stands_tells_which_events_are_repeats(lab: Lab) -> None:
-    """A prolog is one while a run is open whose start is told; an epilog when none is open any more."""
+    """A prolog is one while a run is open whose start is enqueued; an epilog when none is open any more."""
 
     def known() -> tuple[bool, bool]:
         return lab.watch.is_known(1, over=False), lab.watch.is_known(1, over=True)
@@ -928,7 +781,7 @@ def test_an_opt_out_while_the_nodes_are_made_ready_counts(lab: Lab) -> None:
     lab.poll()
     lab.slurm.put(make_run(phase=Phase.ENDED, opted_out=True))
     lab.poll()
-    assert lab.owed() == []
+    assert lab.pop_pending() == []
     assert lab.watch.open_runs == 0
 
 
@@ -959,9 +812,9 @@ def test_a_row_near_a_run_that_still_runs_is_not_stopped(lab: Lab) -> None:
     lab.slurm.close(make_run(7, start=NOW - 1000, phase=Phase.ENDED))
     lab.slurm.put(make_run(7, start=NOW - 800))
     lab.poll()
-    lab.owed()
+    lab.pop_pending()
     lab.watch.reconcile(believed(RunningRow(7, NOW - 810)))
-    assert lab.owed() == []
+    assert lab.pop_pending() == []
 
 
 def test_a_run_of_which_nobody_tells_more_is_said_once(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
@@ -972,32 +825,17 @@ def test_a_run_of_which_nobody_tells_more_is_said_once(lab: Lab, caplog: pytest.
     assert len([line for line in caplog.messages if "tells more" in line]) == 1
 
 
-def test_a_job_that_cannot_be_understood_costs_no_other_job_anything(lab: Lab) -> None:
-    lab.slurm.put(make_run(1))
-    other = lab.slurm.put(make_run(2))
-    lab.slurm.broken = {1: "jobs[1].nodes: no host list"}
-    lab.poll()
-    assert lab.owed() == [(Kind.START, other.key)]
-    lab.slurm.asked.clear()
-    lab.poll()
-    assert "read_details" not in lab.slurm.asked
-    lab.slurm.broken = {}
-    lab.watch.forget_broken()
-    lab.poll()
-    assert lab.owed() == [(Kind.START, lab.slurm.jobs[1].key)]
-
-
 def test_a_run_is_left_out_when_all_its_hosts_are_ignored(lab: Lab) -> None:
     lab.ignore = IgnoreRules(hosts=re.compile("node01$"))
     lab.restart()
     lab.slurm.put(make_run(1))
     mixed = lab.slurm.put(make_run(2, resources=(Resource("node01", (0,)), Resource("node02", (0,)))))
     lab.poll()
-    assert lab.owed() == [(Kind.START, mixed.key)]
+    assert lab.pop_pending() == [(Kind.START, mixed.key)]
     assert lab.watch.node_states() == []
     lab.slurm.put(make_run(1, phase=Phase.ENDED))
     lab.poll()
-    assert lab.owed() == []
+    assert lab.pop_pending() == []
 
 
 def test_killed_between_passes_nothing_is_lost_or_doubled(lab: Lab) -> None:
@@ -1010,7 +848,7 @@ def test_killed_between_passes_nothing_is_lost_or_doubled(lab: Lab) -> None:
     lab.poll()
     lab.restart()
     lab.poll()
-    assert lab.owed() == [(Kind.START, run.key), (Kind.STOP, run.key)]
+    assert lab.pop_pending() == [(Kind.START, run.key), (Kind.STOP, run.key)]
 
 
 def test_the_jobs_on_each_node_are_counted(lab: Lab) -> None:
@@ -1027,16 +865,16 @@ def test_the_jobs_on_each_node_are_counted(lab: Lab) -> None:
 
 def test_a_hook_event_is_settled_when_slurm_shows_it(lab: Lab) -> None:
     lab.slurm.put(make_run(phase=Phase.CONFIGURING))
-    lab.watch.look_at([1])
+    lab.watch.look_up([1])
     assert not lab.watch.is_settled(1, over=False)
     run = lab.slurm.put(make_run())
-    lab.watch.look_at([1])
+    lab.watch.look_up([1])
     assert lab.watch.is_settled(1, over=False)
     assert not lab.watch.is_settled(1, over=True)
     lab.slurm.put(make_run(phase=Phase.ENDED))
-    lab.watch.look_at([1])
+    lab.watch.look_up([1])
     assert lab.watch.is_settled(1, over=True)
-    assert lab.owed() == [(Kind.START, run.key), (Kind.STOP, run.key)]
+    assert lab.pop_pending() == [(Kind.START, run.key), (Kind.STOP, run.key)]
     assert not lab.watch.is_settled(2, over=False)
 
 
@@ -1046,7 +884,7 @@ def test_what_the_destination_believes_to_run_is_stopped_when_slurm_says_it_is_o
     young = lab.slurm.close(make_run(3, start=NOW - 20, phase=Phase.ENDED))
     live = lab.slurm.put(make_run(4, start=NOW - 9000))
     lab.poll()
-    lab.owed()
+    lab.pop_pending()
     rows = [
         RunningRow(1, over.key.start_time),
         RunningRow(2, moved.key.start_time + 7),
@@ -1055,7 +893,7 @@ def test_what_the_destination_believes_to_run_is_stopped_when_slurm_says_it_is_o
         RunningRow(5, NOW - 9000),
     ]
     lab.watch.reconcile(believed(*rows))
-    assert lab.owed() == [(Kind.STOP, over.key), (Kind.STOP, RunKey("lab", 2, NOW - 9000 + 7))]
+    assert lab.pop_pending() == [(Kind.STOP, over.key), (Kind.STOP, RunKey("lab", 2, NOW - 9000 + 7))]
 
 
 def test_a_run_that_the_destination_has_lost_gets_its_start_again_and_only_once(
@@ -1073,8 +911,8 @@ def test_a_run_that_the_destination_has_lost_gets_its_start_again_and_only_once(
     assert deliver_all(lab, NOW) == [(Kind.START, lost.key)]
     assert "lost 1 jobs that run" in caplog.text
     lab.watch.reconcile(believed(RunningRow(2, kept.key.start_time)))
-    assert lab.owed() == []
-    assert over.key not in lab.watch._open
+    assert lab.pop_pending() == []
+    assert over.key not in lab.watch._store.open_runs
 
 
 def test_a_start_that_the_destination_cannot_show_yet_is_not_sent_again(lab: Lab) -> None:
@@ -1082,11 +920,11 @@ def test_a_start_that_the_destination_cannot_show_yet_is_not_sent_again(lab: Lab
     lab.poll()
     deliver_all(lab, NOW - 100)
     lab.watch.reconcile(believed())
-    assert lab.owed() == []
+    assert lab.pop_pending() == []
 
 
 def deliver_all(lab: Lab, when: float) -> list[tuple[Kind, RunKey]]:
-    """Send all that is owed, at a Unix time."""
+    """Send all that is pending, at a Unix time."""
     sent: list[tuple[Kind, RunKey]] = []
     while due := lab.outbox.due(SINK.name, 1e12, 100):
         lab.outbox.take(due, when)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from cc_slurm_adapter.jobs.ignore_rules import IgnoreRules
-from cc_slurm_adapter.jobs.watch import JobWatch, WatchSettings
+from cc_slurm_adapter.jobs.settings import WatchSettings
+from cc_slurm_adapter.jobs.watch import JobWatch
 from cc_slurm_adapter.model import Missing, Phase, Run, RunKey
 from cc_slurm_adapter.outbox.late_runs import GAP, MAX_WAITING, LateRuns
 from cc_slurm_adapter.outbox.sender import Sender

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cc_slurm_adapter.counters import Status
-from cc_slurm_adapter.jobs.recorder import Recorder
+from cc_slurm_adapter.jobs.run_store import RunStore
 from cc_slurm_adapter.model import End, EndState, Phase, RunKey
 from cc_slurm_adapter.outbox import sender as sender_module
 from cc_slurm_adapter.outbox import withdrawals
@@ -52,7 +52,7 @@ class Site:
         if not self.withdraws:
             self.outbox.withdraw_nothing()
         self.sender = Sender(self.sink, self.outbox, self.status)
-        self.recorder = Recorder(
+        self.store = RunStore(
             "lab", self.outbox, CcMessages(()), [self.sink], self.status, self.sender.wake, LateRuns()
         )
 
@@ -69,14 +69,14 @@ class Site:
 
     def begin(self, start: int, job_id: int = 1) -> RunKey:
         batch, run = Batch(), make_run(job_id, start=start)
-        self.recorder.owe_start(batch, run)
-        self.recorder.stands(batch, run, Stage.STARTED)
-        self.recorder.commit(batch)
+        self.store.enqueue_start(batch, run)
+        self.store.set_state(batch, run, Stage.STARTED)
+        self.store.commit(batch)
         return run.key
 
     def end(self, key: RunKey, how: tuple[EndState, str] = REQUEUED) -> RunKey:
         end_state, word = how
-        self.recorder.end({key: End(end_state, key.start_time + 5, word)})
+        self.store.end({key: End(end_state, key.start_time + 5, word)})
         return key
 
     def report(self, start: int, how: tuple[EndState, str] = REQUEUED, job_id: int = 1) -> RunKey:
@@ -413,7 +413,7 @@ def test_what_follows_hears_of_every_run_and_of_no_removal(tmp_path: Path) -> No
     rest = CcRest("http://127.0.0.1:1", lambda: "", withdraws=True)
     nats = CcRest("http://127.0.0.1:1", lambda: "")
     nats.name = CC_NATS
-    recorder = Recorder("lab", outbox, CcMessages(()), [rest, nats], Status(), lambda: None, LateRuns())
+    store = RunStore("lab", outbox, CcMessages(()), [rest, nats], Status(), lambda: None, LateRuns())
     heard: list[tuple[Kind, int]] = []
 
     def send(sink: str, *verdicts: Verdict) -> None:
@@ -427,10 +427,10 @@ def test_what_follows_hears_of_every_run_and_of_no_removal(tmp_path: Path) -> No
 
     for start, how in ((BEGIN, PREEMPTED), (BEGIN + 100, COMPLETED)):
         batch, run = Batch(), make_run(1, start=start, phase=Phase.ENDED)
-        recorder.owe_start(batch, run)
-        recorder.owe_stop(batch, run.key, End(how[0], start + 5, how[1]))
-        recorder.stands(batch, run, Stage.DONE)
-        recorder.commit(batch)
+        store.enqueue_start(batch, run)
+        store.enqueue_stop(batch, run.key, End(how[0], start + 5, how[1]))
+        store.set_state(batch, run, Stage.DONE)
+        store.commit(batch)
         send(CC_REST, *([Verdict.CONFLICT] if start > BEGIN else []))
         send(CC_REST)
         send(CC_NATS)

@@ -1,4 +1,4 @@
-"""Counts runs that began without a hook event where hooks should announce them all, and says so once an hour."""
+"""Counts runs that began without a hook event where hooks should announce them all; once an hour it logs how many."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from cc_slurm_adapter.model import Run
 log = logging.getLogger(__name__)
 
 EVERY = 3600.0
+"""Seconds between two lines."""
 LATEST = 300.0
 """Seconds that an event may come after its run was found."""
 MARGIN = 60
@@ -18,14 +19,15 @@ MARGIN = 60
 MAX_JOBS = 100_000
 """Jobs of an hour that are remembered. With more than that nothing is counted."""
 NAMED = 10
+"""Jobs that a line names at most."""
 
 
 class HookCoverage:
-    """Of one cluster. `up_since` is the Unix time from which events are taken, `clock` is monotonic.
+    """Compares the runs of one cluster with the hook events that named their jobs.
 
-    `only_batch`: the one hook is Prolog, which slurmd calls when a job first runs something on a node, and an
-    allocation may never do that. The later components of a heterogeneous job are not counted either, since an event
-    may name its leader alone.
+    `up_since` is the Unix time from which events are accepted, `clock` is monotonic. `only_batch` says that the one
+    hook is Prolog: slurmd calls it when a job first runs something on a node, which an allocation may never do. The
+    later components of a heterogeneous job are not counted either, since an event may name its leader alone.
     """
 
     def __init__(self, up_since: int, *, only_batch: bool, clock: Callable[[], float] = time.monotonic) -> None:
@@ -37,24 +39,24 @@ class HookCoverage:
         self._announced_before: set[int] = set()
         """In the hour before: an event may be older than the run that was found."""
         self._began: dict[int, float] = {}
-        """When a run of the job was found."""
+        """The time at which a run of the job was found, on `clock`."""
 
     def announced(self, job_id: int) -> None:
-        """A hook event named this job."""
+        """Note that a hook event named this job."""
         if len(self._announced) >= MAX_JOBS:
             self._began.clear()
         else:
             self._announced.add(job_id)
 
     def began(self, run: Run) -> None:
-        """The start of this run is owed now."""
+        """Note a run whose start was enqueued now."""
         if run.key.start_time < self._earliest or run.het_job_offset or (self._only_batch and not run.has_script):
             return
         if len(self._began) < MAX_JOBS:
             self._began[run.key.job_id] = self._clock()
 
-    def tell(self) -> None:
-        """A line when an hour is over and there were such runs. What was found just now is judged an hour later."""
+    def log_missed(self) -> None:
+        """Log such runs when an hour is over. Those that were found just now are judged an hour later."""
         now = self._clock()
         if now < self._next:
             return

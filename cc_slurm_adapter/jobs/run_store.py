@@ -1,0 +1,145 @@
+"""Keeps the open runs of a cluster in memory and in the outbox, and enqueues the messages about them.
+
+This is the one part of the room that asks the outbox or writes to it. All that changes is collected in a `Batch`, which
+is committed as a whole: a run never has a state without the messages that belong to it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from cc_slurm_adapter.counters import Status
+from cc_slurm_adapter.jobs.open_runs import OpenRuns
+from cc_slurm_adapter.model import End, Missing, Run, RunKey
+from cc_slurm_adapter.outbox.late_runs import LateRuns
+from cc_slurm_adapter.outbox.outbox import Batch, Message, OpenRun, Outbox, Stage
+from cc_slurm_adapter.sinks.base import Encoded, Encoder, Kind, Sink
+
+log = logging.getLogger(__name__)
+
+
+class RunStore:
+    """The runs of one cluster. `on_pending` is called when there are new messages to send."""
+
+    def __init__(  # noqa: PLR0913 - the parts it needs
+        self,
+        cluster: str,
+        outbox: Outbox,
+        encoder: Encoder,
+        sinks: Sequence[Sink],
+        status: Status,
+        on_pending: Callable[[], None],
+        late_runs: LateRuns,
+    ) -> None:
+        self.open_runs = OpenRuns(outbox.open_runs(cluster))
+        """Changed by `commit` alone."""
+        self._cluster = cluster
+        self._outbox = outbox
+        self._encoder = encoder
+        self._sinks = sinks
+        self._leading = sinks[0]
+        self._status = status
+        self._on_pending = on_pending
+        self._late_runs = late_runs
+
+    def enqueue_start(self, batch: Batch, run: Run) -> None:
+        """Add the start of a run to a batch, for every sink."""
+        if run.missing:
+            self._status.count("incomplete_runs")
+            self._log_incomplete(run)
+        self._enqueue(batch, run.key, Kind.START, self._encoder.encode_start(run))
+
+    def enqueue_stop(self, batch: Batch, key: RunKey, end: End) -> None:
+        """Add the stop of a run to a batch, for every sink.
+
+        Where a later run of the job may be refused because of it, the message that would withdraw it is kept as well.
+        """
+        batch.over.append((key, end))
+        self._enqueue(batch, key, Kind.STOP, self._encoder.encode_stop(key, end))
+        if self._leading.withdraws and end.may_run_again:
+            withdrawal = self._encoder.encode_withdrawal(key)
+            batch.messages.append(Message((self._leading.name,), key, Kind.WITHDRAW, withdrawal))
+
+    def _enqueue(self, batch: Batch, key: RunKey, kind: Kind, body: Encoded) -> None:
+        batch.messages.append(Message(tuple(sink.name for sink in self._sinks), key, kind, body))
+
+    def set_state(self, batch: Batch, run: Run, stage: Stage) -> None:
+        """Add the new state of a run to a batch.
+
+        Its nodes are kept while it holds them, and all of it while its start may still move.
+        """
+        hosts = ",".join(resource.hostname for resource in run.resources) if stage is not Stage.DONE else ""
+        batch.runs[run.key] = OpenRun(run.key, stage, hosts, run if stage is Stage.PREPARING else None)
+
+    def end(self, ends: Mapping[RunKey, End]) -> None:
+        """End these open runs: those whose start was enqueued get their stop. Raises StateError."""
+        batch = Batch()
+        for key, end in ends.items():
+            if self.open_runs.stage(key) is Stage.STARTED:
+                self.enqueue_stop(batch, key, end)
+            batch.runs[key] = self.open_runs[key]._replace(stage=Stage.DONE, details=None, lost_since=None)
+        self.commit(batch)
+
+    def leave_out_idle(self, ends: Mapping[RunKey, End]) -> None:
+        """Note as done, without a message, runs that launched nothing before their job went back to the queue."""
+        self.commit(Batch(runs={key: OpenRun(key, Stage.DONE, "", None) for key in ends}))
+        for key, end in ends.items():
+            self.log_idle(key, end.raw_state)
+
+    def log_idle(self, key: RunKey, why: str) -> None:
+        """Count such a run by the reason, a word of Slurm, and log its name."""
+        self._status.count(f"never_launched_{why.split()[0].lower()}")
+        log.info("%s launched nothing before its job went back to the queue (%s): not reported", key, why)
+
+    def commit(self, batch: Batch) -> None:
+        """Write all of a batch, or nothing. Raises StateError."""
+        if not batch:
+            return
+        self._outbox.commit(self._cluster, batch)
+        for key, end in batch.over:
+            log.info("%s is over: %s", key, end.raw_state)
+        for key in batch.dropped:
+            self.open_runs.drop(key)
+        for run in batch.runs.values():
+            self.open_runs.put(run)
+        if batch.messages:
+            self._on_pending()
+
+    def resend_starts(self, sink: str, is_lost: Callable[[RunKey], bool], sent_before: float) -> list[RunKey]:
+        """Make starts pending again that a sink had and has lost, if they were sent before a Unix time."""
+        lost = self._outbox.resend_starts(sink, self._cluster, is_lost, sent_before)
+        if lost:
+            self._on_pending()
+        return lost
+
+    def has_pending_stop(self, key: RunKey) -> bool:
+        """Whether the stop of a run waits to be sent to the leading sink."""
+        return self._outbox.has_message([self._leading.name], key, Kind.STOP)
+
+    def settled_since(self, keys: Iterable[RunKey], when: float) -> set[RunKey]:
+        """Those of the runs that were found to be over, or of which that was delivered, at a Unix time or later."""
+        return self._outbox.settled_since(keys, when)
+
+    def unknown(self, keys: Iterable[RunKey]) -> list[RunKey]:
+        """Those of the keys that name no run in any state, in their order."""
+        return self._outbox.unknown(keys)
+
+    def knows_job(self, job_id: int) -> bool:
+        """Whether any run of a job is known, in any state."""
+        return self._outbox.knows_job(self._cluster, job_id)
+
+    def has_pending(self, *, more_than: int) -> bool:
+        """Whether more than so many messages wait to be sent. Parked ones are not counted. Raises StateError."""
+        return self._outbox.has_waiting(more_than=more_than)
+
+    def _log_incomplete(self, run: Run) -> None:
+        if run.end:
+            self._late_runs.found(run.key)
+            log.info("%s was seen too late: its %s cannot be had any more", run.key, _list_of(run.missing))
+        else:
+            log.info("%s is reported without its %s: Slurm does not say which", run.key, _list_of(run.missing))
+
+
+def _list_of(missing: Iterable[Missing]) -> str:
+    return " and ".join(sorted(each.value for each in missing))

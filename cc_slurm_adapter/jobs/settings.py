@@ -1,0 +1,43 @@
+"""What watching the jobs of a cluster needs of the configuration and of Slurm's, and whom it calls."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from cc_slurm_adapter.jobs.first_moment import FirstMoment
+from cc_slurm_adapter.jobs.ignore_rules import IgnoreRules
+from cc_slurm_adapter.model import NodeState, Run
+from cc_slurm_adapter.outbox.late_runs import LateRuns
+
+
+@dataclass(frozen=True)
+class WatchSettings:
+    """The same for all parts of this room."""
+
+    cluster: str
+    ignore: IgnoreRules
+    has_accounting: bool
+    max_span: int
+    """Seconds that accounting is read back at most."""
+    records_steps: bool = True
+    """Whether accounting, where there is any, knows what was launched in a run."""
+    on_pending: Callable[[], None] = lambda: None
+    """Called when the outbox has new messages."""
+    on_nodes: Callable[[Sequence[NodeState]], None] = lambda nodes: None
+    """Called with all nodes, ignored ones as well, as soon as a poll has read them."""
+    on_start: Callable[[Run], None] = lambda run: None
+    """Called with each run whose start is enqueued."""
+    clock: Callable[[], float] = time.time
+    first_moment: FirstMoment = field(default_factory=FirstMoment)
+    """A run that ended before it and was not known then is not started."""
+    late_runs: LateRuns = field(default_factory=LateRuns)
+
+    def now(self) -> int:
+        """Unix seconds."""
+        return int(self.clock())
+
+    def history_until(self) -> int:
+        """The first moment in Unix seconds, 0 where there is no such limit now."""
+        return self.first_moment.limit(self.clock())

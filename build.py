@@ -49,7 +49,8 @@ TOO_LONG = -1
 NO_TESTS = 5
 """pytest's exit code when its arguments select no test."""
 UNIT_TESTS = ["-m", "not built and not slurm", "--ignore=tests/built", "--ignore=tests/lab", "tests"]
-SYSTEMD_TESTS = "tests/lab/test_systemd.py"
+RELEASES = {"22.05": "bookworm", "24.11": "trixie", "26.05": "sid"}
+"""The Slurms of the tests on a real one, and the Debians that ship them."""
 BOOTED = {"bookworm": "systemd 252", "trixie": "systemd 257"}
 """The Debians that machines are booted from for the tests."""
 PARTS = ("nats", "slurm", "soak", "busy", *(f"python{minor}" for minor in SUPPORTED))
@@ -686,10 +687,10 @@ def test_built_file(tools: Environment, report: Report) -> None:
 def test_on_slurm(tools: Environment, report: Report) -> None:
     if not report.wants("slurm"):
         return
-    slurm = [tools.python, "-m", "slurm"]
-    steps = {"tests on a real Slurm": [*slurm, f"--ignore={SYSTEMD_TESTS}", "tests/lab"]}
-    for debian, systemd in BOOTED.items():
-        steps[f"tests under {systemd}"] = [*slurm, f"--debian={debian}", SYSTEMD_TESTS]
+    places = {release: f"tests on Slurm {release}" for release in RELEASES}
+    places.update({debian: f"tests under {systemd}" for debian, systemd in BOOTED.items()})
+    slurm = [tools.python, "-m", "slurm", "tests/lab"]
+    steps = {step: [*slurm, f"--only={place}"] for place, step in places.items()}
     passed = report.pytest_side_by_side(steps, 2400)
     if not passed:
         report.could_not_run("slurm", "no test on a real Slurm passed")

@@ -253,7 +253,7 @@ def test_a_bare_hook_ends_although_the_disk_under_var_is_frozen(copy: Path, publ
 
 def test_a_bare_hook_touches_nothing_but_its_own_file_and_run() -> None:
     """A frozen or hung file system cannot stop it: all of its paths are in memory, and it starts nothing."""
-    text = (build.PACKAGE / "head.sh").read_text()
+    text = (build.PACKAGE / "hooks" / "head.sh").read_text()
     served = text[text.index("leave_event() {") : text.index("# The trouble of a hook")]
     code = "\n".join(line for line in served.splitlines() if not line.lstrip().startswith("#"))
     assert {path.split("/")[1] for path in re.findall(r"/[a-z][\w/.-]+", code)} == {"run", "dev"}

@@ -172,7 +172,7 @@ def assert_no_start_was_accepted_twice(site: Site) -> None:
 
 def write_other_build(adapter: Path, target: Path) -> None:
     """The same program, packed so that none of its parts lies where it was."""
-    head = (build.PACKAGE / "head.sh").read_bytes()
+    head = (build.PACKAGE / "hooks" / "head.sh").read_bytes()
     with zipfile.ZipFile(adapter) as parts, target.open("wb") as output:
         output.write(head)
         with zipfile.ZipFile(output, "w", zipfile.ZIP_DEFLATED) as archive:

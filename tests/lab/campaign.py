@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import threading
+import fcntl
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from .kinds import BRIEF, CASES, IGNORED, UNREPORTED
@@ -14,15 +15,13 @@ from .requeues import Requeued, run_requeues
 from .slurm_jobs import EndedJob, RunningJob, clear_queue, running_job, submit, wait_until_ended
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from .installation import Installation
     from .slurm_lab import SlurmLab
 
 LATER = 7.0
 """Seconds; the lab's daemon polls every 5."""
-ONE_BURST = threading.Lock()
-"""Several clusters share this machine: jobs of a second are no fair test while another one has its burst of them."""
 
 
 class Campaign(NamedTuple):
@@ -66,10 +65,21 @@ def run_campaign(installed: Installation) -> Campaign:
 
 def run_brief(lab: SlurmLab) -> dict[str, list[int]]:
     """The ids of all brief jobs by name; they are over."""
-    with ONE_BURST:
+    with one_burst():
         brief = {name: [submit(lab, jobs.job) for _ in range(jobs.times)] for name, jobs in BRIEF.items()}
         wait_until_ended(lab, chain(*brief.values()))
     return brief
+
+
+@contextlib.contextmanager
+def one_burst() -> Iterator[None]:
+    """Clusters share this machine, also those of other processes, and a block here waits for theirs to end.
+
+    Jobs of a second are no fair test while another cluster has its burst of them.
+    """
+    with Path(__file__).open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def do(lab: SlurmLab, commands: Iterable[str], job_id: int) -> None:

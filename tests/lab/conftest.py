@@ -37,17 +37,31 @@ Cluster = Union[SlurmLab, LabError]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`build.py test` gives each machine's tests to a process of their own."""
-    parser.addoption("--debian", choices=list(BOOTED), help="boot machines from this Debian only")
+    """`build.py test` gives each place's tests to a process of their own: they wait most of the time."""
+    places = [*SUITES, *BOOTED]
+    parser.addoption("--only", choices=places, help="run tests on this Slurm, or on a machine booted from this Debian")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every test here that wants a release of Slurm is run for each of them."""
-    if "release" in metafunc.fixturenames:
-        metafunc.parametrize("release", list(SUITES), scope="session")
-    if "debian" in metafunc.fixturenames:
-        chosen = metafunc.config.getoption("--debian", default=None)
-        metafunc.parametrize("debian", [chosen] if chosen else list(BOOTED), scope="session")
+    """Every test here that wants a release of Slurm, or a machine, is run for each of them."""
+    for name, all_there_are in (("release", SUITES), ("debian", BOOTED)):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, list(all_there_are), scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves the tests of the place that --only names."""
+    only = config.getoption("--only", default=None)
+    if only:
+        config.hook.pytest_deselected(items=[item for item in items if place_of(item) != only])
+        items[:] = [item for item in items if place_of(item) == only]
+
+
+def place_of(item: pytest.Item) -> str:
+    """The release or the Debian of a test; those with neither go with RELEASE, which their own clusters have."""
+    call = getattr(item, "callspec", None)  # only a test with parameters has it
+    parameters = call.params if call else {}
+    return str(parameters.get("release") or parameters.get("debian") or RELEASE)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

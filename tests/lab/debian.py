@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from build import BOOTED
+from build import BOOTED, RELEASES
 from tests.debian_package import NoPackage, keep_package
 
 from .namespaces import LabError, Namespaces
@@ -31,7 +31,7 @@ class Suite(NamedTuple):
     """The first two numbers of its version."""
 
 
-SUITES = {suite.slurm: suite for suite in (Suite("bookworm", "22.05"), Suite("trixie", "24.11"), Suite("sid", "26.05"))}
+SUITES = {slurm: Suite(debian, slurm) for slurm, debian in RELEASES.items()}
 
 NOTE = ".note"
 """A file in a chroot: what whoever runs the tests should know of it."""
@@ -166,7 +166,7 @@ def judge_version(suite: Suite, version: str) -> str:
         return ""
     return (
         f"NOTE Debian {suite.name} has moved on to Slurm {version}: the tests of {suite.slurm} ran with that;"
-        " SUITES in tests/lab/debian.py and the recorded output must follow"
+        " RELEASES in build.py and the recorded output must follow"
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from examples.practice.cc_backend import OtherAnswer
 
 from .namespaces import wait_for
-from .requeues import PREEMPTING, pending_ids
+from .requeues import PREEMPTING, let_begin_again
 from .slurm_conf import FRAGILE_NODE, SHIPPED_FILE
 from .slurm_jobs import (
     EndedJob,
@@ -145,17 +145,20 @@ def is_settled(installed: Installation, job_id: int, start_time: int) -> bool:
 
 
 def begin_again(lab: SlurmLab, job_ids: Iterable[int]) -> None:
-    """By itself Slurm would wait two minutes."""
+    """Returns when all these requeued jobs run."""
     wanted = set(job_ids)
     wait_for("the requeued jobs to wait", lambda: wanted <= requeued_ids(lab), seconds=40, every=0.2)
-    for job_id in wanted:
-        lab.output("scontrol", "update", f"JobId={job_id}", "StartTime=now")
+    let_begin_again(lab, wanted)
     wait_until_running(lab, wanted)
 
 
 def requeued_ids(lab: SlurmLab) -> set[int]:
     """Jobs that wait again, and of which accounting has closed a run."""
     return {job_id for job_id in pending_ids(lab) if runs_of(lab, job_id)}
+
+
+def pending_ids(lab: SlurmLab) -> set[int]:
+    return set(map(int, lab.output("squeue", "-h", "-a", "-t", "PD", "-o", "%A").split()))
 
 
 def configuring_ids(lab: SlurmLab) -> set[int]:

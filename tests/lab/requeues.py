@@ -18,6 +18,8 @@ from .slurm_jobs import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .installation import Installation
     from .slurm_lab import SlurmLab
 
@@ -73,13 +75,19 @@ def end_first_runs(lab: SlurmLab, *to_be_requeued: int) -> None:
 
 
 def run_again(lab: SlurmLab, job_ids: list[int]) -> None:
-    """By itself Slurm would wait two minutes."""
     lab.output("scontrol", "update", f"NodeName={FRAGILE_NODE}", "State=RESUME")
-    wait_for("the requeued jobs to wait", lambda: set(job_ids) <= pending_ids(lab), seconds=30, every=0.2)
-    for job_id in job_ids:
-        lab.output("scontrol", "update", f"JobId={job_id}", "StartTime=now")
+    let_begin_again(lab, job_ids)
     wait_until_running(lab, job_ids)
 
 
-def pending_ids(lab: SlurmLab) -> set[int]:
-    return set(map(int, lab.output("squeue", "-h", "-a", "-t", "PD", "-o", "%A").split()))
+def let_begin_again(lab: SlurmLab, job_ids: Iterable[int]) -> None:
+    """By itself Slurm would wait two minutes, which begin when the nodes have let go of the requeued jobs."""
+    wanted = set(job_ids)
+    wait_for("the requeued jobs to wait for their time", lambda: wanted <= delayed_ids(lab), seconds=40, every=0.2)
+    for job_id in wanted:
+        lab.output("scontrol", "update", f"JobId={job_id}", "StartTime=now")
+
+
+def delayed_ids(lab: SlurmLab) -> set[int]:
+    rows = [line.split() for line in lab.output("squeue", "-h", "-a", "-t", "PD", "-o", "%A %r").splitlines()]
+    return {int(job) for job, *reason in rows if reason == ["BeginTime"]}

@@ -62,8 +62,9 @@ sacctmgr -i add user cc-slurm-adapter Account=root AdminLevel=Operator
 
 PORTS = 20
 """As many as the largest cluster needs."""
-UNTRIED_PORTS = iter(random.sample(range(21000, 31000, PORTS), 500))
-"""Clusters of several processes may look for theirs at the same time."""
+UNTRIED_PORTS = iter(random.sample(range(21000, 31000 - PORTS, PORTS + 1), 470))
+CLAIMS: list[socket.socket] = []
+"""Each holds the port before those of a cluster of this process: other processes then look for others."""
 
 
 class SlurmLab(ClosedAtTheEnd):
@@ -225,17 +226,27 @@ class SlurmLab(ClosedAtTheEnd):
 
 
 def free_ports() -> int:
-    """The first of PORTS neighbouring ports of 127.0.0.1 that nobody uses; given once in this process."""
-    for first in UNTRIED_PORTS:
-        if all(is_free(first + offset) for offset in range(PORTS)):
-            return first
+    """The first of PORTS neighbouring ports of 127.0.0.1 that nobody uses, and that no other process is given."""
+    for claimed in UNTRIED_PORTS:
+        if claim := bound(claimed):
+            CLAIMS.append(claim)
+            if all(is_free(claimed + offset) for offset in range(1, PORTS + 1)):
+                return claimed + 1
     raise LabError(f"no {PORTS} neighbouring free ports were found between 21000 and 31000")
 
 
 def is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+    if probe := bound(port):
+        probe.close()
+    return probe is not None
+
+
+def bound(port: int) -> socket.socket | None:
+    """Holds a port of 127.0.0.1; None when somebody else does."""
+    holder = socket.socket()
+    try:
+        holder.bind(("127.0.0.1", port))
+    except OSError:
+        holder.close()
+        return None
+    return holder

@@ -10,11 +10,13 @@ from typing import NamedTuple
 
 import pytest
 
+from .campaign import one_burst
 from .conftest import BUILT_FILE, FOLDER
 from .debian import SUITES, make_chroot
 from .installation import Installation
 from .last_runs import use_hook
 from .namespaces import wait_for
+from .requeues import let_begin_again
 from .slurm_conf import SHIPPED_FILE
 from .slurm_jobs import Submission, submit, wait_until_ended
 from .slurm_lab import SlurmLab
@@ -76,10 +78,11 @@ def test_hook_event_to_accepted_request_takes_less_than_half_a_second(
     installation.touch_last_run()
     installation.start()
     jobs = []
-    for number in range(JOBS):
-        jobs.append(submit(lab, Submission(("-n1", f"--gres=gpu:{number % 2}"), "sleep 1")))
-        time.sleep(0.6)
-    wait_until_ended(lab, jobs)
+    with one_burst():
+        for number in range(JOBS):
+            jobs.append(submit(lab, Submission(("-n1", f"--gres=gpu:{number % 2}"), "sleep 1")))
+            time.sleep(0.6)
+        wait_until_ended(lab, jobs)
     installation.wait_for_stops(jobs, seconds=60)
     calls, accepted = hook_calls(lab, jobs), accepted_requests(installation, jobs)
     assert set(calls) == set(accepted)
@@ -124,6 +127,8 @@ def test_a_hook_of_slurmctld_that_fails_requeues_the_job_and_one_that_is_not_exe
     """What docs/install.md says of Slurm. No node is drained."""
     failing_hook.chmod(mode)
     job = submit(lab, Submission(script="sleep 1"))
+    if restarts:
+        let_begin_again(lab, [job])
     wait_for("the job to be over", lambda: "JobState=COMPLETED" in shown(lab, job), seconds=200)
     assert f"Restarts={restarts} " in shown(lab, job)
     assert "drain" not in lab.output("sinfo", "-h", "-N", "-o", "%T")

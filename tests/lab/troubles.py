@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from examples.practice.cc_backend import Dropped, LostAnswer, NoAnswer, OtherAnswer, refused_jobs
 from examples.practice.cc_backend.faults import START_PATH
 
-from .campaign import ONE_BURST
+from .campaign import one_burst
 from .namespaces import wait_for
 from .slurm_jobs import (
     EPOCH_SECONDS,
@@ -213,7 +213,7 @@ class CcBackendTroubles:
         self._refusal = self._installed[POISONED].backend.add_fault(refused_jobs([self._poison]))
         self._installed[POISONED].lab.output("scontrol", "release", str(self._poison))
         self._jobs.note([self._poison])
-        with ONE_BURST:
+        with one_burst():
             brief = self._jobs.submit(*[BRIEF] * 4)
             wait_until_ended(self._installed[HOOKED].lab, brief)
         batch = self._jobs.submit(*BATCH)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -23,7 +22,7 @@ from cc_slurm_adapter.sinks.base import CC_NATS, CC_REST, RunningRows, Sink
 from cc_slurm_adapter.sinks.gpu_addresses import MissingAddresses, count_cards
 from cc_slurm_adapter.sinks.messages import CcMessages
 from cc_slurm_adapter.sinks.rest import CcRest
-from cc_slurm_adapter.system.threads import Worker
+from cc_slurm_adapter.system.threads import Worker, stop_all
 
 if TYPE_CHECKING:
     from cc_slurm_adapter.sinks.nats.client import NatsAccess
@@ -123,11 +122,7 @@ class Destinations:
 
     def stop(self, time_limit: float) -> None:
         """End all threads within so many seconds."""
-        deadline = time.monotonic() + time_limit
-        for part in self._parts:
-            part.ask_to_stop()
-        for worker in self.workers:
-            worker.join(deadline - time.monotonic())
+        stop_all(self._parts, time_limit)
 
     def wake(self) -> None:
         """Something new is owed."""

@@ -363,7 +363,7 @@ class MainLoop:
             tell_status(status)
 
     def _tidy(self) -> None:
-        ages_are_right = self._ages.can_be_told()
+        ages_are_right = self._ages.are_right()
         tidied = self._outbox.tidy(
             self._settings.max_span, self._settings.parked_max_age, ages_are_right=ages_are_right
         )

@@ -80,7 +80,7 @@ class CatchUp:
             self._settle_without_accounting(vanished)
             self._store.commit(Batch(checkpoint=now))
             return
-        self._settings.late_runs.looks(since, now)
+        self._settings.late_runs.set_absence(since, now)
         new, overdue = self._due([key for key in vanished if key in self._open])
         failure = None
         try:
@@ -93,7 +93,7 @@ class CatchUp:
         reached = since
         for reached in self._read_windows(since, now):
             yield reached
-        self._settings.late_runs.say()
+        self._settings.late_runs.report()
         if failure is not None:
             raise failure
         for _ in self._end_without_accounted_end(overdue, vanished):

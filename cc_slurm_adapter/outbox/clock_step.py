@@ -25,12 +25,12 @@ class ClockStep:
         self._offset = _clock_offset()
 
     def step(self) -> float:
-        """Seconds by which it was set since `took` was called last, or since the beginning; 0 when it was not."""
+        """Seconds by which it was set since `followed` was called last, or since the beginning; 0 when it was not."""
         step = _clock_offset() - self._offset
         return step if abs(step) > CLOCK_STEP else 0.0
 
-    def took(self, step: float) -> None:
-        """All that depends on the clock has been moved by such a step."""
+    def followed(self, step: float) -> None:
+        """Note that all that depends on the clock has been moved by such a step."""
         self._offset += step
 
 
@@ -45,10 +45,10 @@ class Ages:
         self._clock = ClockStep()
         self._wrong_until = 0.0
 
-    def can_be_told(self) -> bool:
-        """Whether they can now."""
+    def are_right(self) -> bool:
+        """Whether they are now."""
         step = self._clock.step()
-        self._clock.took(step)
+        self._clock.followed(step)
         if step > LARGE_STEP:
             self._wrong_until = time.monotonic() + self._longest
         return time.monotonic() >= self._wrong_until

@@ -1,4 +1,4 @@
-"""The state file (SQLite): opened, checked, set aside if damaged, and held in memory while it cannot be written.
+"""The state file (SQLite): opened, checked, set aside if damaged, and kept in memory while it cannot be written.
 
 It counts as one that cannot be written, too, when its file system has hardly any room left, or when somebody reads it
 for so long that its write-ahead log cannot be emptied.
@@ -24,24 +24,24 @@ from cc_slurm_adapter.errors import AdapterError, StateError
 from cc_slurm_adapter.log import NOTICE, Reminder
 from cc_slurm_adapter.outbox.foreign_state import foreign, is_ours_or_new, refuse_foreign
 from cc_slurm_adapter.outbox.memory import copy_to_file, copy_to_memory
-from cc_slurm_adapter.outbox.migration import OLDER, hold, is_of_room, migrate, new_database, replace_older
+from cc_slurm_adapter.outbox.migration import OLDER, is_of_room, migrate, migrate_to_memory, new_database, replace_older
 from cc_slurm_adapter.outbox.schema import SCHEMA_VERSION
 from cc_slurm_adapter.system.file_systems import NOT_LOCAL, belongs_to_another, file_system_type
 
 log = logging.getLogger(__name__)
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 IN_MEMORY = ":memory:"
 MAX_IN_MEMORY = 32 * 1024 * 1024
-"""Bytes of state that are held in memory at most."""
+"""Bytes of state that are kept in memory at most."""
 MAX_TEXT_BYTES = 256 * 1024 * 1024
 """Bytes of the state file above which texts are left out, if the configuration does not say otherwise."""
 MAX_WAL_BYTES = 64 * 1024 * 1024
 """The log is emptied again and again, but not while somebody else reads the file in one long transaction."""
 RESERVE_SHARE, RESERVE_LEAST, RESERVE_MOST = 0.05, 200 * 1024 * 1024, 1024 * 1024 * 1024
 """Free space that is left to others: a share of the file system, in bytes, and of a small one a quarter at most."""
-LOOK_EVERY = 1.0
-"""Seconds between two looks at the room that there is."""
+CHECK_ROOM_EVERY = 1.0
+"""Seconds between two checks of the room that there is."""
 PROGRESS_STEPS = 100_000
 """Of SQLite's machine, some milliseconds: so often a long check asks whether to go on."""
 FREE_PAGES, PAGES_AT_ONCE, SHRINK_SECONDS = 256, 500, 2.0
@@ -57,7 +57,7 @@ FOREIGN = (sqlite3.Error, OverflowError, OSError)
 NO_LOCK = ("locked", "locking protocol")
 DAMAGED = ("malformed", "not a database", "disk image")
 UNWRITABLE = ("full", "readonly", "disk I/O", "unable to open")
-"""Words of SQLite's errors that speak of the disk, not of the data. (Error codes come with Python 3.11 only.)"""
+"""Parts of SQLite's errors that are about the disk, not of the data. (Error codes come with Python 3.11 only.)"""
 
 
 class StateDatabase:
@@ -68,22 +68,22 @@ class StateDatabase:
     ) -> None:
         """`go_on` is called again and again while the file is checked or brought to the present format.
 
-        It may raise to end that. Texts of an older file are taken over up to `max_text_bytes`.
+        It may raise to end that. Texts of an older file are copied up to `max_text_bytes`.
         """
         self._path = path
         self._go_on = go_on
         self._max_text_bytes = max_text_bytes
         self._is_suspect = False
         """Damage was met: the next start is to check the file."""
-        self._next_look = 0.0
+        self._next_room_check = 0.0
         self._lock = threading.Lock()
         self._is_synchronous: bool | None = None
-        """How the connection was told to commit; None: not yet."""
+        """How the connection is set to commit; None: not set yet."""
         self._in_memory = False
         self._retry_at = 0.0
         self._reminder = Reminder()
         self.is_rebuilt = False
-        """A damaged file was set aside: what had been owed must be found out again."""
+        """A damaged file was set aside: what had been pending must be found out again."""
         with self._translated():
             refuse_foreign(self._path)
             try:
@@ -100,8 +100,8 @@ class StateDatabase:
         return not self._in_memory
 
     def retry_file(self) -> None:
-        """Try a file that could not be written with the next write, and say if it still cannot be."""
-        self._retry_at = self._next_look = 0.0
+        """Try a file that could not be written with the next write, and log if it still cannot be."""
+        self._retry_at = self._next_room_check = 0.0
         self._reminder.forget()
 
     def close(self) -> None:
@@ -140,22 +140,22 @@ class StateDatabase:
                 database.execute(f"PRAGMA incremental_vacuum({min(PAGES_AT_ONCE, free - FREE_PAGES)})").fetchall()
                 before = free
 
-    def read(self, question: str, values: tuple[object, ...]) -> list[Any]:
-        """All rows of an answer."""
+    def read(self, query: str, values: tuple[object, ...]) -> list[Any]:
+        """All rows of a result."""
         with self.reading() as database:
-            return database.execute(question, values).fetchall()
+            return database.execute(query, values).fetchall()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """For several questions."""
+        """A connection for several queries."""
         try:
             with self._lock:
                 yield self._database
         except FOREIGN as error:
             raise self._state_error(error) from error
 
-    def write(self, action: Callable[[sqlite3.Connection], Answer]) -> Answer:
-        """One durable transaction: in the file, or at once in memory where the disk does not take it."""
+    def write(self, action: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Do something as one durable transaction: in the file, or in memory where the disk fails."""
         was_durable = self.is_durable
         try:
             with self.writing(durable=True) as database:
@@ -170,13 +170,13 @@ class StateDatabase:
     def writing(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
         """One transaction.
 
-        Where the disk does not take it, it fails and the state moves to memory: the next one succeeds there. The
+        Where the disk fails so does the transaction, and the state moves to memory: the next one succeeds there. The
         file stays as it was, until it can be written again and gets everything.
         """
         try:
             with self._lock:
                 if not self._in_memory:
-                    self._look_for_room()
+                    self._check_room()
                 elif time.monotonic() >= self._retry_at:
                     self._try_file()
                 try:  # in one generator, as there are four transactions in the life of a job
@@ -201,18 +201,18 @@ class StateDatabase:
         if isinstance(error, sqlite3.OperationalError) and not self._in_memory and _is_of_disk(error):
             self._move_to_memory(error)
 
-    def _look_for_room(self) -> None:
+    def _check_room(self) -> None:
         """Go on in memory where the file should not grow; where that cannot be, the file is used as long as it goes."""
-        if time.monotonic() < self._next_look or self._path == IN_MEMORY:
+        if time.monotonic() < self._next_room_check or self._path == IN_MEMORY:
             return
-        self._next_look = time.monotonic() + LOOK_EVERY
+        self._next_room_check = time.monotonic() + CHECK_ROOM_EVERY
         try:
             self._demand_room(self._database)
         except sqlite3.OperationalError as error:
             problem = self._move_to_memory(error)
             if problem is not None:
-                self._next_look = time.monotonic() + RETRY_COPY
-                self._say_it_grows(error, problem)
+                self._next_room_check = time.monotonic() + RETRY_COPY
+                self._report_growth(error, problem)
             return
         if self._reminder.over():
             log.log(NOTICE, "the state file %s has room to grow again", self._path)
@@ -238,7 +238,7 @@ class StateDatabase:
         try:
             system = os.statvfs(os.path.dirname(self._path) or ".")
         except OSError:
-            return float("inf"), 0  # what is wrong is told by the write that fails
+            return float("inf"), 0  # the write that fails reports what is wrong
         total, free = system.f_blocks * system.f_frsize, system.f_bavail * system.f_frsize
         return free, min(max(RESERVE_SHARE * total, RESERVE_LEAST), RESERVE_MOST, total / 4)
 
@@ -261,11 +261,11 @@ class StateDatabase:
             return problem
         self._database.close()
         self._database, self._in_memory, self._is_synchronous = memory, True, None
-        self._say_unwritable(error)
+        self._report_unwritable(error)
         return None
 
     def _new_memory(self) -> sqlite3.Connection:
-        """An empty database that holds no more than it may."""
+        """An empty database that cannot grow above MAX_IN_MEMORY."""
         memory = self._connect(IN_MEMORY)
         page_size = memory.execute("PRAGMA page_size").fetchone()[0]
         memory.execute(f"PRAGMA max_page_count = {MAX_IN_MEMORY // page_size}")
@@ -275,7 +275,7 @@ class StateDatabase:
         try:
             self._return_to_file()
         except (sqlite3.Error, OSError) as error:
-            self._say_unwritable(error)
+            self._report_unwritable(error)
 
     def _return_to_file(self, *, to_the_last: bool = False) -> None:
         """What is in memory is brought into the file, as a whole; `to_the_last` also where it had better not grow."""
@@ -298,7 +298,7 @@ class StateDatabase:
         if self._reminder.over():
             log.log(NOTICE, "the state file %s can be written again and has everything", self._path)
 
-    def _say_unwritable(self, error: Exception) -> None:
+    def _report_unwritable(self, error: Exception) -> None:
         self._retry_at = time.monotonic() + RETRY_FILE
         if self._reminder.is_due():
             log.error(
@@ -309,7 +309,7 @@ class StateDatabase:
                 RETRY_FILE,
             )
 
-    def _say_it_grows(self, error: sqlite3.Error, problem: sqlite3.Error) -> None:
+    def _report_growth(self, error: sqlite3.Error, problem: sqlite3.Error) -> None:
         if self._reminder.is_due("grows"):
             more = f"more waits than the {MAX_IN_MEMORY >> 20} MB that memory is to hold"
             log.error(
@@ -322,9 +322,9 @@ class StateDatabase:
 
     def _opened(self) -> sqlite3.Connection:
         ended_uncleanly = os.path.exists(f"{self._path}-wal")
-        held = self._migrated()
-        if held is not None:
-            return held
+        memory = self._migrated()
+        if memory is not None:
+            return memory
         database = self._connect(self._path)
         try:
             self._prepare(database)
@@ -346,18 +346,20 @@ class StateDatabase:
         needed = f"the file in the present format needs {(os.path.getsize(self._path) >> 20) + 1} MB at most"
         if free < reserve:
             with contextlib.suppress(sqlite3.OperationalError):  # more than memory is to hold: the file grows
-                return self._held(f"it is of an older version, and its file system is nearly full: {needed}")
+                return self._migrated_to_memory(
+                    f"it is of an older version, and its file system is nearly full: {needed}"
+                )
         try:
             migrate(self._path, self._go_on, int(min(self._max_text_bytes, max(free - reserve, 0))))
         except sqlite3.OperationalError as error:
             if not is_of_room(error):
                 raise
-            return self._held_at_last(f"it is of an older version, and {error}: {needed}")
+            return self._migrated_to_memory_or_fail(f"it is of an older version, and {error}: {needed}")
         return None
 
-    def _held_at_last(self, why: str) -> sqlite3.Connection:
+    def _migrated_to_memory_or_fail(self, why: str) -> sqlite3.Connection:
         try:
-            return self._held(why)
+            return self._migrated_to_memory(why)
         except sqlite3.OperationalError as error:
             folder = os.path.dirname(self._path) or "."
             raise StateError(
@@ -365,16 +367,16 @@ class StateDatabase:
                 f" much on the file system of {folder}, or set statePath to another"
             ) from error
 
-    def _held(self, why: str) -> sqlite3.Connection:
+    def _migrated_to_memory(self, why: str) -> sqlite3.Connection:
         """An older file stays as it is until there is room for a new one."""
         memory = self._new_memory()
         try:
-            hold(self._path, memory, self._go_on)
+            migrate_to_memory(self._path, memory, self._go_on)
         except BaseException:
             memory.close()
             raise
         self._in_memory = True
-        self._say_unwritable(sqlite3.OperationalError(why))
+        self._report_unwritable(sqlite3.OperationalError(why))
         return memory
 
     def _connect(self, path: str, busy: float = BUSY) -> sqlite3.Connection:
@@ -425,7 +427,7 @@ class StateDatabase:
         def tick() -> int:
             try:
                 self._go_on()
-            except AdapterError as error:  # SQLite would only say that it was interrupted
+            except AdapterError as error:  # SQLite would only report an interruption
                 stopped.append(error)
             return len(stopped)
 

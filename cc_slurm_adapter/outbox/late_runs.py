@@ -1,7 +1,7 @@
 """Runs that ended before they were seen, so that their cores or GPUs could not be had any more: which, and why.
 
-They are said when a destination has newly taken their starts: mostly it knows them already, from another program or
-from before the state was lost. What waits for an answer is not remembered over a restart; the log has each run
+They are reported when a destination has newly accepted their starts: mostly it knows them already, from another program
+or from before the state was lost. What waits for an answer is not remembered over a restart; the log has each run
 at INFO when it is written down.
 """
 
@@ -17,7 +17,7 @@ from cc_slurm_adapter.model import RunKey, job_list
 log = logging.getLogger(__name__)
 
 GAP = 300
-"""Seconds without a complete pass that count as an absence."""
+"""Seconds without a complete poll that count as an absence."""
 MAX_WAITING = 10_000
 """Runs whose starts are on their way, at most: more are only in the log of single runs."""
 
@@ -36,31 +36,31 @@ class LateRuns:
         self._lock = threading.Lock()
         self._absence: Absence | None = None
         self._waiting: dict[RunKey, Absence | None] = {}
-        self._taken: dict[Absence | None, list[RunKey]] = {}
+        self._accepted: dict[Absence | None, list[RunKey]] = {}
 
-    def looks(self, since: int, now: int) -> None:
-        """What is found from now on is of this time (Unix seconds)."""
+    def set_absence(self, since: int, now: int) -> None:
+        """Note that what is found from now on is of the time from `since` to `now` (Unix seconds)."""
         self._absence = Absence(since, now) if now - since > GAP else None
 
     def found(self, key: RunKey) -> None:
-        """The start of this run is owed, incomplete."""
+        """Note that the start of this run is pending, incomplete."""
         with self._lock:
             if len(self._waiting) < MAX_WAITING:
                 self._waiting[key] = self._absence
 
     def start_delivered(self, key: RunKey, *, is_new: bool) -> None:
-        """A destination has the start of any run; `is_new` says that it had not known it."""
+        """Note that a destination has the start of any run; `is_new`: it had not known it."""
         with self._lock:
             if key in self._waiting:
                 absence = self._waiting.pop(key)
                 if is_new:
-                    self._taken.setdefault(absence, []).append(key)
+                    self._accepted.setdefault(absence, []).append(key)
 
-    def say(self) -> None:
-        """A line for those that were taken since the last time, for each reason."""
+    def report(self) -> None:
+        """Log a line about those that were accepted since the last time, for each reason."""
         with self._lock:
-            taken, self._taken = self._taken, {}
-        for absence, keys in taken.items():
+            accepted, self._accepted = self._accepted, {}
+        for absence, keys in accepted.items():
             if absence:
                 away = f"away from {moment_text(absence.since)} to {moment_text(absence.until)}"
             else:

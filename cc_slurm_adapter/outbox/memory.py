@@ -1,4 +1,4 @@
-"""What of the state is held in memory while the file cannot be written, and how that comes back into the file.
+"""What of the state is kept in memory while the file cannot be written, and how that comes back into the file.
 
 It is what is pending, what comes back if another run is refused, and the keys: which runs are known, and the state of
 every delivery. Other messages that are delivered stay in the file alone, so do most texts.
@@ -42,12 +42,12 @@ _TO_FILE = {
 
 
 def copy_to_memory(file: sqlite3.Connection, memory: sqlite3.Connection) -> None:
-    """Into an empty database. Raises sqlite3.Error, also when it is more than that may hold."""
+    """Copy what is needed into an empty database. Raises sqlite3.Error, also when there is no room for it there."""
     file.execute("PRAGMA shrink_memory")  # what it holds of the file is room for what is copied
     memory.executescript(SCHEMA)
     memory.execute("BEGIN")
-    for statement, question in _TO_MEMORY.items():
-        memory.executemany(statement, file.execute(question))
+    for statement, query in _TO_MEMORY.items():
+        memory.executemany(statement, file.execute(query))
     memory.executemany("INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?)", file.execute(_DONE_TO_MEMORY))
     _copy_deliveries(file, memory)
     for message, key, body in _some_texts(file):
@@ -62,7 +62,7 @@ def copy_to_memory(file: sqlite3.Connection, memory: sqlite3.Connection) -> None
 
 
 def copy_to_file(memory: sqlite3.Connection, file: sqlite3.Connection) -> None:
-    """All that is in memory, as one transaction; what only the file has stays there. Raises sqlite3.Error."""
+    """Copy all that is in memory, as one transaction; what only the file has stays there. Raises sqlite3.Error."""
     file.execute("BEGIN IMMEDIATE")
     try:
         file.execute("DELETE FROM used_sink")
@@ -70,8 +70,8 @@ def copy_to_file(memory: sqlite3.Connection, file: sqlite3.Connection) -> None:
         known = {row_id for (row_id,) in memory.execute("SELECT id FROM delivery")}
         gone = [(row_id,) for (row_id,) in file.execute("SELECT id FROM delivery") if row_id not in known]
         file.executemany("DELETE FROM delivery WHERE id = ?", gone)
-        for statement, question in _TO_FILE.items():
-            file.executemany(statement, memory.execute(question))
+        for statement, query in _TO_FILE.items():
+            file.executemany(statement, memory.execute(query))
         _copy_deliveries(memory, file)
         # Where the file was gone meanwhile, with the messages that only it had.
         file.execute("DELETE FROM delivery WHERE message NOT IN (SELECT id FROM message)")

@@ -21,8 +21,9 @@ from typing import Any
 
 from cc_slurm_adapter.outbox import stored_messages
 from cc_slurm_adapter.outbox.memory import copy_to_file
-from cc_slurm_adapter.outbox.parking import AFTER_PROBE, kind_of
-from cc_slurm_adapter.outbox.schema import KNOWN_MESSAGE, SCHEMA, SCHEMA_VERSION
+from cc_slurm_adapter.outbox.parking import kind_of
+from cc_slurm_adapter.outbox.queries import MESSAGE_OF
+from cc_slurm_adapter.outbox.schema import AFTER_PROBE, SCHEMA, SCHEMA_VERSION
 from cc_slurm_adapter.sinks.base import Encoded, Text
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ STATES = {"owed": "pending", "shadowed": "conflict", "kept": "retained"}
 STAGES = {"seen": "preparing", "live": "started"}
 TEXTS = ("jobScript", "slurmInfo")
 NO_ROOM = ("full", "disk I/O")
-"""Words of SQLite's errors where a disk takes no more; the second where a quota or a limit says so."""
+"""Parts of SQLite's errors where a disk has no room; the second where a quota or a limit is reached."""
 NEEDS_TEXTS = ("pending", "parked", "following")
 _RUNS = "SELECT cluster, job_id, start_time, stage, hosts, details, changed FROM run"
 _MESSAGES = "SELECT * FROM message ORDER BY id"
@@ -58,7 +59,7 @@ def new_database(database: sqlite3.Connection) -> None:
 def migrate(path: str, go_on: Callable[[], None], max_text_bytes: int) -> None:
     """Nobody may use the file meanwhile. `go_on` is called again and again, and may raise to end it.
 
-    Texts of pending starts are taken over up to so many bytes, and none where the disk turns out to be full. Whatever
+    Texts of pending starts are copied up to so many bytes, and none where the disk turns out to be full. Whatever
     fails leaves the old file as it was, and nothing beside it. Raises OSError and sqlite3.Error.
     """
     log.warning("the state file %s is of an older version and is brought to the present format", path)
@@ -71,7 +72,7 @@ def migrate(path: str, go_on: Callable[[], None], max_text_bytes: int) -> None:
         _rewrite(path, go_on, 0)
 
 
-def hold(path: str, memory: sqlite3.Connection, go_on: Callable[[], None]) -> None:
+def migrate_to_memory(path: str, memory: sqlite3.Connection, go_on: Callable[[], None]) -> None:
     """All that an older file has, but texts, is copied into an empty database in memory. Raises sqlite3.Error."""
     with closing(_open(path)) as old:
         new_database(memory)
@@ -80,16 +81,16 @@ def hold(path: str, memory: sqlite3.Connection, go_on: Callable[[], None]) -> No
 
 
 def replace_older(path: str, memory: sqlite3.Connection) -> None:
-    """A file of the present format with what is in memory takes the place of an older one, of which `hold` had all.
+    """A file of the present format with what is in memory takes the place of an older one.
 
-    Raises OSError and sqlite3.Error.
+    `migrate_to_memory` has copied that into memory before. Raises OSError and sqlite3.Error.
     """
     with _replaced(path) as (_, target):
         copy_to_file(memory, target)
 
 
 def is_of_room(error: sqlite3.Error) -> bool:
-    """Whether the disk takes no more, as far as SQLite says so."""
+    """Whether the disk has no room, as far as SQLite tells."""
     return any(word in str(error) for word in NO_ROOM)
 
 
@@ -101,14 +102,14 @@ def _rewrite(path: str, go_on: Callable[[], None], max_text_bytes: int) -> None:
 
 @contextlib.contextmanager
 def _replaced(path: str) -> Iterator[tuple[sqlite3.Connection, sqlite3.Connection]]:
-    """The old file, and the new one that takes its place at the end; of that nothing stays where anything fails."""
+    """The old file, and the new one that replaces it at the end; nothing of the new one stays where anything fails."""
     new = f"{path}.new"
     _remove(new)
     try:
         with closing(_open(path)) as old:
             version = old.execute("PRAGMA user_version").fetchone()[0]
             if old.execute("PRAGMA journal_mode = DELETE").fetchone()[0] != "delete":
-                raise sqlite3.OperationalError("database is locked")  # else its log would be taken for the new file's
+                raise sqlite3.OperationalError("database is locked")  # else its log would be read as the new file's
             with closing(sqlite3.connect(new, isolation_level=None)) as target:
                 new_database(target)
                 target.execute("PRAGMA user_version = 0")
@@ -164,7 +165,7 @@ class _Copy:
         yield from (partial(self._add_message, dict(row)) for row in self._old.execute(_MESSAGES))
 
     def _add_run(self, *row: Any, is_first: bool) -> None:
-        """In the first format a run that was left out may have held no nodes, and others lacked their threads."""
+        """In the first format a run that was left out may have had no nodes, and others lacked their threads."""
         cluster, job_id, start_time, stage, *rest = row
         if is_first and stage == "seen":
             return  # it is read from Slurm again
@@ -179,7 +180,7 @@ class _Copy:
         row["next_try"] = AFTER_PROBE if is_parked else row["next_try"]
         row["why"] = row.get("why") or (kind_of(row["reason"]) if is_parked else "")
         place = (row["cluster"], row["job_id"], row["start_time"], row["kind"])
-        known = self._new.execute(KNOWN_MESSAGE, place).fetchone()
+        known = self._new.execute(MESSAGE_OF, place).fetchone()
         encoded = _encoded(row["payload"]) if row["kind"] == "start" else Encoded(row["payload"])
         row["number"] = known[0] if known else stored_messages.add(self._new, encoded)
         if row["state"] in NEEDS_TEXTS and self._text_bytes > 0:
@@ -189,7 +190,7 @@ class _Copy:
 
 
 def _encoded(payload: bytes) -> Encoded:
-    """A start of the formats before, with its texts apart; as it is where it cannot be taken to pieces."""
+    """A start of the formats before, with its texts apart; as it is where it cannot be taken apart."""
     try:
         message = json.loads(payload)
         meta_data = message.pop("metaData")

@@ -1,8 +1,8 @@
 """Messages that a destination has refused: when they are tried again, and when they are given up.
 
-Refused messages are told apart by their reason. Of each reason one message, the probe, is tried again after an hour,
+Refused messages are counted by their reason. Of each reason one message, the probe, is tried again after an hour,
 two hours and so on, a day at most. When it is refused again another one of the reason is the next probe, so that each
-gets its turn. When it is taken all the others may go, too.
+gets its turn. When it is accepted all the others may go, too.
 
 All are steps of one transaction of the outbox.
 """
@@ -15,13 +15,11 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from cc_slurm_adapter.model import RunKey
-from cc_slurm_adapter.outbox.schema import PENDING
+from cc_slurm_adapter.outbox.schema import AFTER_PROBE, PENDING
 from cc_slurm_adapter.sinks.base import Delivery
 
 FIRST_RETRY, LONGEST_RETRY = 3600.0, 86400.0
 """Seconds until a probe is tried again: doubled with each refusal."""
-AFTER_PROBE = 1e15
-"""The next try of what waits until the probe of its reason, or its own start, is taken: that time never comes."""
 MAX_AGE = 30 * 86400
 """Seconds after which what is parked is given up, if the configuration does not say otherwise."""
 TOO_LONG = "not delivered for too long"
@@ -30,36 +28,43 @@ _PARK = f"""
 UPDATE delivery SET state = 'parked', next_try = :next_try, reason = :reason, why = :why, parkings = parkings + 1,
 {_PARKED_SINCE} WHERE id = :id
 """
-_ITS_STOP_WAITS = """
+"""A probe that is refused again stays parked since the first refusal."""
+_DELAY_STOP_OF = """
 UPDATE delivery SET next_try = ?
 WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = 'stop' AND state = 'pending'
 AND sink = (SELECT sink FROM delivery WHERE id = ? AND kind = 'start')
 """
-_STOP_WAITS = f"""
+_DELAY_STOP_OF_PARKED = f"""
 UPDATE delivery SET next_try = {AFTER_PROBE}
 WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = 'stop' AND state = 'pending' AND EXISTS (
     SELECT 1 FROM delivery AS s WHERE s.sink = delivery.sink AND s.cluster = delivery.cluster
     AND s.job_id = delivery.job_id AND s.start_time = delivery.start_time AND s.kind = 'start' AND s.state = 'parked')
 """
+"""The stop of a run whose start is parked waits with it."""
 _BEFORE = "SELECT sink, parkings, why FROM delivery WHERE id = ?"
 _HAS_PROBE = (
     "SELECT 1 FROM sendable WHERE state = 'parked' AND sink = ? AND why = ? AND id != ?"
     f" AND next_try < {AFTER_PROBE} LIMIT 1"
 )
+"""Another row of a reason that is tried again at a time of its own, and does not wait for a row of its run."""
 _NEXT_PROBE = "SELECT id FROM sendable WHERE state = 'parked' AND sink = ? AND why = ? ORDER BY id <= ?, id LIMIT 1"
+"""The first row of a reason after a row, or else the first of all."""
 _MAKE_PROBE = "UPDATE delivery SET next_try = ?, parkings = ? WHERE id = ?"
 _RELEASE = "UPDATE delivery SET next_try = ? WHERE state = 'parked' AND sink = ? AND why = ?"
+"""All rows of a reason may go."""
 _REASONS = "SELECT sink, why, COUNT(*), MIN(id) FROM delivery WHERE state = 'parked' GROUP BY sink, why"
 _NAMED = "SELECT cluster, job_id, start_time, reason FROM delivery WHERE id = ?"
 _PARK_OLD = f"""
 UPDATE delivery INDEXED BY delivery_next SET state = 'parked', next_try = {AFTER_PROBE}, reason = '{TOO_LONG}',
 why = '{TOO_LONG}', parkings = MAX(parkings, 1), {_PARKED_SINCE} WHERE {PENDING} AND created < :before
 """
+"""What could not be sent for too long is parked, although nobody has refused it."""
 _LOST_STOPS = f"""
 UPDATE delivery INDEXED BY delivery_next SET next_try = 0 WHERE {PENDING} AND next_try >= {AFTER_PROBE} AND NOT EXISTS (
     SELECT 1 FROM delivery AS s WHERE s.sink = delivery.sink AND s.cluster = delivery.cluster
     AND s.job_id = delivery.job_id AND s.start_time = delivery.start_time AND s.kind = 'start' AND s.state = 'parked')
 """
+"""Stops that wait for a parked start where there is none any more."""
 _TOO_OLD = """
 SELECT m.id, m.sink, m.cluster, m.job_id, m.start_time, m.reason, m.why FROM delivery AS m
 WHERE m.state = 'parked' AND m.parked_since < ? AND NOT EXISTS (
@@ -67,6 +72,7 @@ WHERE m.state = 'parked' AND m.parked_since < ? AND NOT EXISTS (
     AND r.stage != 'done')
 ORDER BY m.id
 """
+"""What has been parked since before a Unix time, but for runs that are open."""
 _GIVE_UP = "DELETE FROM delivery WHERE sink = ? AND cluster = ? AND job_id = ? AND start_time = ?"
 
 
@@ -100,7 +106,7 @@ def kind_of(reason: str) -> str:
 
 
 def park(database: sqlite3.Connection, delivery: Delivery, reason: str, now: float) -> None:
-    """Refused: it waits for the probe of its reason, or is that itself. With a start its stop waits.
+    """Park a message that was refused: it waits for the probe of its reason, or is that. With a start its stop waits.
 
     A probe that is refused for another reason leaves the others of its reason to the next one.
     """
@@ -108,37 +114,37 @@ def park(database: sqlite3.Connection, delivery: Delivery, reason: str, now: flo
     why = kind_of(reason)
     values = {"id": delivery.row_id, "next_try": AFTER_PROBE, "reason": reason[:500], "why": why, "now": now}
     database.execute(_PARK, values)
-    database.execute(_ITS_STOP_WAITS, (AFTER_PROBE, *delivery.key, delivery.row_id))
+    database.execute(_DELAY_STOP_OF, (AFTER_PROBE, *delivery.key, delivery.row_id))
     if database.execute(_HAS_PROBE, (sink, why, delivery.row_id)).fetchone() is None:
         _choose_probe(database, sink, why, now, parkings + 1, delivery.row_id)
     if parkings and why_before != why and not database.execute(_HAS_PROBE, (sink, why_before, 0)).fetchone():
         _choose_probe(database, sink, why_before, now, parkings, delivery.row_id)
 
 
-def hold_stops(database: sqlite3.Connection, keys: Iterable[RunKey]) -> None:
-    """The stops of these runs have just come: where the start is parked they wait with it."""
-    database.executemany(_STOP_WAITS, keys)
+def delay_stops(database: sqlite3.Connection, keys: Iterable[RunKey]) -> None:
+    """Delay the stops of these runs, which were just added, where the start is parked: they wait with it."""
+    database.executemany(_DELAY_STOP_OF_PARKED, keys)
 
 
 def _choose_probe(  # noqa: PLR0913 - what names a reason, and from where on
     database: sqlite3.Connection, sink: str, why: str, now: float, refusals: int, after: int
 ) -> None:
-    """The next one of the reason after a row is tried again, the later the more often a probe was refused."""
+    """Let the next one of the reason after a row be tried again, the later the more often a probe was refused."""
     row = database.execute(_NEXT_PROBE, (sink, why, after)).fetchone()
     if row is not None:
         wait = min(FIRST_RETRY * 2 ** min(refusals - 1, 10), LONGEST_RETRY)
         database.execute(_MAKE_PROBE, (now + wait, refusals, *row))
 
 
-def passed(database: sqlite3.Connection, delivery: Delivery, now: float) -> None:
-    """A message that was parked has been taken: if it was the probe of its reason the others may go."""
+def accepted(database: sqlite3.Connection, delivery: Delivery, now: float) -> None:
+    """Release all of a reason whose probe was accepted; other messages that were parked release nothing."""
     sink, why = database.execute("SELECT sink, why FROM delivery WHERE id = ?", (delivery.row_id,)).fetchone()
     if database.execute(_HAS_PROBE, (sink, why, delivery.row_id)).fetchone() is None:
         database.execute(_RELEASE, (now, sink, why))
 
 
 def make_probes_due(database: sqlite3.Connection) -> int:
-    """One message of each reason may be tried now. Returns how many messages are parked."""
+    """Let one message of each reason be tried now. Returns how many messages are parked."""
     reasons = database.execute(_REASONS).fetchall()
     _see_that_there_are_probes(database, reasons, 0)
     database.execute(
@@ -150,14 +156,14 @@ def make_probes_due(database: sqlite3.Connection) -> int:
 def _see_that_there_are_probes(
     database: sqlite3.Connection, reasons: Iterable[tuple[str, str, int, int]], now: float
 ) -> None:
-    """A probe may have gone, or have to wait for something else of its run."""
+    """Choose a probe for each reason that has none: it may have gone, or have to wait for something else of its run."""
     for sink, why, _, _ in reasons:
         if database.execute(_HAS_PROBE, (sink, why, 0)).fetchone() is None:
             _choose_probe(database, sink, why, now, 1, 0)
 
 
 def parked_by_reason(database: sqlite3.Connection) -> list[Parked]:
-    """All that is parked, the reason of most messages first."""
+    """List all that is parked, the reason of most messages first."""
     found = [
         _parked(sink, count, database.execute(_NAMED, (first,)).fetchone())
         for sink, _, count, first in database.execute(_REASONS).fetchall()
@@ -169,12 +175,12 @@ def _parked(sink: str, count: int, named: tuple[str, int, int, str]) -> Parked:
     return Parked(sink, count, RunKey(*named[:3]), named[3])
 
 
-def tidy(database: sqlite3.Connection, now: float, owed_before: float, parked_before: float) -> Tidied:
-    """Park what has been owed since before a Unix time, give up what has been parked since before the other.
+def tidy(database: sqlite3.Connection, now: float, pending_before: float, parked_before: float) -> Tidied:
+    """Park what has been pending since before a Unix time, give up what has been parked since before the other.
 
     With a message all others of its run go; not while the run is open. Every reason has its probe then.
     """
-    parked = database.execute(_PARK_OLD, {"now": now, "before": owed_before}).rowcount
+    parked = database.execute(_PARK_OLD, {"now": now, "before": pending_before}).rowcount
     given_up = _give_up(database, database.execute(_TOO_OLD, (parked_before,)).fetchall())
     database.execute(_LOST_STOPS)
     _see_that_there_are_probes(database, database.execute(_REASONS).fetchall(), now)

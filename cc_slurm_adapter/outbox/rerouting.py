@@ -1,7 +1,7 @@
 """What becomes of messages when the configuration names other sinks than those that they were written for.
 
-The messages are the same for all sinks. What the sink that led has still to be told goes to the one that leads now,
-which may so be told something twice. What a sink that followed has to be told has been taken by the one before it.
+The messages are the same for all sinks. What is pending for the sink that led goes to the one that leads now, which may
+so receive something twice. What is pending for a sink that followed has been accepted by the one that led.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _COLUMNS = (
     "cluster, job_id, start_time, kind, message, created, refusals, first_sent, next_try, state, reason, cuts,"
     " parkings, parked_since, why"
 )
-"""All but the number of the row and its sink."""
+"""All of a delivery but the number of the row and its sink."""
 _SEND_AGAIN = """
 UPDATE delivery SET state = 'pending', next_try = 0, first_sent = 0
 WHERE sink = ? AND state = 'delivered' AND (cluster, job_id, start_time, kind) IN
 (SELECT cluster, job_id, start_time, kind FROM delivery WHERE sink = ? AND state IN ('pending', 'parked'))
 """
-"""What is sent again, after it was taken once, is so to the other one too."""
+"""What is sent again to the one, after it was delivered once, is sent again to the other, too."""
 _SEND_WITHDRAWN = """
 UPDATE delivery SET state = 'pending', next_try = 0, first_sent = 0
 WHERE sink = ? AND state = 'retained' AND kind != 'withdraw' AND (cluster, job_id, start_time) IN (
@@ -46,7 +46,7 @@ INSERT OR IGNORE INTO delivery (sink, {_COLUMNS}) SELECT ?, {_COLUMNS} FROM deli
 def use_sinks(database: sqlite3.Connection, sinks: Mapping[str, str]) -> None:
     """Bring the messages to the sinks in use, each given with the one that it follows or '', and note these sinks."""
     database.execute("DELETE FROM delivery WHERE state = 'done'")
-    before = {sink for question in (USED_SINKS, _SINKS_OF_ROWS) for (sink,) in database.execute(question)}
+    before = {sink for query in (USED_SINKS, _SINKS_OF_ROWS) for (sink,) in database.execute(query)}
     leading = next(iter(sinks))
     has_led = next((sink for sink in RANK if sink in before), leading)
     if has_led != leading:

@@ -1,4 +1,4 @@
-"""What the log says of messages that a destination does not take: one line for each reason, however many there are."""
+"""Lines of the log about messages that a destination does not accept: one for each reason, however many there are."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ log = logging.getLogger(__name__)
 SOON, AT_MOST_EVERY = 60.0, 3600.0
 """Seconds from the line about the first message to the one about those that came after it, and between further ones."""
 MAX_REASONS = 100
-"""Reasons that are told apart."""
+"""Reasons that are counted each by itself."""
 _OTHERS = "other reasons"
 
 
 @dataclass
 class _Reason:
-    """What was said of a reason, and what was not yet. Times are of time.monotonic()."""
+    """When a reason was logged, and what came since. Times are of time.monotonic()."""
 
     next_line: float
     level: int
@@ -34,7 +34,7 @@ class _Reason:
 
 
 class RowLines:
-    """Of one destination; used by several threads. `tell_due()` is called now and then."""
+    """Of one destination; used by several threads. `report_due` is called now and then."""
 
     def __init__(self, label: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._label = label
@@ -42,8 +42,8 @@ class RowLines:
         self._lock = threading.Lock()
         self._reasons: dict[tuple[str, str], _Reason] = {}
 
-    def tell(self, delivery: Delivery, what: str, reason: str, level: int = logging.WARNING) -> None:
-        """A message was not taken: said at once when this reason is new, else counted; at -debug 3 said in any case."""
+    def report(self, delivery: Delivery, what: str, reason: str, level: int = logging.WARNING) -> None:
+        """Log that a message was not accepted: immediately when its reason is new, else counted; at -debug 3 always."""
         line = f"{delivery.key}: {delivery.kind.value} {what}: {self._label}: {reason}"
         with self._lock:
             known = self._reasons.get((what, kind_of(reason))) or self._begin(what, kind_of(reason), level)
@@ -56,14 +56,14 @@ class RowLines:
                 known.first, known.text, known.hosts = str(delivery.key), reason, _hosts(delivery)
 
     def _begin(self, what: str, kind: str, level: int) -> _Reason | None:
-        """None for a reason that is told apart from now on; else what it is counted with."""
+        """Return None for a reason that is counted by itself from now on; else what it is counted with."""
         if len(self._reasons) < MAX_REASONS:
             self._reasons[what, kind] = _Reason(self._clock() + SOON, level)
             return None
         return self._reasons.setdefault((what, _OTHERS), _Reason(self._clock() + SOON, level))
 
-    def tell_due(self) -> None:
-        """Say how many more there were, of each reason of which that is due; forget the reasons that are gone."""
+    def report_due(self) -> None:
+        """Log how many more there were, of each reason for which that is due; forget the reasons that are gone."""
         now = self._clock()
         with self._lock:
             for (what, kind), reason in list(self._reasons.items()):

@@ -1,4 +1,4 @@
-"""A Run as JSON and back, for runs that must survive a restart before their start is owed."""
+"""A Run as JSON and back, for runs that must survive a restart before their start is pending."""
 
 from __future__ import annotations
 

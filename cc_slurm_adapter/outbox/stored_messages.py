@@ -52,14 +52,14 @@ class Stored(NamedTuple):
 
 
 class Delivered(NamedTuple):
-    """A start that a sink has: its texts may go, if no other sink is still to be told of it."""
+    """A start that a sink has: its texts may go, if it is not pending for another sink."""
 
     message: int
     delivery: int
 
 
 def stored(encoded: Encoded) -> Stored:
-    """The message without its texts, but with what finds them."""
+    """Return the message without its texts, but with what finds them."""
     texts = json.dumps([(text.before.decode(), _hash(text.body)) for text in encoded.texts]) if encoded.texts else ""
     return Stored(encoded.head + encoded.tail, len(encoded.head), texts)
 
@@ -70,12 +70,12 @@ def add(database: sqlite3.Connection, encoded: Encoded) -> int:
 
 
 def replace(database: sqlite3.Connection, row_id: int, encoded: Encoded) -> None:
-    """What was told before is told anew; in memory the message of that time may be missing."""
+    """Store another message in place of one that is over; in memory that one may be missing."""
     database.execute(_REPLACE, (*stored(encoded), row_id))
 
 
 def keep_text(database: sqlite3.Connection, row_id: int, text: Text) -> int:
-    """A text of a message is stored until its start is delivered. Returns its bytes if it was new, else 0."""
+    """Store a text of a message until its start is delivered. Returns its bytes if it was new, else 0."""
     key = _hash(text.body)
     database.execute(_USE_TEXT, (row_id, key))
     return database.execute(_KEEP_TEXT, (key, text.body)).rowcount * len(text.body)
@@ -100,7 +100,7 @@ def texts_of(message: Stored) -> list[tuple[str, str]]:
 
 
 def whole(database: sqlite3.Connection, message: Stored, texts: Sequence[tuple[str, str]], cuts: int) -> bytes:
-    """The message with its texts but the first `cuts`; those that are gone are said to be left out."""
+    """Put the message together with its texts but the first `cuts`; those that are gone are marked as left out."""
     if not texts:
         return message.payload
     parts = [message.payload[: message.texts_at]]

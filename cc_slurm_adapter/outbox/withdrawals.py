@@ -1,6 +1,6 @@
-"""Runs that a destination is to remove again, so that it takes a later run of the same job.
+"""Runs that a destination is to remove again, so that it accepts a later run of the same job.
 
-cc-backend takes one run of a job in 24 hours. A requeued run that was delivered is `retained` for a day, with the
+cc-backend accepts one run of a job in 24 hours. A requeued run that was delivered is `retained` for a day, with the
 message that would withdraw it. When a later start of the job is refused, that message is pending: being written down is
 the intention, and by the order of a job it leaves before the start. What was withdrawn is forgotten when the start is
 accepted, and sent again when it is refused after all. So a kill at any moment leaves a state from which it goes on.
@@ -19,20 +19,22 @@ from cc_slurm_adapter.model import RunKey
 from cc_slurm_adapter.sinks.base import Delivery, Kind
 
 DAY = 86400
-"""Seconds between the starts of two runs of a job of which cc-backend takes both."""
+"""Seconds between the starts of two runs of a job of which cc-backend accepts both."""
 RETAINED_BYTES = 64 * 1024 * 1024
-"""Of all messages that are kept: the oldest are forgotten before."""
+"""Of all messages that are retained: where there are more the oldest are forgotten."""
 START, STOP, WITHDRAW = Kind.START.value, Kind.STOP.value, Kind.WITHDRAW.value
 _ROWS = """
 SELECT m.id, m.start_time, m.kind, m.state, m.reason, r.stage IS 'started' FROM delivery AS m LEFT JOIN run AS r
 ON r.cluster = m.cluster AND r.job_id = m.job_id AND r.start_time = m.start_time
 WHERE m.sink = (SELECT sink FROM delivery WHERE id = ?) AND m.cluster = ? AND m.job_id = ?
 """
+"""All messages of a job to the sink of a row, as `_Row` has them."""
 _WITHDRAWAL = "SELECT 1 FROM delivery WHERE cluster = ? AND job_id = ? AND kind = 'withdraw' LIMIT 1"
 _ALL_DONE = """
 UPDATE delivery SET state = 'done' WHERE cluster = ? AND job_id = ? AND start_time = ?
 AND sink = (SELECT sink FROM delivery WHERE id = ?) AND (kind != 'start' OR state IN ('delivered', 'retained'))
 """
+"""All of a run is done, but for a start that is on its way again."""
 _FORGET = "DELETE FROM delivery WHERE id = ?"
 _DONE = "UPDATE delivery SET state = 'done' WHERE id = ?"
 _RETAIN = """
@@ -45,6 +47,7 @@ UPDATE delivery SET state = 'pending', next_try = 0, first_sent = 0, refusals = 
 _IDLE_WITHDRAWALS = (
     "SELECT sink, cluster, job_id, start_time FROM delivery WHERE kind = 'withdraw' AND state = 'retained'"
 )
+"""Of runs that may be withdrawn, and are not."""
 _FORGET_RETAINED = "DELETE FROM delivery WHERE state = 'retained' AND (sink, cluster, job_id, start_time) IN"
 _FORGET_OLD = f"{_FORGET_RETAINED} ({_IDLE_WITHDRAWALS} AND created < ?)"
 _FORGET_ALL = f"{_FORGET_RETAINED} ({_IDLE_WITHDRAWALS})"
@@ -55,9 +58,11 @@ _FORGET_MUCH = f"""
         FROM delivery AS d JOIN message AS m ON m.id = d.message WHERE d.state = 'retained')
     WHERE bytes > ?)
 """  # noqa: S608 - made of the texts above
+"""The oldest of what has more bytes together."""
 _DROP_INTENTIONS = """
 UPDATE delivery SET state = 'retained' WHERE kind = 'withdraw' AND state IN ('pending', 'parked') AND first_sent = 0
 """
+"""What was sent may have been carried out: that stays as it is."""
 
 
 class Room(enum.Enum):
@@ -80,9 +85,9 @@ class _Row(NamedTuple):
 
 
 def keep_or_forget(database: sqlite3.Connection, stop: Delivery) -> None:
-    """A stop was delivered: what was told of its run is kept if it may be withdrawn, and else not needed any more.
+    """Retain what was sent of a run whose stop was delivered, if it may be withdrawn; else it is done.
 
-    Only what this program itself has told is ever withdrawn: a start that the destination had before has a reason.
+    Only what this program itself has sent is ever withdrawn: a start that the destination had before has a reason.
     """
     if not _has_withdrawals(database, stop):
         database.execute(_ALL_DONE, (*stop.key, stop.row_id))
@@ -97,7 +102,7 @@ def keep_or_forget(database: sqlite3.Connection, stop: Delivery) -> None:
 
 
 def forget_withdrawn(database: sqlite3.Connection, start: Delivery) -> None:
-    """A start was accepted: what was withdrawn for it stays so."""
+    """Forget what was withdrawn for a start that was accepted: it stays so."""
     if not _has_withdrawals(database, start):
         return
     rows = _rows(database, start)
@@ -106,7 +111,7 @@ def forget_withdrawn(database: sqlite3.Connection, start: Delivery) -> None:
 
 
 def make_room(database: sqlite3.Connection, start: Delivery, now: float) -> Room:
-    """A start was refused because of another run: the newest of those that may be withdrawn is. The start waits.
+    """Withdraw the newest run that may be, for a start that was refused because of another run. The start waits.
 
     Where a later run is stored, that is why: it is to stay.
     """
@@ -127,17 +132,17 @@ def make_room(database: sqlite3.Connection, start: Delivery, now: float) -> Room
 
 
 def restore(database: sqlite3.Connection, start: Delivery, now: float) -> list[RunKey]:
-    """A start was refused after all: what was withdrawn for it is sent again. These runs are returned."""
+    """Send again what was withdrawn for a start that was refused after all. Returns these runs."""
     rows = _rows(database, start)
     withdrawn = _withdrawn(rows, start)
-    owed = [row.row_id for row in rows if row.start_time in withdrawn and row.state == "retained"]
-    _send_again(database, owed, now)
+    pending = [row.row_id for row in rows if row.start_time in withdrawn and row.state == "retained"]
+    _send_again(database, pending, now)
     _change(database, _RETAIN, (row for row in rows if row.start_time in withdrawn and row.kind == WITHDRAW))
     return [start.key._replace(start_time=each) for each in sorted(withdrawn)]
 
 
 def give_up(database: sqlite3.Connection, withdrawal: Delivery) -> Delivery | None:
-    """A run is not removed: nothing of it is kept. Returns the start that waited for it."""
+    """Forget a run that is not removed. Returns the start that waited for it."""
     rows = _rows(database, withdrawal)
     begin = withdrawal.key.start_time
     _change(database, _FORGET, (row for row in rows if row.start_time == begin))
@@ -151,19 +156,19 @@ def give_up(database: sqlite3.Connection, withdrawal: Delivery) -> Delivery | No
 
 
 def forget_old(database: sqlite3.Connection, now: float) -> None:
-    """What nobody has withdrawn for a day, and the oldest of what is too much."""
+    """Forget what nobody has withdrawn for a day, and the oldest of what is too much."""
     database.execute(_FORGET_OLD, (now - DAY,))
     database.execute(_FORGET_MUCH, (RETAINED_BYTES,))
 
 
 def forget_all(database: sqlite3.Connection) -> None:
-    """Nothing is to be withdrawn any more, but for what may be so already."""
+    """Let nothing be withdrawn any more, but for what may be so already."""
     database.execute(_DROP_INTENTIONS)
     database.execute(_FORGET_ALL)
 
 
 def _has_withdrawals(database: sqlite3.Connection, delivery: Delivery) -> bool:
-    """Of most jobs there is none, which is quickly known."""
+    """Whether there are any of its job; of most jobs there are none, which is quickly known."""
     return database.execute(_WITHDRAWAL, (delivery.key.cluster, delivery.key.job_id)).fetchone() is not None
 
 
@@ -179,7 +184,7 @@ def _withdrawn(rows: Iterable[_Row], start: Delivery) -> set[int]:
 
 
 def _send_again(database: sqlite3.Connection, row_ids: Iterable[int], now: float) -> None:
-    """They count as owed from now on (Unix seconds)."""
+    """Make rows pending, as old as now (Unix seconds)."""
     database.executemany(_SEND_AGAIN, [(int(now), row_id) for row_id in row_ids])
 
 

@@ -6,7 +6,8 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 from cc_slurm_adapter.log import NOTICE, Reminder
 from cc_slurm_adapter.system.backoff import Backoff
@@ -129,6 +130,29 @@ class Worker:
             if self._reminder.is_due(type(error).__name__):
                 _say_error(f"the thread {self.name}", error, f"it goes on in {wait:.0f} s")
         self.wait(wait)
+
+
+class Stoppable(Protocol):
+    """A part of the program that has workers."""
+
+    @property
+    def workers(self) -> Sequence[Worker]:
+        """Its threads."""
+        ...
+
+    def ask_to_stop(self) -> None:
+        """Break off what is under way; does not wait."""
+        ...
+
+
+def stop_all(parts: Sequence[Stoppable], time_limit: float) -> None:
+    """End the threads of some parts, within so many seconds for all of them together."""
+    deadline = time.monotonic() + time_limit
+    for part in parts:
+        part.ask_to_stop()
+    for part in parts:
+        for worker in part.workers:
+            worker.join(deadline - time.monotonic())
 
 
 def run_beside(name: str, action: Callable[[], None]) -> threading.Thread:

@@ -20,6 +20,7 @@ from cc_slurm_adapter.outbox.outbox import Batch, Message, OpenRun, Outbox, Stag
 from cc_slurm_adapter.outbox.sender import Sender
 from cc_slurm_adapter.sinks.base import Answer, Delivery, Encoded, Kind, RunningRow, Sink, Text, Verdict
 from cc_slurm_adapter.sinks.rest import CcRest
+from cc_slurm_adapter.system.threads import stop_all
 
 STOP = Encoded(b"{" + b" " * 120 + b"}")
 
@@ -75,7 +76,7 @@ def main(folder: str, jobs: int) -> None:
     sender.start()
     while outbox.waiting():
         time.sleep(0.2)
-    sender.stop(5)
+    stop_all([sender], 5)
     print((time.process_time() - before) / jobs)
     outbox.close()
 

@@ -20,7 +20,7 @@ from cc_slurm_adapter.daemon.destinations import Destinations, sinks_of
 from cc_slurm_adapter.errors import ConfigError
 from cc_slurm_adapter.jobs.run_store import RunStore
 from cc_slurm_adapter.model import NodeState, Phase, Resource, Run
-from cc_slurm_adapter.outbox import sender as sender_module
+from cc_slurm_adapter.outbox import sink_health
 from cc_slurm_adapter.outbox.late_runs import LateRuns
 from cc_slurm_adapter.outbox.outbox import Batch, Outbox
 from cc_slurm_adapter.sinks.base import RunningRows
@@ -89,8 +89,8 @@ class MakeSite(Protocol):
 
 @pytest.fixture
 def make_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeSite]:
-    monkeypatch.setattr(sender_module, "FIRST_WAIT", 0.02)
-    monkeypatch.setattr(sender_module, "LONGEST_WAIT", 0.2)
+    monkeypatch.setattr(sink_health, "FIRST_WAIT", 0.02)
+    monkeypatch.setattr(sink_health, "LONGEST_WAIT", 0.2)
     with ExitStack() as sites:
 
         def make(**config: Any) -> Site:

@@ -84,10 +84,10 @@ class Site:
     def owed(self) -> list[tuple[Kind, int]]:
         """What is to be sent, by job; it counts as delivered then."""
         found: list[tuple[Kind, int]] = []
-        while due := self.outbox.due(SINK.name, 1e12, 1000):
+        while due := self.outbox.deliveries.due(SINK.name, 1e12, 1000):
             for delivery in due:
                 found.append((delivery.kind, delivery.key.job_id))
-                self.outbox.delivered(delivery)
+                self.outbox.deliveries.delivered(delivery)
         return found
 
 

@@ -21,7 +21,7 @@ import pytest
 
 from cc_slurm_adapter.counters import Status
 from cc_slurm_adapter.model import NodeState
-from cc_slurm_adapter.outbox import sender as sender_module
+from cc_slurm_adapter.outbox import sink_health
 from cc_slurm_adapter.outbox.outbox import Batch, Message, Outbox
 from cc_slurm_adapter.outbox.row_failures import MAX_TRIES, RowFailures
 from cc_slurm_adapter.outbox.sender import Sender
@@ -29,6 +29,7 @@ from cc_slurm_adapter.sinks import http_client as client_module
 from cc_slurm_adapter.sinks.base import Delivery, Kind, Verdict
 from cc_slurm_adapter.sinks.messages import CcMessages
 from cc_slurm_adapter.sinks.rest import CcRest
+from cc_slurm_adapter.system.threads import stop_all
 from tests.fakes.slurm_and_sinks import NOW, make_run
 
 PATIENCE = 60.0
@@ -233,11 +234,11 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path: Path, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.setattr(sender_module, "FIRST_WAIT", 0.02)
-    monkeypatch.setattr(sender_module, "LONGEST_WAIT", 0.1)
+    monkeypatch.setattr(sink_health, "FIRST_WAIT", 0.02)
+    monkeypatch.setattr(sink_health, "LONGEST_WAIT", 0.1)
     made = Site(tmp_path, proxy)
     yield made
-    made.sender.stop(2)
+    stop_all([made.sender], 2)
     made.outbox.close()
 
 
@@ -275,7 +276,7 @@ def test_connections_that_are_broken_off_for_all_say_nothing_of_a_row() -> None:
 def test_where_many_connections_are_broken_off_some_say_nothing_of_a_row() -> None:
     troubled = RowFailures()
     for other in range(2, 20):
-        troubled.is_settled(other)
+        troubled.settled(other)
     assert troubled.tries_of(1) == MAX_TRIES
     for other in range(20, 30):
         troubled.was_refused(other)

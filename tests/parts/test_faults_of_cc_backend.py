@@ -19,7 +19,8 @@ from cc_slurm_adapter.config.config import parse_config, read_token
 from cc_slurm_adapter.errors import SinkError
 from cc_slurm_adapter.model import End, EndState
 from cc_slurm_adapter.outbox import sender as sender_module
-from cc_slurm_adapter.outbox.sender import LONGEST_PAUSE, Sender
+from cc_slurm_adapter.outbox import sink_health
+from cc_slurm_adapter.outbox.sender import Sender
 from cc_slurm_adapter.sinks import timeouts as pace_module
 from cc_slurm_adapter.sinks.base import Answer, Delivery, Kind, Verdict
 from cc_slurm_adapter.sinks.http_client import HttpAnswer
@@ -49,8 +50,8 @@ PAGE = (
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.setattr(sender_module, "FIRST_WAIT", 0.02)
-    monkeypatch.setattr(sender_module, "LONGEST_WAIT", 0.1)
+    monkeypatch.setattr(sink_health, "FIRST_WAIT", 0.02)
+    monkeypatch.setattr(sink_health, "LONGEST_WAIT", 0.1)
     made = Site(tmp_path)
     yield made
     made.close()
@@ -137,8 +138,8 @@ def test_a_huge_time_to_wait_is_cut_and_ends_with_sighup(site: Site) -> None:
     site.backend.add_fault(OtherAnswer(status=429, headers={"Retry-After": "9" * 400}, count=1))
     site.owe(*runs(1))
     site.sender.start()
-    assert comes(lambda: site.sender._paused_until > 0)
-    assert site.sender._paused_until <= time.monotonic() + LONGEST_PAUSE
+    assert comes(lambda: site.sender._health.silence([]) > 0)
+    assert site.sender._health.silence([]) <= sink_health.LONGEST_PAUSE
     site.sender.retry_now()
     site.owe(*runs(2))
     assert site.backend.wait_for(lambda: site.states().get(2) == "completed", PATIENCE)
@@ -188,8 +189,8 @@ def test_requests_that_are_never_answered_end_and_all_arrives_later(
 def test_rows_that_are_never_answered_do_not_stop_the_others(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many as there are connections."""
     limit_times(monkeypatch, 0.1, 0.6)
-    for name in ("PROBE_EVERY", "LONG_TROUBLE"):
-        monkeypatch.setattr(sender_module, name, 0.1)
+    for name in ("PROBE_EVERY", "LONG_OUTAGE"):
+        monkeypatch.setattr(sink_health, name, 0.1)
     site.backend.add_fault(NoAnswer(job_ids=frozenset(range(1, 5))))
     site.owe(*runs(*range(1, 405)))
     site.sender.start()
@@ -222,8 +223,8 @@ def test_requests_that_hung_hold_nothing_up_once_others_are_answered(
 ) -> None:
     """They are never answered, and one of them would be waited for until long after this test."""
     limit_times(monkeypatch, 0.05, 60)
-    for name in ("PROBE_EVERY", "LONG_TROUBLE", "HANGS"):
-        monkeypatch.setattr(sender_module, name, 0.05)
+    for module, name in ((sink_health, "PROBE_EVERY"), (sink_health, "LONG_OUTAGE"), (sender_module, "HANGS")):
+        monkeypatch.setattr(module, name, 0.05)
     site.sink._pace._time_outs = 10  # 51 s
     fault = site.backend.add_fault(NoAnswer())
     site.owe(*runs(*range(1, 9)))

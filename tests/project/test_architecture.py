@@ -22,6 +22,8 @@ EFFECTS = {
     "sqlite3": {
         "outbox.foreign_state",
         "outbox.outbox",
+        "outbox.deliveries",
+        "outbox.text_limit",
         "outbox.rerouting",
         "outbox.parking",
         "outbox.database",
@@ -53,6 +55,7 @@ EFFECTS = {
         "outbox.late_runs",
         "outbox.row_lines",
         "outbox.sender",
+        "outbox.sink_health",
         "sinks.nats.loop",
         "sinks.nats.sink",
         "sinks.timeouts",

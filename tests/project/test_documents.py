@@ -21,7 +21,8 @@ from cc_slurm_adapter.config.config import masked, parse_config, settings_refere
 from cc_slurm_adapter.config.file import DEFAULT_CONFIG_PATH
 from cc_slurm_adapter.config.keys import SETTINGS
 from cc_slurm_adapter.errors import ConfigError
-from cc_slurm_adapter.outbox.outbox import RowState, Stage
+from cc_slurm_adapter.outbox.outbox import Stage
+from cc_slurm_adapter.outbox.schema import RowState
 from cc_slurm_adapter.sinks.base import Verdict
 from tests.project.test_architecture import DOORS, ROOMS
 

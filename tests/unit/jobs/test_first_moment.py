@@ -404,11 +404,11 @@ class History:
         self._send(self._outbox)
 
     def _send(self, outbox: Outbox) -> None:
-        while due := outbox.due(SINK.name, 1e12, 100):
-            outbox.take(due, self.now)
+        while due := outbox.deliveries.due(SINK.name, 1e12, 100):
+            outbox.deliveries.begin(due, self.now)
             for delivery in due:
                 (self.starts if delivery.kind is Kind.START else self.stops).add(delivery.key)
-                outbox.delivered(delivery)
+                outbox.deliveries.delivered(delivery)
 
     def close(self) -> None:
         self._stop()

@@ -92,16 +92,16 @@ class Lab:
         """All that is pending, in its order; it counts as delivered from then on."""
         found: list[tuple[Kind, RunKey]] = []
         while True:
-            due = self.outbox.due(SINK.name, 1e12, 100)
+            due = self.outbox.deliveries.due(SINK.name, 1e12, 100)
             if not due:
                 return found
             for delivery in due:
                 found.append((delivery.kind, delivery.key))
-                self.outbox.delivered(delivery)
+                self.outbox.deliveries.delivered(delivery)
 
     def starts(self) -> list[dict[str, object]]:
         """The start messages that are pending."""
-        due = self.outbox.due(SINK.name, 1e12, 100)
+        due = self.outbox.deliveries.due(SINK.name, 1e12, 100)
         return [json.loads(delivery.payload) for delivery in due if delivery.kind is Kind.START]
 
 
@@ -264,7 +264,7 @@ def test_the_stop_of_a_requeued_run_goes_before_the_start_of_the_next_one(lab: L
     lab.slurm.close(make_run(start=NOW - 500, phase=Phase.ENDED, end=End(EndState.CANCELLED, NOW - 300, "REQUEUED")))
     second = lab.slurm.put(make_run(start=NOW - 200))
     assert lab.watch.look_up([1]) == {1}
-    due = lab.outbox.due(SINK.name, 1e12, 100)
+    due = lab.outbox.deliveries.due(SINK.name, 1e12, 100)
     assert [(delivery.kind, delivery.key) for delivery in due] == [(Kind.STOP, first.key)]
     assert lab.pop_pending() == [(Kind.STOP, first.key), (Kind.START, second.key)]
 
@@ -300,7 +300,7 @@ def test_a_requeued_run_without_an_end_in_accounting_ends_when_it_was_requeued(
     lab.now += LONGEST_WAIT
     lab.poll()
     lab.catch_up(NOW - 10)
-    (stop,) = lab.outbox.due(SINK.name, 1e12, 100)
+    (stop,) = lab.outbox.deliveries.due(SINK.name, 1e12, 100)
     assert (stop.kind, stop.key) == (Kind.STOP, first.key)
     message = json.loads(stop.payload)
     assert (message["stopTime"], message["jobState"]) == (submitted, "cancelled")
@@ -319,7 +319,7 @@ def test_a_late_end_from_accounting_counts_more_than_the_requeue(lab: Lab) -> No
     preempted = End(EndState.PREEMPTED, NOW - 301, "PREEMPTED")
     lab.slurm.close(make_run(start=NOW - 500, phase=Phase.ENDED, end=preempted))
     lab.catch_up(NOW - 10)
-    (stop,) = lab.outbox.due(SINK.name, 1e12, 100)
+    (stop,) = lab.outbox.deliveries.due(SINK.name, 1e12, 100)
     message = json.loads(stop.payload)
     assert (message["stopTime"], message["jobState"]) == (NOW - 301, "preempted")
 
@@ -402,9 +402,9 @@ def test_runs_of_a_job_that_was_requeued_twice_do_not_overlap(lab: Lab) -> None:
         lab.catch_up(NOW - 10)
         lab.now += FIRST_WAIT
     stops = {}
-    for (each,) in iter(lambda: lab.outbox.due(SINK.name, 1e12, 100), []):
+    for (each,) in iter(lambda: lab.outbox.deliveries.due(SINK.name, 1e12, 100), []):
         stops[each.key] = json.loads(each.payload)["stopTime"]
-        lab.outbox.delivered(each)
+        lab.outbox.deliveries.delivered(each)
     assert stops == {first.key: NOW - 300, second.key: NOW - 50}
 
 
@@ -536,12 +536,12 @@ def lone(lab: Lab) -> Lab:
 def stop_times(lab: Lab) -> dict[RunKey, tuple[str, int]]:
     """State and stop time of the stops that are pending; all of it counts as delivered from then on."""
     found = {}
-    while due := lab.outbox.due(SINK.name, 1e12, 100):
+    while due := lab.outbox.deliveries.due(SINK.name, 1e12, 100):
         for delivery in due:
             if delivery.kind is Kind.STOP:
                 message = json.loads(delivery.payload)
                 found[delivery.key] = (message["jobState"], message["stopTime"])
-            lab.outbox.delivered(delivery)
+            lab.outbox.deliveries.delivered(delivery)
     return found
 
 
@@ -926,9 +926,9 @@ def test_a_start_that_the_destination_cannot_show_yet_is_not_sent_again(lab: Lab
 def deliver_all(lab: Lab, when: float) -> list[tuple[Kind, RunKey]]:
     """Send all that is pending, at a Unix time."""
     sent: list[tuple[Kind, RunKey]] = []
-    while due := lab.outbox.due(SINK.name, 1e12, 100):
-        lab.outbox.take(due, when)
+    while due := lab.outbox.deliveries.due(SINK.name, 1e12, 100):
+        lab.outbox.deliveries.begin(due, when)
         for delivery in due:
-            lab.outbox.delivered(delivery)
+            lab.outbox.deliveries.delivered(delivery)
             sent.append((delivery.kind, delivery.key))
     return sent

@@ -69,7 +69,7 @@ def test_a_clock_that_was_set_is_seen_until_that_was_taken(host: Host) -> None:
     assert clock.step() == 0
     host.set_by(100)
     assert clock.step() == 100 + CLOCK_STEP / 2
-    clock.took(clock.step())
+    clock.followed(clock.step())
     assert clock.step() == 0
 
 
@@ -114,12 +114,12 @@ def test_ages_are_wrong_after_a_clock_was_set_forward_by_much(
     ages = Ages(7 * DAY)
     for step in steps:
         host.set_by(step)
-        ages.can_be_told()
-    assert ages.can_be_told() == expected
+        ages.are_right()
+    assert ages.are_right() == expected
     host.let_pass(7 * DAY - 1)
-    assert ages.can_be_told() == expected
+    assert ages.are_right() == expected
     host.let_pass(1)
-    assert ages.can_be_told()
+    assert ages.are_right()
 
 
 def test_a_clock_that_is_set_forward_by_years_parks_and_forgets_nothing(tmp_path: Path, host: Host) -> None:
@@ -154,16 +154,18 @@ def test_what_does_not_depend_on_ages_is_tidied_after_the_clock_was_set_forward(
         assert site.comes(lambda: len(site.owed()) == 2)
         site.loop.stop()  # from here on step by step
         site.thread.join(PATIENCE)
-        starts = site.outbox.due("cc_rest", time.time(), 9)
+        starts = site.outbox.deliveries.due("cc_rest", time.time(), 9)
         for start in starts:
-            site.outbox.parked(start, "HTTP 400: no resources")
-        site.outbox.conflict(starts[0], "another run is stored")
+            site.outbox.deliveries.parked(start, "HTTP 400: no resources")
+        site.outbox.deliveries.conflict(starts[0], "another run is stored")
         host.let_pass(DAY)
         host.set_by(2 * DAY)
         caplog.clear()
         site.loop._tidy()
         assert site.outbox.counts() == {"conflict": 1, "parked": 1}
         assert "parked: 1 for cc_rest" in caplog.text
-        assert site.outbox.next_due("cc_rest", time.time()) == pytest.approx(time.time() + 3600, abs=PATIENCE)
+        assert site.outbox.deliveries.next_due("cc_rest", time.time()) == pytest.approx(
+            time.time() + 3600, abs=PATIENCE
+        )
     finally:
         site.close()

@@ -92,12 +92,12 @@ def test_the_file_gets_everything_once_it_can_be_written_again(
 def test_what_is_settled_fails_once_and_is_settled_in_memory_then(outbox: Outbox) -> None:
     key = RunKey("lab", 1, 1000)
     outbox.commit("lab", Batch(messages=[Message(("rest",), key, Kind.START, Encoded(b"{}"))]))
-    (owed,) = outbox.due("rest", time.time(), 1)
+    (owed,) = outbox.deliveries.due("rest", time.time(), 1)
     with no_space():
         with pytest.raises(StateError, match="cannot be used"):
-            outbox.parked(owed, "refused")
+            outbox.deliveries.parked(owed, "refused")
         assert outbox.counts() == {"pending": 1}
-        outbox.parked(owed, "refused")
+        outbox.deliveries.parked(owed, "refused")
         assert outbox.counts() == {"parked": 1}
 
 
@@ -107,11 +107,11 @@ def test_the_file_and_its_log_stay_small(path: str) -> None:
     for job_id in range(1000):
         key = RunKey("lab", job_id, 1000)
         outbox.commit("lab", Batch(messages=[Message(("rest",), key, Kind.START, Encoded(b"x" * 4000))]))
-        (owed,) = outbox.due("rest", time.time(), 1)
-        outbox.delivered(owed)
+        (owed,) = outbox.deliveries.due("rest", time.time(), 1)
+        outbox.deliveries.delivered(owed)
         outbox.commit("lab", Batch(messages=[Message(("rest",), key, Kind.STOP, Encoded(b"{}"))]))
-        (owed,) = outbox.due("rest", time.time(), 1)
-        outbox.delivered(owed)
+        (owed,) = outbox.deliveries.due("rest", time.time(), 1)
+        outbox.deliveries.delivered(owed)
     assert os.path.getsize(path) + os.path.getsize(f"{path}-wal") < 3 * 1024 * 1024
     outbox.close()
 
@@ -185,12 +185,12 @@ def test_a_file_that_is_too_large_for_memory_stays_a_file(
 def test_a_start_on_a_full_disk_with_messages_that_wait_goes_on_from_memory(outbox: Outbox) -> None:
     key = RunKey("lab", 1, 1000)
     outbox.commit("lab", Batch(messages=[Message(("rest",), key, Kind.START, Encoded(b"{}"))]))
-    (owed,) = outbox.due("rest", time.time(), 1)
-    outbox.put_off(owed, time.time() + 100, "cc-backend is away")
+    (owed,) = outbox.deliveries.due("rest", time.time(), 1)
+    outbox.deliveries.put_off(owed, time.time() + 100, "cc-backend is away")
     with no_space():
         _begin_with(outbox)
         assert not outbox.is_durable
-        assert [each.key for each in outbox.due("rest", time.time(), 1)] == [key]
+        assert [each.key for each in outbox.deliveries.due("rest", time.time(), 1)] == [key]
 
 
 def test_a_lock_of_somebody_else_is_no_reason_to_leave_the_file(path: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,7 +124,7 @@ def test_a_destination_that_is_away_for_long_fills_no_memory(caplog: pytest.LogC
         late_runs.found(key)
     for key in keys:
         late_runs.start_delivered(key, is_new=True)
-    late_runs.say()
+    late_runs.report()
     (line,) = said(caplog)
     assert line.startswith(f"{MAX_WAITING} runs")
 
@@ -135,6 +135,6 @@ def test_their_times_are_said_in_this_host_s_time(caplog: pytest.LogCaptureFixtu
     for job_id, start in ((7, 86400), (9, 3600), (8, 2 * 86400)):
         late_runs.found(RunKey("lab", job_id, start))
         late_runs.start_delivered(RunKey("lab", job_id, start), is_new=True)
-    late_runs.say()
+    late_runs.report()
     (line,) = said(caplog)
     assert "the first, of job 9, began 1970-01-01 01:00:00 UTC, the last 1970-01-03 00:00:00 UTC;" in line

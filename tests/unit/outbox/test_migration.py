@@ -108,14 +108,14 @@ def test_all_that_is_pending_and_the_keys_come_over(path: Path, name: str) -> No
         "retained": 3,
     }
     outbox.retry_all()
-    due = {(each.key.job_id, each.kind): each for each in outbox.due("rest", FAR, 99)}
+    due = {(each.key.job_id, each.kind): each for each in outbox.deliveries.due("rest", FAR, 99)}
     assert due.keys() == {(2, Kind.START), (3, Kind.START)}
     for (job_id, _), delivery in due.items():
         assert json.loads(delivery.payload) == json.loads(payload(job_id, "start"))
-    outbox.delivered(*due.values())
-    (stop,) = outbox.due("rest", FAR, 99)
+    outbox.deliveries.delivered(*due.values())
+    (stop,) = outbox.deliveries.due("rest", FAR, 99)
     assert stop.payload == payload(3, "stop")
-    (start, *_) = outbox.due("nats", FAR, 99)
+    (start, *_) = outbox.deliveries.due("nats", FAR, 99)
     assert json.loads(start.payload) == json.loads(payload(2, "start"))
     outbox.close()
 
@@ -124,7 +124,7 @@ def test_a_start_that_was_delivered_is_there_without_its_texts(path: Path) -> No
     fill(path, "5")
     outbox = Outbox(str(path), SINKS)
     assert outbox.resend_starts("rest", "lab", lambda key: key.job_id == 6, FAR) == [key_of(6)]
-    (start,) = [each for each in outbox.due("rest", FAR, 99) if each.key.job_id == 6]
+    (start,) = [each for each in outbox.deliveries.due("rest", FAR, 99) if each.key.job_id == 6]
     meta_data = json.loads(start.payload)["metaData"]
     assert meta_data["jobName"] == "name"
     assert meta_data["jobScript"] == SCRIPT  # a start that is pending has it as well
@@ -228,7 +228,7 @@ def test_texts_of_pending_starts_come_over_as_far_as_there_is_room(path: Path) -
     fill(path, "5")
     StateDatabase(str(path), max_text_bytes=0).close()
     outbox = Outbox(str(path), SINKS)
-    (start,) = [each for each in outbox.due("rest", FAR, 99) if each.key.job_id == 2]
+    (start,) = [each for each in outbox.deliveries.due("rest", FAR, 99) if each.key.job_id == 2]
     assert "left out" in json.loads(start.payload)["metaData"]["jobScript"]
     outbox.close()
 
@@ -272,7 +272,7 @@ def test_where_the_disk_is_too_full_for_texts_they_are_left_out(
     disk_of(200, monkeypatch)
     outbox = Outbox(str(path), SINKS)
     assert outbox.is_durable
-    starts = [each for each in outbox.due("rest", FAR, 999) if each.key.job_id >= 100]
+    starts = [each for each in outbox.deliveries.due("rest", FAR, 999) if each.key.job_id >= 100]
     assert len(starts) == 200
     assert all("left out" in json.loads(start.payload)["metaData"]["jobScript"] for start in starts)
     assert "once more, without them" in caplog.text
@@ -291,7 +291,7 @@ def test_no_more_of_texts_is_taken_over_than_there_is_room_for(
     has_room = free == 5000
     assert outbox.is_durable is has_room
     assert old_state.number_of(path) == (SCHEMA_VERSION if has_room else 5)
-    starts = [each for each in outbox.due("rest", FAR, 999) if each.key.job_id >= 100]
+    starts = [each for each in outbox.deliveries.due("rest", FAR, 999) if each.key.job_id >= 100]
     assert len([each for each in starts if b"left out" in each.payload]) == (0 if has_room else 200)
     outbox.close()
 
@@ -308,8 +308,8 @@ def test_where_the_disk_is_full_reporting_goes_on_from_memory_until_there_is_roo
         assert not outbox.is_durable
         assert "going on from memory" in caplog.text
         assert "needs 5 MB at most" in caplog.text
-        (first, *_) = outbox.due("rest", FAR, 999)
-        outbox.delivered(first)
+        (first, *_) = outbox.deliveries.due("rest", FAR, 999)
+        outbox.deliveries.delivered(first)
         counts = outbox.counts()
         outbox.retry_all()
         assert not outbox.is_durable
@@ -322,7 +322,7 @@ def test_where_the_disk_is_full_reporting_goes_on_from_memory_until_there_is_roo
     assert files(path) == ["state.sqlite", "state.sqlite.format-5"]
     outbox = Outbox(str(path), SINKS)
     assert outbox.counts() == counts
-    assert first.row_id not in [each.row_id for each in outbox.due("rest", FAR, 999)]
+    assert first.row_id not in [each.row_id for each in outbox.deliveries.due("rest", FAR, 999)]
     assert outbox.resend_starts("rest", "lab", lambda key: key.job_id == 6, FAR) == [key_of(6)]
     outbox.close()
 
@@ -335,7 +335,7 @@ def test_a_disk_that_takes_too_little_keeps_no_update_from_its_start(
     with no_space(40960):
         outbox = Outbox(str(path), SINKS)
         assert not outbox.is_durable
-        assert {each.key.job_id for each in outbox.due("rest", FAR, 99)} >= {2}
+        assert {each.key.job_id for each in outbox.deliveries.due("rest", FAR, 99)} >= {2}
         outbox.retry_all()
         assert not outbox.is_durable
     assert files(path) == ["state.sqlite"]
@@ -360,8 +360,8 @@ def test_a_stop_while_an_older_file_is_held_in_memory_writes_the_new_one(
     with monkeypatch.context() as patch:
         patch.setattr(os, "statvfs", little_room(900 * MB))
         outbox = Outbox(str(path), SINKS)
-        (first, *_) = outbox.due("rest", FAR, 999)
-        outbox.delivered(first)
+        (first, *_) = outbox.deliveries.due("rest", FAR, 999)
+        outbox.deliveries.delivered(first)
         counts = outbox.counts()
         outbox.close()
     assert old_state.number_of(path) == SCHEMA_VERSION

@@ -21,6 +21,7 @@ from cc_slurm_adapter.outbox.outbox import Batch, Message, OpenRun, Outbox, Stag
 from cc_slurm_adapter.outbox.sender import Sender
 from cc_slurm_adapter.outbox.withdrawals import Room
 from cc_slurm_adapter.sinks.base import Answer, Delivery, Encoded, Kind, Verdict
+from cc_slurm_adapter.system.threads import stop_all
 
 SINK = "rest"
 WAITING = ("pending", "parked")
@@ -81,13 +82,13 @@ class Traffic:
     def read_some(self) -> None:
         busy = {each.key[:2] for each in self.under_way}
         if not self.ready:
-            self.ready = self.outbox.due(SINK, self.now, self.chance.choice([1, 3, 16]), busy)
+            self.ready = self.outbox.deliveries.due(SINK, self.now, self.chance.choice([1, 3, 16]), busy)
 
     def send_some(self) -> None:
         """One row as over REST, or several as on NATS."""
         count = self.chance.choice([1, 1, 16])
         some, self.ready = self.ready[:count], self.ready[count:]
-        for each in self.outbox.take(some, self.now):
+        for each in self.outbox.deliveries.begin(some, self.now):
             self.check(each)
             self.under_way.append(each)
             self.left.append((each.key, each.kind))
@@ -110,20 +111,20 @@ class Traffic:
         delivery = self.under_way.pop(self.chance.randrange(len(self.under_way)))
         answer = self.chance.choice(["delivered"] * 4 + ["parked"] * 3 + ["shadowed"] * 2 + ["put off", "start first"])
         if answer == "delivered":
-            self.outbox.delivered(delivery)
+            self.outbox.deliveries.delivered(delivery)
         elif delivery.kind is Kind.WITHDRAW and answer in ("parked", "shadowed"):
-            self.outbox.not_withdrawn(delivery, "405")
+            self.outbox.deliveries.not_withdrawn(delivery, "405")
         elif answer == "parked":
-            self.outbox.parked(delivery, "400")
+            self.outbox.deliveries.parked(delivery, "400")
         elif answer == "shadowed" and delivery.kind is Kind.START:
-            if self.outbox.make_room(delivery, self.now + 20) is Room.NONE:
-                self.outbox.conflict(delivery, "422")
+            if self.outbox.deliveries.make_room(delivery, self.now + 20) is Room.NONE:
+                self.outbox.deliveries.conflict(delivery, "422")
         elif answer in ("put off", "shadowed") or delivery.kind is not Kind.STOP:
-            self.outbox.put_off(delivery, self.now + self.chance.choice([0, 30]), "500")
-        elif self.outbox.start_first(delivery):
-            self.outbox.put_off(delivery, 0, "404", refused=True)
+            self.outbox.deliveries.put_off(delivery, self.now + self.chance.choice([0, 30]), "500")
+        elif self.outbox.deliveries.start_first(delivery):
+            self.outbox.deliveries.put_off(delivery, 0, "404", refused=True)
         else:
-            self.outbox.parked(delivery, "404")
+            self.outbox.deliveries.parked(delivery, "404")
 
     def sighup(self) -> None:
         self.outbox.retry_all()
@@ -146,7 +147,7 @@ class Traffic:
             self.owe_something()
         for _ in range(2 * len(RUNS) + 1):
             for delivery in self.under_way:
-                self.outbox.delivered(delivery)
+                self.outbox.deliveries.delivered(delivery)
             self.under_way.clear()
             self.ready.clear()
             self.outbox.retry_all()
@@ -183,12 +184,12 @@ def test_a_start_that_was_parked_while_it_was_under_way_releases_its_stop() -> N
         outbox.commit("lab", Batch(runs=runs, messages=[Message((SINK,), key, kind, Encoded(b"{}"))]))
 
     commit(Kind.START, Stage.STARTED)
-    (under_way,) = outbox.take(outbox.due(SINK, now, 9), now)
+    (under_way,) = outbox.deliveries.begin(outbox.deliveries.due(SINK, now, 9), now)
     outbox.tidy(-1e9)
     assert outbox.counts() == {"parked": 1}
     commit(Kind.STOP, Stage.DONE)
-    outbox.delivered(under_way)
-    assert [each.kind for each in outbox.due(SINK, now, 9)] == [Kind.STOP]
+    outbox.deliveries.delivered(under_way)
+    assert [each.kind for each in outbox.deliveries.due(SINK, now, 9)] == [Kind.STOP]
     outbox.close()
 
 
@@ -265,7 +266,7 @@ def test_of_a_job_one_request_is_under_way_at_a_time_through_refusals_and_sighup
             sender.retry_now()
             time.sleep(0.002)
     finally:
-        sender.stop(2)
+        stop_all([sender], 2)
         outbox.close()
     assert sink.most == 1
     assert len(sink.accepted) == len(set(sink.accepted)) == 2 * len(RUNS)

@@ -15,7 +15,7 @@ import pytest
 
 from cc_slurm_adapter.errors import StateError
 from cc_slurm_adapter.model import Phase, RunKey
-from cc_slurm_adapter.outbox import rerouting
+from cc_slurm_adapter.outbox import queries, rerouting
 from cc_slurm_adapter.outbox.outbox import KEEP_DONE, Batch, Message, OpenRun, Outbox, Stage
 from cc_slurm_adapter.outbox.run_json import run_from_json, run_to_json
 from cc_slurm_adapter.outbox.schema import SCHEMA_VERSION
@@ -40,7 +40,7 @@ def owe(outbox: Outbox, *rows: tuple[RunKey, Kind]) -> None:
 
 
 def due(outbox: Outbox, now: float = FAR) -> list[Delivery]:
-    return outbox.due("rest", now, 100)
+    return outbox.deliveries.due("rest", now, 100)
 
 
 def names(deliveries: list[Delivery]) -> list[tuple[RunKey, Kind]]:
@@ -54,7 +54,7 @@ def test_rows_of_one_job_go_in_order_and_jobs_do_not_wait_for_each_other(outbox:
         now = due(outbox)
         sent.append(names(now))
         for delivery in now:
-            outbox.delivered(delivery)
+            outbox.deliveries.delivered(delivery)
     assert sent == [
         [(FIRST, Kind.START), (OTHER, Kind.START)],
         [(FIRST, Kind.STOP)],
@@ -68,7 +68,7 @@ def test_what_is_urgent_goes_before_what_waits_but_in_the_order_of_its_job(outbo
     messages = [Message(("rest",), key, kind, Encoded(b"{}")) for key, kind in ((FIRST, Kind.STOP), (late, Kind.START))]
     outbox.commit("lab", Batch(messages=messages, urgent=True))
     assert names(due(outbox, now=0)) == [(FIRST, Kind.START), (late, Kind.START), (OTHER, Kind.START)]
-    outbox.delivered(due(outbox)[0])
+    outbox.deliveries.delivered(due(outbox)[0])
     assert names(due(outbox, now=0)) == [(FIRST, Kind.STOP), (late, Kind.START), (OTHER, Kind.START)]
 
 
@@ -80,22 +80,22 @@ def test_an_urgent_stop_hurries_its_own_start(outbox: Outbox) -> None:
 
 def test_a_parked_start_holds_its_own_stop_and_nothing_else(outbox: Outbox) -> None:
     owe(outbox, (FIRST, Kind.START), (FIRST, Kind.STOP), (SECOND, Kind.START))
-    outbox.parked(due(outbox)[0], "400")
+    outbox.deliveries.parked(due(outbox)[0], "400")
     assert names(due(outbox, now=0)) == [(SECOND, Kind.START)]
     assert outbox.retry_all() == 1
     assert names(due(outbox, now=0)) == [(FIRST, Kind.START)]  # the start of the next run yields to it now
-    outbox.parked(due(outbox)[0], "400")
+    outbox.deliveries.parked(due(outbox)[0], "400")
     assert names(due(outbox, now=0)) == [(SECOND, Kind.START)]
     outbox.retry_all()
-    outbox.delivered(due(outbox, now=0)[0])
+    outbox.deliveries.delivered(due(outbox, now=0)[0])
     assert (FIRST, Kind.STOP) in names(due(outbox, now=0))
 
 
 def test_a_shadowed_run_never_sends_its_stop(outbox: Outbox) -> None:
     owe(outbox, (FIRST, Kind.START), (FIRST, Kind.STOP), (SECOND, Kind.START), (OTHER, Kind.START))
     by_key = {delivery.key: delivery for delivery in due(outbox)}
-    outbox.conflict(by_key[FIRST], "another run is stored")
-    outbox.conflict(by_key[OTHER], "another run is stored")
+    outbox.deliveries.conflict(by_key[FIRST], "another run is stored")
+    outbox.deliveries.conflict(by_key[OTHER], "another run is stored")
     owe(outbox, (OTHER, Kind.STOP))
     assert names(due(outbox)) == [(SECOND, Kind.START)]
     assert outbox.counts() == {"pending": 1, "conflict": 4}
@@ -103,13 +103,13 @@ def test_a_shadowed_run_never_sends_its_stop(outbox: Outbox) -> None:
 
 def test_a_delivered_start_stays_until_the_stop_is_delivered(outbox: Outbox) -> None:
     owe(outbox, (FIRST, Kind.START))
-    outbox.delivered(due(outbox)[0])
+    outbox.deliveries.delivered(due(outbox)[0])
     owe(outbox, (FIRST, Kind.STOP))
     (stop,) = due(outbox)
-    assert outbox.start_first(stop)
+    assert outbox.deliveries.start_first(stop)
     assert names(due(outbox)) == [(FIRST, Kind.START)]
-    outbox.delivered(due(outbox)[0])
-    outbox.delivered(due(outbox)[0])
+    outbox.deliveries.delivered(due(outbox)[0])
+    outbox.deliveries.delivered(due(outbox)[0])
     assert outbox.counts() == {}
 
 
@@ -124,19 +124,19 @@ def test_a_start_that_is_owed_again_is_as_old_as_that(
         patch.setattr(time, "time", lambda: long_ago)
         start = Message(("rest",), FIRST, Kind.START, Encoded(b"{}"))
         outbox.commit("lab", Batch(runs={FIRST: run}, messages=[start]))
-        outbox.delivered(*outbox.take(due(outbox), long_ago))
+        outbox.deliveries.delivered(*outbox.deliveries.begin(due(outbox), long_ago))
     if way == "lost":
         assert outbox.resend_starts("rest", "lab", lambda key: True, time.time()) == [FIRST]
     else:
         owe(outbox, (FIRST, Kind.STOP))
-        assert outbox.start_first(due(outbox)[0])
+        assert outbox.deliveries.start_first(due(outbox)[0])
     assert outbox.tidy(7 * 86400).parked == 0
     assert names(due(outbox, now=0)) == [(FIRST, Kind.START)]
 
 
 def test_a_stop_without_a_start_cannot_have_it_sent_first(outbox: Outbox) -> None:
     owe(outbox, (FIRST, Kind.STOP))
-    assert not outbox.start_first(due(outbox)[0])
+    assert not outbox.deliveries.start_first(due(outbox)[0])
 
 
 def test_each_sink_has_its_own_rows(outbox: Outbox) -> None:
@@ -144,9 +144,9 @@ def test_each_sink_has_its_own_rows(outbox: Outbox) -> None:
         Message((sink,), FIRST, kind, Encoded(b"{}")) for kind in (Kind.START, Kind.STOP) for sink in ("rest", "nats")
     ]
     outbox.commit("lab", Batch(messages=messages))
-    outbox.delivered(due(outbox)[0])
-    outbox.delivered(due(outbox)[0])
-    assert names(outbox.due("nats", FAR, 10)) == [(FIRST, Kind.START)]
+    outbox.deliveries.delivered(due(outbox)[0])
+    outbox.deliveries.delivered(due(outbox)[0])
+    assert names(outbox.deliveries.due("nats", FAR, 10)) == [(FIRST, Kind.START)]
 
 
 def test_the_same_row_is_owed_once(outbox: Outbox) -> None:
@@ -157,10 +157,10 @@ def test_the_same_row_is_owed_once(outbox: Outbox) -> None:
 
 def test_rows_put_off_wait_and_remember_their_refusals(outbox: Outbox) -> None:
     owe(outbox, (FIRST, Kind.START))
-    outbox.put_off(due(outbox)[0], 50.0, "500", refused=True)
+    outbox.deliveries.put_off(due(outbox)[0], 50.0, "500", refused=True)
     assert due(outbox, now=49) == []
-    assert outbox.next_due("rest", 49.0) == 50.0
-    assert outbox.next_due("rest", 50.0) is None
+    assert outbox.deliveries.next_due("rest", 49.0) == 50.0
+    assert outbox.deliveries.next_due("rest", 50.0) is None
     (delivery,) = due(outbox, now=51)
     assert delivery.refusals == 1
 
@@ -169,26 +169,26 @@ def test_the_first_sending_is_remembered(outbox: Outbox) -> None:
     owe(outbox, (FIRST, Kind.START))
     taken = due(outbox)
     assert taken[0].first_sent == 0
-    assert outbox.take(taken, 70.0) == taken
-    assert outbox.take(due(outbox), 80.0) == due(outbox)
+    assert outbox.deliveries.begin(taken, 70.0) == taken
+    assert outbox.deliveries.begin(due(outbox), 80.0) == due(outbox)
     assert due(outbox)[0].first_sent == 70.0
 
 
 def test_rows_of_jobs_that_are_busy_are_not_taken(outbox: Outbox) -> None:
     owe(outbox, (FIRST, Kind.START), (OTHER, Kind.START))
-    assert names(outbox.due("rest", FAR, 1, {("lab", 1)})) == [(OTHER, Kind.START)]
-    assert outbox.due("rest", FAR, 1, {("lab", 1), ("lab", 2)}) == []
+    assert names(outbox.deliveries.due("rest", FAR, 1, {("lab", 1)})) == [(OTHER, Kind.START)]
+    assert outbox.deliveries.due("rest", FAR, 1, {("lab", 1), ("lab", 2)}) == []
 
 
 def test_a_row_that_was_due_is_not_sent_when_an_earlier_one_has_become_due_meanwhile(outbox: Outbox) -> None:
     owe(outbox, (FIRST, Kind.START), (SECOND, Kind.START))
-    outbox.parked(due(outbox)[0], "400")
+    outbox.deliveries.parked(due(outbox)[0], "400")
     now = time.time()
-    (later,) = outbox.due("rest", now, 9)
+    (later,) = outbox.deliveries.due("rest", now, 9)
     assert later.key == SECOND
     outbox.retry_all()
-    assert outbox.take([later], now) == []
-    assert names(outbox.due("rest", now, 9)) == [(FIRST, Kind.START)]
+    assert outbox.deliveries.begin([later], now) == []
+    assert names(outbox.deliveries.due("rest", now, 9)) == [(FIRST, Kind.START)]
 
 
 def test_a_pass_is_written_as_a_whole_or_not_at_all(outbox: Outbox) -> None:
@@ -259,15 +259,15 @@ def test_old_rows_are_parked_and_old_runs_forgotten(outbox: Outbox) -> None:
 
 def test_a_clock_that_was_set_back_while_nobody_watched_delays_nothing(outbox: Outbox) -> None:
     owe(outbox, (FIRST, Kind.START), (OTHER, Kind.START))
-    first, second = outbox.due("rest", time.time(), 9)
+    first, second = outbox.deliveries.due("rest", time.time(), 9)
     tomorrow = time.time() + 86400
-    outbox.take([first], tomorrow)
-    outbox.put_off(first, tomorrow, "cc-backend is away")
-    outbox.parked(second, "refused")
-    assert outbox.due("rest", time.time(), 9) == []
+    outbox.deliveries.begin([first], tomorrow)
+    outbox.deliveries.put_off(first, tomorrow, "cc-backend is away")
+    outbox.deliveries.parked(second, "refused")
+    assert outbox.deliveries.due("rest", time.time(), 9) == []
     assert outbox.retry_all() == 1
-    assert [each.key for each in outbox.due("rest", time.time(), 9)] == [FIRST, OTHER]
-    assert all(each.first_sent <= time.time() for each in outbox.due("rest", time.time(), 9))
+    assert [each.key for each in outbox.deliveries.due("rest", time.time(), 9)] == [FIRST, OTHER]
+    assert all(each.first_sent <= time.time() for each in outbox.deliveries.due("rest", time.time(), 9))
 
 
 def test_a_state_file_of_another_format_is_refused(tmp_path: Path) -> None:
@@ -413,7 +413,7 @@ def test_damage_that_is_met_later_is_found_by_the_next_start(tmp_path: Path) -> 
     outbox = Outbox(str(path))
     assert not outbox.is_rebuilt
     with pytest.raises(StateError):
-        outbox.due("rest", FAR, 1000)
+        outbox.deliveries.due("rest", FAR, 1000)
     outbox.close()
     again = Outbox(str(path))
     assert again.is_rebuilt
@@ -439,20 +439,16 @@ def test_a_number_beyond_64_bits_is_an_error_of_the_state(outbox: Outbox) -> Non
 
 def test_waiting_for_parked_rows_costs_next_to_nothing(outbox: Outbox) -> None:
     """What is asked at every wake reads no row that cannot be sent: the plan says so."""
-    plan = outbox._state.read(
-        "EXPLAIN QUERY PLAN SELECT MIN(next_try) FROM delivery"
-        " WHERE sink = ? AND state IN ('pending', 'parked') AND next_try > ?",
-        ("rest", 0),
-    )
+    plan = outbox._state.read(f"EXPLAIN QUERY PLAN {queries.NEXT_DUE}", ("rest", 0))
     assert "delivery_next" in str(plan)
 
 
 def test_a_stop_goes_before_the_start_of_a_later_run_that_was_owed_first(outbox: Outbox) -> None:
     owe(outbox, (FIRST, Kind.START))
-    outbox.delivered(due(outbox)[0])
+    outbox.deliveries.delivered(due(outbox)[0])
     owe(outbox, (SECOND, Kind.START), (FIRST, Kind.STOP))
     assert names(due(outbox)) == [(FIRST, Kind.STOP)]
-    outbox.delivered(due(outbox)[0])
+    outbox.deliveries.delivered(due(outbox)[0])
     assert names(due(outbox)) == [(SECOND, Kind.START)]
 
 
@@ -474,39 +470,39 @@ def owe_both(outbox: Outbox, *rows: tuple[RunKey, Kind]) -> None:
 
 def followers(outbox: Outbox) -> list[tuple[RunKey, Kind]]:
     """What may be sent to nats now."""
-    return names(outbox.due("nats", FAR, 100))
+    return names(outbox.deliveries.due("nats", FAR, 100))
 
 
 def test_a_message_follows_the_one_that_was_delivered(pair: Outbox) -> None:
     owe_both(pair, (FIRST, Kind.START), (FIRST, Kind.STOP), (OTHER, Kind.START))
     assert followers(pair) == []
-    pair.delivered(due(pair)[0])
+    pair.deliveries.delivered(due(pair)[0])
     assert followers(pair) == [(FIRST, Kind.START)]
-    pair.delivered(due(pair)[0])
+    pair.deliveries.delivered(due(pair)[0])
     assert followers(pair) == [(FIRST, Kind.START)]  # its stop has left, but goes after the start here as well
-    pair.delivered(pair.due("nats", FAR, 1)[0])
+    pair.deliveries.delivered(pair.deliveries.due("nats", FAR, 1)[0])
     assert followers(pair) == [(FIRST, Kind.STOP)]
-    pair.delivered(pair.due("nats", FAR, 1)[0])
-    pair.delivered(due(pair)[0])
+    pair.deliveries.delivered(pair.deliveries.due("nats", FAR, 1)[0])
+    pair.deliveries.delivered(due(pair)[0])
     assert followers(pair) == [(OTHER, Kind.START)]
-    pair.delivered(pair.due("nats", FAR, 1)[0])
+    pair.deliveries.delivered(pair.deliveries.due("nats", FAR, 1)[0])
     assert pair.counts() == {"delivered": 2}
 
 
 def test_waits_and_retries_do_not_let_it_go_before(pair: Outbox) -> None:
     owe_both(pair, (FIRST, Kind.START))
-    pair.parked(due(pair)[0], "refused")
+    pair.deliveries.parked(due(pair)[0], "refused")
     pair.retry_all()
-    pair.retry_owed("nats")
-    pair.clock_was_set("nats", 1000)
+    pair.deliveries.retry_pending("nats")
+    pair.deliveries.shift_times("nats", 1000)
     assert followers(pair) == []
-    pair.delivered(due(pair)[0])
+    pair.deliveries.delivered(due(pair)[0])
     assert followers(pair) == [(FIRST, Kind.START)]
 
 
 def test_what_is_shadowed_is_told_to_nobody(pair: Outbox) -> None:
     owe_both(pair, (FIRST, Kind.START))
-    pair.conflict(due(pair)[0], "another run is stored")
+    pair.deliveries.conflict(due(pair)[0], "another run is stored")
     owe_both(pair, (FIRST, Kind.STOP))
     assert pair.counts() == {"conflict": 4}
     assert followers(pair) == []
@@ -514,11 +510,11 @@ def test_what_is_shadowed_is_told_to_nobody(pair: Outbox) -> None:
 
 def test_a_clock_that_was_set_moves_only_the_waits_of_one_sink(pair: Outbox) -> None:
     owe_both(pair, (FIRST, Kind.START))
-    pair.put_off(due(pair)[0], 1000.0, "away")
-    pair.clock_was_set("nats", 500)
-    assert pair.next_due("rest", 0) == 1000.0
-    pair.clock_was_set("rest", 500)
-    assert pair.next_due("rest", 0) == 1500.0
+    pair.deliveries.put_off(due(pair)[0], 1000.0, "away")
+    pair.deliveries.shift_times("nats", 500)
+    assert pair.deliveries.next_due("rest", 0) == 1000.0
+    pair.deliveries.shift_times("rest", 500)
+    assert pair.deliveries.next_due("rest", 0) == 1500.0
 
 
 BOTH, REST, NATS = {"cc_rest": "", "cc_nats": "cc_rest"}, {"cc_rest": ""}, {"cc_nats": ""}
@@ -537,7 +533,7 @@ def switched(folder: Path, *configurations: dict[str, str], work: Callable[[Outb
 
 def tell(outbox: Outbox, sink: str, count: int = 1) -> None:
     """So many of the messages that are due are delivered."""
-    outbox.delivered(*outbox.due(sink, FAR, count))
+    outbox.deliveries.delivered(*outbox.deliveries.due(sink, FAR, count))
 
 
 def write_for(*sinks: str) -> Callable[[Outbox], None]:
@@ -567,12 +563,12 @@ def test_nothing_is_lost_when_other_sinks_are_configured(
     outbox = switched(tmp_path, before, after, work=write_for(*before))
     leading = next(iter(after))
     told = []
-    while outbox.due(leading, FAR, 1):
-        told += names(outbox.due(leading, FAR, 1))
+    while outbox.deliveries.due(leading, FAR, 1):
+        told += names(outbox.deliveries.due(leading, FAR, 1))
         tell(outbox, leading)
     assert set(told) - {(FIRST, Kind.START)} == set(ALL_LEFT)
     assert len(told) == len(set(told))
-    while outbox.due("cc_nats", FAR, 1):
+    while outbox.deliveries.due("cc_nats", FAR, 1):
         tell(outbox, "cc_nats")
     assert outbox.counts() == {}
     outbox.close()
@@ -580,7 +576,7 @@ def test_nothing_is_lost_when_other_sinks_are_configured(
 
 def test_a_sink_that_followed_leaves_nothing_behind_and_gets_nothing_early_when_it_is_back(tmp_path: Path) -> None:
     outbox = switched(tmp_path, BOTH, REST, BOTH, work=write_for(*BOTH))
-    assert outbox.due("cc_nats", FAR, 100) == []
+    assert outbox.deliveries.due("cc_nats", FAR, 100) == []
     assert outbox.counts() == {"delivered": 1, "pending": 3}
     outbox.close()
 
@@ -595,8 +591,8 @@ def test_a_stop_never_goes_before_its_start_whatever_was_configured(tmp_path: Pa
         outbox.close()
     outbox = Outbox(path, NATS)
     told = []
-    while outbox.due("cc_nats", FAR, 1):
-        told += names(outbox.due("cc_nats", FAR, 1))
+    while outbox.deliveries.due("cc_nats", FAR, 1):
+        told += names(outbox.deliveries.due("cc_nats", FAR, 1))
         tell(outbox, "cc_nats")
     assert told == [(FIRST, Kind.START), (FIRST, Kind.STOP)]
     assert outbox.counts() == {}
@@ -613,7 +609,7 @@ def test_a_start_that_is_owed_again_is_owed_to_the_other_sink(tmp_path: Path) ->
         assert outbox.resend_starts("cc_rest", "lab", lambda key: True, FAR) == [FIRST]
 
     outbox = switched(tmp_path, BOTH, NATS, work=work)
-    assert names(outbox.due("cc_nats", FAR, 100)) == [(FIRST, Kind.START)]
+    assert names(outbox.deliveries.due("cc_nats", FAR, 100)) == [(FIRST, Kind.START)]
     outbox.close()
 
 
@@ -627,7 +623,7 @@ def test_what_only_nats_is_owed_is_not_told_to_rest_again(tmp_path: Path) -> Non
         tell(outbox, "cc_rest")
 
     outbox = switched(tmp_path, BOTH, BOTH, work=work)
-    assert outbox.due("cc_rest", FAR, 100) == []
+    assert outbox.deliveries.due("cc_rest", FAR, 100) == []
     assert outbox.counts() == {"pending": 2}
     outbox.close()
     outbox = Outbox(str(tmp_path / "switched.sqlite"), REST)
@@ -644,15 +640,15 @@ def test_what_was_parked_for_nats_alone_stays_parked_for_both(tmp_path: Path) ->
             Message(("cc_nats",), key, kind, Encoded(b"{}")) for key in runs for kind in (Kind.START, Kind.STOP)
         ]
         outbox.commit("lab", Batch(runs=runs, messages=messages))
-        for row in outbox.due("cc_nats", FAR, 100):
-            outbox.parked(row, f"too large for {row.key.job_id}")
+        for row in outbox.deliveries.due("cc_nats", FAR, 100):
+            outbox.deliveries.parked(row, f"too large for {row.key.job_id}")
 
     outbox = switched(tmp_path, NATS, BOTH, work=work)
     outbox.retry_all()
     tidied = outbox.tidy(30 * 86400)
     assert (tidied.parked, tidied.given_up) == (0, [])
     assert [(each.sink, each.messages) for each in outbox.parked_by_reason()] == [("cc_nats", 2), ("cc_rest", 2)]
-    assert len(outbox.due("cc_rest", FAR, 100)) == 1  # the probe of their one reason
+    assert len(outbox.deliveries.due("cc_rest", FAR, 100)) == 1  # the probe of their one reason
     outbox.close()
 
 
@@ -690,7 +686,7 @@ def test_the_same_sinks_write_nothing_at_the_start(tmp_path: Path) -> None:
 
 def test_what_nothing_leads_any_more_is_forgotten_with_the_rest(pair: Outbox) -> None:
     owe_both(pair, (FIRST, Kind.START), (OTHER, Kind.START))
-    pair.conflict(due(pair)[0], "another run is stored")
+    pair.deliveries.conflict(due(pair)[0], "another run is stored")
     pair.tidy(-10)
     assert pair.counts() == {"parked": 1, "following": 1}
 
@@ -705,7 +701,7 @@ def test_open_runs_of_another_cluster_are_told_and_forgotten_when_nobody_watches
         message = Message(("rest",), key, Kind.START, Encoded(b"{}"))
         runs = {key: OpenRun(key, Stage.STARTED, "node01", None)}
         outbox.commit(cluster, Batch(runs=runs, messages=[message], checkpoint=seen_until))
-    outbox.delivered(*due(outbox))
+    outbox.deliveries.delivered(*due(outbox))
     assert outbox.other_clusters("lab") == {"former": 1}
     outbox.forget_other_clusters("lab", 2000)
     assert outbox.other_clusters("lab") == {"former": 1}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cc_slurm_adapter.model import RunKey
+from cc_slurm_adapter.outbox import deliveries as deliveries_module
 from cc_slurm_adapter.outbox import outbox as outbox_module
 from cc_slurm_adapter.outbox.outbox import Batch, Message, OpenRun, Outbox, Stage
 from cc_slurm_adapter.sinks.base import Delivery, Encoded, Kind
@@ -56,7 +57,7 @@ class Site:
         self.outbox.commit("lab", batch)
 
     def due(self) -> list[Delivery]:
-        return self.outbox.due("rest", self.clock.now, 10_000)
+        return self.outbox.deliveries.due("rest", self.clock.now, 10_000)
 
     def send_all(self, reasons: dict[int, str]) -> int:
         """All that may be sent now; jobs in `reasons` are refused. Returns how many requests that were."""
@@ -66,9 +67,9 @@ class Site:
                 requests += 1
                 self.sent.append(row.key)
                 if row.key.job_id in reasons:
-                    self.outbox.parked(row, reasons[row.key.job_id])
+                    self.outbox.deliveries.parked(row, reasons[row.key.job_id])
                 else:
-                    self.outbox.delivered(row)
+                    self.outbox.deliveries.delivered(row)
         return requests
 
     def pass_time(self, seconds: float, reasons: dict[int, str]) -> int:
@@ -85,6 +86,7 @@ class Site:
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     clock = Clock()
     monkeypatch.setattr(outbox_module, "time", clock)
+    monkeypatch.setattr(deliveries_module, "time", clock)
     made = Site(tmp_path, clock)
     yield made
     made.outbox.close()
@@ -164,7 +166,7 @@ def test_a_probe_that_meets_a_destination_in_trouble_keeps_nothing_waiting_for_e
     site.send_all(refuse(1, 2))
     site.clock.now += HOUR + 1
     (probe,) = site.due()
-    site.outbox.put_off(probe, site.clock.now + 20, "cc-backend is away")
+    site.outbox.deliveries.put_off(probe, site.clock.now + 20, "cc-backend is away")
     site.pass_time(2 * HOUR, {})
     assert site.outbox.counts() == {}
 
@@ -220,7 +222,7 @@ def test_where_ages_are_wrong_nothing_is_too_old(site: Site) -> None:
     site.begin(3)
     site.send_all(refuse(3))
     site.begin(4)
-    site.outbox.conflict(site.due()[0], "another run is stored")
+    site.outbox.deliveries.conflict(site.due()[0], "another run is stored")
     site.begin(5)
     rows = {"retained": 3, "parked": 1, "conflict": 2, "pending": 3}
     site.clock.now += 1000 * DAY
@@ -266,7 +268,7 @@ def test_a_refused_message_that_then_waits_for_too_long_is_as_old_as_its_refusal
     site.send_all(refuse(1))
     site.clock.now += HOUR
     (probe,) = site.due()
-    site.outbox.put_off(probe, site.clock.now + MONTH, "cc-backend is away")
+    site.outbox.deliveries.put_off(probe, site.clock.now + MONTH, "cc-backend is away")
     site.clock.now += MONTH - DAY
     assert site.outbox.tidy(SPAN, MONTH).parked == 2
     site.clock.now += DAY
@@ -287,7 +289,7 @@ def test_what_could_not_be_delivered_for_too_long_is_told_and_tried_like_what_wa
 def test_a_shadowed_start_is_kept_as_long_as_its_run_is_open(site: Site) -> None:
     site.begin(1, stage=Stage.STARTED)
     (start,) = site.due()
-    site.outbox.conflict(start, "another run is stored")
+    site.outbox.deliveries.conflict(start, "another run is stored")
     site.clock.now += SPAN + DAY
     site.outbox.tidy(SPAN, MONTH)
     site.end(1)
@@ -302,9 +304,9 @@ def test_a_clock_that_was_far_off_gives_nothing_up(site: Site) -> None:
     site.clock.now = 1000.0
     site.begin(1, 2)
     (first, *_) = site.due()
-    site.outbox.parked(first, "HTTP 400: no resources")
+    site.outbox.deliveries.parked(first, "HTTP 400: no resources")
     site.clock.now += NOW
-    site.outbox.clock_was_set("rest", NOW)
+    site.outbox.deliveries.shift_times("rest", NOW)
     tidied = site.outbox.tidy(SPAN, MONTH)
     assert (tidied.parked, tidied.given_up) == (0, [])
 

@@ -63,13 +63,13 @@ def test_many_refusals_of_one_reason_are_two_lines(
     lines: RowLines, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     for job_id in range(1, 73):
-        lines.tell(delivery(job_id, f"n{job_id}", "n100"), WHAT, f"HTTP 400: no subcluster for host n{job_id}")
+        lines.report(delivery(job_id, f"n{job_id}", "n100"), WHAT, f"HTTP 400: no subcluster for host n{job_id}")
     assert told(caplog) == [f"job 1 of lab (start 1000): start {WHAT}: cc-backend: HTTP 400: no subcluster for host n1"]
     clock.now += SOON - 1
-    lines.tell_due()
+    lines.report_due()
     assert len(told(caplog)) == 1
     clock.now += 1
-    lines.tell_due()
+    lines.report_due()
     assert told(caplog)[1:] == [
         f"71 more {WHAT}, the first of job 2 of lab (start 1000), on n2, n100: cc-backend:"
         " HTTP 400: no subcluster for host n2"
@@ -80,34 +80,34 @@ def test_a_reason_that_goes_on_is_told_hourly(lines: RowLines, clock: Clock, cap
     seconds = 5 * AT_MOST_EVERY
     for number in range(int(seconds / 10)):
         clock.now += 10
-        lines.tell(delivery(number), WHAT, "HTTP 400: no")
-        lines.tell_due()
+        lines.report(delivery(number), WHAT, "HTTP 400: no")
+        lines.report_due()
     assert len(told(caplog)) in (6, 7)  # the first, the ones after it, and one an hour
 
 
 def test_a_reason_that_comes_back_much_later_is_told_at_once(
     lines: RowLines, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    lines.tell(delivery(1), WHAT, "HTTP 400: no")
+    lines.report(delivery(1), WHAT, "HTTP 400: no")
     clock.now += AT_MOST_EVERY
-    lines.tell_due()
-    lines.tell(delivery(2), WHAT, "HTTP 400: no")
+    lines.report_due()
+    lines.report(delivery(2), WHAT, "HTTP 400: no")
     assert len(told(caplog)) == 2
 
 
 def test_other_reasons_and_other_outcomes_have_lines_of_their_own(
     lines: RowLines, caplog: pytest.LogCaptureFixture
 ) -> None:
-    lines.tell(delivery(1), WHAT, "HTTP 400: no")
-    lines.tell(delivery(2), WHAT, "HTTP 400: never")
-    lines.tell(delivery(3), "not stored, another run of this job is", "HTTP 400: no")
+    lines.report(delivery(1), WHAT, "HTTP 400: no")
+    lines.report(delivery(2), WHAT, "HTTP 400: never")
+    lines.report(delivery(3), "not stored, another run of this job is", "HTTP 400: no")
     assert len(told(caplog)) == 3
 
 
 def test_each_message_has_its_own_line_at_debug_3(lines: RowLines, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     for job_id in (1, 2, 3):
-        lines.tell(delivery(job_id), WHAT, "HTTP 400: no")
+        lines.report(delivery(job_id), WHAT, "HTTP 400: no")
     assert [f"job {job_id} of lab" in record.getMessage() for job_id, record in zip((1, 2, 3), caplog.records)] == [
         True
     ] * 3
@@ -118,9 +118,9 @@ def test_however_many_reasons_there_are_the_memory_is_bounded(
 ) -> None:
     for number in range(10 * MAX_REASONS):
         word = "".join(chr(ord("a") + int(digit)) for digit in str(number))
-        lines.tell(delivery(number), WHAT, f"HTTP 400: {word}")
+        lines.report(delivery(number), WHAT, f"HTTP 400: {word}")
     clock.now += SOON
-    lines.tell_due()
+    lines.report_due()
     assert len(lines._reasons) <= MAX_REASONS + 1
     assert len(told(caplog)) == MAX_REASONS + 1
     assert told(caplog)[-1].startswith(f"{9 * MAX_REASONS} more {WHAT}")
@@ -131,7 +131,7 @@ def test_a_message_that_names_no_hosts_is_told_without(
     lines: RowLines, clock: Clock, caplog: pytest.LogCaptureFixture, payload: bytes
 ) -> None:
     for job_id in (1, 2):
-        lines.tell(delivery(job_id, payload=payload), WHAT, "HTTP 400: no")
+        lines.report(delivery(job_id, payload=payload), WHAT, "HTTP 400: no")
     clock.now += SOON
-    lines.tell_due()
+    lines.report_due()
     assert told(caplog)[1] == f"1 more {WHAT}, the first of job 2 of lab (start 1000): cc-backend: HTTP 400: no"

@@ -13,7 +13,7 @@ import pytest
 from cc_slurm_adapter.counters import Status
 from cc_slurm_adapter.errors import StateError
 from cc_slurm_adapter.model import End, EndState, NodeState, Run
-from cc_slurm_adapter.outbox import clock_step
+from cc_slurm_adapter.outbox import clock_step, sink_health
 from cc_slurm_adapter.outbox import sender as sender_module
 from cc_slurm_adapter.outbox.outbox import Batch, Message, Outbox
 from cc_slurm_adapter.outbox.sender import Sender
@@ -21,6 +21,7 @@ from cc_slurm_adapter.sinks.base import Answer, Delivery, Encoded, Kind, Verdict
 from cc_slurm_adapter.sinks.messages import CcMessages
 from cc_slurm_adapter.sinks.rest import CcRest
 from cc_slurm_adapter.system import threads as threads_module
+from cc_slurm_adapter.system.threads import stop_all
 from examples.practice.cc_backend import (
     CcBackend,
     CcBackendServer,
@@ -49,7 +50,7 @@ class Site:
         self.sender = Sender(self.sink, self.outbox, self.status)
 
     def close(self) -> None:
-        self.sender.stop(2)
+        stop_all([self.sender], 2)
         self.outbox.close()
         self.server.close()
 
@@ -78,8 +79,8 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.setattr(sender_module, "FIRST_WAIT", 0.02)
-    monkeypatch.setattr(sender_module, "LONGEST_WAIT", 0.1)
+    monkeypatch.setattr(sink_health, "FIRST_WAIT", 0.02)
+    monkeypatch.setattr(sink_health, "LONGEST_WAIT", 0.1)
     made = Site(tmp_path)
     yield made
     made.close()
@@ -127,14 +128,14 @@ def test_what_was_parked_before_a_restart_is_told_when_it_is_delivered(
     site.owe(*runs(1, 2))
     site.sender.start()
     assert site.settled(parked=1, pending=1)
-    site.sender.stop(PATIENCE)
+    stop_all([site.sender], PATIENCE)
     caplog.clear()
     site.backend.remove_fault(fault)
     site.outbox.retry_all()
     site.sender = Sender(site.sink, site.outbox, site.status)
     site.sender.start()
     assert site.settled()
-    site.sender.stop(PATIENCE)
+    stop_all([site.sender], PATIENCE)
     told = [record.getMessage() for record in caplog.records if "delivered after it was parked" in record.getMessage()]
     assert [line.split(" of lab ")[0] for line in told] == ["job 2"]
 
@@ -306,7 +307,7 @@ def test_a_stop_ends_a_request_that_hangs(site: Site) -> None:
     while len(site.sender._under_way) < 4:
         time.sleep(0.005)
     began = time.monotonic()
-    site.sender.stop(2)
+    stop_all([site.sender], 2)
     assert time.monotonic() - began < 1
     assert site.outbox.counts() == {"pending": 10}
     site.backend.remove_fault(fault)
@@ -315,7 +316,7 @@ def test_a_stop_ends_a_request_that_hangs(site: Site) -> None:
 def test_a_stop_ends_a_wait(site: Site) -> None:
     site.sender.start()
     began = time.monotonic()
-    site.sender.stop(2)
+    stop_all([site.sender], 2)
     assert time.monotonic() - began < 1
 
 
@@ -435,12 +436,12 @@ def test_an_error_of_the_program_at_one_row_pauses_no_other(site: Site, caplog: 
 def test_a_step_of_the_clock_counts_until_the_outbox_has_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     moved: list[float] = []
 
-    def clock_was_set(sink: str, by: float) -> None:
-        moved.append(by)
+    def shift_times(sink: str, step: float) -> None:
+        moved.append(step)
         if len(moved) == 1:
             raise StateError("the disk is full")
 
-    monkeypatch.setattr(site.outbox, "clock_was_set", clock_was_set)
+    monkeypatch.setattr(site.outbox.deliveries, "shift_times", shift_times)
     offset = clock_step._clock_offset()
     monkeypatch.setattr(clock_step, "_clock_offset", lambda: offset - 3600)
     site.sender.start()
@@ -493,14 +494,14 @@ def test_an_error_that_nobody_thought_of_ends_no_thread(site: Site, monkeypatch:
     monkeypatch.setattr(threads_module, "FIRST_PAUSE", 0.01)
     site.sender = Sender(site.sink, site.outbox, site.status)
     errors: list[Exception] = [MemoryError(), ValueError("nobody thought of that"), MemoryError()]
-    due = site.outbox.due
+    due = site.outbox.deliveries.due
 
     def fails_first(sink: str, now: float, limit: int, busy: set[tuple[str, int]]) -> list[Delivery]:
         if errors:
             raise errors.pop()
         return due(sink, now, limit, busy)
 
-    monkeypatch.setattr(site.outbox, "due", fails_first)
+    monkeypatch.setattr(site.outbox.deliveries, "due", fails_first)
     site.sender.start()
     site.owe(*runs(1, 2, 3))
     assert site.settled()

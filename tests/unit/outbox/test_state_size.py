@@ -67,8 +67,8 @@ class Site:
         """All that can be delivered; returns it."""
         delivered = []
         for sink in self.sinks:
-            while rows := self.outbox.due(sink, FAR, 16):
-                self.outbox.delivered(*self.outbox.take(rows, time.time()))
+            while rows := self.outbox.deliveries.due(sink, FAR, 16):
+                self.outbox.deliveries.delivered(*self.outbox.deliveries.begin(rows, time.time()))
                 delivered += rows
         return delivered
 
@@ -119,7 +119,7 @@ def test_the_tasks_of_an_array_share_their_script(tmp_path: Path) -> None:
     script = "#!/bin/sh\n".ljust(MB, "x")
     site.begin(runs_with(100, lambda job_id: script))
     assert site.size() <= 4 * MB
-    rows = site.outbox.due(SINK, FAR, 3)
+    rows = site.outbox.deliveries.due(SINK, FAR, 3)
     assert all(json.loads(row.payload)["metaData"]["jobScript"] == script for row in rows)
     site.outbox.close()
 
@@ -140,9 +140,9 @@ def test_texts_stay_until_every_sink_has_them(tmp_path: Path) -> None:
     site = Site(tmp_path, {SINK: "", "cc_nats": SINK})
     (run,) = runs_with(1, own_script(300_000))
     site.begin([run])
-    site.outbox.delivered(*site.outbox.due(SINK, FAR, 9))
+    site.outbox.deliveries.delivered(*site.outbox.deliveries.due(SINK, FAR, 9))
     site.outbox.tidy(7 * 86400)
-    (start,) = site.outbox.due("cc_nats", FAR, 9)
+    (start,) = site.outbox.deliveries.due("cc_nats", FAR, 9)
     assert json.loads(start.payload)["metaData"]["jobScript"] == run.job_script
     site.outbox.close()
 
@@ -159,12 +159,12 @@ def test_a_start_that_is_sent_again_says_that_its_texts_are_gone(site: Site) -> 
 def test_a_start_that_is_too_large_loses_its_script_first(site: Site) -> None:
     site.begin(runs_with(1, own_script(100)))
     for left_out in (["jobScript"], ["jobScript", "slurmInfo"]):
-        (start,) = site.outbox.due(SINK, FAR, 9)
-        assert site.outbox.cut(start)
-        (start,) = site.outbox.due(SINK, FAR, 9)
+        (start,) = site.outbox.deliveries.due(SINK, FAR, 9)
+        assert site.outbox.deliveries.cut(start)
+        (start,) = site.outbox.deliveries.due(SINK, FAR, 9)
         texts = json.loads(start.payload)["metaData"]
         assert [key for key in ("jobScript", "slurmInfo") if "too large" in texts[key]] == left_out
-    assert not site.outbox.cut(start)
+    assert not site.outbox.deliveries.cut(start)
 
 
 # --- stateMaxBytes
@@ -214,10 +214,10 @@ def test_a_reader_that_does_not_end_lets_the_log_grow_only_so_far(
 ) -> None:
     """As `sqlite3` with a transaction that somebody has forgotten."""
     monkeypatch.setattr(database_module, "MAX_WAL_BYTES", 4 * MB)
-    monkeypatch.setattr(database_module, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(database_module, "CHECK_ROOM_EVERY", 0.0)
     monkeypatch.setattr(database_module, "RETRY_FILE", 0.0)
     monkeypatch.setattr(database_module, "BUSY_BRIEFLY", 0.01)
-    site.outbox._state._next_look = 0.0
+    site.outbox._state._next_room_check = 0.0
     runs = runs_with(3000, own_script(3000))
     with closing(sqlite3.connect(site.path)) as reader:
         reader.execute("BEGIN")
@@ -255,10 +255,10 @@ def little_room(free: int, total: int = 100 * 1024 * MB) -> Callable[[str], Simp
 def test_the_last_of_a_file_system_is_left_to_others(
     site: Site, monkeypatch: pytest.MonkeyPatch, total: int, free: int, is_enough: bool
 ) -> None:
-    monkeypatch.setattr(database_module, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(database_module, "CHECK_ROOM_EVERY", 0.0)
     monkeypatch.setattr(database_module, "RETRY_FILE", 0.0)
     monkeypatch.setattr(os, "statvfs", little_room(free, total))
-    site.outbox._state._next_look = 0.0
+    site.outbox._state._next_room_check = 0.0
     site.begin([make_run(1)])
     assert site.outbox.is_durable is is_enough
     monkeypatch.undo()
@@ -278,7 +278,7 @@ def test_ten_thousand_running_jobs_and_as_many_that_wait_are_reported_on_a_full_
     site.begin(runs[10_000:])
     with no_space():
         with pytest.raises(StateError):
-            site.outbox.put_off(site.outbox.due(SINK, FAR, 1)[0], 0, "cc-backend is away")
+            site.outbox.deliveries.put_off(site.outbox.deliveries.due(SINK, FAR, 1)[0], 0, "cc-backend is away")
         assert not site.outbox.is_durable
         site.end([run.key for run in runs[:1_000]])
         assert len(site.deliver()) == 11_000
@@ -288,9 +288,9 @@ def test_ten_thousand_running_jobs_and_as_many_that_wait_are_reported_on_a_full_
     assert site.outbox.is_durable
     assert site.outbox.counts() == {"delivered": 19_000, "pending": 5_001}
     assert len(site.outbox.open_runs("lab")) == 14_001
-    stop = site.outbox.due(SINK, FAR, 1)[0]
-    assert site.outbox.start_first(stop)
-    assert (stop.key, Kind.START) in [(each.key, each.kind) for each in site.outbox.due(SINK, FAR, 6_000)]
+    stop = site.outbox.deliveries.due(SINK, FAR, 1)[0]
+    assert site.outbox.deliveries.start_first(stop)
+    assert (stop.key, Kind.START) in [(each.key, each.kind) for each in site.outbox.deliveries.due(SINK, FAR, 6_000)]
 
 
 def test_what_was_delivered_while_the_disk_was_full_is_not_sent_again(
@@ -318,7 +318,7 @@ def test_what_was_delivered_while_the_disk_was_full_is_not_sent_again(
 def enough_no_more(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file system has less left than is left to others, but takes writes."""
     monkeypatch.setattr(os, "statvfs", little_room(900 * MB))
-    site.outbox._state._next_look = 0.0
+    site.outbox._state._next_room_check = 0.0
 
 
 def test_a_stop_writes_all_to_a_disk_that_has_little_room(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,7 +340,7 @@ def test_a_stop_writes_all_although_somebody_reads(
     with closing(sqlite3.connect(site.path)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM run").fetchone()
-        site.outbox._state._next_look = 0.0
+        site.outbox._state._next_room_check = 0.0
         site.begin([make_run(2)])
         assert not site.outbox.is_durable
         site.outbox.close()
@@ -366,7 +366,7 @@ def test_a_file_that_grows_although_it_should_not_is_said_and_copied_seldom(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """More waits than memory is to hold."""
-    monkeypatch.setattr(database_module, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(database_module, "CHECK_ROOM_EVERY", 0.0)
     monkeypatch.setattr(database_module, "RETRY_FILE", 0.0)
     site.begin(runs_with(50, own_script(100), info=100))
     monkeypatch.setattr(database_module, "MAX_IN_MEMORY", 8192)
@@ -394,7 +394,7 @@ def test_a_file_that_grows_although_it_should_not_is_said_and_copied_seldom(
 def in_memory(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """With this the state has moved to memory."""
     enough_no_more(site, monkeypatch)
-    site.outbox.retry_owed(SINK)
+    site.outbox.deliveries.retry_pending(SINK)
     assert not site.outbox.is_durable
 
 
@@ -412,11 +412,11 @@ def test_a_delivered_start_that_memory_lacks_does_not_hold_its_stop_back(
     site.deliver()
     in_memory(site, monkeypatch)
     site.end([run.key])
-    (stop,) = site.outbox.due(SINK, FAR, 9)
-    assert not site.outbox.start_first(stop)
-    assert [each.kind for each in site.outbox.due(SINK, FAR, 9)] == [Kind.STOP]
+    (stop,) = site.outbox.deliveries.due(SINK, FAR, 9)
+    assert not site.outbox.deliveries.start_first(stop)
+    assert [each.kind for each in site.outbox.deliveries.due(SINK, FAR, 9)] == [Kind.STOP]
     back_in_file(site, monkeypatch)
-    assert site.outbox.start_first(stop)
+    assert site.outbox.deliveries.start_first(stop)
     assert [each.kind for each in site.deliver()] == [Kind.START, Kind.STOP]
 
 
@@ -441,7 +441,7 @@ def test_what_was_over_and_is_told_anew_in_memory_has_its_message(site: Site, mo
     site.deliver()
     in_memory(site, monkeypatch)
     site.end([run.key])
-    assert [each.kind for each in site.outbox.due(SINK, FAR, 9)] == [Kind.STOP]
+    assert [each.kind for each in site.outbox.deliveries.due(SINK, FAR, 9)] == [Kind.STOP]
     back_in_file(site, monkeypatch)
     assert [each.kind for each in site.deliver()] == [Kind.STOP]
 
@@ -454,12 +454,12 @@ def test_a_withdrawn_run_can_be_sent_again_from_memory(site: Site, monkeypatch: 
     site.end([first.key])
     site.deliver()
     site.begin([second])
-    (start,) = site.outbox.due(SINK, FAR, 9)
-    assert site.outbox.make_room(start, 0) is Room.MADE
-    (withdrawal,) = site.outbox.due(SINK, FAR, 9)
-    site.outbox.delivered(withdrawal)
+    (start,) = site.outbox.deliveries.due(SINK, FAR, 9)
+    assert site.outbox.deliveries.make_room(start, 0) is Room.MADE
+    (withdrawal,) = site.outbox.deliveries.due(SINK, FAR, 9)
+    site.outbox.deliveries.delivered(withdrawal)
     in_memory(site, monkeypatch)
-    assert site.outbox.conflict(start, "refused") == [first.key]
+    assert site.outbox.deliveries.conflict(start, "refused") == [first.key]
     assert [(each.key, each.kind) for each in site.deliver()] == [(first.key, Kind.START), (first.key, Kind.STOP)]
 
 
@@ -476,8 +476,8 @@ def test_accounting_is_not_read_on_while_too_much_waits(tmp_path: Path, monkeypa
     assert lab.outbox.checkpoint("lab") is None
     assert lab.outbox.waiting() <= 12
     for _ in range(5):
-        while rows := lab.outbox.due(SINK, FAR, 99):
-            lab.outbox.delivered(*rows)
+        while rows := lab.outbox.deliveries.due(SINK, FAR, 99):
+            lab.outbox.deliveries.delivered(*rows)
         with contextlib.suppress(StateError):
             lab.catch_up(NOW - 200)
     assert all(lab.outbox.knows_job("lab", job_id) for job_id in range(1, 31))
@@ -491,8 +491,8 @@ def test_accounting_is_read_on_however_much_is_parked(tmp_path: Path, monkeypatc
         for job_id in range(10 * day, 10 * day + 10):
             lab.slurm.close(make_run(job_id + 1, start=NOW - 100, phase=Phase.ENDED))
         lab.catch_up(NOW - 200)
-        for row in lab.outbox.due(SINK, FAR, 99):
-            lab.outbox.parked(row, "HTTP 400: the user is unknown")
+        for row in lab.outbox.deliveries.due(SINK, FAR, 99):
+            lab.outbox.deliveries.parked(row, "HTTP 400: the user is unknown")
     assert lab.outbox.counts() == {"parked": 50, "pending": 50}
     assert lab.outbox.checkpoint("lab") == NOW
     lab.outbox.close()

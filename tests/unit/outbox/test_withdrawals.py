@@ -12,8 +12,7 @@ import pytest
 from cc_slurm_adapter.counters import Status
 from cc_slurm_adapter.jobs.run_store import RunStore
 from cc_slurm_adapter.model import End, EndState, Phase, RunKey
-from cc_slurm_adapter.outbox import sender as sender_module
-from cc_slurm_adapter.outbox import withdrawals
+from cc_slurm_adapter.outbox import sink_health, withdrawals
 from cc_slurm_adapter.outbox.late_runs import LateRuns
 from cc_slurm_adapter.outbox.outbox import Batch, Outbox, Stage
 from cc_slurm_adapter.outbox.sender import Sender
@@ -23,6 +22,7 @@ from cc_slurm_adapter.sinks.base import CC_NATS, CC_REST, Answer, Delivery, Kind
 from cc_slurm_adapter.sinks.http_client import HttpAnswer
 from cc_slurm_adapter.sinks.messages import CcMessages
 from cc_slurm_adapter.sinks.rest import CcRest, judge
+from cc_slurm_adapter.system.threads import stop_all
 from examples.practice.cc_backend import CcBackend, CcBackendServer, Dropped, LostAnswer, OtherAnswer
 from tests.fakes.slurm_and_sinks import make_run
 
@@ -57,13 +57,13 @@ class Site:
         )
 
     def restart(self) -> None:
-        self.sender.stop(2)
+        stop_all([self.sender], 2)
         self.outbox.close()
         self._open()
         self.sender.start()
 
     def close(self) -> None:
-        self.sender.stop(2)
+        stop_all([self.sender], 2)
         self.outbox.close()
         self.server.close()
 
@@ -96,7 +96,7 @@ class Site:
 
     def said(self, caplog: pytest.LogCaptureFixture) -> str:
         """The log, when all has been said."""
-        self.sender.stop(PATIENCE)
+        stop_all([self.sender], PATIENCE)
         return caplog.text
 
     def rows(self) -> dict[int, str]:
@@ -109,8 +109,8 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.setattr(sender_module, "FIRST_WAIT", 0.02)
-    monkeypatch.setattr(sender_module, "LONGEST_WAIT", 0.05)
+    monkeypatch.setattr(sink_health, "FIRST_WAIT", 0.02)
+    monkeypatch.setattr(sink_health, "LONGEST_WAIT", 0.05)
     monkeypatch.setattr(rest, "COMMIT_SPAN", 0.1)  # the commit worker of the stand-in runs with every request
     made = Site(tmp_path)
     made.sender.start()
@@ -268,7 +268,7 @@ def test_a_start_that_is_refused_after_all_brings_the_removed_run_back(
     if status == 422:
         assert f"{second}: start not stored, another run of this job is" in site.said(caplog)
         return
-    site.outbox.clock_was_set(CC_REST, -1000)  # time passes: it is surely not stored
+    site.outbox.deliveries.shift_times(CC_REST, -1000)  # time passes: it is surely not stored
     site.outbox.retry_all()  # what was wrong is mended: now it takes the place
     site.restart()
     site.drained()
@@ -384,9 +384,9 @@ def test_a_run_that_is_withdrawn_at_the_moment_is_not_forgotten(site: Site) -> N
 
 def test_a_change_back_to_first_takes_the_intention_back(site: Site) -> None:
     site.report(BEGIN)
-    site.sender.stop(2)
+    stop_all([site.sender], 2)
     second = site.begin(BEGIN + 100)
-    site.outbox.make_room(start_of(site, second), 0)
+    site.outbox.deliveries.make_room(start_of(site, second), 0)
     assert site.outbox.counts() == {"retained": 2, "pending": 2}
     site.withdraws = False
     site.restart()
@@ -418,12 +418,12 @@ def test_what_follows_hears_of_every_run_and_of_no_removal(tmp_path: Path) -> No
 
     def send(sink: str, *verdicts: Verdict) -> None:
         for verdict in verdicts or [Verdict.DELIVERED] * 9:
-            for each in outbox.take(outbox.due(sink, 1e12, 1), 1e12):
+            for each in outbox.deliveries.begin(outbox.deliveries.due(sink, 1e12, 1), 1e12):
                 if verdict is Verdict.DELIVERED:
-                    outbox.delivered(each)
+                    outbox.deliveries.delivered(each)
                     heard.extend([(each.kind, each.key.start_time)] if sink == CC_NATS else [])
                 else:
-                    assert outbox.make_room(each, 0) is withdrawals.Room.MADE
+                    assert outbox.deliveries.make_room(each, 0) is withdrawals.Room.MADE
 
     for start, how in ((BEGIN, PREEMPTED), (BEGIN + 100, COMPLETED)):
         batch, run = Batch(), make_run(1, start=start, phase=Phase.ENDED)
@@ -442,17 +442,17 @@ def test_what_follows_hears_of_every_run_and_of_no_removal(tmp_path: Path) -> No
 def test_when_another_sink_leads_what_may_have_been_removed_is_told_to_it(site: Site) -> None:
     site.report(BEGIN, job_id=2)
     site.report(BEGIN)
-    site.sender.stop(2)
+    stop_all([site.sender], 2)
     second = site.begin(BEGIN + 100)
-    site.outbox.make_room(start_of(site, second), 0)
-    (removal,) = site.outbox.due(CC_REST, 1e12, 9)
-    site.outbox.delivered(*site.outbox.take([removal], 1.0))
+    site.outbox.deliveries.make_room(start_of(site, second), 0)
+    (removal,) = site.outbox.deliveries.due(CC_REST, 1e12, 9)
+    site.outbox.deliveries.delivered(*site.outbox.deliveries.begin([removal], 1.0))
     site.outbox.close()
     nats = Outbox(site.path, {CC_NATS: ""})
     told = []
-    for (each,) in iter(lambda: nats.due(CC_NATS, 1e12, 9), []):
+    for (each,) in iter(lambda: nats.deliveries.due(CC_NATS, 1e12, 9), []):
         told.append((each.kind, each.key.job_id, each.key.start_time))
-        nats.delivered(each)
+        nats.deliveries.delivered(each)
     nats.close()
     assert told == [(Kind.START, 1, BEGIN), (Kind.STOP, 1, BEGIN), (Kind.START, 1, BEGIN + 100)]
 

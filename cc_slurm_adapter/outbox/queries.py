@@ -1,0 +1,171 @@
+"""The statements with which the outbox reads and writes the state file, each with its name and what it is for.
+
+Statements about parking, withdrawals, texts, other sinks and the copy in memory stand beside their functions.
+The places of a key are always cluster, job id and start time.
+"""
+
+from __future__ import annotations
+
+from cc_slurm_adapter.outbox.schema import AFTER_PROBE, PENDING, WAITING
+
+# --- runs
+
+CHECKPOINT = "SELECT seen_until FROM checkpoint WHERE cluster = ?"
+SET_CHECKPOINT = "INSERT OR REPLACE INTO checkpoint VALUES (?, ?)"
+OPEN_RUNS = "SELECT job_id, start_time, stage, hosts, details, changed FROM run WHERE cluster = ? AND stage != 'done'"
+SET_RUN = "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, ?, ?)"
+DELETE_RUN = "DELETE FROM run WHERE cluster = ? AND job_id = ? AND start_time = ?"
+RUN_IS_KNOWN = "SELECT 1 FROM run WHERE cluster = ? AND job_id = ? AND start_time = ?"
+RUN_IS_OVER = f"{RUN_IS_KNOWN} AND stage = 'done' AND changed >= ?"
+"""Whether a run was found to be over, or its stop was delivered, at a Unix time or later."""
+JOB_IS_KNOWN = "SELECT 1 FROM run WHERE cluster = ? AND job_id = ? LIMIT 1"
+SET_STOP_DELIVERED = """
+UPDATE run SET changed = ? WHERE cluster = ? AND job_id = ? AND start_time = ? AND stage = 'done'
+"""
+"""A list of running jobs that the sink was asked for before may still have the run, and RUN_IS_OVER has to know."""
+FORGET_RUNS = "DELETE FROM run WHERE stage = 'done' AND changed < ?"
+OTHER_CLUSTERS = "SELECT cluster, COUNT(*) FROM run WHERE cluster != ? AND stage != 'done' GROUP BY cluster"
+_UNWATCHED = """
+SELECT r.cluster FROM run AS r LEFT JOIN checkpoint AS c ON c.cluster = r.cluster
+WHERE r.cluster != ? AND r.stage != 'done' GROUP BY r.cluster HAVING MAX(COALESCE(c.seen_until, r.changed)) < ?
+"""
+FORGET_CLUSTERS = (
+    f"DELETE FROM delivery WHERE state = 'delivered' AND cluster IN ({_UNWATCHED})",
+    f"DELETE FROM run WHERE stage != 'done' AND cluster IN ({_UNWATCHED})",
+)
+"""Open runs of clusters whose accounting was read last before a Unix time, and their starts. In this order."""
+
+# --- what is put in
+
+MESSAGE_OF = """
+SELECT message FROM delivery WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = ? LIMIT 1
+"""
+"""The number of the message of a kind that a run has already."""
+ADD_DELIVERY = """
+INSERT INTO delivery (sink, cluster, job_id, start_time, kind, message, created, next_try, state)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (cluster, job_id, start_time, kind, sink) DO UPDATE SET first_sent = 0, cuts = 0,
+created = excluded.created, next_try = excluded.next_try, state = excluded.state, refusals = 0,
+parkings = 0, parked_since = 0, why = ''
+WHERE state IN ('done', 'retained')
+"""
+"""A delivery that is there already stays as it is, unless it is over."""
+EXPEDITE_START_OF = """
+UPDATE delivery SET next_try = ?
+WHERE sink = ? AND cluster = ? AND job_id = ? AND start_time = ? AND kind = 'start'
+AND state = 'pending' AND next_try = 0
+"""
+"""An urgent stop waits for its start. A start that failed before keeps its own next try."""
+CONFLICT_OF_STOPS = """
+UPDATE delivery SET state = 'conflict' WHERE kind = 'stop' AND state IN ('pending', 'parked')
+AND (sink, cluster, job_id, start_time) IN
+(SELECT sink, cluster, job_id, start_time FROM delivery WHERE state = 'conflict' AND kind = 'start')
+"""
+"""The stop of a run that was refused because of another one would end the other's row: it is never sent."""
+IS_UNDELIVERED = """
+SELECT 1 FROM delivery WHERE sink = ? AND cluster = ? AND job_id = ? AND start_time = ? AND kind = ?
+AND state NOT IN ('delivered', 'retained', 'done')
+"""
+
+# --- what is sent next
+
+DUE = """
+SELECT s.id, s.cluster, s.job_id, s.start_time, s.kind, s.refusals, s.first_sent, s.parkings, s.cuts,
+m.id, m.payload, m.texts_at, m.texts
+FROM sendable AS s JOIN message AS m ON m.id = s.message
+WHERE s.sink = :sink AND s.next_try <= :now AND (s.yields_from IS NULL OR s.yields_from > :now)
+ORDER BY s.next_try, s.id LIMIT :limit
+"""
+IS_STILL_DUE = "SELECT 1 FROM sendable WHERE id = ? AND (yields_from IS NULL OR yields_from > ?)"
+"""Something earlier of its job may have become due since the row was read."""
+SET_FIRST_SENT = "UPDATE delivery SET first_sent = ? WHERE id = ? AND first_sent = 0"
+NEXT_DUE = f"SELECT MIN(next_try) FROM delivery WHERE sink = ? AND {WAITING} AND next_try > ?"
+
+# --- what an answer does to its row
+
+SET_STATE = "UPDATE delivery SET state = ?, next_try = ?, reason = ? WHERE id = ?"
+SET_DELIVERED = """
+UPDATE delivery SET state = 'delivered', next_try = 0, reason = ?, parkings = 0, parked_since = 0, why = '' WHERE id = ?
+"""
+"""A later refusal, after the sink has lost it, is another matter than the refusals before."""
+RELEASE_STOP_OF = """
+UPDATE delivery SET next_try = 0
+WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = 'stop' AND state = 'pending' AND next_try > 0
+AND sink = (SELECT sink FROM delivery WHERE id = ? AND kind = 'start')
+"""
+"""A start was delivered that may have been parked, even while it was under way, and its stop with it."""
+DELETE_DONE_OF = """
+DELETE FROM delivery
+WHERE cluster = ? AND job_id = ? AND start_time = ? AND state = 'done' AND sink = (
+    SELECT sink FROM delivery WHERE id = ?)
+"""
+RESEND_START_OF = """
+UPDATE delivery SET state = 'pending', next_try = 0, first_sent = 0, created = ?
+WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = 'start' AND state IN ('delivered', 'retained')
+AND sink = (SELECT sink FROM delivery WHERE id = ?) AND message IN (SELECT id FROM message)
+"""
+"""In memory most messages that are delivered are missing: nothing can be sent of them, so they stay delivered."""
+RETRY_AT = "UPDATE delivery SET next_try = ?, first_sent = 0 WHERE id = ?"
+COUNT_REFUSAL = "UPDATE delivery SET refusals = refusals + 1 WHERE id = ?"
+CUT = "UPDATE delivery SET cuts = cuts + 1, next_try = 0 WHERE id = ? AND cuts < ?"
+"""The message is sent without its next text, immediately; nothing changes where it has none left."""
+
+# --- a sink that follows
+
+RELEASE_FOLLOWERS = """
+UPDATE delivery SET state = 'pending'
+WHERE sink = ? AND cluster = ? AND job_id = ? AND start_time = ? AND kind = ? AND state = 'following'
+AND EXISTS (SELECT 1 FROM delivery WHERE id = ? AND sink = ?)
+"""
+"""What a sink that leads has may be sent to the one that follows."""
+CONFLICT_OF_FOLLOWERS = """
+UPDATE delivery SET state = 'conflict'
+WHERE sink = ? AND state = 'following' AND (cluster, job_id, start_time, kind) IN
+(SELECT cluster, job_id, start_time, kind FROM delivery WHERE sink = ? AND state = 'conflict')
+"""
+"""What is never sent to a sink is not sent to those that follow it either."""
+FORGET_FOLLOWERS = """
+DELETE FROM delivery WHERE sink = ? AND state = 'following' AND (cluster, job_id, start_time, kind) NOT IN
+(SELECT cluster, job_id, start_time, kind FROM delivery WHERE sink = ?) AND created < ?
+"""
+"""What the sink that leads has given up never becomes pending for the one that follows."""
+
+# --- waits and ages
+
+SHIFTED_TIMES = ("next_try", "first_sent", "created", "parked_since")
+"""The columns of a delivery that are Unix times."""
+SHIFT_TIME = f"""
+UPDATE delivery SET {{column}} = {{column}} + ? WHERE sink = ? AND {{column}} > 0 AND {{column}} < {AFTER_PROBE}
+"""
+"""The clock was set: what is 0 or AFTER_PROBE is no time."""
+RETRY_PENDING = f"""
+UPDATE delivery SET next_try = ? WHERE sink = ? AND {PENDING} AND next_try > ? AND next_try < {AFTER_PROBE}
+"""
+RETRY_ALL_PENDING = f"""
+UPDATE delivery INDEXED BY delivery_next SET next_try = 0
+WHERE {PENDING} AND next_try > 0 AND next_try < {AFTER_PROBE}
+"""
+CORRECT_FIRST_SENT = "UPDATE delivery SET first_sent = ? WHERE first_sent > ?"
+"""A moment to come can only be from before the clock was set back."""
+DELIVERED_BEFORE = """
+SELECT m.id, m.job_id, m.start_time FROM delivery AS m JOIN run AS r
+ON r.cluster = m.cluster AND r.job_id = m.job_id AND r.start_time = m.start_time AND r.stage = 'started'
+WHERE m.sink = ? AND m.cluster = ? AND m.kind = 'start' AND m.state = 'delivered' AND m.first_sent < ?
+AND m.message IN (SELECT id FROM message)
+"""
+"""The starts of open runs that were first sent before a Unix time; in memory those whose messages are there."""
+RESEND_START = "UPDATE delivery SET state = 'pending', next_try = 0, first_sent = 0, created = ? WHERE id = ?"
+FORGET_CONFLICTS = """
+DELETE FROM delivery WHERE state = 'conflict' AND created < ? AND NOT EXISTS (
+    SELECT 1 FROM run AS r WHERE r.cluster = delivery.cluster AND r.job_id = delivery.job_id
+    AND r.start_time = delivery.start_time AND r.stage != 'done')
+"""
+"""While a run is open its stop is still to come, which its start keeps back."""
+DELETE_DONE = "DELETE FROM delivery WHERE state = 'done'"
+
+# --- numbers
+
+COUNT_WAITING = f"SELECT COUNT(*) FROM delivery WHERE {WAITING}"
+COUNT_PENDING_TO = f"SELECT COUNT(*) FROM (SELECT 1 FROM delivery WHERE {PENDING} AND next_try < {AFTER_PROBE} LIMIT ?)"
+"""How many messages wait, without what is parked and the stops of that; it counts to a limit and no further."""
+COUNT_STATES = "SELECT state, COUNT(*) FROM delivery WHERE state != 'done' GROUP BY state"

@@ -1,0 +1,222 @@
+"""What an answer does to its row, and what it says of the destination.
+
+Verdict        The row                                                     The destination
+-------        -------                                                     ---------------
+DELIVERED      delivered, retained or done: see schema                     answers
+REJECTED       parked. A removal that is refused is given up, and the      answers
+               start that waited for it is in conflict.
+CONFLICT       in conflict, or pending until an earlier run of its job     answers
+               is removed
+UNKNOWN_RUN    pending, behind its start that is sent again; parked        answers
+               after MAX_TRIES refusals, or where there is no start
+TOO_LARGE      pending without its next text; parked when it has none      nothing is concluded
+NOT_YET        pending from `retry_after` on                               nothing is concluded
+FAILED         pending after a wait of its own; parked after some          pauses when row after row fails
+               refusals while others succeed
+UNAVAILABLE    pending; as if too large when its connection is broken      pauses, unless others succeed
+               off again and again while others succeed
+MISCONFIGURED  pending; parked after some refusals while others succeed    pauses, unless others succeed
+
+The last three pause the destination in any case where they name a time with `retry_after`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from cc_slurm_adapter.counters import Status
+from cc_slurm_adapter.log import NOTICE
+from cc_slurm_adapter.model import RunKey
+from cc_slurm_adapter.outbox import sink_health
+from cc_slurm_adapter.outbox.deliveries import Deliveries
+from cc_slurm_adapter.outbox.late_runs import LateRuns
+from cc_slurm_adapter.outbox.row_failures import MAX_TRIES, RowFailures
+from cc_slurm_adapter.outbox.row_lines import RowLines
+from cc_slurm_adapter.outbox.sink_health import CONCERN_ALL, SinkHealth
+from cc_slurm_adapter.outbox.tasks import Request
+from cc_slurm_adapter.outbox.withdrawals import Room
+from cc_slurm_adapter.sinks.base import Answer, Delivery, Kind, Sink, Verdict
+
+log = logging.getLogger(__name__)
+
+NOTHING_CONCLUDED = (Verdict.TOO_LARGE, Verdict.NOT_YET)
+"""They may be given without an answer of the destination, and so say nothing of it."""
+
+
+class Settler:
+    """Settles the answers of one destination; used by all threads that send to it. Raises StateError."""
+
+    def __init__(  # noqa: PLR0913 - the parts that an answer changes
+        self,
+        sink: Sink,
+        deliveries: Deliveries,
+        status: Status,
+        health: SinkHealth,
+        failures: RowFailures,
+        on_unknown: Callable[[], None],
+        on_delivered: Callable[[], None],
+        late_runs: LateRuns | None,
+    ) -> None:
+        """See `Sender`."""
+        self._sink = sink
+        self._deliveries = deliveries
+        self._status = status
+        self._health = health
+        self._failures = failures
+        self._on_unknown = on_unknown
+        self._on_delivered = on_delivered
+        self._late_runs = late_runs
+        self._lines = RowLines(sink.label)
+        self._what_follows: Mapping[Verdict, Callable[[Delivery, Answer], None]] = {
+            Verdict.REJECTED: self._park,
+            Verdict.CONFLICT: self._make_room_or_conflict,
+            Verdict.UNKNOWN_RUN: self._send_start_first,
+            Verdict.TOO_LARGE: self._cut,
+            Verdict.NOT_YET: self._put_off,
+        }
+
+    def settle(
+        self, deliveries: Sequence[Delivery], answers: Sequence[Answer], request: Request, *, is_stopping: bool
+    ) -> None:
+        """Settle the answers to rows that were sent together.
+
+        Where the sender `is_stopping` it breaks requests off itself, and that says nothing of the destination.
+        """
+        answered = list(zip(deliveries, answers))
+        done = [(delivery, answer) for delivery, answer in answered if answer.verdict is Verdict.DELIVERED]
+        if done:
+            self._settle_delivered(done, request)
+            request = request._replace(successes=self._health.successes)  # those of its own say nothing of the others
+        if len(deliveries) > 1:
+            self._failures.suspect(each.row_id for each, answer in answered if answer.verdict in CONCERN_ALL)
+        is_away = is_stopping
+        for delivery, answer in answered:
+            if answer.verdict in CONCERN_ALL:
+                # One failure, however many rows it kept from leaving: the others just stay pending.
+                if not is_away:
+                    self._fail(delivery, answer, request)
+                is_away = True
+            elif answer.verdict is Verdict.FAILED:
+                self._fail(delivery, answer, request)
+            elif answer.verdict is not Verdict.DELIVERED:
+                if answer.verdict not in NOTHING_CONCLUDED:
+                    self._note_answers([delivery], request)
+                self._what_follows[answer.verdict](delivery, answer)
+            # Last, so that whoever sees the number finds that all has been done which follows from the answer.
+            self._status.count(f"{self._sink.counted_as}{delivery.kind.value}_{answer.verdict.name.lower()}")
+
+    def report_due(self) -> None:
+        """Log how many more rows were refused for the reasons that were logged before, where that is due."""
+        self._lines.report_due()
+
+    def _note_answers(self, deliveries: Sequence[Delivery], request: Request) -> None:
+        for delivery in deliveries:
+            self._failures.settled(delivery.row_id)
+        self._health.answers(len(deliveries), request)
+
+    def _settle_delivered(self, done: Sequence[tuple[Delivery, Answer]], request: Request) -> None:
+        deliveries = [delivery for delivery, _ in done]
+        self._note_answers(deliveries, request)
+        had_before = {delivery.row_id for delivery, answer in done if answer.had_it and not delivery.first_sent}
+        for delivery, answer in done:
+            if self._late_runs is not None and delivery.kind is Kind.START:
+                self._late_runs.start_delivered(delivery.key, is_new=not answer.reason)
+        self._deliveries.delivered(*deliveries, had_before=had_before)
+        self._on_delivered()
+        for delivery, answer in done:
+            self._log_delivered(delivery, answer)
+
+    def _log_delivered(self, delivery: Delivery, answer: Answer) -> None:
+        label = self._sink.label
+        if delivery.kind is Kind.WITHDRAW:
+            log.log(NOTICE, "%s: removed from %s to make room for the next run of its job", delivery.key, label)
+            return
+        why = f" ({answer.reason})" if answer.reason else ""
+        log.info("%s: %s delivered to %s%s", delivery.key, delivery.kind.value, label, why)
+        if delivery.parkings:
+            self._lines.report(delivery, "delivered after it was parked", answer.reason or "it was stored", NOTICE)
+
+    def _park(self, delivery: Delivery, answer: Answer) -> None:
+        if delivery.kind is Kind.WITHDRAW:
+            self._give_up_removal(delivery, answer)
+            return
+        self._log_restored(self._deliveries.parked(delivery, answer.reason))
+        self._failures.forget(delivery.row_id)
+        self._lines.report(delivery, "refused and parked, tried again later or after SIGHUP", answer.reason)
+
+    def _give_up_removal(self, delivery: Delivery, answer: Answer) -> None:
+        refused, restored = self._deliveries.not_withdrawn(delivery, answer.reason)
+        self._failures.forget(delivery.row_id)
+        log.warning(
+            "%s: %s does not remove it for the next run of its job: %s", delivery.key, self._sink.label, answer.reason
+        )
+        if refused:
+            why = "an earlier run could not be removed"
+            log.warning("%s: start not stored, another run of this job is: %s: %s", refused, self._sink.label, why)
+        self._log_restored(restored)
+
+    def _make_room_or_conflict(self, delivery: Delivery, answer: Answer) -> None:
+        if self._sink.withdraws:
+            room = self._deliveries.make_room(delivery, time.time() + sink_health.LONGEST_WAIT)
+            if room is not Room.NONE:
+                log.info("%s: another run of this job is stored, %s: %s", delivery.key, room.value, answer.reason)
+                return
+        restored = self._deliveries.conflict(delivery, answer.reason)
+        self._lines.report(delivery, "not stored, another run of this job is", answer.reason)
+        self._log_restored(restored)
+
+    def _log_restored(self, keys: Sequence[RunKey]) -> None:
+        for key in keys:
+            log.warning("%s: is sent to %s again, as the later run was refused after all", key, self._sink.label)
+
+    def _send_start_first(self, delivery: Delivery, answer: Answer) -> None:
+        if delivery.refusals >= MAX_TRIES or not self._deliveries.start_first(delivery):
+            self._park(delivery, answer)
+            return
+        self._deliveries.put_off(delivery, 0, answer.reason, refused=True)
+        what = "of a run that is not known there (any more), sending its start again"
+        self._lines.report(delivery, what, answer.reason)
+        self._on_unknown()
+
+    def _cut(self, delivery: Delivery, answer: Answer) -> None:
+        if self._deliveries.cut(delivery):
+            self._lines.report(delivery, "too large, sending it with less text", answer.reason)
+        else:
+            self._park(delivery, answer)
+
+    def _put_off(self, delivery: Delivery, answer: Answer) -> None:
+        wait = answer.retry_after or sink_health.LONGEST_WAIT
+        self._deliveries.put_off(delivery, time.time() + wait, answer.reason)
+
+    def _fail(self, delivery: Delivery, answer: Answer, request: Request) -> None:
+        """Find out whether the row is at fault, or the destination, and let one of them wait.
+
+        Only a row that is refused while others succeed is at fault: it is parked after some tries. An answer that did
+        not come says nothing of the row, however often. Rows that failed are sent last, so all get their turn whichever
+        it is. A connection that is broken off for one row while others succeed says that the row is too large.
+        """
+        failure = self._failures.of(delivery.row_id, request.successes)
+        if answer.broke_off:
+            self._failures.was_refused(delivery.row_id)
+            if failure.broke_off(self._health.successes) >= self._failures.tries_of(delivery.row_id):
+                self._failures.forget(delivery.row_id)
+                self._cut(delivery, answer)
+                return
+        self._health.count_failure()
+        others_succeed = self._health.successes > failure.successes_before
+        is_refusal = answer.verdict is Verdict.FAILED or (answer.verdict is Verdict.MISCONFIGURED and others_succeed)
+        if is_refusal:
+            self._failures.was_refused(delivery.row_id)
+        if is_refusal and others_succeed and delivery.refusals + 1 >= self._failures.tries_of(delivery.row_id):
+            self._park(delivery, answer)
+            return
+        pause = 0.0
+        if answer.retry_after or (not others_succeed and self._health.fails_as_a_whole(answer)):
+            pause = self._health.pause_after(answer, request)
+        wait = sink_health.wait_of_row(failure.times, pause)
+        failure.times += 1
+        self._deliveries.put_off(delivery, time.time() + wait, answer.reason, refused=is_refusal)
+        what = f"{delivery.kind.value} to {self._sink.label} failed"
+        log.info("%s: %s, again in %.0f s: %s", delivery.key, what, wait, answer.reason)

@@ -1,0 +1,139 @@
+"""How a destination is: whether it answers, for how long nothing is sent to it, and what the log has said of that."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from cc_slurm_adapter.log import NOTICE, Reminder
+from cc_slurm_adapter.outbox.tasks import Request, Rows
+from cc_slurm_adapter.sinks.base import Answer, Verdict
+from cc_slurm_adapter.system.backoff import Backoff
+
+log = logging.getLogger(__name__)
+
+FIRST_WAIT, LONGEST_WAIT = 1.0, 20.0
+"""Seconds between tries of a destination that is away, and of a row that fails."""
+LONGEST_PAUSE = 3600.0
+"""Seconds that a destination may ask for with Retry-After, at most."""
+SHORTEST_WAIT = 0.01
+LONG_OUTAGE = 10.0
+"""Seconds without a success after which a destination was away: when it is back nothing waits on."""
+PROBE_EVERY = 10.0
+"""Seconds after which a request that hangs gets company, while nothing else is sent: the destination may be back."""
+
+CONCERN_ALL = (Verdict.UNAVAILABLE, Verdict.MISCONFIGURED)
+"""Verdicts on the destination as a whole, whatever was sent."""
+
+
+def wait_of_row(failures: int, pause: float) -> float:
+    """Seconds for which a row waits that had failed so often before: longer than the pause of all, if there is one."""
+    own: float = min(FIRST_WAIT * 2 ** min(failures, 10), LONGEST_WAIT)
+    return max(pause + SHORTEST_WAIT, own)
+
+
+class SinkHealth:
+    """Of one destination; used by all threads that send to it."""
+
+    def __init__(
+        self,
+        label: str,
+        connections: int,
+        on_pause: Callable[[], None] = lambda: None,
+        on_back: Callable[[Request], None] = lambda _: None,
+    ) -> None:
+        """`on_pause` is called when everything is to wait.
+
+        `on_back` is called with the request that was answered first after a long outage.
+        """
+        self._label = label
+        self._connections = connections
+        self._on_pause = on_pause
+        self._on_back = on_back
+        self._lock = threading.Lock()
+        self._backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
+        self._paused_until = 0.0
+        self._failing_since = 0.0
+        self._failures_in_a_row = 0
+        self._reminder, self._nodes_reminder = Reminder(), Reminder()
+        self.successes = 0
+        """How many rows were answered as rows, whether they were accepted or refused."""
+
+    def silence(self, under_way: Iterable[Request]) -> float:
+        """Seconds for which nothing is to be sent: a destination that fails gets one request at a time."""
+        with self._lock:
+            until, is_failing = self._paused_until, self._backoff.failures > 0
+        if is_failing:
+            began = (request.began for request in under_way if isinstance(request.task, Rows))
+            until = max(until, max(began, default=-PROBE_EVERY) + PROBE_EVERY)
+        return max(until - time.monotonic(), 0)
+
+    def end_pause(self) -> None:
+        """Let nothing wait any longer: the configuration or the destination has changed."""
+        with self._lock:
+            self._paused_until = 0.0
+
+    def answers(self, rows: int, request: Request) -> None:
+        """Note that the destination has given an answer to so many rows."""
+        with self._lock:
+            self.successes += rows
+            is_good_news = self._reminder.over()
+            was_away = self._backoff.failures and time.monotonic() - self._failing_since > LONG_OUTAGE
+            self._backoff.succeeded()
+            self._failures_in_a_row = 0
+        if is_good_news:
+            log.log(NOTICE, "%s answers again", self._label)
+        if was_away:
+            self._on_back(request)
+
+    def count_failure(self) -> None:
+        """Note that a row has failed, for whatever reason."""
+        with self._lock:
+            self._failures_in_a_row += 1
+
+    def fails_as_a_whole(self, answer: Answer) -> bool:
+        """Whether an answer is about more than its row.
+
+        Errors of one row after another, without a success between them, are no row's own.
+        """
+        return answer.verdict is not Verdict.FAILED or self._failures_in_a_row >= 2 * self._connections
+
+    def pause_after(self, answer: Answer, request: Request) -> float:
+        """Let everything wait because of an answer; returns for how many seconds."""
+        if answer.verdict is Verdict.MISCONFIGURED:
+            self._report(logging.ERROR, "refuses everything, nothing is lost but somebody must act", answer.reason)
+        else:
+            self._report(logging.WARNING, "cannot be reached, everything waits", answer.reason)
+        return self._pause(request, answer.retry_after or 0)
+
+    def pause_after_error(self, request: Request) -> None:
+        """Let everything wait because an answer could not be written down: its rows stay pending and are sent again."""
+        self._pause(request, 0)
+
+    def _pause(self, request: Request, at_least: float) -> float:
+        with self._lock:
+            if not self._backoff.failures:
+                self._failing_since = request.began
+            now = time.monotonic()
+            wait = self._backoff.failed() - (now - request.began)  # what the request has taken counts as waiting, too
+            pause = min(max(wait, at_least, 0.0), LONGEST_PAUSE)
+            self._paused_until = max(self._paused_until, now + pause)
+        self._on_pause()
+        return pause
+
+    def _report(self, level: int, what: str, reason: str) -> None:
+        with self._lock:
+            is_due = self._reminder.is_due(reason)
+        if is_due:
+            log.log(level, "%s %s: %s", self._label, what, reason)
+
+    def nodes_answered(self, answer: Answer) -> None:
+        """Log what becomes of node states; no row of a job waits because of that."""
+        if answer.verdict is Verdict.DELIVERED:
+            if self._nodes_reminder.over():
+                log.log(NOTICE, "%s can be used again", self._label)
+        elif self._nodes_reminder.is_due(answer.reason):
+            what = "cannot be used" if answer.verdict in CONCERN_ALL else "does not take the node states"
+            log.warning("%s %s: %s", self._label, what, answer.reason)

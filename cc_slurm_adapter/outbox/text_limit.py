@@ -1,0 +1,75 @@
+"""Which texts of starts are stored: as far as there is room for them, since a start goes without them if need be."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from cc_slurm_adapter.log import Reminder
+from cc_slurm_adapter.model import RunKey
+from cc_slurm_adapter.outbox import stored_messages
+from cc_slurm_adapter.outbox.database import StateDatabase
+from cc_slurm_adapter.sinks.base import Text
+
+log = logging.getLogger(__name__)
+
+BYTES_IN_MEMORY = 16 * 1024 * 1024
+"""Bytes of the state above which texts are left out while it is kept in memory."""
+
+
+class NewStart(NamedTuple):
+    """A start that was just stored, without its texts."""
+
+    message: int
+    key: RunKey
+    texts: Sequence[Text]
+
+
+class TextLimit:
+    """Keeps the state file below `max_bytes`, as far as that depends on texts."""
+
+    def __init__(self, state: StateDatabase, max_bytes: int) -> None:
+        self._state = state
+        self._max_bytes = max_bytes
+        self._starts_without_texts = 0
+        self._leaving_out, self._dropping = Reminder(), Reminder()
+
+    def store(self, database: sqlite3.Connection, starts: Sequence[NewStart]) -> None:
+        """Store the texts for which there is room: all first ones, then all second ones.
+
+        Texts of one size fill the pages of the file better.
+        """
+        room = self._room(database) if starts else 0
+        left_out = {}
+        for place in range(max((len(start.texts) for start in starts), default=0)):
+            for start in starts:
+                if place < len(start.texts):
+                    if room <= 0:
+                        left_out[start.message] = start.key
+                    else:
+                        room -= stored_messages.keep_text(database, start.message, start.texts[place])
+        for key in left_out.values():
+            self._leave_out(key)
+
+    def _room(self, database: sqlite3.Connection) -> int:
+        """Return the bytes of texts that may be added. Where there are too many already the oldest go."""
+        most = self._max_bytes if self._state.is_durable else min(self._max_bytes, BYTES_IN_MEMORY)
+        room = most - self._state.used_bytes(database)
+        if room < -most // 8:
+            dropped = stored_messages.drop_oldest_texts(database, -room)
+            if dropped and self._dropping.is_due():
+                log.warning("above stateMaxBytes: %d texts of starts that wait are dropped", dropped)
+        return room
+
+    def _leave_out(self, key: RunKey) -> None:
+        self._starts_without_texts += 1
+        if self._leaving_out.is_due():
+            log.warning(
+                "the state file has stateMaxBytes (%d MB): starts are stored without job script and slurmInfo, %d until"
+                " now, this one of %s; see what keeps messages from being delivered",
+                self._max_bytes >> 20,
+                self._starts_without_texts,
+                key,
+            )

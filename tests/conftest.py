@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from cc_slurm_adapter.slurm.commands import Commands
-from tests.fakes.programs import FakePrograms
+from tests.fakes.programs import CountedCommands, FakePrograms
 
 
 @pytest.fixture
-def commands() -> Iterator[Commands]:
-    made = Commands()
+def commands() -> Iterator[CountedCommands]:
+    made = CountedCommands()
     yield made
     made.close()
 

@@ -162,6 +162,7 @@ class Daemon:
             address=config.prep_sock_listen_path,
             folders=events_folders(config),
             deliver=self._inbox.put,
+            count=self._status.count,
             secret=read_prep_secret(config),
             allow=config.prep_allow,
         )

@@ -140,7 +140,7 @@ class Destinations:
 
     def post_nodes(self, cluster: str, nodes: list[NodeState]) -> None:
         """Send these node states; older ones that were not sent yet are dropped. Nodes that lack addresses are told."""
-        self._missing_addresses.look(nodes)
+        self._missing_addresses.check(nodes)
         reported = [self._as_sent(node) for node in nodes]
         for sender in self._senders:
             sender.post_nodes(cluster, reported)

@@ -313,7 +313,7 @@ class MainLoop:
         except Exception:
             self._hooks.failed(job_ids, began, time.monotonic())
             raise
-        self._hooks.looked_at(
+        self._hooks.looked_up(
             job_ids,
             began,
             time.monotonic(),

@@ -1,8 +1,8 @@
 """Who may report hook events, and whether they can reach the daemon's folder and socket at all.
 
-Slurm calls the hooks on the controller as SlurmUser. So the folder of event files and the socket get
-SlurmUser's group when the daemon makes them, as far as it is a member of it. What is there already is not changed:
-the administrator is told what to do.
+Slurm calls the hooks on the controller as SlurmUser. So the folder of event files and the socket get SlurmUser's group
+when the daemon makes them, if the daemon is a member of that group. Nothing in this module changes a permission: it
+checks them, and its warnings tell the administrator what to do.
 """
 
 from __future__ import annotations
@@ -20,46 +20,49 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Admission:
-    """Who may report events.
-
-    `uids` may use the unix socket: root, SlurmUser and the daemon's own. `group` is SlurmUser's,
-    None when it is not known. `networks` may send over TCP, and with a `secret` they must sign.
-    """
+class AllowedSenders:
+    """Who may report events."""
 
     uids: frozenset[int]
+    """The users who may use the unix socket: root, SlurmUser and the daemon's own."""
     group: int | None = None
+    """SlurmUser's group; None when it is not known."""
     networks: tuple[Network, ...] = ()
+    """The addresses that may send over TCP."""
     secret: bytes | None = None
+    """With a secret, messages over TCP must be signed."""
 
     @property
-    def guests(self) -> frozenset[int]:
-        """The uids that need permissions: not root, not the daemon's own user."""
+    def other_uids(self) -> frozenset[int]:
+        """The users who need permissions: root and the daemon's own user have them anyway."""
         return self.uids - {0, os.geteuid()}
 
 
-def admit(slurm_user: str, secret: bytes | None, networks: tuple[Network, ...]) -> Admission:
-    """Who may report when Slurm's hooks run as this user."""
+def find_allowed_senders(slurm_user: str, secret: bytes | None, networks: tuple[Network, ...]) -> AllowedSenders:
+    """Find out who may report when Slurm's hooks run as this user; the log warns when the user has no account."""
     uids = {0, os.geteuid()}
     try:
         account = pwd.getpwnam(slurm_user)
     except KeyError:
         logger.warning("SlurmUser %s has no account here: hooks that run as this user cannot report", slurm_user)
-        return Admission(frozenset(uids), None, networks, secret)
-    return Admission(frozenset({*uids, account.pw_uid}), account.pw_gid, networks, secret)
+        return AllowedSenders(frozenset(uids), None, networks, secret)
+    return AllowedSenders(frozenset({*uids, account.pw_uid}), account.pw_gid, networks, secret)
 
 
-def unreachable(path: str, needed: int, admission: Admission) -> str:
-    """A warning with what to do when SlurmUser cannot use a folder or socket of the daemon, or ''.
+def access_warning(path: str, needed: int, allowed_senders: AllowedSenders) -> str:
+    """Return a warning with advice when SlurmUser cannot use a folder or socket of the daemon, '' otherwise.
 
     `needed` are the permission bits that SlurmUser must have on it (2 to write, 3 to write and search). Raises OSError.
     """
-    blocked = _blocked_at(path, needed, admission)
-    return _advice(path, blocked, admission) if blocked else ""
+    blocked = blocked_at(path, needed, allowed_senders)
+    return _advice(path, blocked, allowed_senders) if blocked else ""
 
 
-def _blocked_at(path: str, needed: int, admission: Admission) -> str:
-    """The first path on the way that some guest cannot pass, '' when all can."""
+def blocked_at(path: str, needed: int, allowed_senders: AllowedSenders) -> str:
+    """Return the first folder on the way, or the path itself, whose permissions keep one of the other users out.
+
+    It returns '' when all of them get through, and changes nothing. Raises OSError.
+    """
     parents = []
     parent = os.path.dirname(os.path.abspath(path))
     while parent != os.path.dirname(parent):
@@ -67,7 +70,7 @@ def _blocked_at(path: str, needed: int, admission: Admission) -> str:
         parent = os.path.dirname(parent)
     for place, bits in (*reversed(parents), (path, needed)):
         status = os.stat(place)
-        if not all(_permits(status, uid, admission.group, bits) for uid in admission.guests):
+        if not all(_permits(status, uid, allowed_senders.group, bits) for uid in allowed_senders.other_uids):
             return place
     return ""
 
@@ -81,9 +84,9 @@ def _permits(status: os.stat_result, uid: int, group: int | None, bits: int) -> 
     return mode & bits == bits
 
 
-def _advice(path: str, blocked: str, admission: Admission) -> str:
-    users = ", ".join(map(str, sorted(admission.guests)))
-    group = _group_name(admission.group)
+def _advice(path: str, blocked: str, allowed_senders: AllowedSenders) -> str:
+    users = ", ".join(map(str, sorted(allowed_senders.other_uids)))
+    group = _group_name(allowed_senders.group)
     permissions = "g+rwx" if blocked == path else "g+x"
     return (
         f"SlurmUser (uid {users}) cannot use {path}, the permissions of {blocked} forbid it: run the daemon with"
@@ -92,10 +95,10 @@ def _advice(path: str, blocked: str, admission: Admission) -> str:
     )
 
 
-def sharing_advice(path: str, admission: Admission) -> str:
-    """What to do so that hooks and the daemon can use a folder that is somebody else's."""
-    group = _group_name(admission.group)
-    member = admission.group in (os.getegid(), *os.getgroups())
+def sharing_advice(path: str, allowed_senders: AllowedSenders) -> str:
+    """Return the commands that let hooks and the daemon use a folder that belongs to somebody else."""
+    group = _group_name(allowed_senders.group)
+    member = allowed_senders.group in (os.getegid(), *os.getgroups())
     membership = "" if member else f", and run the daemon with group {group} (Group= in its systemd unit)"
     return f"run 'chgrp {group} {path}' and 'chmod 770 {path}'{membership}"
 

@@ -1,8 +1,8 @@
-"""The hook: tells the daemon about one job, from Slurm's prolog or epilog.
+"""The hook: reports one job to the daemon, from Slurm's prolog or epilog.
 
-A PrologSlurmctld that fails requeues the job, a Prolog or Epilog that fails drains the node, and all of them are waited
-for (https://slurm.schedmd.com/prolog_epilog.html). So the hook always ends with 0, within a second, and writes nothing
-to the job's output: trouble goes to syslog. Without it the daemon's timer finds the job as well, only later.
+A PrologSlurmctld that fails requeues the job, a Prolog or Epilog that fails drains the node, and Slurm waits for all of
+them (https://slurm.schedmd.com/prolog_epilog.html). So the hook always exits with 0, within a second, and writes
+nothing to the job's output: problems go to syslog. Without a hook the daemon's poll finds the job too, only later.
 """
 
 from __future__ import annotations
@@ -34,38 +34,38 @@ from cc_slurm_adapter.system.event_files import is_closed, marker_name
 REPORT_SECONDS = 0.7
 """Longest time for all that a hook does ..."""
 SYSLOG_SECONDS = 0.1
-"""... and for saying afterwards that it took too long."""
+"""... and for logging afterwards that it took too long."""
 SEND_SECONDS = 0.4
-"""Longest time for the socket, name look-up included, so that some is left for the event file."""
+"""Longest time for the socket, the lookup of its name included, so that some is left for the event file."""
 
 
 class _Settings:
-    """The few settings that a hook needs, and what went wrong while they were read."""
+    """The few settings that a hook needs, and the problems that were met while they were read."""
 
     def __init__(self) -> None:
         self.address: UnixAddress | TcpAddress = UnixAddress(DEFAULT_SOCKET_PATH)
         self.secret_file = ""
         self.events_path = DEFAULT_EVENTS_PATH
-        self.troubles: list[str] = []
+        self.problems: list[str] = []
 
 
 def run_hook(argv: Sequence[str], environ: Mapping[str, str], log: Callable[[str], None] | None = None) -> int:
     """Report the job in the environment; always returns 0, after 0.8 s at most.
 
-    `argv` are the arguments after the program's name. `log` takes one line about trouble; without it
+    `argv` are the arguments after the program's name. `log` is called with one line about a problem; without it
     the line goes to syslog.
     """
-    say = log or _say_in_syslog
-    if not _within(REPORT_SECONDS, lambda: _report(argv, environ, say)):
-        _within(SYSLOG_SECONDS, lambda: say(f"gave up reporting after {REPORT_SECONDS} s; the next poll finds the job"))
+    log = log or _log_to_syslog
+    if not _within(REPORT_SECONDS, lambda: _report(argv, environ, log)):
+        _within(SYSLOG_SECONDS, lambda: log(f"gave up reporting after {REPORT_SECONDS} s; the next poll finds the job"))
     return 0
 
 
 def _within(seconds: float, work: Callable[[], None]) -> bool:
-    """Do the work in a thread of its own; False when it did not end in time. What it raises is raised here.
+    """Do the work in a thread of its own; False when it did not end in time. Raises what the work raises.
 
-    A signal could not do this: a look-up of a name, or a hanging file system, is not interrupted by
-    Python's signal handlers. A thread that is late does not keep the process alive.
+    A signal could not do this: Python's signal handlers interrupt neither the lookup of a name nor a hanging file
+    system. A thread that is late does not keep the process alive.
     """
     finished = _thread.allocate_lock()
     finished.acquire(blocking=False)
@@ -88,16 +88,16 @@ def _within(seconds: float, work: Callable[[], None]) -> bool:
     return ended
 
 
-def _report(argv: Sequence[str], environ: Mapping[str, str], say: Callable[[str], None]) -> None:
+def _report(argv: Sequence[str], environ: Mapping[str, str], log: Callable[[str], None]) -> None:
     try:
-        for trouble in _deliver(argv, environ):
-            say(trouble)
+        for problem in _deliver(argv, environ):
+            log(problem)
     except Exception as error:  # noqa: BLE001 - nothing that goes wrong here may fail a job
-        say(f"the hook failed ({type(error).__name__}: {error}); the next poll finds the job")
+        log(f"the hook failed ({type(error).__name__}: {error}); the next poll finds the job")
 
 
 def _deliver(argv: Sequence[str], environ: Mapping[str, str]) -> list[str]:
-    """Report over the socket, or else as an event file; returns the troubles to tell."""
+    """Report over the socket, or else by an event file; returns the problems to log."""
     try:
         message = read_environment(environ)
     except AdapterError as error:
@@ -105,12 +105,12 @@ def _deliver(argv: Sequence[str], environ: Mapping[str, str]) -> list[str]:
     settings = _read_settings(argv)
     failure = _send(settings, environ)
     if not failure:
-        return settings.troubles
+        return settings.problems
     file_failure = _leave_event_file(settings.events_path, message)
     if not file_failure:
-        return settings.troubles
+        return settings.problems
     return [
-        *settings.troubles,
+        *settings.problems,
         f"job {message.job_id} not reported: {failure}; {file_failure}; is the daemon running, and do"
         " prepSockConnectPath and prepEventsPath fit it? The next poll finds the job",
     ]
@@ -124,10 +124,10 @@ def _read_settings(argv: Sequence[str]) -> _Settings:
     except (OSError, ValueError) as error:
         # The default file need not be there, and often hooks may not read it.
         if path is not None:
-            settings.troubles.append(f"cannot read {path}: {reason(error)}; using the defaults")
+            settings.problems.append(f"cannot read {path}: {reason(error)}; using the defaults")
         return settings
     except ConfigError as error:
-        settings.troubles.append(f"{path or DEFAULT_CONFIG_PATH}: {error}; using the defaults")
+        settings.problems.append(f"{path or DEFAULT_CONFIG_PATH}: {error}; using the defaults")
         return settings
     _apply(file, settings)
     return settings
@@ -149,20 +149,20 @@ def _apply(file: ConfigFile, settings: _Settings) -> None:
     try:
         settings.address = parse_address(address or DEFAULT_SOCKET_PATH)
     except ConfigError as error:
-        settings.troubles.append(f"prepSockConnectPath: {error}; using {DEFAULT_SOCKET_PATH}")
+        settings.problems.append(f"prepSockConnectPath: {error}; using {DEFAULT_SOCKET_PATH}")
 
 
 def _text(file: ConfigFile, key: str, settings: _Settings) -> str:
     value = file.get(key)
     if value is None or isinstance(value, str):
         return value or ""
-    settings.troubles.append(f"{key}: expected text in quotes; using the default")
+    settings.problems.append(f"{key}: expected text in quotes; using the default")
     return ""
 
 
 def _send(settings: _Settings, environ: Mapping[str, str]) -> str:
-    """Send the message; returns what went wrong, '' when it was sent."""
-    outcome = [f"{settings.address}: no connection within {SEND_SECONDS} s"]
+    """Send the message; returns why that failed, or ''."""
+    failure = [f"{settings.address}: no connection within {SEND_SECONDS} s"]
 
     def send() -> None:
         try:
@@ -170,14 +170,14 @@ def _send(settings: _Settings, environ: Mapping[str, str]) -> str:
             if settings.secret_file and isinstance(settings.address, TcpAddress):
                 message = sign(message, read_secret(settings.secret_file), time.time())
             _send_to(settings.address, message)
-            outcome[0] = ""
+            failure[0] = ""
         except (OSError, ValueError) as error:
-            outcome[0] = f"{settings.address}: {reason(error)}"
+            failure[0] = f"{settings.address}: {reason(error)}"
         except AdapterError as error:
-            outcome[0] = str(error)
+            failure[0] = str(error)
 
     _within(SEND_SECONDS, send)
-    return outcome[0]
+    return failure[0]
 
 
 def _send_to(address: UnixAddress | TcpAddress, message: bytes) -> None:
@@ -208,7 +208,7 @@ def _connect_tcp(address: TcpAddress) -> _socket.socket:
 
 
 def _leave_event_file(folder: str, message: HookMessage) -> str:
-    """Leave the event for a daemon that is down, but not for long; returns what went wrong, '' when it is there."""
+    """Leave an event file for a daemon that is down, but not for long; returns why that failed, or ''."""
     if is_closed(folder, marker_name(message.cluster)):
         return f"{folder}: no daemon has looked into it for a while, so nothing more is left there"
     name = event_name(message, os.getpid())
@@ -220,6 +220,6 @@ def _leave_event_file(folder: str, message: HookMessage) -> str:
     return ""
 
 
-def _say_in_syslog(line: str) -> None:
+def _log_to_syslog(line: str) -> None:
     syslog.openlog("cc-slurm-adapter", syslog.LOG_PID, syslog.LOG_DAEMON)
     syslog.syslog(syslog.LOG_WARNING, printable(line))

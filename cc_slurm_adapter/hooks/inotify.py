@@ -1,4 +1,4 @@
-"""Linux's inotify for one folder: a file descriptor that becomes readable when a file appears in it, with its name."""
+"""Linux's inotify for one folder: a file descriptor that becomes readable when files appear there, with their names."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ _IN_IGNORED = 0x8000
 _IN_ONLYDIR = 0x1000000
 _WATCHED = _IN_MOVED_TO | _IN_CREATE | _IN_DELETE_SELF | _IN_MOVE_SELF | _IN_ONLYDIR
 _READS = 16
-"""Pieces that are read in turn: whoever makes files without end must not hold the reader."""
+"""Buffers that are read in a row: whoever makes files without end must not keep the reader busy."""
 _HEADER = struct.Struct("iIII")
 MAX_NAMES = 20_000
-"""Names told at once; the kernel keeps 16,384 by default (fs.inotify.max_queued_events)."""
+"""Names in one notice; the kernel keeps 16,384 by default (fs.inotify.max_queued_events)."""
 
 
 class Notice(NamedTuple):
-    """What has happened: names of files that appeared, in order."""
+    """What has happened in the folder since the last notice."""
 
     names: list[str]
+    """Names of files that appeared, in order."""
     is_complete: bool
     """False when more appeared than could be kept."""
     is_alive: bool
@@ -34,7 +35,7 @@ class Notice(NamedTuple):
 
 
 class FolderWatch:
-    """Watches one folder. Raises OSError when there is no inotify or no watch is to be had."""
+    """Watches one folder. Raises OSError when there is no inotify, or no watch left for this user."""
 
     def __init__(self, path: str) -> None:
         libc = _libc()
@@ -46,11 +47,11 @@ class FolderWatch:
             raise
 
     def fileno(self) -> int:
-        """The descriptor to wait on."""
+        """Return the descriptor to wait on."""
         return self._fd
 
     def drain(self) -> Notice:
-        """What was reported since the last call, mostly all of it."""
+        """Return what was reported since the last call; more may be left after _READS buffers."""
         names: list[str] = []
         is_complete = is_alive = True
         for _ in range(_READS):
@@ -71,7 +72,7 @@ class FolderWatch:
 
 
 def _events(data: bytes) -> Iterator[tuple[int, str]]:
-    """(mask, name or '') of each event."""
+    """Yield the mask, and the name or '', of each event."""
     offset = 0
     while offset < len(data):
         _, mask, _, length = _HEADER.unpack_from(data, offset)
@@ -81,7 +82,7 @@ def _events(data: bytes) -> Iterator[tuple[int, str]]:
 
 
 def _libc() -> Any:
-    # Not every Python has ctypes, and not every system has inotify: both mean to look without it.
+    # Not every Python has ctypes, and not every system has inotify: then the folder is listed again and again.
     try:
         import ctypes  # noqa: PLC0415
 

@@ -1,7 +1,7 @@
-"""Takes hook events: from the events folders and from the socket, in one thread.
+"""Receives hook events in one thread: from the events folders and from the socket.
 
-Whatever arrives is judged here; only events of jobs of our own cluster go on. Bad input is counted,
-and told in the log at most once a minute for each kind.
+Only events of jobs of our own cluster are passed on. Bad input is counted, and logged at most once a minute for each
+kind.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 
 from cc_slurm_adapter.config.address import TcpAddress, UnixAddress
 from cc_slurm_adapter.config.values import Network
-from cc_slurm_adapter.hooks.access import Admission, admit
+from cc_slurm_adapter.hooks.access import AllowedSenders, find_allowed_senders
 from cc_slurm_adapter.hooks.listener import Listeners, open_listeners
 from cc_slurm_adapter.hooks.message import HookMessage
 from cc_slurm_adapter.hooks.server import Handlers, HookServer
@@ -31,35 +30,29 @@ from cc_slurm_adapter.system.threads import WAIT, Worker
 logger = logging.getLogger(__name__)
 
 QUIET_SECONDS = 60.0
-"""A kind of trouble is told this often at most."""
+"""Seconds between two log lines about the same kind of bad input."""
 STOP_SECONDS = 0.5
 OPEN_SECONDS = 1.0
-"""How long the start waits for the folder: its file system may be stuck."""
+"""How long the start waits for the first scan of a folder: its file system may be stuck."""
 LONGEST_PAUSE = 5.0
-"""Seconds after an error that nobody thought of: hooks wait for it."""
+"""Seconds after an unexpected error, at most: hooks wait for the thread to go on."""
 STUCK_AFTER = 300.0
 """Seconds. A turn takes milliseconds, unless a file system hangs."""
 
 
-@dataclass
-class IntakeCounters:
-    """What has arrived since the start."""
-
-    received: int = 0
-    refused: int = 0
-    """Senders without permission, messages that are too long, too slow or wrongly signed."""
-    garbage: int = 0
-    foreign: int = 0
-    """Messages about jobs of other clusters."""
+REFUSED, GARBAGE, FOREIGN = "hook_events_refused", "hook_events_garbage", "hook_events_of_other_clusters"
+"""Counters. Refused are senders without permission, and messages that are too long, too slow or wrongly signed."""
+_COUNTERS = {"refused": REFUSED, "garbage": GARBAGE}
 
 
-class _Quiet:
-    """Logs each kind of trouble at most once a minute and says how often it was left out."""
+class _LimitedLog:
+    """Logs each kind of bad input at most once a minute, with the number of lines left out since."""
 
     def __init__(self) -> None:
         self._kinds: dict[str, tuple[float, int]] = {}
 
     def warn(self, kind: str, line: str) -> None:
+        """Log a warning, or count it as left out."""
         last, left_out = self._kinds.get(kind, (float("-inf"), 0))
         now = time.monotonic()
         if now - last < QUIET_SECONDS:
@@ -73,71 +66,73 @@ class _Quiet:
 class Intake:
     """The thread that turns what hooks report into `HookEvent`s.
 
-    `folders` are where event files are left, the first of them by the hooks of this version. `deliver` is called in the
-    intake's thread and must neither block nor raise. `secret` and `allow` protect a TCP address.
+    `folders` are where hooks leave event files, the first of them those of this version. `deliver` and `count` are
+    called in the intake's thread and must neither block nor raise; `count` gets the name of a counter. `secret` and
+    `allow` protect a TCP address.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - where events come from, and what is called with them
         self,
         *,
         address: UnixAddress | TcpAddress,
         folders: Sequence[Place],
         deliver: Callable[[HookEvent], None],
+        count: Callable[[str], None] = lambda name: None,
         secret: bytes | None = None,
         allow: tuple[Network, ...] = (),
     ) -> None:
-        self.counters = IntakeCounters()
         self._address = address
         self._cluster = ""
         self._secret = secret
         self._allow = allow
         self._deliver = deliver
-        self._quiet = _Quiet()
+        self._count = count
+        self._log = _LimitedLog()
         self._places = folders
         self._folders: list[EventsFolder] = []
         self._folder_errors = Reminder()
-        self._looked = threading.Event()
+        self._scanned = threading.Event()
         self._listeners: Listeners | None = None
         self._worker = Worker("intake", self._turn, self._end, longest_pause=LONGEST_PAUSE, stuck_after=STUCK_AFTER)
 
     @property
     def workers(self) -> list[Worker]:
-        """Its thread."""
+        """The thread, for the supervisor."""
         return [self._worker]
 
     def open(self) -> None:
-        """Open the socket. Hooks that connect from now on wait until it is known whose they are.
+        """Open the socket. Hooks that connect from now on wait until SlurmUser and the cluster are known.
 
         Raises StateError when the socket cannot be had.
         """
-        own = Admission(frozenset({0, os.geteuid()}), None, self._allow, self._secret)
+        own = AllowedSenders(frozenset({0, os.geteuid()}), None, self._allow, self._secret)
         self._listeners = open_listeners(self._address, own)
         self.addresses = [listener.getsockname() for listener in self._listeners.sockets]
 
     def start(self, cluster: str, slurm_user: str) -> None:
-        """Start the thread, which opens the events folder. A folder that cannot be used is a warning.
+        """Start the thread, which opens the events folders. A folder that cannot be used is logged as a warning.
 
-        `cluster` is Slurm's own name of the cluster; with '' every cluster's events are taken. `slurm_user` is the
+        `cluster` is Slurm's own name of the cluster; with '' events of every cluster are accepted. `slurm_user` is the
         name of the user that Slurm's hooks run as.
         """
         assert self._listeners is not None  # noqa: S101 - it was opened before
         self._cluster = cluster
-        self._admission = admit(slurm_user, self._secret, self._allow)
-        self._listeners.let_in(self._admission)
+        self._allowed_senders = find_allowed_senders(slurm_user, self._secret, self._allow)
+        self._listeners.grant_access(self._allowed_senders)
         self._wake_read, self._wake_write = socket.socketpair()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake_read, selectors.EVENT_READ, lambda: None)
-        handlers = Handlers(self._take, self._refuse)
-        self._server = HookServer(self._listeners, self._admission, self._selector, handlers)
+        handlers = Handlers(self._accept, self._refuse)
+        self._server = HookServer(self._listeners, self._allowed_senders, self._selector, handlers)
         self._folders = [EventsFolder(place, cluster, self._is_ours, self._refuse) for place in self._places]
         self._worker.start()
-        if not self._looked.wait(OPEN_SECONDS):
+        if not self._scanned.wait(OPEN_SECONDS):
             logger.warning("prepEventsPath: %s does not answer yet: is its file system stuck?", self._folders[0].path)
 
     def stop(self) -> None:
         """End the thread within half a second; it closes everything and removes the unix socket.
 
-        Does no harm when the intake was not started or is stopped already.
+        It does nothing when the intake was not started or is stopped already.
         """
         listeners, self._listeners = self._listeners, None
         if listeners is None:
@@ -172,28 +167,28 @@ class Intake:
             raise
 
     def _serve(self) -> None:
-        deadline = min(self._server.next_deadline(), *(folder.next_look for folder in self._folders))
+        deadline = min(self._server.next_deadline(), *(folder.next_scan for folder in self._folders))
         for key, _ in self._selector.select(min(max(0.0, deadline - time.monotonic()), WAIT)):
             key.data()
         self._server.tick()
         for folder in self._folders:
-            if folder.next_look <= time.monotonic():
-                self._look_in_spite_of_errors(folder)
+            if folder.next_scan <= time.monotonic():
+                self._scan_safely(folder)
 
-    def _look_in_spite_of_errors(self, folder: EventsFolder) -> None:
-        """The socket and the other folder are served whatever happens in this one."""
+    def _scan_safely(self, folder: EventsFolder) -> None:
+        """Scan a folder; an error closes it for a minute, but neither the socket nor the other folder."""
         try:
-            self._look(folder)
-            self._looked.set()
+            self._scan(folder)
+            self._scanned.set()
         except Exception as error:
             if self._folder_errors.is_due(type(error).__name__):
                 logger.exception("prepEventsPath: an error of this program; it is tried again in a minute")
             self._close(folder)
-            folder.rest()
+            folder.postpone()
 
     def _open(self, folder: EventsFolder) -> None:
         self._close(folder)
-        folder.open(self._admission)
+        folder.open(self._allowed_senders)
         if folder.watch is not None:
             self._selector.register(folder.watch, selectors.EVENT_READ, partial(self._on_watch, folder))
 
@@ -203,32 +198,35 @@ class Intake:
         folder.close()
 
     def _on_watch(self, folder: EventsFolder) -> None:
-        if not folder.notice():
+        """Note the new files that inotify names; a folder that was replaced is opened again."""
+        if not folder.read_watch():
             self._open(folder)
 
-    def _look(self, folder: EventsFolder) -> None:
+    def _scan(self, folder: EventsFolder) -> None:
+        """Deliver the events of a folder, which has checked already that they are of our cluster."""
         if not folder.usable:
             self._open(folder)
             return
-        for message in folder.take():
-            self._take(message)
+        for message in folder.pop_events():
+            self._pass_on(message)
         if not folder.usable:
             self._close(folder)
 
     def _is_ours(self, cluster: str) -> bool:
         return not cluster or not self._cluster or cluster.lower() == self._cluster.lower()
 
-    def _take(self, message: HookMessage) -> None:
+    def _accept(self, message: HookMessage) -> None:
+        """Deliver an event that came over the socket, if it is of our cluster."""
         if not self._is_ours(message.cluster):
-            self.counters.foreign += 1
-            self._quiet.warn("foreign", f"job {message.job_id} is of the cluster {message.cluster!r}, not of ours")
+            self._count(FOREIGN)
+            self._log.warn("foreign", f"job {message.job_id} is of the cluster {message.cluster!r}, not of ours")
             return
-        self.counters.received += 1
+        self._pass_on(message)
+
+    def _pass_on(self, message: HookMessage) -> None:
         self._deliver(HookEvent(message.job_id, message.context, time.monotonic()))
 
     def _refuse(self, kind: str, line: str) -> None:
-        if kind == "refused":
-            self.counters.refused += 1
-        elif kind == "garbage":
-            self.counters.garbage += 1
-        self._quiet.warn(kind, line)
+        if kind in _COUNTERS:
+            self._count(_COUNTERS[kind])
+        self._log.warn(kind, line)

@@ -1,4 +1,4 @@
-"""Opens the socket on which hooks report, and closes it without leaving a trace."""
+"""Opens the socket on which hooks report, and closes it without leaving a file behind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import struct
 from cc_slurm_adapter.config.address import TcpAddress, UnixAddress
 from cc_slurm_adapter.config.secrets import reason
 from cc_slurm_adapter.errors import StateError
-from cc_slurm_adapter.hooks.access import Admission, unreachable
+from cc_slurm_adapter.hooks.access import AllowedSenders, access_warning
 from cc_slurm_adapter.system.own_files import identity, remove_socket, share_socket
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ _PEER = struct.Struct("3i")
 _WILDCARDS = ("", "::", "0.0.0.0")  # noqa: S104 - recognised here, not bound
 _CONNECT_TEST_SECONDS = 0.5
 _NOT_ON_THIS_HOST = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
-"""What binding says where there is no IPv6: one of several addresses may be missing."""
+"""Errors of bind(2) where there is no IPv6: one of several addresses may be missing."""
 
 
 class Listeners:
@@ -35,20 +35,23 @@ class Listeners:
         self._unix_path = unix_path
         self._made = identity(unix_path) if unix_path else None
 
-    def let_in(self, admission: Admission) -> None:
-        """Let SlurmUser use the unix socket, as soon as it is known who that is; the log says what does not work."""
+    def grant_access(self, allowed_senders: AllowedSenders) -> None:
+        """Give SlurmUser's group access to the unix socket; the log warns when SlurmUser still cannot use it.
+
+        A socket that another process has put in its place is not touched.
+        """
         if not self._unix_path or identity(self._unix_path) != self._made:
             return
         try:
-            share_socket(self._unix_path, admission.group)
-            warning = unreachable(self._unix_path, 2, admission)
+            share_socket(self._unix_path, allowed_senders.group)
+            warning = access_warning(self._unix_path, 2, allowed_senders)
         except OSError as error:
             warning = f"{self._unix_path}: {reason(error)}"
         if warning:
             logger.warning("prepSockListenPath: %s", warning)
 
     def close(self) -> None:
-        """Close them; the unix socket's file goes too, unless another process has replaced it."""
+        """Close the sockets and remove the unix socket's file, unless another process has replaced it."""
         for listener in self.sockets:
             listener.close()
         if self._unix_path:
@@ -58,20 +61,20 @@ class Listeners:
                 logger.warning("cannot remove the socket %s: %s", self._unix_path, reason(error))
 
 
-def open_listeners(address: UnixAddress | TcpAddress, admission: Admission) -> Listeners:
-    """Open prepSockListenPath. Raises StateError when the address cannot be had."""
+def open_listeners(address: UnixAddress | TcpAddress, allowed_senders: AllowedSenders) -> Listeners:
+    """Listen on prepSockListenPath. Raises StateError when that is not possible."""
     if isinstance(address, UnixAddress):
-        return _open_unix(address.path, admission)
-    return _open_tcp(address, admission)
+        return _open_unix(address.path, allowed_senders)
+    return _open_tcp(address, allowed_senders)
 
 
-def _open_unix(path: str, admission: Admission) -> Listeners:
+def _open_unix(path: str, allowed_senders: AllowedSenders) -> Listeners:
     _remove_stale_socket(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.bind(path)
-        share_socket(path, admission.group)
-        warning = unreachable(path, 2, admission)
+        share_socket(path, allowed_senders.group)
+        warning = access_warning(path, 2, allowed_senders)
         listener.listen(BACKLOG)
         listener.setblocking(False)
     except OSError as error:
@@ -96,7 +99,7 @@ def _why_not_bound(path: str, error: OSError) -> str:
 
 
 def _remove_stale_socket(path: str) -> None:
-    """Remove what a daemon that was killed left behind, and nothing else. Raises StateError."""
+    """Remove the socket of a daemon that was killed, and nothing else. Raises StateError."""
     try:
         stale = identity(path)
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
@@ -116,7 +119,7 @@ def _remove_stale_socket(path: str) -> None:
 
 
 def _who_serves(path: str) -> str:
-    """Words for the process that listens on a unix socket, '' when nobody does. Raises OSError."""
+    """Describe the process that listens on a unix socket; '' when nobody does. Raises OSError."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(_CONNECT_TEST_SECONDS)
         try:
@@ -130,16 +133,16 @@ def _who_serves(path: str) -> str:
 
 
 def peer_ids(connection: socket.socket) -> tuple[int, int]:
-    """(process id, user id) at the other end of a unix socket, as the kernel knows them."""
+    """Return the process id and user id at the other end of a unix socket, as the kernel reports them."""
     pid, uid, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
     return pid, uid
 
 
-def _open_tcp(address: TcpAddress, admission: Admission) -> Listeners:
+def _open_tcp(address: TcpAddress, allowed_senders: AllowedSenders) -> Listeners:
     opened: list[socket.socket] = []
     absent: OSError | None = None
     try:
-        for family, host in _hosts_to_bind(address, admission):
+        for family, host in _hosts_to_bind(address, allowed_senders):
             try:
                 opened.append(_bind_tcp(family, host, address.port))
             except OSError as error:
@@ -158,10 +161,10 @@ def _open_tcp(address: TcpAddress, admission: Admission) -> Listeners:
     return Listeners(opened)
 
 
-def _hosts_to_bind(address: TcpAddress, admission: Admission) -> list[tuple[int, str]]:
-    """(family, numeric address) to listen on; without any protection no further than this host."""
+def _hosts_to_bind(address: TcpAddress, allowed_senders: AllowedSenders) -> list[tuple[int, str]]:
+    """Return the (family, numeric address) pairs to listen on: without secret and prepAllow only loopback ones."""
     wildcard = address.host in _WILDCARDS
-    open_to_all = admission.secret is None and not admission.networks
+    open_to_all = allowed_senders.secret is None and not allowed_senders.networks
     if wildcard and open_to_all:
         _warn_unprotected(address, "it listens on loopback only")
     if wildcard:

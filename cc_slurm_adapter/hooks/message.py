@@ -1,8 +1,7 @@
 """What hook and daemon agree on: socket addresses, the message, its signature, names of event files.
 
-A message is one JSON object of environment values, ended by the end of the stream; there is no
-answer. With a shared secret a line stands before it that says when it was made and proves who made
-it. An event file is empty, its name says all.
+A message is one JSON object of environment values, ended by the end of the stream; there is no reply. With a shared
+secret a signature line precedes it. An event file is empty: its name holds the whole event.
 
 The hook loads this module for every job, so it imports nothing that is slow to load.
 """
@@ -17,7 +16,7 @@ from cc_slurm_adapter.errors import AdapterError
 from cc_slurm_adapter.system.event_files import CLUSTER, nameable
 
 MAX_MESSAGE = 64 * 1024
-"""Bytes of a message; a signature comes on top."""
+"""Bytes of a message, without its signature."""
 MAX_JOB_ID = 2**31 - 1
 """squeue refuses a whole list for one larger id, and scontrol takes 2**32 for all jobs."""
 
@@ -62,7 +61,7 @@ VARIABLES = (
     "SLURM_SCRIPT_CONTEXT",
     "SLURM_WCKEY",
 )
-"""All keys of a message. The existing adapter's receiver wants to see each of them, so none may be missing."""
+"""All keys of a message. The existing adapter's receiver requires each of them."""
 _READ_VARIABLES = ("SLURM_JOB_ID", "SLURM_SCRIPT_CONTEXT", "SLURM_CLUSTER_NAME")
 
 _CONTEXT = r"[a-z_]{0,64}"
@@ -70,7 +69,7 @@ _EVENT_NAME = rf"([0-9]{{1,19}})\.({_CONTEXT})\.({CLUSTER})\.[0-9]{{1,19}}"
 
 
 class BadMessage(AdapterError):
-    """A message that cannot be understood or must not be trusted."""
+    """The message cannot be understood or must not be trusted."""
 
 
 class HookMessage:
@@ -83,9 +82,9 @@ class HookMessage:
 
 
 def encode(environ: Mapping[str, str]) -> bytes:
-    """The message of a hook that was called with this environment.
+    """Encode the message of a hook that was called with this environment.
 
-    Only what a receiver needs is sent, as it may go over a network in the clear. The other keys are empty.
+    Only what a receiver needs is sent, because it may cross a network unencrypted. The other keys are empty.
     """
     message = dict.fromkeys(VARIABLES, "")
     message.update((name, environ.get(name, "")[:255]) for name in _READ_VARIABLES)
@@ -93,7 +92,7 @@ def encode(environ: Mapping[str, str]) -> bytes:
 
 
 def decode(message: bytes) -> HookMessage:
-    """Read an unsigned message. Raises BadMessage, whatever the bytes are."""
+    """Decode an unsigned message. Raises nothing but BadMessage, whatever the bytes are."""
     try:
         values = json.loads(message)
     except (ValueError, RecursionError):
@@ -104,9 +103,9 @@ def decode(message: bytes) -> HookMessage:
 
 
 def read_environment(values: Mapping[str, object]) -> HookMessage:
-    """Pick what the daemon needs. Raises BadMessage without a usable SLURM_JOB_ID.
+    """Return what the daemon needs. Raises BadMessage without a usable SLURM_JOB_ID.
 
-    A context or cluster of an unexpected form is taken as not given.
+    A context or cluster of an unexpected form counts as not given.
     """
     job_id = values.get("SLURM_JOB_ID")
     if not isinstance(job_id, str) or not (job_id.isascii() and job_id.isdigit()) or len(job_id) > 19:
@@ -123,15 +122,15 @@ def read_environment(values: Mapping[str, object]) -> HookMessage:
 
 
 def event_name(message: HookMessage, pid: int) -> str:
-    """The name of the event file; the hook's process id keeps names apart.
+    """Return the name of the event file; the hook's process id keeps names apart.
 
-    A cluster whose name cannot stand in it is left out, and any daemon takes the event.
+    A cluster whose name cannot be part of it is left out, and then any daemon accepts the event.
     """
     return f"{message.job_id}.{message.context}.{nameable(message.cluster)}.{pid}"
 
 
 def parse_event_name(name: str) -> HookMessage | None:
-    """Read the name of an event file; None when the file is something else."""
+    """Parse the name of an event file; None when it is something else."""
     match = re.fullmatch(_EVENT_NAME, name)
     if match is None or not 0 < int(match[1]) <= MAX_JOB_ID:
         return None

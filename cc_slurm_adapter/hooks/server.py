@@ -1,4 +1,4 @@
-"""Takes messages from hooks over the listening sockets, whatever is sent to them.
+"""Receives messages from hooks over the listening sockets, and withstands whatever is sent to them.
 
 Sizes, times and numbers are bounded, so that nobody can fill the memory or keep the daemon busy.
 """
@@ -15,7 +15,7 @@ from collections import Counter
 from typing import Callable, NamedTuple
 
 from cc_slurm_adapter.config.secrets import reason
-from cc_slurm_adapter.hooks.access import Admission
+from cc_slurm_adapter.hooks.access import AllowedSenders
 from cc_slurm_adapter.hooks.listener import Listeners, peer_ids
 from cc_slurm_adapter.hooks.message import MAX_MESSAGE, BadMessage, HookMessage, decode
 from cc_slurm_adapter.hooks.signature import MAX_SIGNED_MESSAGE, SignatureCheck, split_signature
@@ -28,19 +28,19 @@ MAX_CONNECTIONS = 64
 MESSAGE_SECONDS = 2.0
 """Longest time for one message to arrive."""
 PAUSE_SECONDS = 0.2
-"""How long no connection is taken after the system had no file descriptor left."""
-AT_ONCE = 64
-"""Connections that are taken before others are served again."""
+"""How long no connection is accepted after the system had no file descriptor left."""
+ACCEPT_BATCH = 64
+"""Connections that are accepted in a row before others are served again."""
 GONE = (errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR)
-"""What accept(2) says of a connection that ended, or that a firewall forbade, before it was taken."""
+"""Errors of accept(2) for a connection that ended, or that a firewall forbade, before it was accepted."""
 
 
 class Handlers(NamedTuple):
-    """What the server does with what it gets; both are called in its thread."""
+    """What the server calls with messages and refusals; both are called in its thread."""
 
     deliver: Callable[[HookMessage], None]
     refuse: Callable[[str, str], None]
-    """Takes the kind ('refused' or 'garbage') and a line for the log."""
+    """Called with the kind ('refused' or 'garbage') and a line for the log."""
 
 
 class _Incoming:
@@ -58,19 +58,24 @@ class _Incoming:
 class HookServer:
     """Serves the listeners from the loop that owns the selector: data of its keys is a function to call.
 
-    Over a unix socket the kernel names the sender before it is served, so all whom it serves are trusted, and more
-    than fit wait until there is room. Over TCP anybody may connect: what has come on a connection is read at once, so
-    that an honest hook, which sends its message as it connects, mostly takes no place at all.
+    Over a unix socket the kernel names the sender before its message is read. So everyone whose message is read is
+    trusted, and connections beyond MAX_CONNECTIONS wait in the kernel until there is room. Over TCP anybody may
+    connect: a connection is read as soon as it is accepted, so that an honest hook, which sends its message as it
+    connects, mostly needs no place among those that wait.
     """
 
     def __init__(
-        self, listeners: Listeners, admission: Admission, selector: selectors.BaseSelector, handlers: Handlers
+        self,
+        listeners: Listeners,
+        allowed_senders: AllowedSenders,
+        selector: selectors.BaseSelector,
+        handlers: Handlers,
     ) -> None:
         self._listeners = listeners
-        self._admission = admission
+        self._allowed_senders = allowed_senders
         self._selector = selector
         self._handlers = handlers
-        self._signatures = SignatureCheck(admission.secret) if admission.secret else None
+        self._signatures = SignatureCheck(allowed_senders.secret) if allowed_senders.secret else None
         self._incoming: dict[_Incoming, None] = {}
         """The oldest first."""
         self._errors = Reminder()
@@ -79,25 +84,25 @@ class HookServer:
         self._resume()
 
     def close(self) -> None:
-        """Drop all connections and close the sockets."""
+        """Close all connections and the listening sockets."""
         self.drop_all()
         self._pause(0.0)
         self._listeners.close()
 
     def drop_all(self) -> None:
-        """Close every connection: whatever went wrong may be due to one of them."""
+        """Close every connection, because one of them may have caused an error."""
         for incoming in list(self._incoming):
             self._drop(incoming)
 
     def next_deadline(self) -> float:
-        """time.monotonic() at which `tick` has something to do."""
+        """Return the time.monotonic() at which `tick` has something to do."""
         deadlines = [incoming.deadline for incoming in self._incoming]
         if self._paused and self._has_room():
             deadlines.append(self._pause_until)
         return min(deadlines, default=float("inf"))
 
     def tick(self) -> None:
-        """Give up messages that take too long; take connections again."""
+        """Drop messages that take too long, and accept connections again after a pause."""
         now = time.monotonic()
         for incoming in [incoming for incoming in self._incoming if incoming.deadline <= now]:
             self._give_up(incoming, f"no whole message within {MESSAGE_SECONDS:.0f} s")
@@ -120,8 +125,8 @@ class HookServer:
             self._selector.register(listener, selectors.EVENT_READ, lambda on=listener: self._accept(on))
 
     def _accept(self, listener: socket.socket) -> None:
-        """Take those that wait, some at a time."""
-        for _ in range(AT_ONCE):
+        """Accept the connections that wait, ACCEPT_BATCH at most."""
+        for _ in range(ACCEPT_BATCH):
             if self._paused:
                 return
             try:
@@ -130,24 +135,24 @@ class HookServer:
                 return
             except OSError as error:
                 if error.errno not in GONE:
-                    self._rest(error)
+                    self._pause_without_descriptors(error)
                 continue
-            self._admit(connection, address)
+            self._start_receiving(connection, address)
 
-    def _rest(self, error: OSError) -> None:
-        """Without file descriptors the listener would be ready again and again."""
+    def _pause_without_descriptors(self, error: OSError) -> None:
+        """Stop accepting for a while: without file descriptors the listener would be ready again and again."""
         self._handlers.refuse("refused", f"cannot take a connection: {reason(error)}")
         self._pause(PAUSE_SECONDS)
         oldest = next(iter(self._incoming), None)
         if oldest is not None and oldest.over_tcp:
             self._give_up(oldest, "given up, as there is no room for others")
 
-    def _admit(self, connection: socket.socket, address: object) -> None:
+    def _start_receiving(self, connection: socket.socket, address: object) -> None:
         try:
-            sender, refusal = self._judge(connection, address)
+            sender, refusal = self._check_sender(connection, address)
             connection.setblocking(False)
         except OSError:
-            connection.close()  # it went away before it could be judged
+            connection.close()  # it ended before its sender was known
             return
         if refusal:
             self._handlers.refuse("refused", f"{sender}: {refusal}")
@@ -172,9 +177,9 @@ class HookServer:
             incoming.is_registered = True
 
     def _make_room(self) -> None:
-        """The address with the most connections loses its oldest, so that one that opens many keeps no other out.
+        """Drop the oldest connection of the address that has the most, so that one sender keeps no other out.
 
-        What has come on it counts, so that no whole message is lost.
+        It is read first, so that no complete message is lost.
         """
         counts = Counter(incoming.sender for incoming in self._incoming)
         most = max(counts.values())
@@ -187,22 +192,22 @@ class HookServer:
         self._handlers.refuse("refused", f"{incoming.sender}: {why}")
         self._drop(incoming)
 
-    def _judge(self, connection: socket.socket, address: object) -> tuple[str, str]:
-        """(words for the sender, why it is refused or '')."""
+    def _check_sender(self, connection: socket.socket, address: object) -> tuple[str, str]:
+        """Return the sender for the log, and why it is refused or ''."""
         if connection.family == socket.AF_UNIX:
             pid, uid = peer_ids(connection)
-            allowed = uid in self._admission.uids
+            allowed = uid in self._allowed_senders.uids
             return f"process {pid} of uid {uid}", "" if allowed else "only root, SlurmUser and the daemon's user may"
         host = str(address[0]) if isinstance(address, tuple) else ""
-        networks = self._admission.networks
+        networks = self._allowed_senders.networks
         if networks and not any(ipaddress.ip_address(host.partition("%")[0]) in network for network in networks):
             return host, "its address is not in prepAllow"
         return host, ""
 
     def _serve(self, incoming: _Incoming) -> None:
-        """Read what has come on a connection; anything unexpected costs that one alone."""
+        """Read what has arrived on a connection; an error closes only this one."""
         if incoming not in self._incoming:
-            return  # it was given up in this turn of the loop
+            return  # it was dropped earlier in this turn of the loop
         try:
             self._receive(incoming)
         except Exception as error:
@@ -226,10 +231,11 @@ class HookServer:
                 return
             if not chunk:
                 self._drop(incoming)
-                self._take(incoming)
+                self._handle(incoming)
                 return
 
-    def _take(self, incoming: _Incoming) -> None:
+    def _handle(self, incoming: _Incoming) -> None:
+        """Check the signature of a complete message and deliver it."""
         message = bytes(incoming.data)
         try:
             if self._signatures is not None and incoming.over_tcp:
@@ -245,7 +251,7 @@ class HookServer:
             self._handlers.refuse("garbage", f"{incoming.sender}: {error}")
 
     def _drop(self, incoming: _Incoming) -> None:
-        """Close a connection; may be called again."""
+        """Close a connection; may be called more than once."""
         if incoming not in self._incoming:
             return
         del self._incoming[incoming]

@@ -1,4 +1,4 @@
-"""The line before a message over TCP that says when it was made, and proves who made it.
+"""The line before a message over TCP that holds its time and proves that the sender knows the secret.
 
 The hook loads this module for each event that it sends so, so it imports nothing that is slow to load.
 """
@@ -14,13 +14,14 @@ from cc_slurm_adapter.hooks.message import MAX_MESSAGE, BadMessage
 CLOCK_TOLERANCE = 60.0
 """Seconds by which the clocks of a node and the daemon's host may differ."""
 REMEMBERED_NONCES = 20_000
+"""Nonces of messages that are kept at most, so that nobody can fill the memory."""
 _SIGNATURE_MARK = b"HMAC-SHA256 "
 _SIGNATURE = rb"HMAC-SHA256 ([0-9]{1,12}) ([0-9a-f]{32}) ([0-9a-f]{64})"
 MAX_SIGNED_MESSAGE = MAX_MESSAGE + 128
 
 
 def sign(message: bytes, secret: bytes, now: float) -> bytes:
-    """Put the line before a message that proves knowledge of the secret at this time (Unix seconds)."""
+    """Sign a message with the secret at this time (Unix seconds)."""
     stamp = f"{int(now)} {os.urandom(16).hex()}".encode()
     return _SIGNATURE_MARK + stamp + b" " + _mac(stamp, message, secret) + b"\n" + message
 
@@ -33,7 +34,7 @@ def _mac(stamp: bytes, message: bytes, secret: bytes) -> bytes:
 
 
 def split_signature(message: bytes) -> tuple[bytes, bytes]:
-    """(line of the signature or b'', JSON): a JSON object never begins like the signature does."""
+    """Return the signature line, or b'', and the JSON: a JSON object never begins like a signature."""
     if not message.startswith(_SIGNATURE_MARK):
         return b"", message
     line, _, body = message.partition(b"\n")
@@ -41,14 +42,14 @@ def split_signature(message: bytes) -> tuple[bytes, bytes]:
 
 
 class SignatureCheck:
-    """Checks signed messages and takes each of them only once."""
+    """Checks signed messages and accepts each of them only once."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
         self._seen: dict[bytes, float] = {}
 
     def open(self, message: bytes, now: float | None = None) -> bytes:
-        """The JSON inside a signed message. Raises BadMessage. `now` is in Unix seconds."""
+        """Return the JSON of a signed message. Raises BadMessage. `now` is in Unix seconds."""
         now = time.time() if now is None else now
         line, body = split_signature(message)
         match = re.fullmatch(_SIGNATURE, line)
@@ -72,7 +73,7 @@ class SignatureCheck:
         if nonce in self._seen:
             raise BadMessage("the message was sent twice")
         self._seen[nonce] = now
-        # A message is valid for the tolerance on both sides of its time; then it is refused by its time.
+        # A message is valid for the tolerance before and after its time; later its time alone refuses it.
         while self._seen:
             oldest = next(iter(self._seen))
             if now - self._seen[oldest] <= 2 * CLOCK_TOLERANCE and len(self._seen) <= REMEMBERED_NONCES:

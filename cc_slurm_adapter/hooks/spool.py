@@ -1,16 +1,15 @@
-"""The folder in which hooks leave event files: empty files whose names say all.
+"""The folder in which hooks leave event files: empty files whose names hold the whole event.
 
-A file is removed as soon as its event is in the daemon's memory. Nothing is lost if the daemon is
-killed right then: when it starts again it asks Slurm for all that runs and all that ended, and that
-covers every event of the time before. So files that were left while the daemon was away are removed
-unread.
+A file is removed as soon as its event is in the daemon's memory. Nothing is lost if the daemon is killed right then:
+when it starts again it asks Slurm for all that runs and all that ended, and that covers every earlier event. So files
+that were left while the daemon was away are removed unread.
 
-Where files can be listed but not removed, they are taken all the same and their names remembered.
+Where files can be listed but not removed, their events are read all the same and their names remembered.
 
-Several clusters may share the folder. Events of others are left to their daemons, for a day. inotify tells
-the names of new files, so their number costs nothing at each event; only now and then all are listed.
+Several clusters may share the folder. Events of other clusters are left to their daemons, for a day. inotify reports
+the names of new files, so the number of files costs nothing at each event; all of them are listed only now and then.
 
-A folder that holds anything but events is not used: somebody has named the wrong one.
+A folder that holds anything but events is not used: somebody has configured the wrong one.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from cc_slurm_adapter.config.file import DEFAULT_EVENTS_PATH
 from cc_slurm_adapter.config.secrets import reason
-from cc_slurm_adapter.hooks.access import Admission, sharing_advice, unreachable
+from cc_slurm_adapter.hooks.access import AllowedSenders, access_warning, sharing_advice
 from cc_slurm_adapter.hooks.inotify import FolderWatch
 from cc_slurm_adapter.hooks.message import HookMessage, parse_event_name
 from cc_slurm_adapter.log import NOTICE
@@ -41,38 +40,40 @@ from cc_slurm_adapter.system.own_files import (
 logger = logging.getLogger(__name__)
 
 BATCH = 500
-"""Events taken at once, so that the socket is served in between ..."""
-SEEN_AT_ONCE = 5000
-"""... and files listed at once."""
+"""Events that are read in a row, so that the socket is served in between ..."""
+ENTRIES_AT_ONCE = 5000
+"""... and files that are listed in a row."""
 REMEMBERED_NAMES = 10_000
 RETRY_SECONDS = 60.0
-"""How often it is tried again to remove files that could not be removed, and to use a folder that cannot be used."""
+"""Seconds until a file that could not be removed, or a folder that could not be used, is tried again."""
 LIST_SECONDS = 0.2
-"""How often the folder is listed where it cannot be watched ..."""
+"""Seconds between listings where the folder cannot be watched ..."""
 WATCHED_LIST_SECONDS = 10.0
-"""... and where it is watched: files that another host leaves on a shared file system are not reported."""
+"""... and where it is watched: inotify does not report what another host leaves on a shared file system."""
 LIST_SHARE = 100
-"""Listing takes a hundredth of the time at most: a listing that takes longer comes less often ..."""
+"""Listing may use a hundredth of the time: the longer one listing takes, the later the next begins ..."""
 LONGEST_LIST_SECONDS = 60.0
-"""... but at least this often."""
+"""... but not later than this."""
 FOREIGN_SECONDS = 24 * 3600.0
 """After this time nobody needs an event any more: a daemon that starts asks Slurm anyway."""
 SWEEP_SECONDS = 3600.0
-"""How often the events of other clusters are looked at for their age."""
+"""Seconds between two checks of the age of other clusters' events."""
 MANY_FOREIGN = 1000
-"""Files of other clusters are left to their own daemons; so many mean that none takes them."""
+"""Files of other clusters are left to their own daemons; so many mean that none reads them."""
 CLOCK_SECONDS = 1.0
-"""A file may seem to be older than it is by this much, as file systems do not ask the clock every time."""
+"""A file may seem older than it is by this much, because file systems use a coarse clock."""
 MARK_SECONDS = 60.0
+"""Seconds between two updates of the marker."""
 OPEN_SECONDS = 15 * 60.0
-"""Hooks leave events for so long after the daemon's last mark. It may stay away, and they must not fill the memory."""
+"""How long hooks leave events after the last update of the marker: the daemon may stay away, and the folder mostly
+lies in memory (/run), which they must not fill."""
 
 
 class Place(NamedTuple):
-    """Which folder it is. `state_folders` are those that it must keep away from.
+    """Where an events folder is. `state_folders` are folders that it must not be, hold or lie in.
 
-    A `former` one is where hooks of an older version leave their events: it is emptied where it exists, and neither
-    made nor judged by its place.
+    A `former` one is where hooks of an older version leave their events: it is emptied if it exists, never made, and
+    may lie anywhere.
     """
 
     path: str
@@ -81,7 +82,10 @@ class Place(NamedTuple):
 
 
 class EventsFolder:
-    """One folder of event files. It never raises: without the folder the socket alone serves."""
+    """One folder of event files: whether it can be used, its inotify watch, and the marker for hooks.
+
+    It never raises: without the folder the socket alone serves.
+    """
 
     def __init__(
         self,
@@ -90,42 +94,32 @@ class EventsFolder:
         is_ours: Callable[[str], bool],
         refuse: Callable[[str, str], None],
     ) -> None:
-        """`is_ours` judges the cluster of a file; `refuse` takes a kind and a line for the log.
+        """`is_ours` tells whether a cluster's name is ours; `refuse` is called with a kind and a line for the log.
 
-        Files that are older than this object are removed unread.
+        Events that are older than this object are removed unread.
         """
         self.path = place.path
         self.watch: FolderWatch | None = None
         self.usable = False
         self._place = place
-        self._markers = (marker_name(cluster), marker_name(""))
-        self._is_ours = is_ours
         self._refuse = refuse
-        self._said: set[str] = set()
-        self._was_given_up = False
-        self._named: deque[str] = deque()
-        """Names of files that have appeared."""
-        self._listing: _Listing | None = None
-        self._next_listing = 0.0
+        self._files = _EventFiles(place.path, is_ours, refuse)
+        self._markers = (marker_name(cluster), marker_name(""))
         self._next_mark = 0.0
-        self._next_sweep = 0.0
-        self._left: set[str] = set()
-        """Names that were taken but could not be removed."""
-        self._next_retry = 0.0
-        self._began = time.time() - CLOCK_SECONDS
-        self._first_look = True
-        self._old_stay = False
-        self._unread = 0
+        self._next_open = 0.0
+        self._warned: set[str] = set()
+        """Kinds of warnings that were logged since all was well."""
+        self._was_given_up = False
 
     @property
-    def next_look(self) -> float:
-        """When `take`, or `open` if it is not usable, is to be called next, in seconds of time.monotonic()."""
-        return 0.0 if self._named or self._listing else self._next_listing
+    def next_scan(self) -> float:
+        """The time.monotonic() at which `pop_events` is due, or `open` while the folder is not usable."""
+        return self._files.next_scan if self.usable else self._next_open
 
-    def open(self, admission: Admission) -> None:
-        """Make the folder if it is missing and watch it; the log says once what does not work."""
+    def open(self, allowed_senders: AllowedSenders) -> None:
+        """Make the folder if it is missing, check it and watch it; the log says once why it cannot be used."""
         self.close()
-        self.rest()
+        self.postpone()
         if self._place.former and not os.path.isdir(self.path):
             return
         misplaced = self._misplaced()
@@ -134,41 +128,41 @@ class EventsFolder:
             return
         try:
             if not self._place.former:
-                make_shared_folder(self.path, admission.group)
-            self._judge(admission)
+                make_shared_folder(self.path, allowed_senders.group)
+            self._check(allowed_senders)
         except OSError as error:
             self._give_up(_kind(error), _unusable(error))
         if self.usable:
-            self._next_listing = 0.0
+            self._files.list_now()
             self._next_mark = 0.0
             self._start_watch()
 
-    def _judge(self, admission: Admission) -> None:
-        """Find out whether it can be used, and tell what does not work. Raises OSError."""
+    def _check(self, allowed_senders: AllowedSenders) -> None:
+        """Set `usable` when events can be read here, and log what does not work. Raises OSError."""
         if not os.access(self.path, os.R_OK | os.X_OK):
             self._give_up(
                 "unreadable",
                 "the daemon may not read it. If hooks may write there, nobody reads the events that they leave:"
-                f" {sharing_advice(self.path, admission)}",
+                f" {sharing_advice(self.path, allowed_senders)}",
             )
             return
-        stranger = self._first_stranger()
-        if stranger:
-            self._give_up("unsuitable", self._unsuitable(stranger))
+        unknown = _first_unknown_entry(self.path)
+        if unknown:
+            self._give_up("unsuitable", self._unsuitable(f"it holds {unknown!r}"))
             return
         if not os.access(self.path, os.W_OK):
             self._warn(
                 "unremovable",
                 f"the daemon cannot remove the events that hooks leave in {self.path}: it takes them, but they become"
-                f" ever more: {sharing_advice(self.path, admission)}",
+                f" ever more: {sharing_advice(self.path, allowed_senders)}",
             )
-        warning = "" if self._place.former else unreachable(self.path, 3, admission)
+        warning = "" if self._place.former else access_warning(self.path, 3, allowed_senders)
         if warning:
             self._warn("unreachable", warning)
         self.usable = True
 
     def _misplaced(self) -> str:
-        """Why it lies in a wrong place, or ''."""
+        """Return why the folder lies in a wrong place, or ''."""
         own = os.path.realpath(self.path)
         for folder in () if self._place.former else self._place.state_folders:
             state = os.path.realpath(folder)
@@ -176,17 +170,12 @@ class EventsFolder:
                 return f"it is, holds or lies in the state folder {folder}"
         return ""
 
-    def _first_stranger(self) -> str:
-        """Names something in the folder that is neither an event nor one of our own files, or ''. Raises OSError."""
-        with os.scandir(self.path) as entries:
-            return next((f"it holds {entry.name!r}" for entry in entries if _is_strange(entry)), "")
-
     def _unsuitable(self, why: str) -> str:
-        told = f"{why}, so it is not only for events, and nothing in it is touched"
+        text = f"{why}, so it is not only for events, and nothing in it is touched"
         if self._place.former:
-            return f"{told}. Only hooks of an older version leave events there; take away what does not belong there"
+            return f"{text}. Only hooks of an older version leave events there; take away what does not belong there"
         return (
-            f"{told}; hook events come over the socket only. Set prepEventsPath to a folder of its own or remove the"
+            f"{text}; hook events come over the socket only. Set prepEventsPath to a folder of its own or remove the"
             " key, or take away what does not belong there"
         )
 
@@ -197,24 +186,25 @@ class EventsFolder:
             logger.info("looking into %s five times a second: %s", self.path, reason(error))
 
     def _give_up(self, kind: str, why: str) -> None:
+        """Stop using the folder for a minute, and have hooks report over the socket."""
         self.usable = False
-        self.rest()
-        self._forget_listing()
+        self.postpone()
+        self._files.forget()
         self._was_given_up = True
         self._warn(
             kind, f"cannot use the folder {self.path}, which is looked at again every {RETRY_SECONDS:.0f} s: {why}"
         )
         for marker in () if self._place.former else self._markers:
-            # Hooks then report over the socket. In a folder of others nothing is made.
+            # Nothing is made in a folder that belongs to others.
             if self.path == DEFAULT_EVENTS_PATH or os.path.exists(os.path.join(self.path, marker)):
                 with contextlib.suppress(OSError):
                     mark_closed(self.path, marker)
 
     def _warn(self, kind: str, line: str) -> None:
-        """Once for each kind, until all was seen to be well."""
-        if kind not in self._said:
+        """Log a warning once for each kind, until a complete listing has found all well."""
+        if kind not in self._warned:
             logger.warning("prepEventsPath: %s", line)
-        self._said.add(kind)
+        self._warned.add(kind)
 
     def close(self) -> None:
         """Stop watching."""
@@ -222,54 +212,49 @@ class EventsFolder:
             self.watch.close()
         self.watch = None
         self.usable = False
-        self._forget_listing()
+        self._files.forget()
 
-    def rest(self) -> None:
-        """It is not opened again before a minute has passed."""
-        self._next_listing = time.monotonic() + RETRY_SECONDS
+    def postpone(self) -> None:
+        """Put off the next `open` by a minute."""
+        self._next_open = time.monotonic() + RETRY_SECONDS
 
-    def _forget_listing(self) -> None:
-        self._named.clear()
-        if self._listing is not None:
-            self._listing.close()
-        self._listing = None
-
-    def notice(self) -> bool:
-        """Take over what the watch has to tell; False when the folder is gone, so it is to be opened again."""
+    def read_watch(self) -> bool:
+        """Note the files that inotify reports; False when the folder is gone and must be opened again."""
         if self.watch is None:
             return True
-        told = self.watch.drain()
-        if told.is_complete:
-            self._named += told.names
-        if not told.is_complete or len(self._named) > REMEMBERED_NAMES:
-            self._forget_listing()
-            self._next_listing = 0.0
-        return told.is_alive
+        notice = self.watch.drain()
+        self._files.add_names(notice.names, is_complete=notice.is_complete)
+        return notice.is_alive
 
-    def take(self) -> list[HookMessage]:
-        """Take up to `BATCH` events of this cluster; `next_look` says whether there may be more.
+    def pop_events(self) -> list[HookMessage]:
+        """Return up to `BATCH` events of this cluster, whose files are removed; `next_scan` tells when to go on.
 
-        Afterwards the folder may be found not `usable`.
+        Afterwards the folder may be not `usable` any more.
         """
-        taken: list[HookMessage] = []
+        events: list[HookMessage] = []
         try:
             self._mark_open()
-            if self._named:
-                self._take_named(taken)
-            elif self._listing or self._next_listing <= time.monotonic():
-                self._go_on_listing(taken)
+            if self._files.read(events, is_watched=self.watch is not None):
+                self._all_is_well()
         except FileNotFoundError:
-            self._forget_listing()
+            self._files.forget()
             self.usable = False
-            self._next_listing = 0.0
-        except _Stranger as found:
+            self._next_open = 0.0
+        except _UnknownEntry as found:
             self._give_up("unsuitable", self._unsuitable(f"it holds {found.name!r}"))
         except OSError as error:
             self._give_up(_kind(error), _unusable(error))
-        return taken
+        return events
+
+    def _all_is_well(self) -> None:
+        """Log it when the folder had been given up; what goes wrong from here on is new."""
+        self._warned.clear()
+        if self._was_given_up:
+            self._was_given_up = False
+            logger.log(NOTICE, "prepEventsPath: the folder %s is used again", self.path)
 
     def _mark_open(self) -> None:
-        """Tell hooks, once a minute, that somebody takes what they leave."""
+        """Tell hooks, once a minute, that a daemon reads what they leave. Raises OSError when the folder is gone."""
         if self._place.former or time.monotonic() < self._next_mark:
             return
         self._next_mark = time.monotonic() + MARK_SECONDS
@@ -281,141 +266,204 @@ class EventsFolder:
                     raise
                 self._refuse("marker", f"prepEventsPath: cannot write {marker} in {self.path}: {reason(error)}")
 
-    def _take_named(self, taken: list[HookMessage]) -> None:
-        for _ in range(min(len(self._named), BATCH)):
-            self._look_at(self._named.popleft(), taken)
 
-    def _go_on_listing(self, taken: list[HookMessage]) -> None:
-        """List the next files. Raises OSError."""
+class _EventFiles:
+    """The files in an events folder: finds them by inotify's names or by listing, and decides what becomes of each."""
+
+    def __init__(self, path: str, is_ours: Callable[[str], bool], refuse: Callable[[str, str], None]) -> None:
+        self._path = path
+        self._is_ours = is_ours
+        self._refuse = refuse
+        self._named: deque[str] = deque()
+        """Names of new files, from inotify."""
+        self._listing: _Listing | None = None
+        self._next_listing = 0.0
+        self._next_sweep = 0.0
+        self._next_retry = 0.0
+        self._unremovable: set[str] = set()
+        """Names of files whose events were read, but which could not be removed."""
+        self._old = _OldEvents()
+
+    @property
+    def next_scan(self) -> float:
+        """The time.monotonic() at which `read` has something to do."""
+        return 0.0 if self._named or self._listing else self._next_listing
+
+    def list_now(self) -> None:
+        """Make the next listing due immediately."""
+        self._next_listing = 0.0
+
+    def forget(self) -> None:
+        """Drop inotify's names and end the listing under way."""
+        self._named.clear()
+        if self._listing is not None:
+            self._listing.close()
+        self._listing = None
+
+    def add_names(self, names: Iterable[str], *, is_complete: bool) -> None:
+        """Note new files; when some are missing from the names, the folder is listed instead."""
+        if is_complete:
+            self._named += names
+        if not is_complete or len(self._named) > REMEMBERED_NAMES:
+            self.forget()
+            self.list_now()
+
+    def read(self, events: list[HookMessage], *, is_watched: bool) -> bool:
+        """Append up to `BATCH` events; True when a listing of all files has ended. Raises OSError and _UnknownEntry."""
+        if self._named:
+            for _ in range(min(len(self._named), BATCH)):
+                self._read_file(self._named.popleft(), events)
+        elif self._listing or self._next_listing <= time.monotonic():
+            listing = self._continue_listing(events)
+            if listing.is_over:
+                self._end_listing(listing, is_watched=is_watched)
+                return True
+        return False
+
+    def _continue_listing(self, events: list[HookMessage]) -> _Listing:
+        """Read the next files of the listing under way, or of a new one. Raises OSError and _UnknownEntry."""
         began = time.monotonic()
         if self._listing is None:
-            self._listing = _Listing(self.path, retry=self._next_retry <= began, sweep=self._next_sweep <= began)
+            self._listing = _Listing(self._path, retry=self._next_retry <= began, sweep=self._next_sweep <= began)
         listing = self._listing
-        unread = self._unread
+        removed_before = self._old.removed
         for entry in listing.next_entries():
             if not _may_be_here(entry.name, is_file=entry.is_file(follow_symlinks=False)):
-                raise _Stranger(entry.name)
-            self._look_at(entry.name, taken, listing)
-            if len(taken) + self._unread - unread >= BATCH:
+                raise _UnknownEntry(entry.name)
+            self._read_file(entry.name, events, listing)
+            if len(events) + self._old.removed - removed_before >= BATCH:
                 break
-        listing.took += time.monotonic() - began
-        if listing.is_over:
-            self._conclude(listing)
+        listing.elapsed += time.monotonic() - began
+        return listing
 
-    def _look_at(self, name: str, taken: list[HookMessage], listing: _Listing | None = None) -> None:
-        """Take, leave or remove one file. Raises OSError and _Stranger."""
+    def _read_file(self, name: str, events: list[HookMessage], listing: _Listing | None = None) -> None:
+        """Append the event of one file, or leave or remove the file. Raises OSError and _UnknownEntry."""
         message = parse_event_name(name)
         if message is not None and not self._is_ours(message.cluster):
             if listing is not None:
-                self._leave_to_others(name, listing)
+                self._count_foreign(name, listing)
             return
         try:
-            status = os.lstat(os.path.join(self.path, name))
+            status = os.lstat(os.path.join(self._path, name))
         except FileNotFoundError:
             return
         if not _may_be_here(name, is_file=is_empty_file(status)):
-            raise _Stranger(name)
+            raise _UnknownEntry(name)
         if message is not None:
-            self._take(message, name, status.st_mtime, taken, listing)
+            self._handle_event(message, name, status.st_mtime, events, listing)
         elif looks_like_event(name) and self._remove(name):
-            self._refuse("garbage", f"prepEventsPath: {name!r} in {self.path} is of no job that there can be: removed")
+            self._refuse("garbage", f"prepEventsPath: {name!r} in {self._path} is of no job that there can be: removed")
 
-    def _leave_to_others(self, name: str, listing: _Listing) -> None:
+    def _count_foreign(self, name: str, listing: _Listing) -> None:
+        """Leave the event of another cluster to its daemon; a sweep removes those that are a day old."""
         listing.foreign += 1
         if not listing.sweep:
             return
         with contextlib.suppress(FileNotFoundError):
-            if time.time() - os.lstat(os.path.join(self.path, name)).st_mtime > FOREIGN_SECONDS and self._remove(name):
+            modified = os.lstat(os.path.join(self._path, name)).st_mtime
+            if time.time() - modified > FOREIGN_SECONDS and self._remove(name):
                 listing.foreign -= 1
 
-    def _take(
-        self, message: HookMessage, name: str, modified: float, taken: list[HookMessage], listing: _Listing | None
+    def _handle_event(
+        self, message: HookMessage, name: str, modified: float, events: list[HookMessage], listing: _Listing | None
     ) -> None:
-        if name in self._left:
+        """Remove the file of an event and append the event, once, unless the first poll covers it."""
+        if name in self._unremovable:
             if listing is not None and not (listing.retry and self._remove(name)):
-                listing.left.add(name)
-        elif self._is_old(modified):
-            if self._remove(name):
-                self._unread += 1
-            else:
-                self._old_stay = True
+                listing.unremovable.add(name)
+        elif self._old.covers(modified):
+            self._old.count(is_removed=self._remove(name))
         elif self._remove(name):
-            taken.append(message)
-        elif len(self._left) < REMEMBERED_NAMES:
-            self._left.add(name)
+            events.append(message)
+        elif len(self._unremovable) < REMEMBERED_NAMES:
+            self._unremovable.add(name)
             if listing is not None:
-                listing.left.add(name)
-            taken.append(message)
+                listing.unremovable.add(name)
+            events.append(message)
         elif listing is not None:
             listing.ignored += 1
 
-    def _is_old(self, modified: float) -> bool:
-        """Whether the first poll covers this event. Clocks may differ, so this is asked only as long as it matters."""
-        return (self._first_look or self._old_stay) and modified < self._began
-
     def _remove(self, name: str) -> bool:
-        """Whether the file is gone."""
+        """Remove a file; returns whether it is gone."""
         try:
-            remove_event_file(self.path, name)
+            remove_event_file(self._path, name)
         except FileNotFoundError:
             return True
         except OSError as error:
-            self._refuse("folder", f"prepEventsPath: cannot remove {name!r} in {self.path}: {reason(error)}")
+            self._refuse("folder", f"prepEventsPath: cannot remove {name!r} in {self._path}: {reason(error)}")
             return False
         return True
 
-    def _conclude(self, listing: _Listing) -> None:
-        """All files were seen."""
+    def _end_listing(self, listing: _Listing, *, is_watched: bool) -> None:
+        """Plan the next listing, and report what this one has found."""
         now = time.monotonic()
         self._listing = None
-        usual = LIST_SECONDS if self.watch is None else WATCHED_LIST_SECONDS
-        self._next_listing = now + max(usual, min(listing.took * LIST_SHARE, LONGEST_LIST_SECONDS))
-        self._said.clear()
-        if self._was_given_up:
-            self._was_given_up = False
-            logger.log(NOTICE, "prepEventsPath: the folder %s is used again", self.path)
-        self._left &= listing.left
+        usual = WATCHED_LIST_SECONDS if is_watched else LIST_SECONDS
+        self._next_listing = now + max(usual, min(listing.elapsed * LIST_SHARE, LONGEST_LIST_SECONDS))
+        self._unremovable &= listing.unremovable
         if listing.retry:
             self._next_retry = now + RETRY_SECONDS
         if listing.sweep:
             self._next_sweep = now + SWEEP_SECONDS
-        if self._unread:
-            logger.info("%d events from before the start removed unread: the first poll covers them", self._unread)
-        self._first_look = False
-        self._unread = 0
-        self._tell(listing)
-
-    def _tell(self, listing: _Listing) -> None:
+        self._old.end_listing()
         if listing.foreign >= MANY_FOREIGN:
             self._refuse(
                 "foreign files",
-                f"prepEventsPath: {listing.foreign} event files of other clusters lie in {self.path}:"
+                f"prepEventsPath: {listing.foreign} event files of other clusters lie in {self._path}:"
                 " do their daemons run?",
             )
         if listing.ignored:
             self._refuse(
                 "full folder",
-                f"prepEventsPath: {REMEMBERED_NAMES} files in {self.path} cannot be removed: {listing.ignored} more"
+                f"prepEventsPath: {REMEMBERED_NAMES} files in {self._path} cannot be removed: {listing.ignored} more"
                 " events are not taken, these jobs are found by polling. Remove the files",
             )
 
 
-class _Stranger(Exception):
-    """Something lies in the folder that is neither an event nor one of our own files."""
+class _OldEvents:
+    """Events from before the daemon's start, which are removed unread because the first poll covers them."""
+
+    def __init__(self) -> None:
+        self._began = time.time() - CLOCK_SECONDS
+        self._is_first_listing = True
+        self._some_remain = False
+        """Some could not be removed, so later listings meet them again."""
+        self.removed = 0
+
+    def covers(self, modified: float) -> bool:
+        """Tell whether an event of this Unix time is old. Clocks may differ, so this counts only while some remain."""
+        return (self._is_first_listing or self._some_remain) and modified < self._began
+
+    def count(self, *, is_removed: bool) -> None:
+        """Count an old event that was removed, or could not be."""
+        if is_removed:
+            self.removed += 1
+        else:
+            self._some_remain = True
+
+    def end_listing(self) -> None:
+        """Log how many were removed."""
+        if self.removed:
+            logger.info("%d events from before the start removed unread: the first poll covers them", self.removed)
+        self._is_first_listing = False
+        self.removed = 0
+
+
+class _UnknownEntry(Exception):
+    """The folder holds something that is neither an event nor one of our own files."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.name = name
 
 
-def _may_be_here(name: str, *, is_file: bool) -> bool:
-    """Whether this is an event, a mark, or what a file system puts into folders by itself."""
-    if name == "lost+found" or name.startswith(".nfs"):
-        return True
-    return is_file and (looks_like_event(name) or is_marker_name(name))
+def _first_unknown_entry(path: str) -> str:
+    """Return the name of something that is neither an event nor one of our own files, or ''. Raises OSError."""
+    with os.scandir(path) as entries:
+        return next((entry.name for entry in entries if _is_unknown(entry)), "")
 
 
-def _is_strange(entry: os.DirEntry[str]) -> bool:
+def _is_unknown(entry: os.DirEntry[str]) -> bool:
     """Raises OSError."""
     try:
         return not _may_be_here(entry.name, is_file=is_empty_file(entry.stat(follow_symlinks=False)))
@@ -423,18 +471,26 @@ def _is_strange(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def _may_be_here(name: str, *, is_file: bool) -> bool:
+    """Tell whether this is an event, a marker, or what a file system puts into folders by itself."""
+    if name == "lost+found" or name.startswith(".nfs"):
+        return True
+    return is_file and (looks_like_event(name) or is_marker_name(name))
+
+
 def _kind(error: OSError) -> str:
     return f"error {error.errno}"
 
 
 def _unusable(error: OSError) -> str:
-    return f"{reason(error)}; until it can be used hook events come over the socket only"
+    return f"{reason(error)}; trying again every minute, until then hook events come over the socket only"
 
 
 class _Listing:
-    """One pass over all files, in several parts; what was found on the way.
+    """One listing of all files, in several parts, and what was found in it.
 
-    `retry` is whether files that could not be removed are tried again, `sweep` whether old ones of others are removed.
+    `retry` is whether files that could not be removed are tried again, `sweep` whether old events of other clusters are
+    removed.
     """
 
     def __init__(self, path: str, *, retry: bool, sweep: bool) -> None:
@@ -443,15 +499,15 @@ class _Listing:
         self.retry = retry
         self.sweep = sweep
         self.is_over = False
-        self.took = 0.0
-        """Seconds."""
-        self.left: set[str] = set()
+        self.elapsed = 0.0
+        """Seconds spent on it."""
+        self.unremovable: set[str] = set()
         self.foreign = 0
         self.ignored = 0
 
     def next_entries(self) -> Iterator[os.DirEntry[str]]:
-        """Some more. Raises OSError."""
-        for _ in range(SEEN_AT_ONCE):
+        """Yield up to ENTRIES_AT_ONCE more. Raises OSError."""
+        for _ in range(ENTRIES_AT_ONCE):
             entry = next(self._entries, None)
             if entry is None:
                 self.is_over = True
@@ -459,5 +515,5 @@ class _Listing:
             yield entry
 
     def close(self) -> None:
-        """Give back what the system holds for it."""
+        """Close the directory."""
         self._entries.close()

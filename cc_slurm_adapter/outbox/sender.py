@@ -196,11 +196,11 @@ class Sender:
     def _pop_rows(self) -> list[Delivery]:
         """Pop some that go together; none where something else of their jobs has become due since they were read."""
         rows = [self._ready.popleft()]
-        while self._ready and len(rows) < self._sink.at_once:
+        while self._ready and len(rows) < self._sink.batch_size:
             if not self._failures.may_go_together(rows[0].row_id, self._ready[0].row_id):
                 break
             rows.append(self._ready.popleft())
-        if 1 < self._sink.at_once > len(rows):
+        if 1 < self._sink.batch_size > len(rows):
             self._gather_until = time.monotonic() + GATHER
         return self._deliveries.begin(rows, time.time())
 

@@ -1,4 +1,32 @@
-"""Destinations. One file a destination; each gives the same few methods and judges its own answers."""
+"""What a destination is, and what the outbox's senders may expect of one.
+
+A destination, or sink, is where messages about runs go: cc-backend's REST interface, or NATS. It is one file with two
+classes that have what `Sink` and `Connection` name here, without inheriting from them:
+
+- A `Sink` is the destination as such: its name, how many connections it has, how many rows one of them gets in a batch.
+  It opens nothing. `connect` makes a connection for one thread.
+- A `Connection` sends. `deliver_all` gets rows of different jobs and returns an `Answer` for each of them, in their
+  order; `post_nodes` sends the states of the nodes.
+
+A sink sends bytes and decides nothing but what an answer means:
+
+- The messages are the same for all sinks. An `Encoder` makes each of them once, before it is stored. A sink may wrap a
+  message, as NATS needs it, but does not change it.
+- Which row is sent when is the sender's business: a start before its stop, one row of a job at a time, retries and
+  their waits, giving up in the end.
+- What an answer means is the sink's alone, because only it knows the other side's words. It says so by a `Verdict`:
+  either the row is settled (DELIVERED, REJECTED, CONFLICT) or needs something else first (UNKNOWN_RUN, TOO_LARGE), or
+  this row waits (FAILED, NOT_YET), or everything for this destination waits (UNAVAILABLE, MISCONFIGURED).
+- An answer that nobody understands must not lose a row: it is never DELIVERED.
+- Whatever a destination can do to us is an answer. Exceptions of libraries are translated in the sink's file; what
+  still leaves `deliver_all` is an error of this program.
+
+One thread uses a connection and closes it. Two methods are called by other threads while a request is under way:
+`abort` when the daemon stops, and `break_off` when a request hangs and is to be tried again.
+
+Some destinations also tell what they know (`AskableSink`): which runs they believe to be running, and which clusters
+they have. Reconciliation needs that; NATS has no such thing.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +38,16 @@ from typing import NamedTuple, Protocol
 from cc_slurm_adapter.model import End, NodeState, Run, RunKey
 
 CC_REST, CC_NATS = "cc_rest", "cc_nats"
-"""The sinks' names. Where both are in use, the messages of the second one follow those of the first."""
+"""The sinks' names. Where both are in use, the messages of the second follow those of the first."""
 
 
 class Kind(enum.Enum):
-    """What a row of the outbox tells."""
+    """What a row of the outbox reports."""
 
     START = "start"
     STOP = "stop"
     WITHDRAW = "withdraw"
-    """The run is removed from the destination again, so that it takes a later run of the same job."""
+    """The run is removed from the destination again, so that it accepts a later run of the same job."""
 
 
 class Text(NamedTuple):
@@ -32,7 +60,7 @@ class Text(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """A message for all sinks, with its texts apart from the rest, in the order in which they may be left out."""
+    """A message for all sinks, with its texts apart from the rest, in the order in which they may be cut."""
 
     head: bytes
     texts: tuple[Text, ...] = ()
@@ -40,27 +68,27 @@ class Encoded(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes of the whole message."""
+        """Count the bytes of the whole message."""
         return len(self.head) + len(self.tail) + sum(len(each.before) + len(each.body) for each in self.texts)
 
     def whole(self) -> bytes:
-        """As it is sent."""
+        """Return the message as it is sent."""
         return b"".join([self.head, *(part for text in self.texts for part in text), self.tail])
 
 
 class Encoder(Protocol):
-    """Makes the messages that are told of a run: the same for all sinks."""
+    """Makes the messages about a run: the same for all sinks."""
 
     def encode_start(self, run: Run) -> Encoded:
-        """It began."""
+        """Encode that a run has begun."""
         ...
 
     def encode_stop(self, key: RunKey, end: End) -> Encoded:
-        """It ended."""
+        """Encode that a run has ended."""
         ...
 
     def encode_withdrawal(self, key: RunKey) -> Encoded:
-        """It is to be removed."""
+        """Encode that a run is to be removed."""
         ...
 
 
@@ -69,17 +97,17 @@ class Verdict(enum.Enum):
 
     DELIVERED = enum.auto()
     REJECTED = enum.auto()
-    """Refused; it may be accepted later, after somebody acted."""
+    """Refused; it may be accepted later, after somebody has acted."""
     CONFLICT = enum.auto()
-    """Refused because of another run of the same job: never sent again, and neither is its stop."""
+    """Refused because of another run of the same job: neither it nor its stop is sent again."""
     UNKNOWN_RUN = enum.auto()
-    """The stop of a run that the destination does not know: its start goes first."""
+    """The stop of a run that the destination does not know: its start is sent first."""
     TOO_LARGE = enum.auto()
-    """Cut the texts and send it again; parked when there is nothing left to cut."""
+    """Its texts are cut and it is sent again; it is parked when there is nothing left to cut."""
     FAILED = enum.auto()
     """This row alone waits; after some tries while others succeed it is parked."""
     NOT_YET = enum.auto()
-    """Nothing is concluded, not even that the destination is there: again after `retry_after`, however often."""
+    """Nothing is concluded, not even that the destination is there: sent again after `retry_after`, however often."""
     UNAVAILABLE = enum.auto()
     """The destination is away or busy: everything for it waits."""
     MISCONFIGURED = enum.auto()
@@ -87,11 +115,12 @@ class Verdict(enum.Enum):
 
 
 class Answer(NamedTuple):
-    """A verdict with the words for the log. `retry_after` is in seconds, when the destination names a time."""
+    """A verdict, and its reason for the log."""
 
     verdict: Verdict
     reason: str = ""
     retry_after: float | None = None
+    """Seconds, when the destination names a time."""
     had_it: bool = False
     """Delivered, but it was there before this request."""
     broke_off: bool = False
@@ -100,7 +129,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Delivery:
-    """One row on its way."""
+    """One row that is being sent."""
 
     row_id: int
     key: RunKey
@@ -109,7 +138,7 @@ class Delivery:
     refusals: int
     """How often the destination refused this very row."""
     first_sent: float
-    """Unix time at which it first left, whatever came of that; 0 before."""
+    """Unix time at which it was first sent, whatever the result; 0 before."""
     parkings: int = 0
     """How often it was parked."""
     message: int = 0
@@ -126,19 +155,19 @@ class RunningRow(NamedTuple):
 
 
 class RunningRows(NamedTuple):
-    """All runs that a destination believed to be running at some moment."""
+    """All runs that a destination believed to be running at one moment."""
 
     sink: str
     rows: list[RunningRow]
     asked: float
-    """Unix time at which the question went out."""
+    """Unix time at which the request was sent."""
 
 
 class Connection(Protocol):
-    """One way to a destination, used by one thread."""
+    """One connection to a destination, used by one thread."""
 
     def deliver_all(self, deliveries: Sequence[Delivery]) -> Sequence[Answer]:
-        """Send rows of different jobs and judge the answer to each. Never raises for what a destination can do."""
+        """Send rows of different jobs; returns an answer for each. Never raises for what a destination can do."""
         ...
 
     def post_nodes(self, cluster: str, nodes: list[NodeState]) -> Answer:
@@ -146,65 +175,65 @@ class Connection(Protocol):
         ...
 
     def abort(self) -> None:
-        """End whatever is under way; called from another thread when the daemon stops."""
+        """End the request under way and refuse later ones; called from another thread when the daemon stops."""
         ...
 
     def break_off(self) -> None:
-        """End a request that hangs, for another try; called from another thread."""
+        """End a request that hangs, so that it is tried again; called from another thread."""
         ...
 
     def close(self) -> None:
-        """Close it; called by the thread that used it."""
+        """Close the connection; called by the thread that used it."""
         ...
 
 
 class AskableConnection(Connection, Protocol):
-    """One to a destination that tells what it knows."""
+    """One connection to a destination that tells what it knows."""
 
     def running_rows(self, cluster: str) -> Iterable[RunningRow]:
-        """All runs that the destination believes to be running. Raises SinkError."""
+        """Read all runs that the destination believes to be running. Raises SinkError."""
         ...
 
     def cluster_names(self) -> list[str]:
-        """The clusters that the destination knows. Raises SinkError."""
+        """Read which clusters the destination knows. Raises SinkError."""
         ...
 
 
 class Sink(Protocol):
-    """A destination."""
+    """A destination; may be used by any thread."""
 
     @property
     def name(self) -> str:
-        """Names its rows in the outbox: never changes."""
+        """Return the name of its rows in the outbox, which never changes."""
         ...
 
     @property
     def label(self) -> str:
-        """Names it in the log."""
+        """Return its name in the log."""
         ...
 
     @property
     def counted_as(self) -> str:
-        """Begins the names under which its answers are counted."""
+        """Return what the names of its counters begin with."""
         ...
 
     @property
     def connections(self) -> int:
-        """How many are used at the same time."""
+        """Return how many connections are used at the same time."""
         ...
 
     @property
-    def at_once(self) -> int:
-        """How many rows a connection is given at once, at most."""
+    def batch_size(self) -> int:
+        """Return how many rows one `deliver_all` gets, at most."""
         ...
 
     @property
     def withdraws(self) -> bool:
-        """Whether a run is removed when the destination refuses a later run of its job because of it."""
+        """Tell whether a run is removed when the destination refuses a later run of its job because of it."""
         ...
 
     def connect(self, progress: Callable[[], None]) -> Connection:
-        """A connection for one thread; opens nothing yet. `progress` is called after each of many requests."""
+        """Make a connection for one thread; it opens nothing yet. `progress` is called after each of many requests."""
         ...
 
 
@@ -212,5 +241,5 @@ class AskableSink(Sink, Protocol):
     """A destination that tells what it knows."""
 
     def connect(self, progress: Callable[[], None]) -> AskableConnection:
-        """A connection for one thread; opens nothing yet. `progress` is called after each of many requests."""
+        """Make a connection for one thread; it opens nothing yet. `progress` is called after each of many requests."""
         ...

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 GpuAddresses = tuple[tuple["re.Pattern[str]", tuple[str, ...]], ...]
 """PCI addresses in Slurm's order by regular expression on host names; '' for a GPU without one."""
 NAMED = 3
-"""So many nodes of a kind are named in the log."""
+"""Nodes of a kind that are named in the log."""
 
 
 class _Kind(NamedTuple):
@@ -23,40 +23,41 @@ class _Kind(NamedTuple):
 
     gpu_types: str
     addresses: int
-    """How many of its GPUs have one."""
+    """How many of their GPUs have one."""
 
 
 def addresses_of(hostname: str, addresses: GpuAddresses) -> tuple[str, ...]:
-    """Those of the first regular expression that is found in the name; () where none is."""
+    """Return the addresses of the first regular expression that is found in the name; () where none is."""
     return next((found for regex, found in addresses if regex.search(hostname)), ())
 
 
 def further_parts(gpus: Iterable[int], addresses: Sequence[str]) -> int:
-    """How many of these devices are on a card that another one of them is on, too: parts of a card (MIG) share its
-    address. A device without an address stands for itself.
+    """Count the devices whose card is counted already: parts of a card (MIG) share its address.
+
+    A device without an address counts as a card of its own.
     """
     known = [addresses[index] for index in gpus if index < len(addresses) and addresses[index]]
     return len(known) - len(set(known))
 
 
 def count_cards(node: NodeState, by_host: GpuAddresses) -> NodeState:
-    """The same with each allocated card counted once, however many of its parts are, as far as Slurm names them."""
+    """Return the node with each allocated card counted once, however many of its parts Slurm names."""
     further = further_parts(node.gpus_in_use, addresses_of(node.hostname, by_host))
     return replace(node, gpus_allocated=node.gpus_allocated - further) if further else node
 
 
 class MissingAddresses:
-    """Says which nodes have GPUs without an address in gpuPciAddrs, once for each kind of node."""
+    """Logs which nodes have GPUs without an address in gpuPciAddrs, once for each kind of node."""
 
     def __init__(self, addresses: GpuAddresses) -> None:
         self._addresses = addresses
-        self._said: set[_Kind] = set()
+        self._logged: set[_Kind] = set()
 
-    def look(self, nodes: Iterable[NodeState]) -> None:
-        """The nodes as a poll has seen them."""
+    def check(self, nodes: Iterable[NodeState]) -> None:
+        """Log the kinds of nodes that lack addresses, of the nodes that a poll has read."""
         for kind, names in self._kinds(nodes).items():
-            if kind not in self._said:
-                self._said.add(kind)
+            if kind not in self._logged:
+                self._logged.add(kind)
                 log.warning(
                     "%s (%s) with %s%s, for which gpuPciAddrs has %d addresses: cc-backend hears how many GPUs a job"
                     " has there, but not all of them by address. Complete gpuPciAddrs, then restart",

@@ -1,4 +1,4 @@
-"""HTTP requests on one keep-alive connection, with limits, and in words what keeps an answer from coming."""
+"""HTTP requests on one keep-alive connection, with limits on time and size, and errors that tell what to do."""
 
 from __future__ import annotations
 
@@ -22,25 +22,26 @@ from cc_slurm_adapter.sinks.timeouts import TIME_LIMIT, AdaptiveTimeout
 
 log = logging.getLogger(__name__)
 
-ANSWER_LIMIT = 64 * 1024 * 1024
+RESPONSE_LIMIT = 64 * 1024 * 1024
+"""Bytes of a body that are read at most, so that nobody can fill the memory."""
 PIECE = 64 * 1024
-EARLY_ANSWER = 1.0
-"""Seconds that are waited, after all could not be sent, for an answer that mostly is there already."""
+EARLY_RESPONSE = 1.0
+"""Seconds to wait for the response to a request that could not be sent whole: mostly it is there already."""
 
 
-class HttpAnswer(NamedTuple):
-    """Status, body and the headers that count."""
+class HttpResponse(NamedTuple):
+    """A response: its status, its body and the headers that are used."""
 
     status: int
     body: bytes
     retry_after: str = ""
     location: str = ""
     repeated: bool = False
-    """The same request had been sent just before, on a connection that was closed: it may have been served."""
+    """The same request had been sent just before, on a connection that was closed: it may have been processed."""
 
     @property
-    def own_error(self) -> str | None:
-        """cc-backend's error text; None when the answer is not cc-backend's: all its refusals are JSON."""
+    def backend_error(self) -> str | None:
+        """Return cc-backend's error text; None when the response is not cc-backend's: all its refusals are JSON."""
         try:
             return str(json.loads(self.body)["error"])
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -48,9 +49,9 @@ class HttpAnswer(NamedTuple):
 
     @property
     def error(self) -> str:
-        """cc-backend's error text, or else in one line what came instead."""
-        own = self.own_error
-        return _summary(self.body) if own is None else own
+        """Return cc-backend's error text, or a line about what came instead."""
+        error = self.backend_error
+        return _summary(self.body) if error is None else error
 
 
 def _summary(body: bytes) -> str:
@@ -63,38 +64,38 @@ def _summary(body: bytes) -> str:
 
 
 class HttpClient:
-    """One keep-alive connection. Raises SinkError for everything that keeps an answer from coming."""
+    """One keep-alive connection. Raises SinkError when there is no response, whatever the cause."""
 
     def __init__(
         self,
         url: str,
         read_token: Callable[[], str],
-        pace: AdaptiveTimeout,
+        timeouts: AdaptiveTimeout,
         ca_file: str = "",
         proxy: Proxy | None = None,
     ) -> None:
         parts = urlsplit(url)
         self._tls = _tls_context(ca_file) if parts.scheme == "https" else None
         self._proxy = proxy
-        # A proxy is told the whole address, unless it only passes TLS on.
+        # A proxy gets the whole URL, unless it only passes TLS on.
         self._base = url if proxy and not self._tls else parts.path
         self._where = f"{parts.netloc} through the proxy {proxy}" if proxy else parts.netloc
         self._host, self._port = parts.hostname or "", parts.port
         self._read_token = read_token
         self._token = ""
-        self._pace = pace
-        self._own_pace = AdaptiveTimeout()
-        """For what is asked: long lists take longer than what is sent."""
+        self._timeouts = timeouts
+        self._query_timeouts = AdaptiveTimeout()
+        """Of GET requests: long lists take longer than what is sent."""
         self._connection: http.client.HTTPConnection | None = None
         self._stopped = False
 
     def abort(self) -> None:
-        """Break off a request that another thread waits for, and refuse all later ones."""
+        """End the request that another thread waits for, and refuse all later ones."""
         self._stopped = True
         self.break_off()
 
     def break_off(self) -> None:
-        """End a request that another thread waits for; it may be sent again."""
+        """End the request that another thread waits for; it may be sent again."""
         connection = self._connection  # read once: the other thread may close it now
         sock = connection.sock if connection else None
         if sock is not None:
@@ -103,27 +104,28 @@ class HttpClient:
             except OSError:
                 log.debug("the connection to %s was closed already", self._where)
 
-    def request(self, method: str, path: str, body: bytes | None = None) -> HttpAnswer:
-        """Send a request and read its whole answer.
+    def request(self, method: str, path: str, body: bytes | None = None) -> HttpResponse:
+        """Send a request and read the whole response.
 
-        A connection that was kept alive may have been closed by the other side in the meantime: then
-        the request is sent once more on a new one. cc-backend knows a repeated request again.
+        A connection that was kept alive may have been closed by the other side in the meantime: then the request is
+        sent once more on a new one. That does no harm, because cc-backend recognises a repeated request. A refused
+        token is read again, and the request is repeated when the token has changed.
         """
-        answer = self._request_twice(method, path, body)
-        if answer.status in (401, 403) and self._has_new_token():
+        response = self._request_twice(method, path, body)
+        if response.status in (401, 403) and self._has_new_token():
             return self._request_twice(method, path, body)
-        return answer
+        return response
 
     def _has_new_token(self) -> bool:
-        """Whether the token has been replaced since it was read."""
+        """Read the token again; returns whether it has changed."""
         used, self._token = self._token, ""
         try:
             self._token = self._read_token()
         except ConfigError:
-            return False  # the next request needs it and says so
+            return False  # the next request needs it and raises that
         return self._token != used
 
-    def _request_twice(self, method: str, path: str, body: bytes | None) -> HttpAnswer:
+    def _request_twice(self, method: str, path: str, body: bytes | None) -> HttpResponse:
         kept = self._connection is not None
         try:
             return self._request_once(method, path, body)
@@ -132,7 +134,7 @@ class HttpClient:
                 raise
             return self._request_once(method, path, body)._replace(repeated=True)
 
-    def _request_once(self, method: str, path: str, body: bytes | None) -> HttpAnswer:
+    def _request_once(self, method: str, path: str, body: bytes | None) -> HttpResponse:
         try:
             return self._exchange(self._connected(), method, path, body)
         except ConfigError as error:
@@ -143,41 +145,41 @@ class HttpClient:
             kind = BrokenOff if _breaks_off(error) else SinkError
             raise kind(f"{self._where}: {describe(error)}") from error
         except BaseException:
-            self.close()  # nobody knows what is still to come on it
+            self.close()  # nobody knows what will still arrive on it
             raise
 
     def _exchange(
         self, connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None
-    ) -> HttpAnswer:
+    ) -> HttpResponse:
         began = time.monotonic()
-        pace = self._own_pace if body is None else self._pace
-        patience = pace.begin()
+        timeouts = self._query_timeouts if body is None else self._timeouts
+        timeout = timeouts.begin()
         timed_out = False
         try:
-            connection.sock.settimeout(patience.seconds)
+            connection.sock.settimeout(timeout.seconds)
             try:
                 connection.request(method, self._base + path, body, self._headers(body))
             except OSError as error:
-                return self._early_answer(connection, error)
+                return self._early_response(connection, error)
             response = connection.getresponse()
             content = _read_bounded(response)
-            pace.answered(time.monotonic() - began)
+            timeouts.responded(time.monotonic() - began)
         except socket.timeout:
             timed_out = True
             raise
         finally:
-            pace.end(patience, timed_out=timed_out)
+            timeouts.end(timeout, timed_out=timed_out)
         if response.will_close:
             self.close()
-        return _answer(response, content)
+        return _read_response(response, content)
 
-    def _early_answer(self, connection: http.client.HTTPConnection, failure: OSError) -> HttpAnswer:
-        """The refusal of whoever closes before it has the whole request. Raises what kept that from leaving.
+    def _early_response(self, connection: http.client.HTTPConnection, failure: OSError) -> HttpResponse:
+        """Read the refusal of a server that closed before it had the whole request. Raises the failure without one.
 
-        Linux keeps what had come before a reset. Of the body some may be lost: the status is enough.
+        Linux keeps what had arrived before a reset. Some of the body may be lost: the status is enough.
         """
         try:
-            connection.sock.settimeout(EARLY_ANSWER)
+            connection.sock.settimeout(EARLY_RESPONSE)
             response = connection.getresponse()
         except (OSError, http.client.HTTPException, ValueError):
             raise _unsent(failure) from None
@@ -186,16 +188,16 @@ class HttpClient:
             content = _read_bounded(response)
         response.close()
         self.close()
-        if response.status < 400:  # nobody has taken what was not sent
+        if response.status < 400:  # no success can be true of a request that was not sent whole
             raise _unsent(failure)
-        return _answer(response, content)
+        return _read_response(response, content)
 
     def _connected(self) -> http.client.HTTPConnection:
         if self._connection is None:
             self._connection = self._new_connection()
             _connect(self._connection)
             self._connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._stopped:  # looked at after the socket is there: abort() sees one of the two
+        if self._stopped:  # checked once the socket is there: so abort() either closes it or is seen here
             raise OSError("the daemon stops")
         return self._connection
 
@@ -205,11 +207,11 @@ class HttpClient:
             return http.client.HTTPConnection(host, port, timeout=TIME_LIMIT)
         connection = http.client.HTTPSConnection(host, port, timeout=TIME_LIMIT, context=self._tls)
         if self._proxy:
-            connection.set_tunnel(self._host, self._port, self._to_proxy())
+            connection.set_tunnel(self._host, self._port, self._proxy_headers())
         return connection
 
-    def _to_proxy(self) -> dict[str, str]:
-        """What only the proxy may know."""
+    def _proxy_headers(self) -> dict[str, str]:
+        """Return the headers for the proxy alone."""
         authorization = self._proxy.authorization if self._proxy else ""
         return {"Proxy-Authorization": authorization} if authorization else {}
 
@@ -220,7 +222,7 @@ class HttpClient:
         if body is not None:
             headers["Content-Type"] = "application/json"
         if self._tls is None:
-            headers.update(self._to_proxy())
+            headers.update(self._proxy_headers())
         return headers
 
     def close(self) -> None:
@@ -234,43 +236,43 @@ _CLOSED_TLS = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 
 
 def _unsent(failure: OSError) -> OSError:
-    """Why a request could not be sent whole: over TLS a connection that is gone is said in other ways."""
+    """Return why a request could not be sent whole: TLS has errors of its own for a connection that is gone."""
     return BrokenPipeError(errno.EPIPE, str(failure)) if isinstance(failure, _CLOSED_TLS) else failure
 
 
 def _breaks_off(error: Exception) -> bool:
-    """Whether the other side broke the connection off, which is what becomes of a message that is too large for it.
+    """Tell whether the other side broke the connection off, as some do with a message that is too large for them.
 
-    Not so where it has the whole message and closes without an answer, or does not answer in time.
+    A server that has the whole message and closes without a response, or does not respond in time, does not count.
     """
     is_reset = isinstance(error, (BrokenPipeError, ConnectionResetError))
     return is_reset and not isinstance(error, http.client.RemoteDisconnected)
 
 
-def _answer(response: http.client.HTTPResponse, content: bytes) -> HttpAnswer:
+def _read_response(response: http.client.HTTPResponse, content: bytes) -> HttpResponse:
     retry_after, location = (response.headers.get(name, "") for name in ("Retry-After", "Location"))
-    return HttpAnswer(response.status, content, retry_after, location)
+    return HttpResponse(response.status, content, retry_after, location)
 
 
 def _connect(connection: http.client.HTTPConnection) -> None:
-    """Open it. A proxy that refuses has answered then: that answer is closed here, as Python 3.9 forgets it."""
-    of_proxy: list[http.client.HTTPResponse] = []
+    """Open a connection, and close the response of a proxy that refuses it, which Python 3.9 leaves open."""
+    proxy_responses: list[http.client.HTTPResponse] = []
 
     def note(*args: Any, **named: Any) -> http.client.HTTPResponse:
-        of_proxy.append(_TimedResponse(*args, **named))
-        return of_proxy[-1]
+        proxy_responses.append(_TimedResponse(*args, **named))
+        return proxy_responses[-1]
 
     connection.response_class = note  # type: ignore[assignment]
     try:
         connection.connect()
     finally:
-        for answer in of_proxy:
-            answer.close()
+        for response in proxy_responses:
+            response.close()
     connection.response_class = _TimedResponse
 
 
 class _TimedResponse(http.client.HTTPResponse):
-    """An answer that must be whole when the socket's time limit is over, however slowly its bytes come."""
+    """A response that must be complete within the socket's timeout, however slowly its bytes come."""
 
     def __init__(self, sock: socket.socket, *args: Any, **named: Any) -> None:
         super().__init__(sock, *args, **named)
@@ -278,7 +280,7 @@ class _TimedResponse(http.client.HTTPResponse):
 
 
 class _UntilDeadline(io.RawIOBase):
-    """By itself a socket's time limit begins anew with every byte."""
+    """Reads from a socket until a deadline: by itself a socket's timeout begins anew with every byte."""
 
     def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
         self._sock, self._raw = sock, raw
@@ -307,9 +309,9 @@ def _tls_context(ca_file: str) -> ssl.SSLContext:
 
 
 def _read_bounded(response: http.client.HTTPResponse) -> bytes:
-    """The whole body, in pieces: up to Python 3.11 `read(n)` fills a buffer of n bytes first."""
+    """Read the whole body, in pieces: up to Python 3.11 `read(n)` fills a buffer of n bytes first."""
     pieces: list[bytes] = []
-    left = ANSWER_LIMIT
+    left = RESPONSE_LIMIT
     while left > 0:
         piece = response.read(min(PIECE, left))
         if not piece and response.length:
@@ -318,10 +320,10 @@ def _read_bounded(response: http.client.HTTPResponse) -> bytes:
             return b"".join(pieces)
         pieces.append(piece)
         left -= len(piece)
-    raise OSError(f"the answer is longer than {ANSWER_LIMIT} bytes")
+    raise OSError(f"the answer is longer than {RESPONSE_LIMIT} bytes")
 
 
-_WORDS = (
+_DESCRIPTIONS = (
     (ConnectionRefusedError, "connection refused: nothing listens there"),
     (socket.timeout, "no answer in time"),
     (http.client.RemoteDisconnected, "closed the connection without an answer"),
@@ -332,10 +334,10 @@ _WORDS = (
 
 
 def describe(error: Exception) -> str:
-    """A foreign error in words that an administrator can act on."""
-    for kind, words in _WORDS:
+    """Describe an error of a library so that an administrator can act on it."""
+    for kind, text in _DESCRIPTIONS:
         if isinstance(error, kind):
-            return words
+            return text
     if isinstance(error, ssl.SSLError):
         return _describe_tls(error)
     if isinstance(error, http.client.BadStatusLine):

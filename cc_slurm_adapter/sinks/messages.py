@@ -1,4 +1,4 @@
-"""cc-backend's words: start, stop and node states as it decodes them, strictly.
+"""cc-backend's messages: start, stop and node states, exactly as it decodes them.
 
 Fields and their meaning: the README of the recorded exchanges under tests/recorded/cc_backend.
 """
@@ -25,22 +25,22 @@ from cc_slurm_adapter.model import (
 from cc_slurm_adapter.sinks.base import Encoded, Text
 from cc_slurm_adapter.sinks.gpu_addresses import GpuAddresses, addresses_of, further_parts
 from cc_slurm_adapter.sinks.hwthreads import has_smt, hwthreads, numbering_of
-from cc_slurm_adapter.sinks.node_states import node_words
+from cc_slurm_adapter.sinks.node_states import states_for_cc_backend
 
 log = logging.getLogger(__name__)
 
 _END = b"}}"
-"""Of metaData, which always has something, and of the message."""
+"""The end of metaData, which is never empty, and of the message."""
 
 SHARED = {Sharing.WHOLE_NODE: "none", Sharing.ONE_USER: "single_user", Sharing.ANY_USER: "multi_user"}
 
 
 class CcMessages:
-    """Makes the messages of runs; knows what Slurm does not.
+    """Makes the messages of runs. It knows what the configuration adds to Slurm's data.
 
-    That is the PCI addresses of each host's GPUs, in Slurm's order, how its hardware threads are
-    numbered, and what it is called elsewhere: `sent_name` makes that of Slurm's NodeName, by which all else
-    goes. `on_missing_address` is told how many GPUs were not listed because they have no address.
+    That is the PCI addresses of each host's GPUs in Slurm's order, the numbering of its hardware threads, and the name
+    under which cc-backend knows it: `sent_name` returns that for Slurm's NodeName, which all else uses.
+    `on_missing_address` is called with the number of GPUs that a message does not list because they have no address.
     """
 
     def __init__(
@@ -55,12 +55,12 @@ class CcMessages:
         self._on_missing_address = on_missing_address
         self._sent_name = sent_name
         self._warned: set[tuple[str, ...] | str] = set()
-        """Addresses of a kind of hosts that lacks some, and names of GRES: each is said once."""
+        """Addresses of a kind of hosts that lacks some, and names of GRES: each is logged once."""
 
     def encode_start(self, run: Run) -> Encoded:
-        """The body of start_job for a run, with the job's script and Slurm's text apart, at the end of metaData."""
+        """Encode the body of start_job, with the job's script and Slurm's text apart, at the end of metaData."""
         resources = [self._resource(resource) for resource in run.resources]
-        held = sum(map(self._cards, run.resources))
+        allocated = sum(map(self._cards, run.resources))
         message: dict[str, Any] = {
             "cluster": run.key.cluster,
             "partition": run.partition,
@@ -74,7 +74,7 @@ class CcMessages:
             "startTime": run.key.start_time,
         }
         optional = {
-            "numAcc": (run.num_gpus if Missing.GPUS in run.missing else held) or None,
+            "numAcc": (run.num_gpus if Missing.GPUS in run.missing else allocated) or None,
             "arrayJobId": run.array_job_id or None,
             "walltime": run.walltime or None,
             "smt": self._smt(run),
@@ -89,7 +89,7 @@ class CcMessages:
         )
 
     def encode_stop(self, key: RunKey, end: End) -> Encoded:
-        """The body of stop_job. cc-backend refuses an end before the start, which clock steps can cause."""
+        """Encode the body of stop_job. cc-backend refuses an end before the start, which clock steps can cause."""
         message = {
             "jobId": key.job_id,
             "cluster": key.cluster,
@@ -100,7 +100,7 @@ class CcMessages:
         return Encoded(encode_json(message))
 
     def encode_withdrawal(self, key: RunKey) -> Encoded:
-        """The body of delete_job."""
+        """Encode the body of delete_job."""
         return Encoded(encode_json({"cluster": key.cluster, "jobId": key.job_id, "startTime": key.start_time}))
 
     def _resource(self, resource: Resource) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class CcMessages:
         return message
 
     def _missing(self, run: Run, resources: list[dict[str, Any]]) -> frozenset[Missing]:
-        """Also cores that are known, but not by the operating system's numbers."""
+        """Return what the message lacks, also cores for which the operating system's numbers are not known."""
         unnumbered = any(
             resource.cores and "hwthreads" not in message for resource, message in zip(run.resources, resources)
         )
@@ -124,7 +124,7 @@ class CcMessages:
         return numbering_of(resource.hostname, self._numberings)
 
     def _smt(self, run: Run) -> int | None:
-        """1 when a core has several listed threads, else 0; None where cores are listed, or nothing."""
+        """Return 1 when a core has several listed threads, else 0; None where cores are listed, or nothing."""
         numbered = [(resource, self._numbering(resource)) for resource in run.resources]
         if Numbering.CORES in (numbering for _, numbering in numbered) or not any(
             hwthreads(*each) for each in numbered
@@ -146,7 +146,7 @@ class CcMessages:
         return len(resource.gpus) - further_parts(resource.gpus, addresses_of(resource.hostname, self._gpu_addresses))
 
     def _warn_of_missing(self, resource: Resource, addresses: tuple[str, ...], gpus: list[int]) -> None:
-        """One line for all hosts with the same addresses, however many jobs their GPUs have."""
+        """Log one line for all hosts with the same addresses, however many jobs use their GPUs."""
         if addresses not in self._warned:
             self._warned.add(addresses)
             numbers = ", ".join(map(str, gpus))
@@ -181,17 +181,17 @@ def _as_text(number: int | None) -> str:
 
 
 def encode_nodes(cluster: str, nodes: list[NodeState]) -> bytes:
-    """The body of nodestate."""
+    """Encode the body of nodestate."""
     return encode_json({"cluster": cluster, "nodes": [_node(node) for node in nodes]})
 
 
 def encode_node_parts(
     cluster: str, nodes: list[NodeState], limit: int, wrap: Callable[[bytes], bytes] = bytes
 ) -> Iterator[bytes]:
-    """Bodies of nodestate with all these nodes, none of them larger than `limit` bytes when it is wrapped.
+    """Yield bodies of nodestate for all these nodes, each of them at most `limit` bytes when it is wrapped.
 
-    A single node that is larger has a body all the same. cc-backend takes each node by itself: it does not matter
-    which of them come together.
+    A single node that is larger has a body all the same. cc-backend handles each node by itself, so it does not matter
+    which of them share a body.
     """
     whole = wrap(encode_nodes(cluster, nodes))
     if len(whole) <= limit or len(nodes) <= 1:
@@ -206,7 +206,7 @@ def encode_node_parts(
 def _node(node: NodeState) -> dict[str, Any]:
     return {
         "hostname": node.hostname,
-        "states": node_words(node.states),
+        "states": states_for_cc_backend(node.states),
         "cpusAllocated": node.cpus_allocated,
         "memoryAllocated": node.memory_allocated,
         "gpusAllocated": node.gpus_allocated,
@@ -215,5 +215,5 @@ def _node(node: NodeState) -> dict[str, Any]:
 
 
 def encode_json(message: dict[str, Any] | str) -> bytes:
-    """JSON as cc-backend takes it. Lone surrogates, which are no UTF-8, become question marks."""
+    """Encode JSON for cc-backend. Lone surrogates, which are not valid in UTF-8, become question marks."""
     return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode("utf-8", errors="replace")

@@ -1,9 +1,9 @@
-"""The one word that cc-backend understands of a node's states.
+"""A node's state as cc-backend understands it.
 
-Slurm gives a node one base state and any number of flags. cc-backend knows five words, chooses one
-of those it is given (allocated before reserved, idle, down, mixed) and ignores all others. So it is
-given exactly one: idle beside drain would show a drained node as idle. A free node is idle when Slurm
-would give it a job, and down when it would not.
+Slurm gives a node one base state and any number of flags. cc-backend knows five states, chooses one of those it is
+sent (allocated before reserved, idle, down, mixed) and ignores all other words. So it is sent exactly one of the five:
+idle beside drain would show a drained node as idle. A free node is idle when Slurm would give it a job, and down when
+it would not.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 log = logging.getLogger(__name__)
 
-ALLOCATED, MIXED, IDLE, RESERVED, DOWN = CC_BACKEND_WORDS = ("allocated", "mixed", "idle", "reserved", "down")
+ALLOCATED, MIXED, IDLE, RESERVED, DOWN = CC_BACKEND_STATES = ("allocated", "mixed", "idle", "reserved", "down")
 
 WITHOUT_JOBS = frozenset({"down", "error", "future", "unknown"})
 """Base states of nodes that get no jobs."""
@@ -27,9 +27,9 @@ UNAVAILABLE = frozenset(
 """Flags that keep a free node out of slurmctld's avail_node_bitmap, whatever else is said of it."""
 SILENT = "not_responding"
 SILENT_BY_PLAN = frozenset({"powered_down", "powering_up"})
-"""Slurm expects no answer of a node that is off or boots, and gives it jobs all the same."""
-SET_ASIDE = frozenset({"blocked", "maintenance", "reserved"})
-"""The node works, but not for everybody: it is in a reservation, or a job on its neighbours has it to itself."""
+"""Slurm expects no response from a node that is off or boots, and gives it jobs all the same."""
+RESTRICTED = frozenset({"blocked", "maintenance", "reserved"})
+"""The node works, but not for everybody: it is reserved, or a job on its neighbours has it to itself (blocked)."""
 HARMLESS = frozenset(
     {
         *SILENT_BY_PLAN,
@@ -37,19 +37,19 @@ HARMLESS = frozenset(
         *("power_up", "reboot_requested", "resume"),
     }
 )
-KNOWN = frozenset(CC_BACKEND_WORDS) | WITHOUT_JOBS | UNAVAILABLE | SET_ASIDE | HARMLESS | {SILENT}
+KNOWN = frozenset(CC_BACKEND_STATES) | WITHOUT_JOBS | UNAVAILABLE | RESTRICTED | HARMLESS | {SILENT}
 
 _warned: set[str] = set()
 
 
-def node_words(states: Iterable[str]) -> list[str]:
-    """One of cc-backend's words, then what else Slurm says of the node, for people.
+def states_for_cc_backend(states: Iterable[str]) -> list[str]:
+    """Return one of cc-backend's states, then Slurm's other words for the node, which cc-backend shows to people.
 
-    A node with jobs is allocated or mixed whatever its flags say: they count once the jobs are gone.
-    A word that nobody knows is logged once; an idle node with it is down, since it may not be usable.
+    A node with jobs is allocated or mixed whatever its flags are: they count when the jobs are gone. An unknown word
+    is logged once; an idle node with it is down, because it may not be usable.
     """
     words = list(dict.fromkeys(word.lower() for word in states))
-    return [_choose(frozenset(words)), *(word for word in words if word not in CC_BACKEND_WORDS)]
+    return [_choose(frozenset(words)), *(word for word in words if word not in CC_BACKEND_STATES)]
 
 
 def _choose(words: frozenset[str]) -> str:
@@ -60,11 +60,11 @@ def _choose(words: frozenset[str]) -> str:
             return with_jobs
     if unknown or not _can_be_given_jobs(words):
         return DOWN
-    return RESERVED if words & SET_ASIDE else IDLE
+    return RESERVED if words & RESTRICTED else IDLE
 
 
 def _can_be_given_jobs(words: frozenset[str]) -> bool:
-    """Whether slurmctld counts a free node with these words as available; the flags are judged together.
+    """Tell whether slurmctld counts a free node with these words as available; the flags count together.
 
     Its rules are the same from 22.05 to 26.05 (avail_node_bitmap in node_mgr.c and power_save.c).
     """

@@ -1,4 +1,4 @@
-"""cc-backend over REST, and what each of its answers means."""
+"""cc-backend over REST, and what each of its responses means."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from cc_slurm_adapter.errors import BrokenOff, SinkError
 from cc_slurm_adapter.model import NodeState, Proxy
 from cc_slurm_adapter.sinks.base import CC_REST, Answer, Delivery, Kind, RunningRow, Verdict
-from cc_slurm_adapter.sinks.http_client import HttpAnswer, HttpClient
+from cc_slurm_adapter.sinks.http_client import HttpClient, HttpResponse
 from cc_slurm_adapter.sinks.messages import encode_node_parts
 from cc_slurm_adapter.sinks.timeouts import AdaptiveTimeout
 
@@ -26,7 +26,7 @@ JOBS_PATH = "/api/jobs/"
 CLUSTERS_PATH = "/api/clusters/"
 PAGE = 500
 MAX_ROWS = 100_000
-"""Rows of a list that are read at most."""
+"""Rows of a list that are read at most, so that a list without an end ends."""
 MAX_NODES_BODY, MIN_NODES_BODY = 512 * 1024, 16 * 1024
 """Bytes of node states in one request: a proxy may take a megabyte (nginx's client_max_body_size), or less."""
 COMMIT_SPAN = 300.0
@@ -34,13 +34,13 @@ COMMIT_SPAN = 300.0
 
 
 class CcRest:
-    """The Sink of cc-backend's REST interface."""
+    """The sink of cc-backend's REST interface."""
 
     name = CC_REST
     label = "cc-backend"
     counted_as = ""
     connections = 4
-    at_once = 1
+    batch_size = 1
 
     def __init__(
         self,
@@ -57,16 +57,16 @@ class CcRest:
         self._read_token = read_token
         self._ca_file = ca_file
         self.withdraws = withdraws
-        self._pace = AdaptiveTimeout()
+        self._timeouts = AdaptiveTimeout()
 
     def connect(self, progress: Callable[[], None] = lambda: None) -> CcRestConnection:
-        """A connection with a keep-alive of its own; `progress` is called after each answer."""
-        client = HttpClient(self._url, self._read_token, self._pace, self._ca_file, self._proxy)
+        """Make a keep-alive connection for one thread; `progress` is called after each response."""
+        client = HttpClient(self._url, self._read_token, self._timeouts, self._ca_file, self._proxy)
         return CcRestConnection(client, progress)
 
 
 class CcRestConnection:
-    """Sends rows, and asks cc-backend what it knows when its answer leaves that open."""
+    """Sends rows, and asks cc-backend what it has stored when its response leaves that open."""
 
     def __init__(self, client: HttpClient, progress: Callable[[], None] = lambda: None) -> None:
         self._client = client
@@ -74,25 +74,25 @@ class CcRestConnection:
         self._nodes_body = MAX_NODES_BODY
 
     def deliver_all(self, deliveries: Sequence[Delivery]) -> list[Answer]:
-        """One request for each row."""
+        """Send a request for each row."""
         return [self.deliver(delivery) for delivery in deliveries]
 
     def deliver(self, delivery: Delivery) -> Answer:
-        """Send a row and judge the answer."""
+        """Send a row and judge the response."""
         try:
-            answer = self._request(*REQUESTS[delivery.kind], delivery.payload)
-            if delivery.kind is Kind.START and answer.status == 422:
-                return self._judge_refused_start(delivery, answer)
+            response = self._request(*REQUESTS[delivery.kind], delivery.payload)
+            if delivery.kind is Kind.START and response.status == 422:
+                return self._judge_refused_start(delivery, response)
         except SinkError as error:
-            return _no_answer(error)
-        if delivery.kind is Kind.WITHDRAW and answer.status == 422 and "no rows in result set" in answer.error:
-            return _judge_missing(delivery, answer)
-        return judge(delivery.kind, answer)
+            return _no_response(error)
+        if delivery.kind is Kind.WITHDRAW and response.status == 422 and "no rows in result set" in response.error:
+            return _judge_missing(delivery, response)
+        return judge(delivery.kind, response)
 
     def post_nodes(self, cluster: str, nodes: list[NodeState]) -> Answer:
-        """Send the states of all nodes, in smaller requests from then on when one was too large.
+        """Send the states of all nodes. When a request is too large, this and later ones are made smaller.
 
-        Where a proxy breaks the connection off because of that, the next ones are smaller.
+        A proxy that finds one too large may break the connection off: then only later requests are smaller.
         """
         answer = self._post_parts(cluster, nodes)
         if answer.broke_off:
@@ -103,71 +103,71 @@ class CcRestConnection:
         return answer
 
     def _post_parts(self, cluster: str, nodes: list[NodeState]) -> Answer:
-        """DELIVERED, or what became of the first request that was not taken."""
+        """Send the nodes in parts; returns DELIVERED, or the answer for the first part that was not accepted."""
         for body in encode_node_parts(cluster, nodes, self._nodes_body):
             try:
-                answer = self._request("POST", NODES_PATH, body)
+                response = self._request("POST", NODES_PATH, body)
             except SinkError as error:
-                return _no_answer(error)
-            if answer.status != 200:
-                return Answer(Verdict.TOO_LARGE if answer.status == 413 else Verdict.REJECTED, _said(answer))
+                return _no_response(error)
+            if response.status != 200:
+                return Answer(Verdict.TOO_LARGE if response.status == 413 else Verdict.REJECTED, _describe(response))
         return Answer(Verdict.DELIVERED)
 
     def running_rows(self, cluster: str) -> Iterator[RunningRow]:
-        """All rows in the state running, page by page. Raises SinkError."""
+        """Read all rows in the state running, page by page. Raises SinkError."""
         return self._rows({"state": "running", "cluster": cluster})
 
     def cluster_names(self) -> list[str]:
-        """The clusters that cc-backend is configured for. Raises SinkError."""
-        answer = self._request("GET", CLUSTERS_PATH)
-        if answer.status in (401, 403):
-            raise SinkError(_refusal(answer))
+        """Read which clusters cc-backend is configured for. Raises SinkError."""
+        response = self._request("GET", CLUSTERS_PATH)
+        if response.status in (401, 403):
+            raise SinkError(_refusal(response))
         try:
-            return [str(cluster["name"]) for cluster in json.loads(answer.body)["clusters"]]
+            return [str(cluster["name"]) for cluster in json.loads(response.body)["clusters"]]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise SinkError(f"cc-backend does not list its clusters: {_said(answer)}") from error
+            raise SinkError(f"cc-backend does not list its clusters: {_describe(response)}") from error
 
     def abort(self) -> None:
-        """Break off whatever is under way."""
+        """End the request under way and refuse later ones."""
         self._client.abort()
 
     def break_off(self) -> None:
-        """End a request that is under way, for another try."""
+        """End the request under way, so that it is tried again."""
         self._client.break_off()
 
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
 
-    def _request(self, method: str, path: str, body: bytes | None = None) -> HttpAnswer:
-        """Each may take long: whoever waits for many of them still gets on."""
-        answer = self._client.request(method, path, body)
+    def _request(self, method: str, path: str, body: bytes | None = None) -> HttpResponse:
+        """Send a request and report progress, because each of many requests may take long."""
+        response = self._client.request(method, path, body)
         self._progress()
-        return answer
+        return response
 
-    def _judge_refused_start(self, delivery: Delivery, answer: HttpAnswer) -> Answer:
-        """422 says that some run of this job is stored. Only a look tells whether it is this one.
+    def _judge_refused_start(self, delivery: Delivery, response: HttpResponse) -> Answer:
+        """Judge a start refused with 422: some run of this job is stored, and only cc-backend's list tells which.
 
-        A start that was sent before may still be on its way into cc-backend's list, so its absence
-        proves nothing before COMMIT_SPAN is over.
+        A start that was sent before may still be on its way into that list. So its absence proves nothing before
+        COMMIT_SPAN is over.
         """
         key = delivery.key
         at_start = {"cluster": key.cluster, "start-time": f"{key.start_time}-{key.start_time}"}
         if RunningRow(key.job_id, key.start_time) in self._rows(at_start):
-            return _had_it(answer)
+            return _had_it(response)
         if delivery.first_sent and time.time() - delivery.first_sent < COMMIT_SPAN:
-            return Answer(Verdict.NOT_YET, f"cc-backend may not list it yet: {answer.error}", COMMIT_SPAN / 5)
-        return Answer(Verdict.CONFLICT, answer.error)
+            return Answer(Verdict.NOT_YET, f"cc-backend may not list it yet: {response.error}", COMMIT_SPAN / 5)
+        return Answer(Verdict.CONFLICT, response.error)
 
     def _rows(self, query: Mapping[str, str]) -> Iterator[RunningRow]:
-        """All rows that fit, each once: while the pages are read, rows may move from one to the next.
+        """Read all rows that match, each once: while the pages are read, rows may move from one to the next.
 
         Raises SinkError, also where the list has no end: then nothing can be concluded from what is not in it.
         """
         known: set[RunningRow] = set()
         for page in count(1):
-            words = urlencode({**query, "items-per-page": PAGE, "page": page})
-            rows = _parse_rows(self._request("GET", f"{JOBS_PATH}?{words}"))
+            query_string = urlencode({**query, "items-per-page": PAGE, "page": page})
+            rows = _parse_rows(self._request("GET", f"{JOBS_PATH}?{query_string}"))
             new = [row for row in dict.fromkeys(rows) if row not in known]
             yield from new
             if len(rows) < PAGE:
@@ -182,37 +182,37 @@ class CcRestConnection:
                 raise SinkError(f"cc-backend lists more than {MAX_ROWS} jobs: have old ones never been stopped there?")
 
 
-def _no_answer(error: SinkError) -> Answer:
+def _no_response(error: SinkError) -> Answer:
     return Answer(Verdict.UNAVAILABLE, str(error), broke_off=isinstance(error, BrokenOff))
 
 
-def _parse_rows(answer: HttpAnswer) -> list[RunningRow]:
-    if answer.status != 200:
-        raise SinkError(f"cc-backend does not list jobs: {_said(answer)}")
+def _parse_rows(response: HttpResponse) -> list[RunningRow]:
+    if response.status != 200:
+        raise SinkError(f"cc-backend does not list jobs: {_describe(response)}")
     try:
-        return [RunningRow(int(job["jobId"]), int(job["startTime"])) for job in json.loads(answer.body)["jobs"]]
+        return [RunningRow(int(job["jobId"]), int(job["startTime"])) for job in json.loads(response.body)["jobs"]]
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise SinkError(f"cc-backend lists jobs in an unknown form: {error}") from error
 
 
-def _judge_missing(delivery: Delivery, answer: HttpAnswer) -> Answer:
-    """There is no such row, or the commit worker has not moved it yet to where rows are removed.
+def _judge_missing(delivery: Delivery, response: HttpResponse) -> Answer:
+    """Judge the removal of a row that cc-backend does not find: there is none, or it was not committed yet.
 
-    After COMMIT_SPAN, or when a request before this one may have removed it, there is none.
+    After COMMIT_SPAN, or when an earlier request may have removed it, there is none.
     """
-    if delivery.first_sent or answer.repeated:
+    if delivery.first_sent or response.repeated:
         return Answer(Verdict.DELIVERED, "was not stored any more")
-    return Answer(Verdict.NOT_YET, f"cc-backend may not have committed it yet: {answer.error}", COMMIT_SPAN)
+    return Answer(Verdict.NOT_YET, f"cc-backend may not have committed it yet: {response.error}", COMMIT_SPAN)
 
 
-def _had_it(answer: HttpAnswer) -> Answer:
-    return Answer(Verdict.DELIVERED, "was stored already", had_it=not answer.repeated)
+def _had_it(response: HttpResponse) -> Answer:
+    return Answer(Verdict.DELIVERED, "was stored already", had_it=not response.repeated)
 
 
 _REFUSED = "cc-backend refuses the token (ccRestJwt or ccRestJwtFile): "
-_OWN_WORDS = {(400, Kind.START), (400, Kind.STOP), (404, Kind.STOP)}
-"""What cc-backend says in JSON: the same from somebody else comes from another address."""
-WHOLE_SINK = {
+_ALWAYS_JSON = {(400, Kind.START), (400, Kind.STOP), (404, Kind.STOP)}
+"""Refusals that cc-backend always sends as JSON: without it, something else responds at this address."""
+STATUS_VERDICTS = {
     413: Verdict.TOO_LARGE,
     429: Verdict.UNAVAILABLE,
     502: Verdict.UNAVAILABLE,
@@ -221,63 +221,63 @@ WHOLE_SINK = {
 }
 
 
-def judge(kind: Kind, answer: HttpAnswer) -> Answer:
-    """What an answer means by itself: 422 on a start needs a look at what is stored."""
-    status, said = answer.status, _said(answer)
+def judge(kind: Kind, response: HttpResponse) -> Answer:
+    """Judge a response by itself: 422 on a start also needs cc-backend's list, see _judge_refused_start."""
+    status, text = response.status, _describe(response)
     if status in (200, 201):
-        return Answer(Verdict.DELIVERED) if _is_json_object(answer.body) else Answer(Verdict.UNAVAILABLE, said)
-    if status in WHOLE_SINK:
-        return Answer(WHOLE_SINK[status], said, _seconds(answer.retry_after))
+        return Answer(Verdict.DELIVERED) if _is_json_object(response.body) else Answer(Verdict.UNAVAILABLE, text)
+    if status in STATUS_VERDICTS:
+        return Answer(STATUS_VERDICTS[status], text, _seconds(response.retry_after))
     if status in (401, 403, 407):
-        return Answer(Verdict.MISCONFIGURED, _refusal(answer))
+        return Answer(Verdict.MISCONFIGURED, _refusal(response))
     if 300 <= status < 400:
-        where = f" to {answer.location[:200]!r}" if answer.location else ""
+        where = f" to {response.location[:200]!r}" if response.location else ""
         return Answer(
-            Verdict.MISCONFIGURED, f"ccRestUrl is redirected{where}, set it to the address that answers: {said}"
+            Verdict.MISCONFIGURED, f"ccRestUrl is redirected{where}, set it to the address that answers: {text}"
         )
-    if answer.own_error is None and (status, kind) in _OWN_WORDS:
-        return Answer(Verdict.MISCONFIGURED, f"this is not cc-backend's answer, is ccRestUrl right? {said}")
-    return _JUDGES[kind](answer, said)
+    if response.backend_error is None and (status, kind) in _ALWAYS_JSON:
+        return Answer(Verdict.MISCONFIGURED, f"this is not cc-backend's answer, is ccRestUrl right? {text}")
+    return _JUDGES[kind](response, text)
 
 
-def _judge_start(answer: HttpAnswer, said: str) -> Answer:
-    if answer.status in (404, 405):
+def _judge_start(response: HttpResponse, text: str) -> Answer:
+    if response.status in (404, 405):
         return Answer(
             Verdict.MISCONFIGURED,
-            f"ccRestUrl is not cc-backend's address, or cc-backend takes jobs from NATS only: {said}",
+            f"ccRestUrl is not cc-backend's address, or cc-backend takes jobs from NATS only: {text}",
         )
-    if answer.status == 500 and answer.error.startswith("insert into database failed"):
-        if "UNIQUE" in answer.error and "job_cache" in answer.error:
-            return _had_it(answer)
-        return Answer(Verdict.REJECTED, said)
-    return _judge_otherwise(answer, said)
+    if response.status == 500 and response.error.startswith("insert into database failed"):
+        if "UNIQUE" in response.error and "job_cache" in response.error:
+            return _had_it(response)
+        return Answer(Verdict.REJECTED, text)
+    return _judge_otherwise(response, text)
 
 
-def _judge_stop(answer: HttpAnswer, said: str) -> Answer:
-    if answer.status == 404:
-        return Answer(Verdict.UNKNOWN_RUN, said)
-    if answer.status == 422 and "already been stopped" in answer.error:
-        return _had_it(answer)
-    return _judge_otherwise(answer, said)
+def _judge_stop(response: HttpResponse, text: str) -> Answer:
+    if response.status == 404:
+        return Answer(Verdict.UNKNOWN_RUN, text)
+    if response.status == 422 and "already been stopped" in response.error:
+        return _had_it(response)
+    return _judge_otherwise(response, text)
 
 
-def _judge_otherwise(answer: HttpAnswer, said: str) -> Answer:
-    return Answer(Verdict.FAILED if answer.status >= 500 else Verdict.REJECTED, said)
+def _judge_otherwise(response: HttpResponse, text: str) -> Answer:
+    return Answer(Verdict.FAILED if response.status >= 500 else Verdict.REJECTED, text)
 
 
 _JUDGES = {Kind.START: _judge_start, Kind.STOP: _judge_stop, Kind.WITHDRAW: _judge_otherwise}
 
 
-def _refusal(answer: HttpAnswer) -> str:
-    """cc-backend says 401 also with its web page, for paths that are not of its interface; 407 is a proxy's."""
-    if answer.status == 407:
-        return f"the proxy wants a user and a password, put the right ones into ccRestProxy: {_said(answer)}"
-    why = "is ccRestUrl right? " if answer.own_error is None else _REFUSED
-    return why + _said(answer)
+def _refusal(response: HttpResponse) -> str:
+    """Describe a refused token. cc-backend also sends 401, with its web page, for unknown paths; 407 is a proxy's."""
+    if response.status == 407:
+        return f"the proxy wants a user and a password, put the right ones into ccRestProxy: {_describe(response)}"
+    why = "is ccRestUrl right? " if response.backend_error is None else _REFUSED
+    return why + _describe(response)
 
 
-def _said(answer: HttpAnswer) -> str:
-    return f"HTTP {answer.status}: {answer.error[:300]}"
+def _describe(response: HttpResponse) -> str:
+    return f"HTTP {response.status}: {response.error[:300]}"
 
 
 def _is_json_object(body: bytes) -> bool:
@@ -288,7 +288,7 @@ def _is_json_object(body: bytes) -> bool:
 
 
 def _seconds(retry_after: str) -> float | None:
-    """Retry-After is a number of seconds or a date."""
+    """Parse Retry-After, which is a number of seconds or a date."""
     if retry_after.isascii() and retry_after.isdigit():
         return float(retry_after)
     try:

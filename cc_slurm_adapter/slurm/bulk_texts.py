@@ -1,8 +1,8 @@
-"""slurmInfo of very many jobs from one `scontrol show job`: a question for each would keep slurmctld busy for long.
+"""slurmInfo of very many jobs from one `scontrol show job`: a query for each would keep slurmctld busy for long.
 
-Users write much of a job's text, and some may imitate other jobs in it. So the answer counts for a job only when
-its id begins a line there once, and when slurmctld knew the job before the question and after it: then that line is
-the job's own. What is left out is asked for by itself, and so is everything when this question fails.
+Users write much of a job's text, and some may imitate other jobs in it. So the output counts for a job only when its id
+begins a line there once, and when slurmctld knew the job before the query and after it: then that line is the job's
+own. Jobs that are left out are queried one by one, and so are all when this query fails.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ log = logging.getLogger(__name__)
 
 COMMAND = ["scontrol", "--all", "show", "job"]
 MAX_BYTES = 64 * 1024 * 1024
-"""More than that is not kept: waiting jobs, which may be very many, are in the answer as well."""
+"""More is not kept: pending jobs, of which there may be very many, are in the output, too."""
 _FIRST_LINE = re.compile(rb"\nJobId=([0-9]{1,10}) ")
 _LONGEST = len(b"\nJobId=4294967295 ")
 
 
 class BulkTexts:
-    """The texts, in a file without a name; close it."""
+    """The texts, in a file without a name; it must be closed."""
 
     def __init__(self, file: IO[bytes], places: dict[int, tuple[int, int]], keys: Collection[RunKey]) -> None:
         self._file = file
         self._places = places
-        """Where the text of a job begins and ends."""
+        """Where the text of each job begins and ends."""
         self._keys = frozenset(keys)
 
     def get(self, key: RunKey) -> str | None:
-        """The text of a run that slurmctld still knows; None when it must be asked for, as for a later run of a job."""
+        """Return the text of a run; None when it must be queried by itself, as for a later run of the job."""
         place = self._places.get(key.job_id)
         if place is None or key not in self._keys:
             return None
@@ -48,12 +48,12 @@ class BulkTexts:
         return self._file.read(place[1] - place[0]).decode("utf-8", errors="replace").rstrip()
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         self._file.close()
 
 
 class _Writer:
-    """Takes the output in pieces."""
+    """Writes the output to the file, piece by piece, and notes where each wanted job begins and ends."""
 
     def __init__(self, file: IO[bytes], wanted: Collection[int]) -> None:
         self._file = file
@@ -66,7 +66,7 @@ class _Writer:
         self._tail = b"\n"  # so that the first line of all is found
 
     def feed(self, piece: bytes) -> None:
-        """The next piece."""
+        """Write the next piece. Raises UnexpectedOutput and OSError."""
         text = self._tail + piece
         offset = self._written - len(self._tail)
         for match in _FIRST_LINE.finditer(text):
@@ -81,7 +81,7 @@ class _Writer:
         self._tail = text[1 - _LONGEST :]
 
     def finish(self) -> None:
-        """No more will come."""
+        """Note that the output is complete."""
         self._end(self._written)
 
     def _end(self, at: int) -> None:
@@ -93,7 +93,7 @@ class _Writer:
 
 
 def read_job_infos(commands: Commands, folder: str, keys: Collection[RunKey]) -> BulkTexts | None:
-    """The texts of these runs, which slurmctld has listed just now; None when they cannot be had at once.
+    """Read the texts of these runs, which slurmctld has just listed, in one query; None when that fails.
 
     The file lies in `folder`, the state folder.
     """
@@ -101,7 +101,7 @@ def read_job_infos(commands: Commands, folder: str, keys: Collection[RunKey]) ->
         try:
             file = undo.enter_context(tempfile.TemporaryFile(dir=folder, buffering=0))
             writer = _Writer(file, {key.job_id for key in keys})
-            _ask(commands, writer)
+            _read_all(commands, writer)
         except CommandCancelled:
             raise
         except (OSError, SlurmError) as error:
@@ -111,9 +111,9 @@ def read_job_infos(commands: Commands, folder: str, keys: Collection[RunKey]) ->
         return BulkTexts(file, writer.places, keys)
 
 
-def _ask(commands: Commands, writer: _Writer) -> None:
+def _read_all(commands: Commands, writer: _Writer) -> None:
     with commands.begin(COMMAND) as command:
-        answer = command.hand_on(writer.feed)
-    if answer.exit_code != 0:
-        raise failure(COMMAND, answer)
+        finished = command.drain(writer.feed)
+    if finished.exit_code != 0:
+        raise failure(COMMAND, finished)
     writer.finish()

@@ -1,4 +1,4 @@
-"""What the cluster's own configuration says that matters to this program."""
+"""The parts of the cluster's own configuration that matter to this program."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Hooks:
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """What `scontrol show config` says of the cluster."""
+    """The cluster's configuration by `scontrol show config`."""
 
     cluster: str
     version: str
@@ -33,20 +33,20 @@ class ClusterConfig:
     private_data: str
     has_accounting: bool
     records_steps: bool
-    """Whether accounting, where there is any, knows what was launched in a run."""
+    """Whether accounting, where there is any, records what was launched in a run."""
     question_rate: float | None
-    """Questions a second that slurmctld takes from a user in the long run (rl_enable); None without such a limit.
+    """Queries a second that slurmctld accepts from a user in the long run (rl_enable); None without such a limit.
     SlurmUser and root have none."""
     hooks: Hooks = Hooks()
 
 
 def read_cluster_config(commands: Commands) -> ClusterConfig:
-    """Ask slurmctld for its configuration. Raises SlurmError."""
-    return parse_setup(read_text(commands, ["scontrol", "show", "config"]))
+    """Read the configuration from slurmctld. Raises SlurmError."""
+    return parse_cluster_config(read_text(commands, ["scontrol", "show", "config"]))
 
 
-def parse_setup(text: str) -> ClusterConfig:
-    """ClusterConfig from the output of `scontrol show config`. Raises UnexpectedOutput when it names no cluster."""
+def parse_cluster_config(text: str) -> ClusterConfig:
+    """Parse the output of `scontrol show config`. Raises UnexpectedOutput when it names no cluster."""
     values = dict(re.findall(r"^(\w+)\s+= (.*?)\s*$", text, re.M))
     user = re.match(r"(.*)\(\d+\)", values.get("SlurmUser", ""))
     if not values.get("ClusterName") or not user:
@@ -70,16 +70,16 @@ def parse_setup(text: str) -> ClusterConfig:
 
 
 def _numbered(text: str, key: str) -> tuple[str, ...]:
-    """What is set of a key that may have several values: `Key = a`, `Key[0] = a`, or no line at all.
+    """Return the values of a key that may have several: `Key = a`, `Key[0] = a`, or no line at all.
 
-    Hooks have numbers from 24.05 on; before, one that is not set is `(null)`.
+    Hooks are numbered since 24.05; before, one that is not set is `(null)`.
     """
     values = re.findall(rf"^{key}(?:\[\d+\])?\s+= (.*?)\s*$", text, re.M)
     return tuple(value for value in values if value not in ("", "(null)"))
 
 
 def _question_rate(parameters: str) -> float | None:
-    """Two a second unless they say otherwise (slurm.conf(5))."""
+    """Return the queries a second that SlurmctldParameters allow: two by default (slurm.conf(5))."""
     if "rl_enable" not in parameters.lower().split(","):
         return None
     numbers = {

@@ -1,4 +1,4 @@
-"""Which nodes there are: those that sinfo lists, and those in no partition, which only scontrol shows."""
+"""The nodes of the cluster: those that sinfo lists, and those in no partition, which only scontrol shows."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from cc_slurm_adapter.slurm.parse.nodes import (
 log = logging.getLogger(__name__)
 
 ALL_EVERY = 3600.0
-"""Seconds between two looks for nodes in no partition that nothing else has told of. It is 1 KB for each node."""
+"""Seconds between two searches for nodes in no partition that nothing else names. It costs 1 KB for each node."""
 MAX_ARGUMENT = 100_000
-"""Bytes of names in one question; the kernel takes 128 KiB in one argument."""
+"""Bytes of names in one query; the kernel allows 128 KiB in one argument."""
 
 
 class ClusterNodes:
     """The nodes with their layouts and states. Used from one thread.
 
-    A node in no partition is heard of by its job, by its absence from sinfo, or once in ALL_EVERY seconds.
+    A node in no partition is found by its job, by its absence from sinfo, or by a search once in ALL_EVERY seconds.
     """
 
     def __init__(
@@ -47,18 +47,18 @@ class ClusterNodes:
         self._accelerators = accelerators
         self._clock = clock
         self.layouts: dict[str, NodeLayout] = {}
-        """By name; of every node that was known within ALL_EVERY seconds, since jobs may still hold it."""
+        """By name; of every node that was known within ALL_EVERY seconds, because jobs may still be on it."""
         self._listed: set[str] = set()
-        """Those of the last sinfo."""
+        """Nodes of the last sinfo."""
         self._outside: set[str] = set()
-        """Those that scontrol is asked for."""
+        """Nodes that are read through scontrol."""
         self._unknown: set[str] = set()
-        """Those that jobs named and scontrol did not show since the last sinfo."""
+        """Nodes that jobs named and scontrol did not show since the last sinfo."""
         self._next_all = self._clock()
-        self._trouble = Reminder(clock)
+        self._failures = Reminder(clock)
 
     def read(self) -> list[NodeState]:
-        """CPUs, memory, GPUs and state of every node. Raises SlurmError when sinfo fails."""
+        """Read CPUs, memory, GPUs and state of every node. Raises SlurmError when sinfo fails."""
         layouts, states = parse_sinfo(read_text(self._commands, SINFO), self._accelerators)
         self._outside |= self._listed - layouts.keys()
         self._listed = set(layouts)
@@ -69,12 +69,12 @@ class ClusterNodes:
         except CommandCancelled:
             raise
         except SlurmError as error:
-            if self._trouble.is_due(str(error)):
+            if self._failures.is_due(str(error)):
                 log.warning("nodes in no partition are left out of the node states, asking again: %s", error)
             return states
 
     def learn(self, names: Iterable[str]) -> bool:
-        """Ask for nodes that jobs name and whose layouts are not known; whether one is known now. Raises SlurmError."""
+        """Read nodes of jobs whose layouts are unknown; returns whether one is known now. Raises SlurmError."""
         wanted = {name for name in names if is_node_name(name)} - self.layouts.keys() - self._unknown
         if not wanted:
             return False
@@ -86,16 +86,16 @@ class ClusterNodes:
 
     def _read_outside(self) -> list[NodeState]:
         if self._clock() >= self._next_all:
-            self._look_for_more()
+            self._search_for_more()
         self._outside -= self._listed
         shown = self._show(self._outside)
         self._outside -= shown.absent
         layouts, states = read_rows(shown.rows.items(), self._accelerators)
         self.layouts.update(layouts)
-        self._trouble.over()
+        self._failures.over()
         return [state for state in states if state.states[0] != "future"]  # which sinfo does not list either
 
-    def _look_for_more(self) -> None:
+    def _search_for_more(self) -> None:
         with contextlib.closing(read_lines(self._commands, SCONTROL_ALL, {})) as lines:
             names = set(node_names(lines))
         self._next_all = self._clock() + ALL_EVERY
@@ -106,27 +106,27 @@ class ClusterNodes:
         self.layouts = {name: layout for name, layout in self.layouts.items() if name in names | self._listed}
 
     def _show(self, names: Iterable[str]) -> ShownNodes:
-        """What scontrol says of these names. One that somebody's comment imitates is asked for alone."""
+        """Read these nodes through scontrol. One that somebody's comment imitates is queried alone."""
         found = ShownNodes({}, frozenset(), frozenset())
         for some in _in_arguments(sorted(names)):
-            shown = parse_scontrol(self._ask(some))
-            answers = [shown, *(parse_scontrol(self._ask([name]), alone=True) for name in shown.doubtful & set(some))]
-            for answer in answers:
-                found.rows.update((name, row) for name, row in answer.rows.items() if name in some)
-                found = found._replace(absent=found.absent | answer.absent)
+            shown = parse_scontrol(self._query(some))
+            results = [shown, *(parse_scontrol(self._query([name]), alone=True) for name in shown.doubtful & set(some))]
+            for result in results:
+                found.rows.update((name, row) for name, row in result.rows.items() if name in some)
+                found = found._replace(absent=found.absent | result.absent)
         return found
 
-    def _ask(self, names: Sequence[str]) -> str:
+    def _query(self, names: Sequence[str]) -> str:
         argv = [*SCONTROL, ",".join(names)]
-        answer = self._commands.run(argv)
-        text = whole_text(argv, answer)
-        if answer.exit_code != 0 and " not found\n" not in text:  # its exit code for a name that it does not know
-            raise failure(argv, answer)
+        finished = self._commands.run(argv)
+        text = whole_text(argv, finished)
+        if finished.exit_code != 0 and " not found\n" not in text:  # its exit code for a name that it does not know
+            raise failure(argv, finished)
         return text
 
 
 def _in_arguments(names: Sequence[str]) -> Iterator[list[str]]:
-    """The names in lists that fit in one argument each."""
+    """Yield the names in lists that fit into one argument each."""
     some: list[str] = []
     size = 0
     for name in names:

@@ -1,9 +1,9 @@
-"""The one place that starts processes.
+"""The only place that starts processes.
 
-Each command is a list of words, looked up in PATH at every call, with the environment inherited
-plus LC_ALL=C and without what would change Slurm's answers, in a process group of its own that is
-killed whole. Time and output are limited, and `cancel()` ends whatever runs at once. A process that
-not even SIGKILL ends, because a file system holds it, is left behind, and so are a few at most.
+A command is a list of arguments. Its program is looked up in PATH at every call. It inherits the environment, without
+what would change Slurm's output and with LC_ALL=C, and it has a process group of its own that is killed as a whole.
+Time and output are limited, and `cancel()` ends the running command immediately. A process that not even SIGKILL ends,
+because a file system does not respond, is left behind, and at most a few are.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from cc_slurm_adapter.log import Reminder
 log = logging.getLogger(__name__)
 
 TIME_LIMIT = 90.0
-"""Seconds without a word. slurmctld may take a minute under load; its own clients give up by themselves before long.
+"""Seconds without output. slurmctld may take a minute under load; its own clients give up by themselves before long.
 
-A command that puts many questions to a slurmctld with rl_enable says something every few seconds."""
+A command that sends many queries to a slurmctld with rl_enable prints something every few seconds."""
 LONGEST = 900.0
-"""Seconds that a command may take although it says something now and then."""
+"""Seconds that a command may take although it prints something now and then."""
 EXIT_LIMIT = 1.5
 """Seconds from the end of the output to that of the command."""
 KILL_LIMIT = 0.5
@@ -37,21 +37,21 @@ KILL_LIMIT = 0.5
 MOST_LEFT_BEHIND = 8
 """Processes that did not end after SIGKILL. With so many no other is started: it would hang like them."""
 TICK = 1.0
-"""Seconds that are waited at most before the watchdog is fed again."""
+"""Seconds to wait before the watchdog is fed again."""
 EXIT_TICK = 0.1
 """The same while a command ends: nothing interrupts this wait but its end."""
 SLOW = 10.0
-"""Seconds after which it is said that a command is slow."""
+"""Seconds after which a slow command is logged."""
 OUTPUT_LIMIT = 64 * 1024 * 1024
-"""Bytes that are kept in memory. What is handed on in pieces is not kept and not limited by this."""
+"""Bytes that are kept in memory. Output that is passed on in pieces is not kept, so this does not limit it."""
 ERROR_LIMIT = 64 * 1024
 PIECE = 256 * 1024
-STEERING = ("SQUEUE_", "SINFO_", "SACCT_", "SCONTROL_")
-"""Variables that begin so stand for options: of users, states, partitions, formats. None is inherited."""
+OPTION_PREFIXES = ("SQUEUE_", "SINFO_", "SACCT_", "SCONTROL_")
+"""Variables that begin so set options: users, states, partitions, formats. None is inherited."""
 UNWANTED = frozenset({"SLURM_CLUSTERS", "SLURM_JSON", "SLURM_YAML"})
-"""Others that change the answers; SLURM_JSON can put a whole document on one line."""
-OWN_CLUSTER = {f"{prefix}LOCAL": "1" for prefix in STEERING}
-"""In a federation the commands would speak of the other clusters' jobs as well."""
+"""Others that change the output; SLURM_JSON can put a whole document on one line."""
+OWN_CLUSTER = {f"{prefix}LOCAL": "1" for prefix in OPTION_PREFIXES}
+"""In a federation the commands would print the other clusters' jobs as well."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class Finished:
     output: bytes
     errors: str
 
-    def complaint(self) -> str:
-        """The last line on standard error, for a log line."""
+    def last_error(self) -> str:
+        """Return the last line on standard error, for a log line."""
         lines = [line.strip() for line in self.errors.splitlines() if line.strip()]
         return lines[-1][:300] if lines else f"exit code {self.exit_code}"
 
@@ -77,8 +77,9 @@ class Commands:
         pulse: Callable[[], None] = lambda: None,
         on_left_behind: Callable[[], None] = lambda: None,
     ) -> None:
-        """`pulse` is called with each piece of output, and each second in which there is none; `on_left_behind` for
-        each process that not even SIGKILL has ended.
+        """`pulse` is called for each piece of output, and each second without one.
+
+        `on_left_behind` is called for each process that not even SIGKILL has ended.
         """
         self._on_left_behind = on_left_behind
         self._environment = dict(environment or {})
@@ -88,23 +89,22 @@ class Commands:
         self.cancel_fd, self._cancel_write = os.pipe()
         os.set_blocking(self._cancel_write, False)
         self.is_cancelled = False
-        """Whether no command may run any more; no lock is needed for it, as signal handlers set it."""
-        self.started = 0
+        """Whether no command may run any more. It has no lock, because signal handlers set it."""
 
     def close(self) -> None:
-        """Give the cancel pipe back; no command can be started any more."""
+        """Close the cancel pipe; no command can be started any more."""
         self.is_cancelled = True
         os.close(self.cancel_fd)
         os.close(self._cancel_write)
 
     @property
     def left_behind(self) -> int:
-        """How many processes have not ended after SIGKILL."""
+        """Count the processes that have not ended after SIGKILL."""
         self._left_behind = [process for process in self._left_behind if process.poll() is None]
         return len(self._left_behind)
 
     def leave_behind(self, process: subprocess.Popen[bytes], name: str) -> None:
-        """Go on without the end of a process that was killed."""
+        """Stop waiting for a process that was killed and does not end."""
         if process in self._left_behind:
             return
         self._left_behind.append(process)
@@ -119,13 +119,13 @@ class Commands:
             )
 
     def cancel(self) -> None:
-        """End the command that runs, and refuse all later ones."""
+        """End the running command, and refuse all later ones."""
         if not self.is_cancelled:
             self.is_cancelled = True
             os.write(self._cancel_write, b"x")
 
     def run(self, argv: list[str], *, stdin: bytes = b"", environment: Mapping[str, str] | None = None) -> Finished:
-        """Run a command and keep its output. Raises SlurmError; the exit code is the caller's to judge."""
+        """Run a command and keep its output. Raises SlurmError, but not for an exit code, which the caller judges."""
         kept: list[bytes] = []
         size = 0
 
@@ -136,21 +136,21 @@ class Commands:
                 raise CommandFailed(f"{argv[0]} printed more than {OUTPUT_LIMIT} bytes")
             kept.append(piece)
 
-        finished = _hand_on(self.pieces(argv, stdin=stdin, environment=environment), keep)
+        finished = _drain(self.pieces(argv, stdin=stdin, environment=environment), keep)
         return replace(finished, output=b"".join(kept))
 
     def pieces(
         self, argv: list[str], *, stdin: bytes = b"", environment: Mapping[str, str] | None = None
     ) -> Generator[bytes, None, Finished]:
-        """Run a command and yield its output as it comes; closing the generator ends it. Raises SlurmError.
+        """Run a command and yield its output as it arrives; closing the generator ends it. Raises SlurmError.
 
-        Other commands may be run between two pieces: what the caller does there is not held against the time limit.
+        Other commands may be run between two pieces: the caller's time does not count towards the limit.
         """
         with self.begin(argv, stdin=stdin, environment=environment) as command:
             return (yield from command.pieces())
 
     def begin(self, argv: list[str], *, stdin: bytes = b"", environment: Mapping[str, str] | None = None) -> Command:
-        """Start a command whose output is wanted later; use it in a `with` block. Raises SlurmError."""
+        """Start a command whose output is read later; use it in a `with` block. Raises SlurmError."""
         if self.is_cancelled:
             raise CommandCancelled(f"{argv[0]} was not started: the daemon stops")
         if self.left_behind >= MOST_LEFT_BEHIND:
@@ -168,7 +168,6 @@ class Commands:
                 f"the Slurm command {argv[0]} is not in PATH ({variables.get('PATH', '')}):"
                 " install Slurm's client commands on this host or set PATH in the unit file"
             )
-        self.started += 1
         try:
             return subprocess.Popen(
                 [program, *argv[1:]],
@@ -183,15 +182,15 @@ class Commands:
 
 
 class Command:
-    """One that was started. Leaving its `with` block ends it."""
+    """A command that was started. Leaving its `with` block ends it."""
 
     def __init__(self, argv: list[str], process: subprocess.Popen[bytes], stdin: bytes, owner: Commands) -> None:
         self.argv = argv
         self._owner = owner
         self.time_limit = TIME_LIMIT
-        """Seconds without a word."""
+        """Seconds without output."""
         self.errors = bytearray()
-        """What it has said on standard error, as far as that was read."""
+        """Its standard error, as far as it was read."""
         self._process = process
         self._stdin = stdin
 
@@ -202,12 +201,12 @@ class Command:
         self.close()
 
     def close(self) -> None:
-        """End it unless it has ended; may be called again."""
+        """End the command unless it has ended; may be called more than once."""
         if not _end(self._process):
             self._owner.leave_behind(self._process, self.argv[0])
 
     def pieces(self) -> Generator[bytes, None, Finished]:
-        """Its output as it comes, once; the time limits begin now. Raises SlurmError."""
+        """Yield the output as it arrives, once; the time limits begin now. Raises SlurmError."""
         try:
             errors = yield from self._exchange(self._process, self._stdin)
             return Finished(self._await_exit(), b"", errors)
@@ -215,7 +214,7 @@ class Command:
             raise CommandFailed(f"{self.argv[0]} has closed its output and does not end") from error
 
     def _await_exit(self) -> int:
-        """The exit code. Raises CommandCancelled and subprocess.TimeoutExpired."""
+        """Wait for the exit code. Raises CommandCancelled and subprocess.TimeoutExpired."""
         deadline = time.monotonic() + EXIT_LIMIT
         while True:
             try:
@@ -226,16 +225,16 @@ class Command:
                 if time.monotonic() >= deadline:
                     raise
 
-    def hand_on(self, on_piece: Callable[[bytes], None]) -> Finished:
-        """All its output, in pieces, so that a large one needs no memory. Raises SlurmError."""
-        return _hand_on(self.pieces(), on_piece)
+    def drain(self, on_piece: Callable[[bytes], None]) -> Finished:
+        """Call `on_piece` for each piece of the output, so that a large one needs no memory. Raises SlurmError."""
+        return _drain(self.pieces(), on_piece)
 
     def _exchange(self, process: subprocess.Popen[bytes], stdin: bytes) -> Generator[bytes, None, str]:
         assert process.stdout is not None  # noqa: S101 - both are pipes by construction
         assert process.stderr is not None  # noqa: S101
         errors, name = self.errors, self.argv[0]
         began = time.monotonic()
-        say_at, deadline, end = began + SLOW, began + self.time_limit, began + LONGEST
+        warn_at, deadline, end = began + SLOW, began + self.time_limit, began + LONGEST
         with selectors.DefaultSelector() as selector:
             selector.register(self._owner.cancel_fd, selectors.EVENT_READ, "cancel")
             selector.register(process.stdout, selectors.EVENT_READ, "output")
@@ -244,14 +243,14 @@ class Command:
                 os.set_blocking(process.stdin.fileno(), False)
                 selector.register(process.stdin, selectors.EVENT_WRITE, "input")
             while len(selector.get_map()) > 1:
-                ready = selector.select(min(max(min(say_at, deadline, end) - time.monotonic(), 0), TICK))
+                ready = selector.select(min(max(min(warn_at, deadline, end) - time.monotonic(), 0), TICK))
                 self._owner.pulse()
                 now = time.monotonic()
                 if now >= end or (now >= deadline and not ready):
                     raise CommandFailed(f"{name} gave no answer within {now - began:.0f} s")
-                if now >= say_at:
+                if now >= warn_at:
                     log.warning("%s has been running for %.0f s", name, now - began)
-                    say_at = now + TIME_LIMIT
+                    warn_at = now + TIME_LIMIT
                 for key, _ in ready:
                     if key.data == "cancel":
                         raise CommandCancelled(f"{name} was ended: the daemon stops")
@@ -264,13 +263,13 @@ class Command:
                     elif key.data == "output":
                         yield piece
                         paused = time.monotonic() - now
-                        say_at, deadline, end = say_at + paused, now + paused + self.time_limit, end + paused
+                        warn_at, deadline, end = warn_at + paused, now + paused + self.time_limit, end + paused
                     else:
                         errors += piece[: ERROR_LIMIT - len(errors)]
         return errors.decode("utf-8", errors="replace")
 
 
-def _hand_on(pieces: Generator[bytes, None, Finished], on_piece: Callable[[bytes], None]) -> Finished:
+def _drain(pieces: Generator[bytes, None, Finished], on_piece: Callable[[bytes], None]) -> Finished:
     with contextlib.closing(pieces):
         while True:
             try:
@@ -282,7 +281,7 @@ def _hand_on(pieces: Generator[bytes, None, Finished], on_piece: Callable[[bytes
 
 
 def _feed(process: subprocess.Popen[bytes], stdin: bytes, selector: selectors.BaseSelector) -> bytes:
-    """Write as much as the pipe takes; close it when all is written or nobody reads."""
+    """Write as much as fits into the pipe; close it when all is written or nobody reads."""
     assert process.stdin is not None  # noqa: S101 - registered only when it is a pipe
     try:
         rest = stdin[os.write(process.stdin.fileno(), stdin[:PIECE]) :]
@@ -295,7 +294,7 @@ def _feed(process: subprocess.Popen[bytes], stdin: bytes, selector: selectors.Ba
 
 
 def _end(process: subprocess.Popen[bytes]) -> bool:
-    """Kill the whole group unless the command has ended by itself, and reap it. False when it does not end."""
+    """Kill the whole group unless the command has ended, and reap it. False when it does not end."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -308,4 +307,8 @@ def _end(process: subprocess.Popen[bytes]) -> bool:
 
 
 def _inherited() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith(STEERING) and name not in UNWANTED}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(OPTION_PREFIXES) and name not in UNWANTED
+    }

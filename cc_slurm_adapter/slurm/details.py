@@ -1,4 +1,4 @@
-"""The details of jobs as slurmctld knows them now, asked for as each release can answer."""
+"""The details of jobs as slurmctld knows them now, queried as each release of Slurm allows."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ from dataclasses import replace
 from cc_slurm_adapter.errors import SlurmError, UnexpectedOutput
 from cc_slurm_adapter.model import Details, Missing, Run, Sharing
 from cc_slurm_adapter.slurm.commands import Command, Commands
-from cc_slurm_adapter.slurm.json_formats import JsonFormat
+from cc_slurm_adapter.slurm.json_formats import CurrentFormat, JsonFormat
 from cc_slurm_adapter.slurm.output import failure, read_text
 from cc_slurm_adapter.slurm.parse.jobs import job_id_of, parse_sharing, sharing_command
 from cc_slurm_adapter.slurm.parse.json_stream import JobSplitter
 from cc_slurm_adapter.slurm.parse.json_values import Json, read_digits
-from cc_slurm_adapter.slurm.parts import Part, ask_in_parts, in_parts
-from cc_slurm_adapter.slurm.set_aside import SetAside
+from cc_slurm_adapter.slurm.parts import Part, query_in_parts, split
+from cc_slurm_adapter.slurm.postponed_jobs import PostponedJobs
 
 log = logging.getLogger(__name__)
 
 CHUNK = 200
-"""Jobs in one detailed question: squeue then takes 40 to 98 MB; for all jobs at once it would take gigabytes."""
+"""Jobs in one query: squeue then needs 40 to 98 MB; for all jobs together it would need gigabytes."""
 MANY_OF_A_USER, ONE_IN = 20, 20
-"""Where squeue filters by user only, a user's jobs are asked for at once when so many are wanted, and one in so many of
-those that the user has."""
+"""Where squeue filters by user only, a user's jobs are read in one query when so many are wanted, and at least one in
+so many of those that the user has."""
 MAX_ARRAYS = 10_000
-"""So many arrays are remembered."""
+"""Arrays that are remembered."""
 DOUBTFUL_LIMIT = 20.0
-"""Seconds without a word that are granted to a question which repeats a part of one that failed."""
-SMALLEST = ["squeue", "-h", "-a", "-j", "1", "-o", "%A"]
+"""Seconds without output that are allowed for a query that repeats a part of a failed one."""
+SMALLEST_QUERY = ["squeue", "-h", "-a", "-j", "1", "-o", "%A"]
 """Whether there is such a job does not matter."""
 USERS = ["squeue", "-h", "-a", "-t", "all", "-o", "%A|%U"]
 """Job and user id of all jobs, from columns that no user controls."""
 UNKNOWN_JOB = "Invalid job id"
-"""What every release says of a job that slurmctld does not know (recorded in errors/unknown-id.*)."""
+"""What every release prints for a job that slurmctld does not know (recorded in errors/unknown-id.*)."""
 
 Parse = Callable[[Json], Run]
 
 
 def job_failed(job_id: int, reason: str) -> Details:
-    """Of a job that Slurm cannot be asked for."""
+    """Make the result for a job that cannot be queried."""
     return Details(failed={job_id: reason})
 
 
-def read_jobs(question: Command, parse: Parse, wanted: Collection[int]) -> Details:
-    """The wanted jobs in a document of squeue, scontrol or sacct. Raises SlurmError."""
+def read_jobs(command: Command, parse: Parse, wanted: Collection[int]) -> Details:
+    """Read the wanted jobs from the JSON of squeue, scontrol or sacct. Raises SlurmError."""
     details = Details()
 
-    def take(job: Json) -> None:
+    def add(job: Json) -> None:
         details.listed += 1
         try:
             if job_id_of(job) in wanted:
@@ -59,111 +59,110 @@ def read_jobs(question: Command, parse: Parse, wanted: Collection[int]) -> Detai
             details.broken[_id_or_zero(job)] = str(error)
         except MemoryError:
             raise
-        except Exception as error:  # a job of a shape that nobody foresaw costs only itself
+        except Exception as error:  # a job of an unforeseen shape costs only itself
             log.exception("job %s", _id_or_zero(job))
             details.broken[_id_or_zero(job)] = f"an error of this program, {type(error).__name__}"
 
-    splitter = JobSplitter(question.argv[0], take, details.broken.__setitem__)
-    answer = question.hand_on(splitter.feed)
-    if answer.exit_code != 0:
-        raise failure(question.argv, answer)
+    splitter = JobSplitter(command.argv[0], add, details.broken.__setitem__)
+    finished = command.drain(splitter.feed)
+    if finished.exit_code != 0:
+        raise failure(command.argv, finished)
     splitter.finish()
     return details
 
 
 def is_forgotten(commands: Commands, job_id: int) -> bool:
-    """Whether slurmctld itself says that it knows no such job. Raises SlurmError when it says nothing."""
+    """Tell whether slurmctld itself says that it knows no such job. Raises SlurmError when it says nothing."""
     argv = ["scontrol", "show", "job", str(job_id)]
-    answer = commands.run(argv)
-    if answer.exit_code == 0:
+    finished = commands.run(argv)
+    if finished.exit_code == 0:
         return False
-    if UNKNOWN_JOB in answer.errors:
+    if UNKNOWN_JOB in finished.errors:
         return True
-    raise failure(argv, answer)
+    raise failure(argv, finished)
 
 
 class DetailReader:
-    """Asks for the details. `learn` is told the nodes of runs, and says whether it knows more of them than before."""
+    """Reads the details of jobs. `learn` gets the nodes of runs and returns whether it knows more nodes than before."""
 
     def __init__(self, commands: Commands, parse: Parse, learn: Callable[[set[str]], bool]) -> None:
         self._commands = commands
         self._parse = parse
         self._learn = learn
-        self._aside = SetAside()
+        self._postponed = PostponedJobs()
         self._arrays: dict[int, None] = {}
-        """Ids of arrays of which a task was read, the newest last."""
+        """Ids of the arrays of which a task was read, the newest last."""
 
-    def read(
-        self, job_ids: Iterable[int], json_format: JsonFormat, is_current: Callable[[], bool]
-    ) -> Generator[Details, None, None]:
-        """The runs of these jobs, some at a time. Raises SlurmError.
+    def read(self, job_ids: Iterable[int], current_format: CurrentFormat) -> Generator[Details, None, None]:
+        """Yield the runs of these jobs, some at a time. Raises SlurmError.
 
-        Jobs that slurmctld does not know are left out, and those for which its command fails for long.
+        Jobs that slurmctld does not know are left out, and so are those for which its command has failed for long.
 
-        Slurm prepares its answer to the next part while the caller deals with what this generator yields. `is_current`
-        says after a failure whether Slurm still has the format.
+        Slurm prepares the next part while the caller handles what this generator yields. After a failure the format is
+        looked up again: Slurm may have been upgraded, and then no single job is to blame.
         """
-        asked = _Ahead()
-
+        json_format = current_format.find()
+        prefetched = _Prefetched()
         began = 0.0
 
-        def ask(part: Part, following: Part | None) -> Details:
+        def query(part: Part, following: Part | None) -> Details:
             nonlocal began
             began = time.monotonic()
-            details = self._read_part(part, json_format, asked.take(part))
-            self._aside.answered(part.jobs)
+            details = self._read_part(part, json_format, prefetched.pop(part))
+            self._postponed.succeeded(part.jobs)
             if following is not None:
-                with contextlib.suppress(SlurmError):  # what cannot be started now is asked again
-                    asked.put(following, self._ask(following, json_format))
+                with contextlib.suppress(SlurmError):  # what cannot be started now is started in its turn
+                    prefetched.put(following, self._begin(following, json_format))
             return details
 
         def may_halve() -> bool:
-            return is_current() and not json_format.lists_all_jobs and self.answers()
+            return current_format.is_unchanged() and not json_format.lists_all_jobs and self.slurmctld_responds()
 
         def failed(job_id: int, reason: str) -> Details:
-            self._aside.failed(job_id, reason, time.monotonic() - began)
-            return job_failed(job_id, reason) if self._aside.may_come([job_id]) else Details()
+            self._postponed.failed(job_id, reason, time.monotonic() - began)
+            return job_failed(job_id, reason) if self._postponed.with_hope([job_id]) else Details()
 
         wanted = sorted(set(job_ids))
-        may_be_asked = self._aside.without(wanted)
-        if len(may_be_asked) < len(wanted):
-            put_off = self._aside.may_come(set(wanted).difference(may_be_asked))
-            yield Details(failed=dict.fromkeys(put_off, "it failed a short while ago"))
-        parts = self._plan(may_be_asked, json_format)
+        due = self._postponed.due(wanted)
+        if len(due) < len(wanted):
+            not_due = self._postponed.with_hope(set(wanted).difference(due))
+            yield Details(failed=dict.fromkeys(not_due, "it failed a short while ago"))
+        parts = self._plan(due, json_format)
         try:
-            yield from ask_in_parts(parts, ask, failed, may_halve)
+            yield from query_in_parts(parts, query, failed, may_halve)
         finally:
-            asked.close()
+            prefetched.close()
 
     def retry_all(self) -> None:
-        """Ask again for jobs that failed, at the next question for them."""
-        self._aside.retry_all()
+        """Make all postponed jobs due immediately."""
+        self._postponed.retry_all()
 
-    def answers(self) -> bool:
-        """Whether slurmctld answers the smallest question that needs its list of jobs, as all others here do."""
+    def slurmctld_responds(self) -> bool:
+        """Tell whether slurmctld responds to the smallest query that needs its list of jobs, as all others here do."""
         with contextlib.suppress(SlurmError):
-            answer = self._commands.run(SMALLEST)
-            return answer.exit_code == 0 or UNKNOWN_JOB in answer.errors
+            finished = self._commands.run(SMALLEST_QUERY)
+            return finished.exit_code == 0 or UNKNOWN_JOB in finished.errors
         return False
 
     def _plan(self, job_ids: Iterable[int], json_format: JsonFormat) -> list[Part]:
+        """Split the jobs into queries that this format allows."""
         if json_format.lists_all_jobs:
             ids = sorted(set(job_ids))
-            return in_parts(ids, len(ids) or 1)
+            return split(ids, len(ids) or 1)
         if not json_format.filters_by_user_only:
-            return in_parts(job_ids, CHUNK)
+            return split(job_ids, CHUNK)
         ids = sorted(set(job_ids))
         by_user = self._by_user(ids) if len(ids) >= MANY_OF_A_USER else {}
-        at_once = {job_id for jobs in by_user.values() for job_id in jobs}
+        together = {job_id for jobs in by_user.values() for job_id in jobs}
         return [
             *(Part(jobs, user) for user, jobs in by_user.items()),
-            *in_parts((job_id for job_id in ids if job_id not in at_once), 1),
+            *split((job_id for job_id in ids if job_id not in together), 1),
         ]
 
     def _by_user(self, job_ids: list[int]) -> dict[str, list[int]]:
-        """Those of the jobs that are asked for by user: squeue prints all that a user has then.
+        """Return the jobs that are queried by user, for which squeue then prints all jobs of that user.
 
-        Never those of root: `-u 0` prints the jobs of everybody (src/squeue/squeue.c of 23.11 takes 0 for no user).
+        Jobs of root are never among them: `-u 0` prints everybody's (src/squeue/squeue.c of 23.11 reads 0 as no user).
         """
         rows = [row.partition("|") for row in read_text(self._commands, USERS).splitlines()]
         users = {read_digits(job_id): user for job_id, _, user in rows if user.isdecimal() and int(user)}
@@ -177,8 +176,8 @@ class DetailReader:
         }
         return {user: jobs for user, jobs in found.items() if is_worth[user]}
 
-    def _ask(self, part: Part, json_format: JsonFormat) -> Command | None:
-        """The question for a part; None when there is nothing to ask."""
+    def _begin(self, part: Part, json_format: JsonFormat) -> Command | None:
+        """Start the query of a part; None when there is nothing to query."""
         if json_format.lists_all_jobs:
             return self._commands.begin(["squeue", "-a", "--json"])
         if part.user:
@@ -190,28 +189,32 @@ class DetailReader:
             return self._commands.begin(["scontrol", "show", "job", names[0], json_format.option])
         return self._commands.begin(["squeue", "-a", "-t", "all", "-j", ",".join(names), json_format.option])
 
-    def _read_part(self, part: Part, json_format: JsonFormat, question: Command | None) -> Details:
-        details = self._answer(part, json_format, question)
+    def _read_part(self, part: Part, json_format: JsonFormat, command: Command | None) -> Details:
+        """Read the details of a part, from a query that was started before or from a new one."""
+        details = self._finish(part, json_format, command)
         if self._learn({resource.hostname for run in details.runs for resource in run.resources}):
-            details = self._answer(part, json_format, None)  # there were nodes that no poll had seen yet
+            details = self._finish(part, json_format, None)  # there were nodes that no poll had listed yet
         for run in details.runs:
             self._note_array(run)
         return self._with_sharing(details) if json_format.lacks_sharing else details
 
-    def _answer(self, part: Part, json_format: JsonFormat, question: Command | None) -> Details:
-        question = question or self._ask(part, json_format)
-        if question is None:
+    def _finish(self, part: Part, json_format: JsonFormat, command: Command | None) -> Details:
+        command = command or self._begin(part, json_format)
+        if command is None:
             return Details()
         if part.is_doubtful:
-            question.time_limit = DOUBTFUL_LIMIT
-        with question:
-            details = read_jobs(question, self._parse, frozenset(part.jobs))
-        if question.argv[0] == "scontrol" and not details.listed:
+            command.time_limit = DOUBTFUL_LIMIT
+        with command:
+            details = read_jobs(command, self._parse, frozenset(part.jobs))
+        if command.argv[0] == "scontrol" and not details.listed:
             self._check_unknown(part.jobs[0])
         return details
 
     def _check_unknown(self, job_id: int) -> None:
-        """scontrol's JSON has no job, with exit code 0, also when slurmctld is away. Raises SlurmError then."""
+        """Raise SlurmError unless slurmctld says that it knows no such job.
+
+        scontrol's JSON has no job, with exit code 0, also when slurmctld is away.
+        """
         if not is_forgotten(self._commands, job_id):
             raise UnexpectedOutput(f"scontrol show job {job_id}", "slurmctld has the job, but its JSON has none")
 
@@ -223,64 +226,64 @@ class DetailReader:
             del self._arrays[next(iter(self._arrays))]
 
     def _names(self, job_ids: Iterable[int]) -> list[str]:
-        """What to call these jobs.
+        """Return the names of these jobs for squeue and scontrol.
 
-        The last task of an array has the array's id, by which squeue and scontrol would print all tasks. So it is
-        asked which task that is; one that waits is left out.
+        The last task of an array has the array's id, for which both would print all tasks. So its number is queried; a
+        pending one is left out.
         """
         arrays = self._arrays.keys() & set(job_ids)
         if not arrays:
             return list(map(str, job_ids))
         argv = ["squeue", "-h", "-a", "-t", "all", "-j", ",".join(map(str, sorted(arrays))), "-o", "%A|%K"]
-        answer = self._commands.run(argv)
-        if answer.exit_code != 0 and UNKNOWN_JOB not in answer.errors:
-            raise failure(argv, answer)
-        rows = answer.output.decode("ascii", errors="replace").splitlines()
+        finished = self._commands.run(argv)
+        if finished.exit_code != 0 and UNKNOWN_JOB not in finished.errors:
+            raise failure(argv, finished)
+        rows = finished.output.decode("ascii", errors="replace").splitlines()
         tasks = {job_id: task for job_id, _, task in (row.partition("|") for row in rows)}
         names = [str(job_id) if job_id not in arrays else _task_name(job_id, tasks) for job_id in job_ids]
         return [name for name in names if name]
 
     def _with_sharing(self, details: Details) -> Details:
-        """The same with what the format lacks: squeue's text tells whose the nodes are."""
+        """Add what the format lacks, who shares the nodes, from squeue's text."""
         if not details.runs:
             return details
-        told = parse_sharing(read_text(self._commands, sharing_command(run.key.job_id for run in details.runs)))
-        runs = [_with_told_sharing(run, told.get(run.key.job_id)) for run in details.runs]
+        sharing = parse_sharing(read_text(self._commands, sharing_command(run.key.job_id for run in details.runs)))
+        runs = [_with_sharing_of(run, sharing.get(run.key.job_id)) for run in details.runs]
         return replace(details, runs=runs)
 
 
-def _with_told_sharing(run: Run, told: Sharing | None) -> Run:
-    """Whole nodes of which squeue's text does not tell whose they are may be kept for one user."""
-    if told is not None:
-        return replace(run, sharing=told)
+def _with_sharing_of(run: Run, sharing: Sharing | None) -> Run:
+    """Add the sharing from squeue's text. Without it, whole nodes may also be reserved for one user."""
+    if sharing is not None:
+        return replace(run, sharing=sharing)
     return replace(run, missing=run.missing | {Missing.SHARING}) if run.sharing is Sharing.WHOLE_NODE else run
 
 
-class _Ahead:
-    """A question that was asked before its answer is wanted."""
+class _Prefetched:
+    """A query that was started before its result is needed."""
 
     def __init__(self) -> None:
         self._part: Part | None = None
-        self._question: Command | None = None
+        self._command: Command | None = None
 
-    def put(self, part: Part, question: Command | None) -> None:
-        self._part, self._question = part, question
+    def put(self, part: Part, command: Command | None) -> None:
+        self._part, self._command = part, command
 
-    def take(self, part: Part) -> Command | None:
-        """The question for this part, if it was asked."""
+    def pop(self, part: Part) -> Command | None:
+        """Return the query of this part, if it was started."""
         if self._part is not part:
             self.close()
-        question, self._part, self._question = self._question, None, None
-        return question
+        command, self._part, self._command = self._command, None, None
+        return command
 
     def close(self) -> None:
-        if self._question:
-            self._question.close()
-        self._part = self._question = None
+        if self._command:
+            self._command.close()
+        self._part = self._command = None
 
 
 def _task_name(job_id: int, tasks: Mapping[str, str]) -> str:
-    """`tasks` are numbers of tasks by job id; '' for what still waits, which can be several tasks in one line."""
+    """Return the name of an array task; '' for a pending one. `tasks` are task numbers, or ranges, by job id."""
     task = tasks.get(str(job_id))
     if task is None:
         return str(job_id)

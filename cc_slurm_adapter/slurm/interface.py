@@ -1,4 +1,14 @@
-"""What a pass asks of Slurm. `SlurmClient` answers; tests put a fake in its place."""
+"""What `jobs/` may ask of Slurm. `SlurmClient` implements it; tests put a fake in its place.
+
+Everything that `jobs/` knows of Slurm goes through this one protocol. Three rules hold for all of its methods:
+
+- A query that fails raises SlurmError, and nothing may be concluded from it. It never returns an empty result instead.
+- What is missing in a result proves nothing, either: a run is over when Slurm says so.
+- Results that may be large are yielded in parts, as they arrive. Slurm's command waits in between, and closing the
+  generator ends it.
+
+Times are Unix seconds. Methods run Slurm's commands in the calling thread, one at a time.
+"""
 
 from __future__ import annotations
 
@@ -10,27 +20,73 @@ from cc_slurm_adapter.model import AccountedEnd, AccountedLaunch, Details, Liste
 
 
 class Slurm(Protocol):
-    """Each question may raise SlurmError; answers in parts are told as they come."""
+    """The queries: of slurmctld's jobs, their texts, accounting, and the nodes."""
 
-    def list_jobs(self) -> Iterable[ListedJob]: ...
-    def reads_all_jobs(self, count: int) -> bool: ...
-    def read_details(self, job_ids: Iterable[int]) -> Generator[Details, None, None]: ...
-    def prefetch_job_info(self, keys: Collection[RunKey], listed: int) -> AbstractContextManager[None]: ...
-    def with_texts(self, runs: list[Run]) -> Generator[Run, None, None]: ...
-    def ended_between(self, since: int, until: int) -> Generator[list[AccountedEnd], None, None]: ...
-    def ends_of(self, job_ids: Iterable[int], since: int, until: int) -> Iterator[list[AccountedEnd]]: ...
-    def read_accounted(self, job_ids: Iterable[int], since: int, until: int) -> Iterator[Details]: ...
-    def launches_of(self, job_ids: Iterable[int], since: int, until: int) -> Iterator[list[AccountedLaunch]]: ...
-    def retry_all(self) -> None: ...
-    def is_forgotten(self, job_id: int) -> bool: ...
-    def accounting_backlog(self) -> int: ...
-    def node_states(self) -> list[NodeState]: ...
+    # slurmctld's jobs
+
+    def list_jobs(self) -> Iterable[ListedJob]:
+        """List every job in slurmctld that is not pending: running ones, and ended ones for MinJobAge."""
+        ...
+
+    def read_details(self, job_ids: Iterable[int]) -> Generator[Details, None, None]:
+        """Yield the runs of these jobs with cores and GPUs, without texts; jobs that slurmctld forgot are left out."""
+        ...
+
+    def reads_all_jobs(self, count: int) -> bool:
+        """Tell whether `read_details` of so many jobs makes slurmctld print all jobs that it knows."""
+        ...
+
+    def is_forgotten(self, job_id: int) -> bool:
+        """Tell whether slurmctld itself says that it knows no such job."""
+        ...
+
+    def retry_all(self) -> None:
+        """Query jobs again for which Slurm's command failed, however short ago."""
+        ...
+
+    # Texts: a second query, only for runs that are reported
+
+    def prefetch_job_info(self, keys: Collection[RunKey], listed: int) -> AbstractContextManager[None]:
+        """Inside the context, slurmInfo of these runs comes from one query where that costs slurmctld less."""
+        ...
+
+    def with_texts(self, runs: list[Run]) -> Generator[Run, None, None]:
+        """Yield the same runs with slurmInfo and job script, as far as Slurm still has them."""
+        ...
+
+    # Accounting (slurmdbd)
+
+    def ended_between(self, since: int, until: int) -> Generator[list[AccountedEnd], None, None]:
+        """Yield the runs that accounting closed in a window."""
+        ...
+
+    def ends_of(self, job_ids: Iterable[int], since: int, until: int) -> Iterator[list[AccountedEnd]]:
+        """Yield the runs of these jobs that accounting closed in a window."""
+        ...
+
+    def read_accounted(self, job_ids: Iterable[int], since: int, until: int) -> Iterator[Details]:
+        """Yield all runs of these jobs in a window, without cores and GPU indices, which accounting does not have."""
+        ...
+
+    def launches_of(self, job_ids: Iterable[int], since: int, until: int) -> Iterator[list[AccountedLaunch]]:
+        """Yield whether the runs of these jobs launched anything."""
+        ...
+
+    def accounting_backlog(self) -> int:
+        """Count the messages that slurmctld still has for slurmdbd; with 0, accounting is complete."""
+        ...
+
+    # Nodes
+
+    def node_states(self) -> list[NodeState]:
+        """Read the state and the allocated resources of every node."""
+        ...
 
 
 def ask_slurmctld(slurm: Slurm, jobs: set[int]) -> tuple[dict[int, Run], set[int]]:
-    """For a site without slurmdbd: the runs of these jobs by job id, and those jobs that slurmctld has forgotten.
+    """Return the runs of these jobs by job id, and the jobs that slurmctld has forgotten: for sites without slurmdbd.
 
-    A job that cannot be understood or asked for is neither.
+    A job that cannot be understood or queried is neither.
     """
     read = list(slurm.read_details(jobs)) if jobs else []
     runs = {run.key.job_id: run for details in read for run in details.runs}

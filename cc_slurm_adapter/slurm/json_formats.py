@@ -1,4 +1,4 @@
-"""What the Slurm commands on this host offer, found out once and pinned.
+"""Which JSON formats the Slurm commands on this host offer, and which one is used.
 
 Each JSON format is frozen once it is released, so the program asks for one by name and never for
 the default. The commands of 22.05 and 23.02 know one format only and take no name.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from dataclasses import dataclass, replace
 
 from cc_slurm_adapter.errors import SlurmError
@@ -18,16 +19,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class JsonFormat:
-    """How to ask for JSON: `option` for squeue, scontrol and sacct."""
+    """A JSON format. `option` requests it from squeue, scontrol and sacct."""
 
     name: str
     option: str
     lists_all_jobs: bool = False
-    """squeue prints every job in memory whatever -j says, and scontrol has no JSON."""
+    """squeue prints every job in memory whatever -j is, and scontrol has no JSON."""
     filters_by_user_only: bool = False
-    """squeue prints every job in memory when it is asked for several ids, but -u filters (23.02 and 23.11)."""
+    """squeue prints every job in memory when -j has several ids, but -u filters (23.02 and 23.11)."""
     lacks_sharing: bool = False
-    """It cannot tell --exclusive from --exclusive=user: `sharing_command` asks."""
+    """It does not distinguish --exclusive from --exclusive=user: `sharing_command` does."""
 
 
 # The best one first: v0.0.40 is four times smaller than its successors.
@@ -50,20 +51,52 @@ _FILTERS_SINCE = "24.05"
 _TAKES_NO_NAME = "doesn't allow an argument"
 _warned: set[str] = set()
 
+FORMAT_SECONDS = 600.0
+"""How long a format is used before it is looked up again: Slurm may be upgraded while this program runs."""
+
+
+class CurrentFormat:
+    """The format that is in use now."""
+
+    def __init__(self, commands: Commands) -> None:
+        self._commands = commands
+        self._known: JsonFormat | None = None
+        self._until = 0.0
+
+    def find(self) -> JsonFormat:
+        """Return the format, looked up again every FORMAT_SECONDS. Raises SlurmError."""
+        if self._known is not None and time.monotonic() < self._until:
+            return self._known
+        found = find_format(self._commands)
+        if found != self._known:
+            log.info("asking Slurm with %s", found.option)
+        self._known, self._until = found, time.monotonic() + FORMAT_SECONDS
+        return found
+
+    def is_unchanged(self) -> bool:
+        """Look the format up now, after a failure; returns whether it is still the same. Raises SlurmError."""
+        before, self._until = self._known, 0.0
+        return self.find() == before
+
+    @property
+    def lists_all_jobs(self) -> bool:
+        """Tell whether it is known to make squeue print every job."""
+        return self._known is not None and self._known.lists_all_jobs
+
 
 def find_format(commands: Commands) -> JsonFormat:
-    """The best format that this Slurm and this program share. Raises SlurmError."""
-    answer = commands.run(["squeue", "--json=list"])
+    """Return the best format that this Slurm and this program share. Raises SlurmError."""
+    finished = commands.run(["squeue", "--json=list"])
     # 23.11 and 24.05 print the list on standard error.
-    said = answer.output.decode("ascii", errors="replace") + answer.errors
-    offered = sorted(set(re.findall(r"data_parser/(v\d+\.\d+\.\d+)\b", said)), key=_age)
+    text = finished.output.decode("ascii", errors="replace") + finished.errors
+    offered = sorted(set(re.findall(r"data_parser/(v\d+\.\d+\.\d+)\b", text)), key=_age)
     if offered:
         best = _best_of(offered)
         may_lack_filter = _age(offered[-1]) <= _age(_LAST_WITHOUT_FILTER)
         return replace(best, filters_by_user_only=may_lack_filter and _release(commands) < _FILTERS_SINCE)
-    if _TAKES_NO_NAME in answer.errors:
+    if _TAKES_NO_NAME in finished.errors:
         return _unnamed(commands)
-    raise SlurmError(f"squeue --json=list does not say which JSON formats there are: {answer.complaint()}")
+    raise SlurmError(f"squeue --json=list does not say which JSON formats there are: {finished.last_error()}")
 
 
 def _best_of(offered: list[str]) -> JsonFormat:
@@ -80,14 +113,14 @@ def _best_of(offered: list[str]) -> JsonFormat:
 
 
 def _unnamed(commands: Commands) -> JsonFormat:
-    """The one format of commands that take no name."""
+    """Return the only format of commands that take no name."""
     return ONLY_V39 if _release(commands) >= "23.02" else PLAIN
 
 
 def _release(commands: Commands) -> str:
-    """As in 23.11, from `slurm 23.11.11` or `slurm-wlm 22.05.8`; '' when the commands do not say."""
-    answer = commands.run(["squeue", "--version"])
-    version = re.search(r"\b(\d\d\.\d\d)\b", answer.output.decode("ascii", errors="replace") + answer.errors)
+    """Return the release as 23.11, from `slurm 23.11.11` or `slurm-wlm 22.05.8`; '' when there is none."""
+    finished = commands.run(["squeue", "--version"])
+    version = re.search(r"\b(\d\d\.\d\d)\b", finished.output.decode("ascii", errors="replace") + finished.errors)
     return version[1] if version else ""
 
 
@@ -96,7 +129,7 @@ def _age(name: str) -> list[int]:
 
 
 def _warn_once(offered: list[str], used: str, what: str) -> None:
-    """The formats are looked up again after every failure: the log is told once."""
+    """Log a warning once, because the formats are looked up again after every failure."""
     offer = ", ".join(offered)
     if offer not in _warned:
         _warned.add(offer)

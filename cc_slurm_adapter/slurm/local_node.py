@@ -1,4 +1,4 @@
-"""What Slurm says of the node that this program runs on: slurmd's own look at the machine, and slurm.conf's layout."""
+"""The node that this program runs on: the machine as slurmd detects it, and its layout in slurm.conf."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from cc_slurm_adapter.slurm.topology import SlurmLayout
 
 
 class LocalNode(NamedTuple):
-    """What could be had; None and () stand for what could not."""
+    """What is known of the node; None and () stand for what is not."""
 
     name: str
-    """Slurm's NodeName, or what it most likely is."""
+    """Slurm's NodeName, or the most likely one."""
     release: tuple[int, ...] = ()
     """Of slurmd: (24, 11, 5)."""
     machine: SlurmLayout | None = None
@@ -25,43 +25,43 @@ class LocalNode(NamedTuple):
 
 
 def read_local_node(commands: Commands, node_name: str, hostname: str) -> LocalNode:
-    """Asks slurmd and slurmctld, as far as they are there. `node_name` is '' where it is not known."""
+    """Query slurmd and slurmctld, as far as they are there. `node_name` is '' where it is not known."""
     failures: list[str] = []
-    seen = _ask(commands, ["slurmd", "-C"], failures)
-    name = node_name or _word(seen, "NodeName") or hostname.partition(".")[0]
-    version = _ask(commands, ["slurmd", "-V"], failures) if seen else ""
-    node = _ask(commands, ["scontrol", "-o", "show", "node", name], failures)
+    detected = _query(commands, ["slurmd", "-C"], failures)
+    name = node_name or _word(detected, "NodeName") or hostname.partition(".")[0]
+    version = _query(commands, ["slurmd", "-V"], failures) if detected else ""
+    node = _query(commands, ["scontrol", "-o", "show", "node", name], failures)
     release = parse_release(version) or parse_release(f" {_word(node, 'Version')}")
-    return LocalNode(name, release, parse_slurmd(seen), parse_node(node), tuple(failures))
+    return LocalNode(name, release, parse_slurmd(detected), parse_node(node), tuple(failures))
 
 
-def _ask(commands: Commands, argv: list[str], failures: list[str]) -> str:
+def _query(commands: Commands, argv: list[str], failures: list[str]) -> str:
     try:
-        answer = commands.run(argv)
+        finished = commands.run(argv)
     except CommandMissing:
         failures.append(f"there is no {argv[0]} in PATH")
         return ""
     except SlurmError as error:
         failures.append(str(error))
         return ""
-    if answer.exit_code != 0:
-        failures.append(f"{' '.join(argv)}: {answer.complaint()}")
+    if finished.exit_code != 0:
+        failures.append(f"{' '.join(argv)}: {finished.last_error()}")
         return ""
-    return answer.output.decode("utf-8", errors="replace")
+    return finished.output.decode("utf-8", errors="replace")
 
 
 def parse_slurmd(text: str) -> SlurmLayout | None:
-    """From `NodeName=n1 CPUs=16 Boards=1 SocketsPerBoard=2 CoresPerSocket=4 ThreadsPerCore=2 RealMemory=...`."""
+    """Parse `NodeName=n1 CPUs=16 Boards=1 SocketsPerBoard=2 CoresPerSocket=4 ThreadsPerCore=2 RealMemory=...`."""
     return _layout(text, "CPUs", _number(text, "SocketsPerBoard") * (_number(text, "Boards") or 1))
 
 
 def parse_node(text: str) -> SlurmLayout | None:
-    """From `scontrol -o show node`, whose Sockets are those of all boards."""
+    """Parse `scontrol -o show node`, whose Sockets are those of all boards."""
     return _layout(text, "CPUTot", _number(text, "Sockets"))
 
 
 def parse_release(text: str) -> tuple[int, ...]:
-    """From `slurm 24.11.5` or `slurm-wlm 22.05.8`; () for anything else."""
+    """Parse `slurm 24.11.5` or `slurm-wlm 22.05.8`; () for anything else."""
     match = re.search(r"\s([0-9]{1,3}(?:\.[0-9]{1,3})+)", text)
     return tuple(map(int, match[1].split("."))) if match else ()
 

@@ -1,9 +1,9 @@
-"""Whole answers of Slurm's commands as text: one that failed or was cut is a SlurmError, never an empty answer.
+"""The output of Slurm's commands as text: a command that failed, or whose output was cut, is a SlurmError.
 
 An exit code of 0 is not enough: `squeue -O` with a column that it does not know, and sacct with a JSON format that it
 does not know, print nothing, name the error on standard error and exit 0 (recorded in errors/unknown-field.squeue and
-errors/bad-json-version.sacct). Other words there are no failure: Slurm's commands
-complain of many things, as of an obsolete line of slurm.conf, and answer.
+errors/bad-json-version.sacct). Other text there is no failure: Slurm's commands print many warnings, as about an
+obsolete line of slurm.conf, beside a good result.
 """
 
 from __future__ import annotations
@@ -16,46 +16,49 @@ from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, SlurmError,
 from cc_slurm_adapter.slurm.commands import Commands, Finished
 
 BATCH = 500
-"""Lines of accounting that are handed on at once."""
+"""Lines of accounting in a batch."""
 MAX_LINE = 64 * 1024
+"""Bytes of a line; longer ones are nothing that Slurm prints."""
+EPOCH_TIMES = {"SLURM_TIME_FORMAT": "%s"}
+"""The environment in which Slurm's commands print Unix seconds."""
 _REFUSED = re.compile(r"error: (Invalid .* specification|application/json output not supported)")
 
 
 def read_text(commands: Commands, argv: list[str], environment: Mapping[str, str] | None = None) -> str:
-    """All that a command prints. Raises SlurmError."""
-    answer = commands.run(argv, environment=environment)
-    check(argv, answer, printed=bool(answer.output))
-    return whole_text(argv, answer)
+    """Run a command and return its output. Raises SlurmError."""
+    finished = commands.run(argv, environment=environment)
+    check(argv, finished, printed=bool(finished.output))
+    return whole_text(argv, finished)
 
 
-def whole_text(argv: list[str], answer: Finished) -> str:
-    """The output as text, whatever the exit code. Raises UnexpectedOutput when it was cut."""
-    if answer.output and not answer.output.endswith(b"\n"):
+def whole_text(argv: list[str], finished: Finished) -> str:
+    """Return the output as text, whatever the exit code. Raises UnexpectedOutput when it was cut."""
+    if finished.output and not finished.output.endswith(b"\n"):
         raise _cut(argv)
-    return answer.output.decode("utf-8", errors="replace")
+    return finished.output.decode("utf-8", errors="replace")
 
 
 def read_lines(commands: Commands, argv: list[str], environment: Mapping[str, str]) -> Generator[str, None, None]:
-    """The lines of a command's output as they come; raises SlurmError after the last whole one when it fails."""
+    """Yield the lines of a command's output as they arrive. Raises SlurmError, after the last whole line."""
     rest, printed = b"", False
-    answer: Finished | None = None
+    finished: Finished | None = None
     with contextlib.closing(commands.pieces(argv, environment=environment)) as pieces:
-        while answer is None:
+        while finished is None:
             try:
                 *lines, rest = (rest + next(pieces)).split(b"\n")
                 printed = True
             except StopIteration as end:
-                answer, lines = end.value, []
+                finished, lines = end.value, []
             yield from (line.decode("utf-8", errors="replace") for line in lines)
             if len(rest) > MAX_LINE:
                 raise UnexpectedOutput(" ".join(argv[:3]), f"a line has more than {MAX_LINE} bytes")
-    check(argv, answer, printed=printed)
+    check(argv, finished, printed=printed)
     if rest:
         raise _cut(argv)
 
 
 def batches(lines: Iterator[str]) -> Iterator[list[str]]:
-    """Lines in lists of BATCH; what was read before a failure comes before it, but not when the daemon stops."""
+    """Yield lines in lists of BATCH. A failure comes after the lines read before it, unless the daemon stops."""
     batch: list[str] = []
     try:
         for line in lines:
@@ -77,12 +80,12 @@ def _cut(argv: list[str]) -> UnexpectedOutput:
     return UnexpectedOutput(" ".join(argv[:3]), "the output is cut")  # a number at its end may be half of one
 
 
-def check(argv: list[str], answer: Finished, *, printed: bool) -> None:
-    """Raise CommandFailed for a command that has failed, or that has printed nothing and refuses what it was asked."""
-    if answer.exit_code != 0 or (not printed and _REFUSED.search(answer.errors)):
-        raise failure(argv, answer)
+def check(argv: list[str], finished: Finished, *, printed: bool) -> None:
+    """Raise CommandFailed for a command that has failed, or that has printed nothing but the refusal of an option."""
+    if finished.exit_code != 0 or (not printed and _REFUSED.search(finished.errors)):
+        raise failure(argv, finished)
 
 
-def failure(argv: list[str], answer: Finished) -> CommandFailed:
-    """The error for a command that has failed."""
-    return CommandFailed(f"{' '.join(argv[:3])}: {answer.complaint()}")
+def failure(argv: list[str], finished: Finished) -> CommandFailed:
+    """Make the error for a command that has failed."""
+    return CommandFailed(f"{' '.join(argv[:3])}: {finished.last_error()}")

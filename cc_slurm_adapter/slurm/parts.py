@@ -1,7 +1,7 @@
-"""Questions about many jobs in parts: one job for which Slurm's own command fails costs only itself.
+"""Queries about many jobs in parts: one job for which Slurm's own command fails costs only itself.
 
-A crash or a time-out of the command for one job fails the whole part. So a part that fails is halved until that job is
-found, as long as Slurm answers other questions.
+A crash or a timeout of the command for one job fails the whole part. So a part that fails is halved until that job is
+found, as long as Slurm responds to other queries.
 """
 
 from __future__ import annotations
@@ -13,64 +13,64 @@ from typing import NamedTuple, TypeVar
 from cc_slurm_adapter.errors import CommandCancelled, SlurmError
 
 MAX_FAILURES = 40
-"""Questions that may fail until all is given up for now: so many find five jobs among 200."""
-IN_A_ROW = 3
-"""Single jobs that may fail without an answer in between, until all is given up: then it is Slurm that fails."""
-Answer = TypeVar("Answer")
+"""Queries that may fail until all is given up for now: so many find five jobs among 200."""
+MAX_CONSECUTIVE = 3
+"""Single jobs that may fail without a result in between, until all is given up: then it is Slurm that fails."""
+Result = TypeVar("Result")
 
 
 class Part(NamedTuple):
-    """Some jobs that are asked for in one question: by their ids, or as some of all jobs of a user (a user id)."""
+    """Some jobs for one query: by their ids, or as some of all jobs of a user (a user id)."""
 
     jobs: Sequence[int]
     user: str = ""
     is_doubtful: bool = False
-    """A question that failed has asked for them before."""
+    """They were part of a query that failed."""
 
     def halves(self) -> list[Part]:
-        """The same jobs in two questions by their ids; one by one where Slurm filters by user only."""
+        """Split the part into two queries by ids; into one for each job where Slurm filters by user only."""
         if self.user:
             return [Part([job_id], is_doubtful=True) for job_id in self.jobs]
         middle = len(self.jobs) // 2
         return [Part(jobs, is_doubtful=True) for jobs in (self.jobs[:middle], self.jobs[middle:])]
 
 
-def in_parts(job_ids: Iterable[int], size: int) -> list[Part]:
-    """The jobs in order, so many to a part."""
+def split(job_ids: Iterable[int], size: int) -> list[Part]:
+    """Split the jobs, in order, into parts of this size."""
     ids = sorted(set(job_ids))
     return [Part(ids[at : at + size]) for at in range(0, len(ids), size)]
 
 
-def ask_in_parts(  # noqa: PLR0913 - what is asked, and when to give up
+def query_in_parts(  # noqa: PLR0913 - what is queried, and when to give up
     parts: Iterable[Part],
-    ask: Callable[[Part, Part | None], Answer],
-    failed: Callable[[int, str], Answer],
-    is_there: Callable[[], bool],
+    query: Callable[[Part, Part | None], Result],
+    failed: Callable[[int, str], Result],
+    responds: Callable[[], bool],
     max_failures: int = MAX_FAILURES,
-    in_a_row: int = IN_A_ROW,
-) -> Iterator[Answer]:
-    """What `ask` answers for each part, which it gets together with the following one.
+    max_consecutive: int = MAX_CONSECUTIVE,
+) -> Iterator[Result]:
+    """Yield the result of `query` for each part; it gets the part and the following one.
 
-    `failed` makes the answer for a job that Slurm cannot be asked for, from its id and the reason. `is_there` tells
-    whether Slurm answers anything: if not, or if too much fails, the error is raised and nothing follows from it.
+    `failed` makes the result for a job that cannot be queried, from its id and the reason. `responds` tells whether
+    Slurm responds to anything: if not, or if too much fails, the error is raised and nothing may be concluded.
     """
-    left, failures, alone = deque(parts), 0, 0
+    left, failures, consecutive = deque(parts), 0, 0
     while left:
         part = left.popleft()
         try:
-            answer = ask(part, left[0] if left else None)
+            result = query(part, left[0] if left else None)
         except CommandCancelled:
             raise
         except SlurmError as error:
             failures += 1
-            is_alone = len(part.jobs) == 1
-            alone += is_alone
-            if failures > max_failures or alone > in_a_row or not is_there():
+            is_single = len(part.jobs) == 1
+            consecutive += is_single
+            if failures > max_failures or consecutive > max_consecutive or not responds():
                 raise
-            if not is_alone:
+            if not is_single:
                 left.extendleft(reversed(part.halves()))
                 continue
-            answer = failed(part.jobs[0], str(error))
+            result = failed(part.jobs[0], str(error))
         else:
-            alone = 0
-        yield answer
+            consecutive = 0
+        yield result

@@ -1,10 +1,10 @@
 """slurmInfo and job scripts of many jobs through one `scontrol` that reads commands from standard input.
 
-Both come over its standard output, which also works where scontrol is a wrapper that runs elsewhere. A text is handed
-on as soon as it is complete, and scontrol waits meanwhile: what waits here is one text and one piece of the output.
+Both come over its standard output, which also works where scontrol is a wrapper that runs elsewhere. A text is passed
+on as soon as it is complete, and scontrol waits meanwhile: so only one text and one piece of output are in memory.
 
-Only where a text is missing more has to wait. On standard output a job that is gone looks as one that a slurmctld
-which is away cannot be asked for (fixtures/slurm-*/conversations/slurmctld-down); the reason is on standard error.
+Only where a text is missing, more has to wait. On standard output a job that is gone looks like any job while slurmctld
+is away (fixtures/slurm-*/conversations/slurmctld-down); the reason is on standard error.
 """
 
 from __future__ import annotations
@@ -12,40 +12,55 @@ from __future__ import annotations
 import codecs
 import contextlib
 import itertools
+import logging
 import re
 import secrets
 import sys
-from collections.abc import Generator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
-from cc_slurm_adapter.errors import CommandFailed, NoConversation, SlurmError, UnexpectedOutput
+from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, NoConversation, SlurmError, UnexpectedOutput
+from cc_slurm_adapter.log import Reminder
+from cc_slurm_adapter.model import Run, RunKey
+from cc_slurm_adapter.slurm.bulk_texts import BulkTexts, read_job_infos
 from cc_slurm_adapter.slurm.commands import EXIT_LIMIT, Command, Commands, Finished
-from cc_slurm_adapter.slurm.conversation import ENVIRONMENT, Answer, Conversation, Question
+from cc_slurm_adapter.slurm.conversation import ENVIRONMENT, Conversation, Query, Response
 from cc_slurm_adapter.slurm.details import UNKNOWN_JOB
 
+log = logging.getLogger(__name__)
+
+MANY, ONE_IN = 50, 20
+"""slurmInfo of all jobs comes from one query when so many are wanted, and at least one in so many jobs."""
+MAX_LISTED = 20_000
+"""... but not when more jobs are listed: scontrol needs 40 MB for 10,000, pending ones included. (squeue needs that at
+each poll.)"""
+MAX_FAILURES = 20
+"""Queries for texts that may fail until all is given up for now."""
 INFO_BYTES = 4 * 1024 * 1024
 """More of a slurmInfo is not kept; those of the largest jobs have some thousand."""
-MOST_WAITING = 8 * 1024 * 1024
-"""Bytes of texts that may wait for scontrol's end; then it is ended, and another is asked for the rest."""
-LAST_PIECES = 8
-"""So many pieces of output are waited for after the last answer: scontrol prints one more prompt."""
+MAX_WAITING_BYTES = 8 * 1024 * 1024
+"""Bytes of texts that may wait for scontrol's end; then it is ended, and another one gets the remaining queries."""
+MAX_LAST_PIECES = 8
+"""Pieces of output to wait for after the last response: scontrol prints one more prompt."""
 CUT_NOTE = "\n[cut by cc-slurm-adapter: the {what} has {size} bytes, {limit_name} is {limit}]\n"
 _MISSING = re.compile(r"^(?:slurm_load_jobs error|job script retrieval failed): (.*)", re.M)
 OF_SLURMCTLD = (UNKNOWN_JOB, "Job script not specified", "Invalid user id", "Access/permission denied")
-"""Why slurmctld itself has no text; the third stands for a script that the user may not see."""
+"""Reasons why slurmctld itself has no text; the third means a script that the user may not see."""
 
 
-class Wanted(NamedTuple):
-    """A job as scontrol is asked for it."""
+class TextRequest(NamedTuple):
+    """Which texts of a job are queried, and how."""
 
     name: str
-    """What stands for it and nothing else: its id, `<array>_<task>` for a task of an array, because the last task
-    has the id of the whole array, `<leader>+<offset>` for a component of a heterogeneous job, because the leader's
-    id stands for all components."""
+    """What means this job alone: its id, `<array>_<task>` for a task of an array, because the last task has the id of
+    the whole array, `<leader>+<offset>` for a component of a heterogeneous job, because the leader's id means all
+    components."""
     script_of: str
     """The id of the job whose script it runs; '' when it has none."""
     info: str | None = None
-    """Its slurmInfo, when that is known already."""
+    """Its slurmInfo, if that is known already."""
     array: int = 0
     """The id of the array whose tasks all have this script; 0 outside arrays."""
 
@@ -57,15 +72,133 @@ class Texts(NamedTuple):
     job_script: str
 
 
-def read_texts(commands: Commands, jobs: Mapping[int, Wanted], max_script_bytes: int) -> Generator[Texts, None, None]:
-    """The texts of these jobs, in their order, as they come. Raises SlurmError after the last complete one.
+class JobTexts:
+    """Adds slurmInfo and job scripts to runs. It decides how slurmInfo is queried and when to do without texts.
 
-    Scripts longer than `max_script_bytes` are cut and say so; 0 means no scripts. The script of an array, which may
-    have megabytes, is asked for once for tasks that follow one another. scontrol runs until the last text is taken, or
-    the generator is closed; other commands may be run in between.
+    Texts are optional: a run is reported without them where Slurm responds to everything else but fails here.
     """
-    wanted = [job if max_script_bytes > 0 else job._replace(script_of="") for job in jobs.values()]
-    left = [(job, _has_script_of(before, job)) for before, job in zip([None, *wanted], wanted)]
+
+    def __init__(
+        self, commands: Commands, state_folder: str, max_script_bytes: int, slurmctld_responds: Callable[[], bool]
+    ) -> None:
+        self._commands = commands
+        self._state_folder = state_folder
+        self._max_script_bytes = max_script_bytes
+        self._slurmctld_responds = slurmctld_responds
+        self._prefetched: BulkTexts | None = None
+        self._failed_alone: RunKey | None = None
+        """The run for which texts failed last, while there were none for any other."""
+        self._accepts_commands = True
+        """Whether scontrol accepted commands over standard input the last time."""
+        self._no_texts = Reminder()
+
+    @contextlib.contextmanager
+    def prefetch(self, keys: Collection[RunKey], listed: int) -> Iterator[None]:
+        """Inside the context, slurmInfo of these runs comes from one query where that costs slurmctld less.
+
+        They are among `listed` jobs that slurmctld has just listed.
+        """
+        if len(keys) >= MANY and listed <= min(len(keys) * ONE_IN, MAX_LISTED):
+            self._prefetched = read_job_infos(self._commands, self._state_folder, keys)
+        try:
+            yield
+        finally:
+            if self._prefetched:
+                self._prefetched.close()
+            self._prefetched = None
+
+    def add_to(self, runs: list[Run]) -> Generator[Run, None, None]:
+        """Yield the same runs with their texts, in order. Raises SlurmError.
+
+        Runs are halved after a failure until the one is found that fails alone. It is yielded without texts when others
+        had some, or when it fails again: one failure may be chance.
+        """
+        left, failures, has_texts = deque([runs]), 0, False
+        while left:
+            some, done = left.popleft(), 0
+            try:
+                for run in self._add_or_do_without(some):
+                    yield run
+                    done, has_texts = done + 1, True
+            except CommandCancelled:
+                raise
+            except SlurmError as error:
+                rest, failures = some[done:], failures + 1
+                if failures > MAX_FAILURES or not self._slurmctld_responds():
+                    raise
+                if len(some) > 1:
+                    half = len(rest) // 2
+                    left.extendleft(part for part in (rest[half:], rest[:half]) if part)
+                elif has_texts or rest[0].key == self._failed_alone:
+                    log.error("%s is reported without slurmInfo and job script: %s", rest[0].key, error)
+                    yield rest[0]
+                else:
+                    self._failed_alone = rest[0].key
+                    raise
+
+    def _add_or_do_without(self, runs: list[Run]) -> Generator[Run, None, None]:
+        """Yield the runs with texts, or without where scontrol has accepted no commands for the second time."""
+        done = 0
+        try:
+            for run in self._add(runs):
+                self._accepts_commands |= bool(run.job_script or (run.slurm_info and self._prefetched is None))
+                yield run
+                done += 1
+        except NoConversation as error:
+            if self._accepts_commands or not runs_alone(self._commands):
+                self._accepts_commands = False  # once may be chance
+                raise
+            if self._no_texts.is_due():
+                log.error("jobs are reported without slurmInfo and job script: %s", error)
+            yield from runs[done:]
+
+    def _add(self, runs: list[Run]) -> Generator[Run, None, None]:
+        requests = {run.key.job_id: self._request_for(run) for run in runs}
+        to_come = Counter(run.key.job_id for run in runs)  # two runs of a requeued job have the same texts
+        kept: dict[int, Texts] = {}
+        with contextlib.closing(read_texts(self._commands, requests, self._max_script_bytes)) as texts:
+            for run in runs:
+                job_id = run.key.job_id
+                if job_id not in kept:
+                    kept[job_id] = next(texts)
+                to_come[job_id] -= 1
+                yield replace(run, **(kept[job_id] if to_come[job_id] else kept.pop(job_id))._asdict())
+
+    def _request_for(self, run: Run) -> TextRequest:
+        info = self._prefetched.get(run.key) if self._prefetched else None
+        return TextRequest(_scontrol_name(run), _script_owner(run), info, run.array_job_id or 0)
+
+
+def _scontrol_name(run: Run) -> str:
+    """Return scontrol's name of this very job, where its id can also mean the whole array or heterogeneous job."""
+    if run.array_job_id is not None and run.array_task_id is not None:
+        return f"{run.array_job_id}_{run.array_task_id}"
+    if run.het_job_id is not None and run.het_job_offset is not None:
+        return f"{run.het_job_id}+{run.het_job_offset}"
+    return str(run.key.job_id)
+
+
+def _script_owner(run: Run) -> str:
+    """Return the id of the job that has the script, or ''.
+
+    22.05 keeps only a stub of the script for the later components of a heterogeneous job: its leader has it.
+    """
+    if run.het_job_id is not None:
+        return str(run.het_job_id)
+    return str(run.key.job_id) if run.has_script else ""
+
+
+def read_texts(
+    commands: Commands, requests: Mapping[int, TextRequest], max_script_bytes: int
+) -> Generator[Texts, None, None]:
+    """Yield the texts of these jobs, in order, as they arrive. Raises SlurmError after the last complete one.
+
+    Scripts longer than `max_script_bytes` are cut, with a note; 0 means no scripts. The script of an array, which may
+    have megabytes, is queried once for tasks that follow one another. scontrol runs until the last text is read, or the
+    generator is closed; other commands may be run in between.
+    """
+    ordered = [job if max_script_bytes > 0 else job._replace(script_of="") for job in requests.values()]
+    left = [(job, _has_script_of(before, job)) for before, job in zip([None, *ordered], ordered)]
     while left:
         done = 0
         with contextlib.closing(_read_some(commands, left, max_script_bytes)) as some:
@@ -75,68 +208,68 @@ def read_texts(commands: Commands, jobs: Mapping[int, Wanted], max_script_bytes:
         left = [(job, False) for job, _ in left[done:]]
 
 
-def _has_script_of(before: Wanted | None, job: Wanted) -> bool:
-    """Whether a job runs the same script as the one before it."""
+def _has_script_of(before: TextRequest | None, job: TextRequest) -> bool:
+    """Tell whether a job runs the same script as the one before it."""
     return bool(before and before.script_of and job.script_of and job.array and job.array == before.array)
 
 
 def _read_some(
-    commands: Commands, jobs: Sequence[tuple[Wanted, bool]], max_script_bytes: int
+    commands: Commands, jobs: Sequence[tuple[TextRequest, bool]], max_script_bytes: int
 ) -> Generator[Texts, None, None]:
-    """The texts of the first of these jobs, at least of one. With each is whether it has the script of the one before.
+    """Yield the texts of the first of these jobs, at least of one. Each has a flag: it shares the script before it.
 
-    Where that script is missing they end: the task that was asked for may be gone, and the next one not.
+    Where that script is missing they end: the task that was queried may be gone, and the next one not.
     """
     waiting: list[Texts] = []
     size, script = 0, ""
-    with _Talk(commands, [each for job in jobs for each in _questions(*job, max_script_bytes)]) as talk:
+    with _Scontrol(commands, [each for job in jobs for each in _queries(*job, max_script_bytes)]) as scontrol:
         for job, is_shared in jobs:
             if is_shared and not script:
                 break
-            info = _info_text(next(talk.answers)) if job.info is None else job.info
+            info = _info_text(next(scontrol.responses)) if job.info is None else job.info
             if not is_shared:
-                script = _script_text(next(talk.answers), max_script_bytes) if job.script_of else ""
+                script = _script_text(next(scontrol.responses), max_script_bytes) if job.script_of else ""
             texts = Texts(info, script)
             if waiting or (job.info is None and not info) or (job.script_of and not script):
                 waiting.append(texts)
                 size += sys.getsizeof(info) + sys.getsizeof(script)
             else:
                 yield texts
-            if size > MOST_WAITING:
+            if size > MAX_WAITING_BYTES:
                 break
         if waiting:
-            talk.require_slurmctld()
+            scontrol.require_slurmctld()
     yield from waiting
 
 
-def _questions(job: Wanted, is_shared: bool, max_script_bytes: int) -> Generator[Question, None, None]:
+def _queries(job: TextRequest, is_shared: bool, max_script_bytes: int) -> Generator[Query, None, None]:
     if job.info is None:
-        yield Question(f"show job {job.name}", INFO_BYTES)
+        yield Query(f"show job {job.name}", INFO_BYTES)
     if job.script_of and not is_shared:
-        yield Question(f"write batch_script {job.script_of} -", max_script_bytes)
+        yield Query(f"write batch_script {job.script_of} -", max_script_bytes)
 
 
-class _Talk:
-    """One scontrol that is asked these questions; leaving the `with` block ends it. None is started for no question."""
+class _Scontrol:
+    """One scontrol with these queries; leaving the `with` block ends it. Without queries none is started."""
 
-    def __init__(self, commands: Commands, questions: Sequence[Question]) -> None:
-        self._conversation = Conversation(questions, secrets.token_hex(16))
+    def __init__(self, commands: Commands, queries: Sequence[Query]) -> None:
+        self._conversation = Conversation(queries, secrets.token_hex(16))
         self._command: Command | None = None
-        if questions:
+        if queries:
             stdin = self._conversation.stdin()
             self._command = commands.begin(["scontrol"], stdin=stdin, environment=ENVIRONMENT)
-        self.answers = self._ask()
+        self.responses = self._query()
 
-    def __enter__(self) -> _Talk:
+    def __enter__(self) -> _Scontrol:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.answers.close()
+        self.responses.close()
         if self._command:
             self._command.close()
 
-    def _ask(self) -> Generator[Answer, None, None]:
-        """The exit code is not looked at: it tells whether one of the jobs is gone, an answer more."""
+    def _query(self) -> Generator[Response, None, None]:
+        """Yield the responses. The exit code is ignored: it only tells whether one of the jobs is gone."""
         if self._command is None:
             return
         pieces = self._command.pieces()
@@ -145,13 +278,13 @@ class _Talk:
                 piece = next(pieces)
             except StopIteration as end:
                 raise _ended_early(self._conversation, end.value) from None
-            answers = self._conversation.hear(piece)
+            responses = self._conversation.feed(piece)
             if self._conversation.is_over:
                 _let_end(self._command, pieces)
-            yield from answers
+            yield from responses
 
     def require_slurmctld(self) -> None:
-        """Raise CommandFailed when a text is missing for which slurmctld was not there."""
+        """Raise CommandFailed when a text is missing because slurmctld did not respond."""
         errors = self._command.errors.decode("utf-8", errors="replace") if self._command else ""
         for reason in _MISSING.finditer(errors):
             if not any(known in reason[1] for known in OF_SLURMCTLD):
@@ -159,39 +292,39 @@ class _Talk:
 
 
 def runs_alone(commands: Commands) -> bool:
-    """Whether scontrol answers a question that comes as arguments, for which it needs no slurmctld."""
+    """Tell whether scontrol runs a command from its arguments, one for which it needs no slurmctld."""
     with contextlib.suppress(SlurmError):
         return commands.run(["scontrol", "show", "hostnames", "a"]).output == b"a\n"
     return False
 
 
 def _let_end(command: Command, pieces: Generator[bytes, None, Finished]) -> None:
-    """A wrapper may have something to put away. Everything is said, so nothing depends on how it ends."""
+    """Let scontrol end by itself, because a wrapper may have to clean up; all is read, so its end does not matter."""
     command.time_limit = EXIT_LIMIT
     with contextlib.suppress(CommandFailed):
-        for _ in itertools.islice(pieces, LAST_PIECES):
+        for _ in itertools.islice(pieces, MAX_LAST_PIECES):
             pass
 
 
 def _ended_early(conversation: Conversation, end: Finished) -> SlurmError:
     if end.exit_code == 0 and not conversation.has_begun:
         return NoConversation()
-    return UnexpectedOutput("scontrol", f"it has not come to its last answer: {end.complaint()}")
+    return UnexpectedOutput("scontrol", f"it has not come to its last answer: {end.last_error()}")
 
 
-def _info_text(answer: Answer) -> str:
-    return _text(answer, "text", "the most that is kept", INFO_BYTES).rstrip()
+def _info_text(response: Response) -> str:
+    return _text(response, "text", "the most that is kept", INFO_BYTES).rstrip()
 
 
-def _script_text(answer: Answer, limit: int) -> str:
-    """Without the NUL that old versions of Slurm append."""
-    return _text(answer, "script", "jobScriptMaxBytes", limit).rstrip("\0")
+def _script_text(response: Response, limit: int) -> str:
+    """Return the script without the NUL that old versions of Slurm append."""
+    return _text(response, "script", "jobScriptMaxBytes", limit).rstrip("\0")
 
 
-def _text(answer: Answer, what: str, limit_name: str, limit: int) -> str:
-    """The text, or its beginning and a note, cut between two characters. Bytes that are no UTF-8 become U+FFFD."""
-    if answer.size <= limit:
-        return answer.kept.decode("utf-8", errors="replace")
+def _text(response: Response, what: str, limit_name: str, limit: int) -> str:
+    """Return the text, or its beginning, cut between two characters, and a note. Invalid UTF-8 becomes U+FFFD."""
+    if response.size <= limit:
+        return response.kept.decode("utf-8", errors="replace")
     # Not final: the decoder holds back a character that was cut in two.
-    text = codecs.getincrementaldecoder("utf-8")("replace").decode(answer.kept)
-    return text + CUT_NOTE.format(what=what, size=answer.size, limit_name=limit_name, limit=limit)
+    text = codecs.getincrementaldecoder("utf-8")("replace").decode(response.kept)
+    return text + CUT_NOTE.format(what=what, size=response.size, limit_name=limit_name, limit=limit)

@@ -1,6 +1,6 @@
-"""Which of a machine's hardware threads stand behind Slurm's CPUs: the order in which slurmd counts them.
+"""Which of a machine's hardware threads Slurm's CPUs are: the order in which slurmd counts them.
 
-slurmd takes the machine's hardware threads from hwloc and counts them by socket, core and thread
+slurmd gets the machine's hardware threads from hwloc and counts them by socket, core and thread
 (`xcpuinfo_hwloc_topo_get` in Slurm's src/slurmd/common/xcpuinfo.c; its log has the outcome as "Block Map").
 hwloc orders sockets, cores and threads by the lowest number that the operating system gave to a thread in
 them, not by the ids of sockets and cores, and keeps together what shares a die, a third-level cache or memory.
@@ -33,11 +33,11 @@ _RANGES = re.compile(r"[0-9]{1,5}(?:-[0-9]{1,5})?(?:,[0-9]{1,5}(?:-[0-9]{1,5})?)
 
 
 class TopologyError(AdapterError):
-    """The machine does not tell what it consists of, or it is nothing that Slurm can describe."""
+    """The machine does not list its hardware, or Slurm cannot describe it."""
 
 
 class SlurmLayout(NamedTuple):
-    """What Slurm holds for a node's layout."""
+    """A node's layout in Slurm."""
 
     cpus: int
     sockets: int
@@ -46,7 +46,7 @@ class SlurmLayout(NamedTuple):
 
     @property
     def cores(self) -> int:
-        """Of all sockets."""
+        """Count the cores of all sockets."""
         return self.sockets * self.cores_per_socket
 
     def __str__(self) -> str:
@@ -61,24 +61,24 @@ class Machine:
     """The hardware threads of a machine that are online."""
 
     cpus: tuple[int, ...]
-    """The operating system's numbers, in slurmd's order."""
+    """Their numbers in the operating system, in slurmd's order."""
     sockets: int
     threads_per_core: int
 
     @property
     def layout(self) -> SlurmLayout:
-        """As slurm.conf would have it."""
+        """Return the layout as slurm.conf would have it."""
         cores = len(self.cpus) // self.threads_per_core
         return SlurmLayout(len(self.cpus), self.sockets, cores // self.sockets, self.threads_per_core)
 
     @property
     def has_gaps(self) -> bool:
-        """Whether numbers are missing. slurmd has no place for those beyond the count, and binds tasks wrongly."""
+        """Tell whether numbers are missing. slurmd has no place for those beyond the count, and binds tasks wrongly."""
         return max(self.cpus) >= len(self.cpus)
 
 
 def read_machine(root: str = "/") -> Machine:
-    """From the files in ROOT/sys. Raises TopologyError."""
+    """Read the machine from the files in ROOT/sys. Raises TopologyError."""
     system = Path(root, "sys/devices/system")
     online = _online(system)
     nodes = [_numbers(path) & online for path in sorted(system.glob("node/node[0-9]*/cpulist"))]
@@ -96,7 +96,7 @@ def read_machine(root: str = "/") -> Machine:
             f"the cores of this machine have {listed} hardware threads, which Slurm cannot describe:"
             " hwthreadNumbering must be written by hand"
         )
-    # Sets that lie in each other, the largest first: each by its lowest number, as hwloc orders them.
+    # Nested sets, the largest first: each by its lowest number, as hwloc orders them.
     order = {
         cpu: (*(min(each) for each in sorted(around[cpu], key=len, reverse=True)), min(cores[cpu]), cpu)
         for cpu in online
@@ -112,7 +112,7 @@ def _online(system: Path) -> frozenset[int]:
 
 
 def _shared(cpu_folder: Path, online: frozenset[int]) -> Iterator[frozenset[int]]:
-    """The CPUs with which one shares its die, its cluster and its third-level cache, as far as it tells."""
+    """Yield the CPUs that share a CPU's die, cluster and third-level cache, as far as its files list them."""
     caches = (_numbers(index / "shared_cpu_list") & online for index in _third_level_caches(cpu_folder))
     yield from filter(None, [_first(cpu_folder, _DIE, online), _first(cpu_folder, _CLUSTER, online), *caches])
 
@@ -128,7 +128,7 @@ def _first(folder: Path, names: Iterable[str], online: frozenset[int]) -> frozen
 
 
 def _numbers(path: Path) -> frozenset[int]:
-    """The numbers in a file as `0-3,8`; none where there is no such file, or something else in it."""
+    """Read the numbers in a file as `0-3,8`; none where there is no such file, or something else in it."""
     text = _text(path)
     if not _RANGES.match(text):
         return frozenset()
@@ -146,9 +146,9 @@ def _text(path: Path) -> str:
 
 
 def cpus_of_slurm(machine: Machine, layout: SlurmLayout, release: tuple[int, ...]) -> list[int]:
-    """The operating system's number of each of Slurm's CPUs. Raises TopologyError where they are more than there are.
+    """Return the operating system's number of each of Slurm's CPUs. Raises TopologyError where Slurm has too many.
 
-    `release` is slurmd's, as (24, 11); () for one that is not known is taken for a new one.
+    `release` is slurmd's, as (24, 11); () is an unknown one and counts as new.
     """
     threads = layout.threads_per_core
     spread = machine.threads_per_core

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class Backoff:
-    """Seconds to wait after each failure in a row."""
+    """Counts failures in a row and computes how long to wait after each."""
 
     def __init__(self, first: float, longest: float, jitter: Callable[[], float] = random.random) -> None:
         self._first = first
@@ -23,7 +23,7 @@ class Backoff:
         self.failures = 0
 
     def failed(self) -> float:
-        """Count a failure; seconds until the next try: anything up to the step, at most `longest`."""
+        """Count a failure; returns the seconds until the next try: anything up to the step, at most `longest`."""
         step: float = min(self._first * 2 ** min(self.failures, 30), self._longest)
         self.failures += 1
         return step * self._jitter()
@@ -37,7 +37,7 @@ FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
 
 
 class RetriedStep:
-    """Its own back-off, so that one that fails does not make another ask more often."""
+    """A step of the program that is tried again after a failure, with a back-off of its own."""
 
     def __init__(self, name: str, longest_retry: float = LONGEST_RETRY) -> None:
         self._name = name
@@ -52,15 +52,18 @@ class RetriedStep:
 
     @property
     def is_failing(self) -> bool:
-        """Whether the last attempt failed."""
+        """Tell whether the last attempt failed."""
         return self._backoff.failures > 0
 
     def may_run(self) -> bool:
-        """Whether it is not waiting after a failure."""
+        """Tell whether the wait after a failure is over."""
         return time.monotonic() >= self.not_before
 
     def attempt(self, action: Callable[[], bool | None]) -> bool:
-        """Do it, or a part of it: then the action returns False, and that counts neither way. False when it failed."""
+        """Do the action; returns False when it failed, which is logged.
+
+        An action that did only a part of its work returns False: that is neither a success nor a failure.
+        """
         try:
             if action() is False:
                 return True

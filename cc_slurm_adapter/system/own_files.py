@@ -1,8 +1,8 @@
 """The only place where files and folders are removed, replaced, or given to a group.
 
-Each function makes sure by itself that what it changes was made by this program: an event file by its name and
-its emptiness, a pid file by the lock on it, a socket by its inode, a folder because it was made right here. What is
-anything else stays as it is.
+Each function makes sure by itself that this program made what it changes: an event file is recognised by its name and
+its emptiness, a pid file by the lock on it, a socket by its inode, a folder because it was made right here. Anything
+else stays as it is.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import NamedTuple
 from cc_slurm_adapter.system.event_files import is_closed, looks_like_event
 
 SHARED_FOLDER = 0o770
-"""The daemon lists and removes, so it needs no setgid bit: whose files they are does not matter to it."""
+"""Without a setgid bit: the daemon only lists and removes files, so their group does not matter."""
 SHARED_SOCKET = 0o660
 
 
 class Identity(NamedTuple):
-    """By which a file is known again although others may have taken its name."""
+    """Identifies a file, also when another one has replaced it under its name."""
 
     device: int
     inode: int
 
 
 def identity(path: str) -> Identity | None:
-    """None when nothing is there. A link is itself."""
+    """Return the identity of a file, of a link itself; None when there is none."""
     try:
         status = os.lstat(path)
     except OSError:
@@ -37,12 +37,12 @@ def identity(path: str) -> Identity | None:
 
 
 def is_empty_file(status: os.stat_result) -> bool:
-    """Whether this is a regular file of no bytes: no link, no folder."""
+    """Tell whether this is a regular file of no bytes: neither a link nor a folder."""
     return stat.S_ISREG(status.st_mode) and status.st_size == 0
 
 
 def remove_event_file(folder: str, name: str) -> None:
-    """Remove an empty file with an event's name, and nothing else. Raises OSError, FileExistsError for what stays."""
+    """Remove an empty file with an event's name. Raises OSError, and FileExistsError for anything else."""
     path = os.path.join(folder, name)
     if not looks_like_event(name) or not is_empty_file(os.lstat(path)):
         raise FileExistsError(errno.EEXIST, "it is no event file")
@@ -50,10 +50,10 @@ def remove_event_file(folder: str, name: str) -> None:
 
 
 def mark_open(folder: str, name: str, seconds: float) -> None:
-    """Set the time of an empty file, made if it is missing, to so many seconds from now.
+    """Set the time of the marker, an empty file that is made if it is missing, to so many seconds from now.
 
-    Now is by the clock that dates the files. A folder that is from later, after the clock was set back, gets the time
-    of now by making the file anew. Raises OSError.
+    Now is what the file system's clock says. A folder whose time lies ahead, after the clock was set back, gets the
+    present time when the file is made again. Raises OSError.
     """
     _set_time(folder, name, seconds)
     if is_closed(folder, name):
@@ -62,7 +62,7 @@ def mark_open(folder: str, name: str, seconds: float) -> None:
 
 
 def mark_closed(folder: str, name: str) -> None:
-    """Set the time of that file to 1970: hooks leave no event any more. Raises OSError."""
+    """Set the time of the marker to 1970, so that hooks leave no events any more. Raises OSError."""
     _set_time(folder, name, None)
 
 
@@ -81,7 +81,7 @@ def _set_time(folder: str, name: str, from_now: float | None) -> None:
 
 
 def make_shared_folder(path: str, group: int | None) -> None:
-    """Make a folder that the daemon and a group may use; one that is there is left as it is. Raises OSError."""
+    """Make a folder that the daemon and a group may use; an existing one is left as it is. Raises OSError."""
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
@@ -96,12 +96,12 @@ def make_shared_folder(path: str, group: int | None) -> None:
 
 
 def share_socket(path: str, group: int | None) -> None:
-    """Let a group use a socket that was bound right before."""
+    """Let a group use a socket that was just bound."""
     _give_to_group(path, SHARED_SOCKET, group)
 
 
 def _give_to_group(path: str | int, mode: int, group: int | None) -> None:
-    # Where the daemon is no member of the group this fails; what is missing then is found and told right after.
+    # This fails where the daemon is no member of the group; what SlurmUser lacks then is checked and logged afterwards.
     with contextlib.suppress(OSError):
         if group is not None:
             os.chown(path, -1, group)
@@ -121,13 +121,13 @@ def show_to_all(descriptor: int) -> None:
 
 
 def remove_locked_file(path: str, descriptor: int) -> None:
-    """Remove a file whose lock is held by this descriptor, unless another has taken its place. Raises OSError."""
+    """Remove the file that this descriptor has locked, unless another has taken its place. Raises OSError."""
     if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
         os.unlink(path)
 
 
 def replace_file(path: str, text: bytes) -> None:
-    """Write a whole file, or leave what was there, also after a power cut. Raises OSError."""
+    """Replace a file as a whole, or leave what was there, also after a power cut. Raises OSError."""
     new = f"{path}.new"
     try:
         with open(new, "wb") as file:

@@ -1,4 +1,4 @@
-"""The one place that starts threads: loops that go on whatever happens and are watched, and short work beside them."""
+"""The only place that starts threads: watched loops that survive errors, and short work in the background."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from cc_slurm_adapter.system.backoff import Backoff
 log = logging.getLogger(__name__)
 
 WAIT = 30.0
-"""Seconds that a turn of a loop waits for something to do, at most: whoever waits still makes progress."""
+"""Seconds that a turn of a loop waits for something to do, at most: a thread that waits still makes progress."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-"""Seconds after a turn that failed."""
+"""Seconds to wait after a turn that failed."""
 STUCK_AFTER = 1800.0
-"""Seconds without progress after which a thread counts as stuck: a slow destination answers a request in one minute,
-and a turn of many requests calls `progress` after each."""
-LONGEST_BETWEEN_LOOKS = 5.0
-"""Seconds between two looks at the threads that count: a process that was stopped (SIGSTOP) has no stuck threads."""
+"""Seconds without progress after which a thread counts as stuck. The longest single step is a request to a slow
+destination, of one minute; a turn of many requests calls `progress` after each."""
+LONGEST_CHECK_INTERVAL = 5.0
+"""Seconds between two checks of the threads that count: a process that was stopped (SIGSTOP) has no stuck threads."""
 
 
 class Worker:
-    """A thread that does `turn` again and again until `stop`, and survives whatever that raises.
+    """A thread that calls `turn` again and again until `stop`, and survives whatever that raises.
 
-    A turn waits at most WAIT seconds for something to do; one that takes long calls `progress`. `at_end` is called in
-    the thread when it ends.
+    A turn waits at most WAIT seconds for something to do; a long one calls `progress`. `at_end` is called in the thread
+    when it ends.
     """
 
     def __init__(
@@ -48,42 +48,43 @@ class Worker:
         self._stopping = threading.Event()
         self._backoff = Backoff(min(FIRST_PAUSE, longest_pause), longest_pause, jitter=lambda: 1.0)
         self._reminder = Reminder()
-        self._turns = 0
+        self._steps = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin with the first turn. Raises RuntimeError when this system has no thread left."""
+        """Start the thread. Raises RuntimeError when this system has no thread left."""
         self._thread.start()
 
     @property
     def is_stopping(self) -> bool:
-        """Whether `stop` was called."""
+        """Tell whether `stop` was called."""
         return self._stopping.is_set()
 
     @property
     def never_ran(self) -> bool:
-        """Whether it was never started."""
+        """Tell whether the thread was never started."""
         return self._thread.ident is None
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread runs."""
+        """Tell whether the thread runs."""
         return self._thread.is_alive()
 
     @property
     def has_ended(self) -> bool:
-        """Whether it has ended although nobody stopped it."""
+        """Tell whether the thread has ended although nobody stopped it."""
         return not self.never_ran and not self.is_alive and not self.is_stopping
 
     @property
-    def progressed(self) -> int:
-        """Grows with every turn."""
-        return self._turns
+    def steps(self) -> int:
+        """Return a number that grows with every turn and every `progress`."""
+        return self._steps
 
     @property
     def waits_for_a_disk(self) -> bool:
-        """Whether the kernel holds the thread where no signal reaches it (state D in proc(5)): in a file system or a
-        device. Then the process could not even end.
+        """Tell whether the thread waits in the kernel where no signal reaches it (state D in proc(5)).
+
+        It waits for a file system or a device then, and the process could not even end.
         """
         try:
             with open(f"/proc/self/task/{self._thread.native_id}/stat", encoding="ascii", errors="replace") as stat:
@@ -92,19 +93,19 @@ class Worker:
             return False
 
     def progress(self) -> None:
-        """The turn under way goes on."""
-        self._turns += 1
+        """Note that the turn under way makes progress."""
+        self._steps += 1
 
     def wait(self, seconds: float) -> None:
-        """Wait, but not longer than until `stop`."""
+        """Wait so many seconds, or until `stop`."""
         self._stopping.wait(seconds)
 
     def stop(self) -> None:
-        """No further turn begins; the one under way is the owner's to end."""
+        """Begin no further turn; ending the one under way is up to the caller."""
         self._stopping.set()
 
     def join(self, time_limit: float) -> None:
-        """Wait until the thread has ended, so many seconds at most; returns at once where it was never started."""
+        """Wait until the thread has ended, so many seconds at most; a thread that was never started needs no wait."""
         if not self.never_ran:
             self._thread.join(max(time_limit, 0.0))
 
@@ -112,13 +113,13 @@ class Worker:
         while not self.is_stopping:
             try:
                 self._turn()
-                self._has_worked()
-            except Exception as error:  # noqa: BLE001 - a thread that ends would be missed by nobody but the jobs
+                self._note_success()
+            except Exception as error:  # noqa: BLE001 - nobody would notice the end of a thread, but jobs would be missing
                 self._survive(error)
             self.progress()
-        _say_failure(f"the end of the thread {self.name}", self._at_end)
+        _log_failure_of(f"the end of the thread {self.name}", self._at_end)
 
-    def _has_worked(self) -> None:
+    def _note_success(self) -> None:
         if self._backoff.failures:
             self._backoff.succeeded()
             if self._reminder.over():
@@ -128,7 +129,7 @@ class Worker:
         wait = self._backoff.failed()
         with contextlib.suppress(Exception):  # memory may be too short even for this line
             if self._reminder.is_due(type(error).__name__):
-                _say_error(f"the thread {self.name}", error, f"it goes on in {wait:.0f} s")
+                _log_error(f"the thread {self.name}", error, f"it goes on in {wait:.0f} s")
         self.wait(wait)
 
 
@@ -156,24 +157,24 @@ def stop_all(parts: Sequence[Stoppable], time_limit: float) -> None:
 
 
 def run_beside(name: str, action: Callable[[], None]) -> threading.Thread:
-    """Do something once in a thread of its own, which keeps the program from nothing; what it raises is said.
+    """Do something once in a thread of its own, which does not keep the program alive; what it raises is logged.
 
     Raises RuntimeError when this system has no thread left.
     """
-    thread = threading.Thread(target=_say_failure, args=(f"the thread {name}", action), name=name, daemon=True)
+    thread = threading.Thread(target=_log_failure_of, args=(f"the thread {name}", action), name=name, daemon=True)
     thread.start()
     return thread
 
 
-def _say_failure(what: str, action: Callable[[], None]) -> None:
+def _log_failure_of(what: str, action: Callable[[], None]) -> None:
     try:
         action()
     except Exception as error:  # noqa: BLE001 - the standard library would print it past the log
         with contextlib.suppress(Exception):
-            _say_error(what, error, "going on")
+            _log_error(what, error, "going on")
 
 
-def _say_error(what: str, error: Exception, consequence: str) -> None:
+def _log_error(what: str, error: Exception, consequence: str) -> None:
     if isinstance(error, MemoryError):
         log.error("%s: this host has too little memory, or the daemon's limit is too low; %s", what, consequence)
     else:
@@ -181,7 +182,7 @@ def _say_error(what: str, error: Exception, consequence: str) -> None:
 
 
 class Aside:
-    """Something that may hang, done once in a thread of its own: whoever wants it waits as long as it likes.
+    """An action that may hang, done once in a thread of its own, so that the caller decides how long to wait.
 
     Raises RuntimeError when this system has no thread left.
     """
@@ -200,7 +201,7 @@ class Aside:
         self._done.set()
 
     def is_done(self, seconds: float) -> bool:
-        """Whether it is done after so many seconds at most. Raises what it has raised."""
+        """Wait so many seconds at most; returns whether the action is done. Raises what it has raised."""
         is_done = self._done.wait(seconds)
         if self._failure is not None:
             raise self._failure
@@ -208,35 +209,35 @@ class Aside:
 
 
 class Supervisor:
-    """Notices a thread that has ended or makes no progress. The main thread looks about once a second."""
+    """Finds threads that have ended or make no progress. The main thread calls it about once a second."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._looked = clock()
+        self._checked = clock()
         self._progress: dict[Worker, tuple[int, float]] = {}
-        """What each had done when it last got on, and for how many seconds it has not since."""
+        """For each thread its steps when it last made progress, and the seconds since then."""
         self._reminder = Reminder(clock)
 
     def watch(self, workers: Iterable[Worker]) -> None:
-        """From now on these, too; they have been started."""
+        """Check these threads, too, from now on; they have been started."""
         for worker in workers:
-            self._progress[worker] = worker.progressed, 0.0
+            self._progress[worker] = worker.steps, 0.0
 
     def find_fault(self) -> str:
-        """What is wrong with one of the threads, '' when nothing is."""
+        """Return what is wrong with one of the threads, or ''."""
         now = self._clock()
-        elapsed, self._looked = min(now - self._looked, LONGEST_BETWEEN_LOOKS), now
+        elapsed, self._checked = min(now - self._checked, LONGEST_CHECK_INTERVAL), now
         for worker, (before, idle_before) in self._progress.items():
             if worker.has_ended:
                 return f"the thread {worker.name} has ended"
-            idle = idle_before + elapsed if worker.progressed == before else 0.0
-            self._progress[worker] = worker.progressed, idle
-            if idle >= worker.stuck_after and not self._is_held(worker, idle):
+            idle = idle_before + elapsed if worker.steps == before else 0.0
+            self._progress[worker] = worker.steps, idle
+            if idle >= worker.stuck_after and not self._waits_in_kernel(worker, idle):
                 return f"the thread {worker.name} has made no progress for {idle:.0f} s"
         return ""
 
-    def _is_held(self, worker: Worker, idle: float) -> bool:
-        """A new process would wait in the same place, and this one could not end before."""
+    def _waits_in_kernel(self, worker: Worker, idle: float) -> bool:
+        """Tell whether a thread waits for a disk, and log that: a new process would wait there, too, after this one."""
         if not worker.waits_for_a_disk:
             return False
         if self._reminder.is_due(worker.name):

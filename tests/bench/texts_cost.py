@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, f"{sys.argv[1]}/site-packages")
 
 from cc_slurm_adapter.slurm.commands import Commands
-from cc_slurm_adapter.slurm.texts import Wanted, read_texts
+from cc_slurm_adapter.slurm.texts import TextRequest, read_texts
 
 LIMIT = 1024 * 1024
 ROUNDS = 7
@@ -26,7 +26,7 @@ ROUNDS = 7
 
 def over_standard_output(commands: Commands, ids: list[str]) -> list[str]:
     """With markers between the scripts; slurmInfo is known, so that nothing else is asked."""
-    jobs = {int(job_id): Wanted(job_id, job_id, "") for job_id in ids}
+    jobs = {int(job_id): TextRequest(job_id, job_id, "") for job_id in ids}
     return [texts.job_script for texts in read_texts(commands, jobs, LIMIT)]
 
 

@@ -1,11 +1,13 @@
-"""Small shell programs that stand in PATH where a test needs a Slurm command to say something."""
+"""Small shell programs that stand in PATH where a test needs a Slurm command to print something."""
 
 from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
+from cc_slurm_adapter.slurm.commands import Command, Commands
 from examples.practice.programs import write_program
 
 
@@ -25,6 +27,19 @@ class FakePrograms:
         status = json.loads((errors / f"{recorded}.json").read_text(encoding="utf-8"))["exit_status"]
         files = [shlex.quote(str(errors / f"{recorded}.{kind}")) for kind in ("stdout", "stderr")]
         self.make(name, f"cat {files[0]}; cat {files[1]} >&2; exit {status}")
+
+
+class CountedCommands(Commands):
+    """Commands that count the processes they start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started = 0
+
+    def begin(self, argv: list[str], *, stdin: bytes = b"", environment: Mapping[str, str] | None = None) -> Command:
+        command = super().begin(argv, stdin=stdin, environment=environment)
+        self.started += 1
+        return command
 
 
 def conversation(job: str, script: str = "") -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cc_slurm_adapter.counters import Status
-from cc_slurm_adapter.hooks.pending_events import AT_ONCE
+from cc_slurm_adapter.hooks.pending_events import MAX_BATCH
 from cc_slurm_adapter.jobs.accounting_windows import AccountingWindows
 from cc_slurm_adapter.jobs.ignore_rules import IgnoreRules
 from cc_slurm_adapter.jobs.settings import WatchSettings
@@ -20,10 +20,11 @@ from cc_slurm_adapter.outbox.outbox import Outbox
 from cc_slurm_adapter.sinks.base import Kind
 from cc_slurm_adapter.sinks.messages import CcMessages
 from cc_slurm_adapter.sinks.rest import CcRest
-from cc_slurm_adapter.slurm.client import FORMAT_SECONDS, SlurmClient
+from cc_slurm_adapter.slurm.client import SlurmClient
 from cc_slurm_adapter.slurm.cluster_nodes import ALL_EVERY, ClusterNodes
 from cc_slurm_adapter.slurm.commands import Commands
 from cc_slurm_adapter.slurm.details import CHUNK
+from cc_slurm_adapter.slurm.json_formats import FORMAT_SECONDS
 from cc_slurm_adapter.slurm.parse.accounting import users_command
 from cc_slurm_adapter.slurm.parse.nodes import SCONTROL_ALL
 from tests.bench.big_cluster import CLUSTER, BigCluster
@@ -176,14 +177,14 @@ def test_sacct_has_a_begin_and_an_end_and_no_question_has_more_than_a_chunk_of_j
 ) -> None:
     site = make_site(2 * CHUNK + 50)
     site.poll()
-    job_ids = site.cluster.begin(AT_ONCE)
+    job_ids = site.cluster.begin(MAX_BATCH)
     site.watch.look_up(job_ids)
     site.cluster.end(job_ids)
     (site.cluster.folder / "changed.txt").write_text("", encoding="utf-8")  # slurmctld has forgotten them
     site.poll()
     site.catch_up()
     owed = Counter(kind for kind, job_id in site.owed() if job_id in job_ids)
-    assert owed == {Kind.START: AT_ONCE, Kind.STOP: AT_ONCE}
+    assert owed == {Kind.START: MAX_BATCH, Kind.STOP: MAX_BATCH}
     # The stand-in has no accounting as JSON, but notes the question.
     answers = list(site.client.read_accounted(job_ids, site.now - DAY, site.now))
     assert {job_id for answer in answers for job_id in answer.failed} == set(job_ids)
@@ -194,7 +195,7 @@ def test_sacct_has_a_begin_and_an_end_and_no_question_has_more_than_a_chunk_of_j
     sizes = {
         name: [jobs_in(argv) for argv in asked if argv[0] == name and "-j" in argv] for name in ("squeue", "sacct")
     }
-    assert sizes["squeue"] == [CHUNK, CHUNK, 50, AT_ONCE]
+    assert sizes["squeue"] == [CHUNK, CHUNK, 50, MAX_BATCH]
     assert sizes["sacct"][:2] == [CHUNK, CHUNK]  # then the question that failed, in halves
     assert max(sizes["sacct"]) == CHUNK
 

@@ -23,7 +23,7 @@ from cc_slurm_adapter.outbox import sink_health
 from cc_slurm_adapter.outbox.sender import Sender
 from cc_slurm_adapter.sinks import timeouts as pace_module
 from cc_slurm_adapter.sinks.base import Answer, Delivery, Kind, Verdict
-from cc_slurm_adapter.sinks.http_client import HttpAnswer
+from cc_slurm_adapter.sinks.http_client import HttpResponse
 from cc_slurm_adapter.sinks.messages import CcMessages
 from cc_slurm_adapter.sinks.rest import CcRest, judge
 from examples.practice.cc_backend import (
@@ -124,7 +124,7 @@ def test_what_comes_instead_of_an_answer_is_said_in_a_short_line(
 
 def test_a_time_to_wait_may_be_a_date() -> None:
     def retry_after(text: str) -> float | None:
-        return judge(Kind.START, HttpAnswer(429, b"", text)).retry_after
+        return judge(Kind.START, HttpResponse(429, b"", text)).retry_after
 
     found = retry_after(formatdate(time.time() + 100, usegmt=True))
     assert found is not None
@@ -225,7 +225,7 @@ def test_requests_that_hung_hold_nothing_up_once_others_are_answered(
     limit_times(monkeypatch, 0.05, 60)
     for module, name in ((sink_health, "PROBE_EVERY"), (sink_health, "LONG_OUTAGE"), (sender_module, "HANGS")):
         monkeypatch.setattr(module, name, 0.05)
-    site.sink._pace._time_outs = 10  # 51 s
+    site.sink._timeouts._consecutive = 10  # 51 s
     fault = site.backend.add_fault(NoAnswer())
     site.owe(*runs(*range(1, 9)))
     site.sender.start()

@@ -30,11 +30,10 @@ from cc_slurm_adapter.sinks.messages import CcMessages
 from cc_slurm_adapter.sinks.rest import CcRest
 from cc_slurm_adapter.slurm import commands as commands_module
 from cc_slurm_adapter.slurm.client import SlurmClient
-from cc_slurm_adapter.slurm.commands import Commands
 from cc_slurm_adapter.slurm.parse.accounting import EndedParser
 from cc_slurm_adapter.slurm.parse.listing import parse_listing
 from cc_slurm_adapter.system import backoff as activity_module
-from tests.fakes.programs import FakePrograms, conversation
+from tests.fakes.programs import CountedCommands, FakePrograms, conversation
 from tests.fakes.slurm_and_sinks import NOW, make_run
 from tests.recorded.fixture_files import FIXTURES, sinfo_row
 from tests.unit.jobs.test_watch import Lab
@@ -89,7 +88,7 @@ class Site:
 
     def __init__(self, folder: Path, programs: FakePrograms) -> None:
         self.cluster = Cluster(folder, programs)
-        self.commands = Commands()
+        self.commands = CountedCommands()
         self.outbox = Outbox(str(folder / "state.sqlite"))
         self.status = Status()
         self.inbox = Inbox(self.status)
@@ -97,7 +96,7 @@ class Site:
         slurm = SlurmClient(self.commands, "lab", str(folder), 1 << 20)
         self.later = 0.0
         """Seconds by which the clock of what is set aside is ahead."""
-        slurm._details._aside._clock = lambda: time.monotonic() + self.later
+        slurm._details._postponed._clock = lambda: time.monotonic() + self.later
         self.watch = JobWatch(
             slurm, self.outbox, CcMessages(()), [sink], self.status, WatchSettings("lab", IgnoreRules(), True, 3600)
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cc_slurm_adapter.model import Missing, Phase
-from cc_slurm_adapter.slurm.set_aside import FIRST_WAIT, NO_HOPE
+from cc_slurm_adapter.slurm.postponed_jobs import FIRST_WAIT, NO_HOPE
 from tests.fakes.programs import FakePrograms, conversation
 from tests.fakes.slurm_and_sinks import NOW, make_run
 from tests.parts.test_faults_of_slurm import START, Site, scontrol_says
@@ -32,7 +32,7 @@ REAL
 @pytest.fixture
 def site(tmp_path: Path, programs: FakePrograms, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """Where it counts as nothing how long a query took, which on a busy machine is long."""
-    monkeypatch.setattr("cc_slurm_adapter.slurm.set_aside.TIMES_AS_LONG", 0)
+    monkeypatch.setattr("cc_slurm_adapter.slurm.postponed_jobs.TIMES_AS_LONG", 0)
     made = Site(tmp_path, programs)
     yield made
     made.close()

@@ -21,7 +21,7 @@ from cc_slurm_adapter.cli.main import run_command
 from cc_slurm_adapter.lines import MAX_LOGGED, printable
 from cc_slurm_adapter.log import NOTICE, describe_error
 from cc_slurm_adapter.sinks.base import Kind
-from cc_slurm_adapter.sinks.http_client import HttpAnswer
+from cc_slurm_adapter.sinks.http_client import HttpResponse
 from cc_slurm_adapter.sinks.rest import judge
 
 BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -84,7 +84,7 @@ def stderr(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
 def test_what_a_destination_answers_forges_no_line(stderr: Stderr) -> None:
     log.set_up(3)
     forged = "bad name \0<2>FORGED: slurmctld is on fire\x1b]0;title\a\r<3>also\u2028forged\n<1>and this\u202e"
-    answer = judge(Kind.START, HttpAnswer(400, json.dumps({"status": "x", "error": forged}).encode()))
+    answer = judge(Kind.START, HttpResponse(400, json.dumps({"status": "x", "error": forged}).encode()))
     logging.getLogger("x").warning("%s: %s", "job 1", answer.reason)
     (line,) = stderr.lines()
     assert line == (

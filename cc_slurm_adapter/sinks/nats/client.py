@@ -1,7 +1,7 @@
-"""One connection to NATS, in a thread of its own: asyncio and nats-py stay in here.
+"""One connection to NATS, in a thread of its own: nothing outside of this module sees asyncio and nats-py.
 
-It is opened when there is something to publish, and anew whenever it is lost: nats-py is never left to reconnect by
-itself, so that it cannot give up. What is published has left only when the server has said so.
+The connection is opened when there is something to publish, and again whenever it is lost: nats-py never reconnects by
+itself, so that it cannot give up. A message counts as published only when the server has confirmed it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 TIME_LIMIT = 10.0
 """Seconds for one message, or for opening a connection to one server."""
 WORK_LIMIT = 120.0
-"""Seconds for all that is done at once: each message has its own limit, so only a mistake takes so long."""
+"""Seconds for one batch: each message has its own limit, so only an error of the program takes so long."""
 CLOSE_LIMIT = 0.5
 _STOPPED = Answer(Verdict.UNAVAILABLE, "the daemon stops")
 _DELIVERED = Answer(Verdict.DELIVERED)
@@ -37,12 +37,12 @@ _MESSAGE_ID = "Nats-Msg-Id"
 _MESSAGE_EXCEEDS_MAXIMUM = 10054
 """JetStream's error code: the stream has a max_msg_size."""
 _DENIED = "permissions violation for publish to"
-_TROUBLES = (errors.Error, APIError, OSError, asyncio.TimeoutError)
+_FAILURES = (errors.Error, APIError, OSError, asyncio.TimeoutError)
 
 
 @dataclass(frozen=True)
 class NatsAccess:
-    """Where and as whom. `seed` and `jwt` are texts, not files."""
+    """The servers and the credentials. `seed` and `jwt` are texts, not files."""
 
     servers: tuple[str, ...]
     """nats://host:port or tls://host:port."""
@@ -54,15 +54,15 @@ class NatsAccess:
     tls_cert_file: str = ""
     tls_key_file: str = ""
     jet_stream: bool = False
-    """A stream takes the messages and acknowledges each."""
+    """A stream receives the messages and acknowledges each."""
 
     def needs_tls(self, server: str) -> bool:
-        """Whether nothing may be said to one of the servers before TLS."""
+        """Tell whether nothing may be sent to a server before TLS."""
         return server.startswith("tls:") or bool(self.tls_ca_file or self.tls_cert_file)
 
 
 class Outgoing(NamedTuple):
-    """A message. By `message_id` a stream knows one that comes twice."""
+    """A message. By `message_id` a stream recognises one that comes twice."""
 
     subject: str
     payload: bytes
@@ -70,29 +70,29 @@ class Outgoing(NamedTuple):
 
     @property
     def headers(self) -> dict[str, str] | None:
-        """As nats-py takes them."""
+        """Return the headers for nats-py."""
         return {_MESSAGE_ID: self.message_id} if self.message_id else None
 
     def fits(self, client: Client) -> bool:
-        """Whether the server takes so much: it counts the headers too, nats-py does not."""
+        """Tell whether the server accepts so many bytes: it counts the headers, too, and nats-py does not."""
         headers = len(f"NATS/1.0\r\n{_MESSAGE_ID}: {self.message_id}\r\n\r\n") if self.message_id else 0
         return headers + len(self.payload) <= client.max_payload
 
 
 @dataclass(frozen=True)
 class _Connection:
-    """An open one. nats-py does not tell those who wait for an answer when it is lost."""
+    """An open connection. nats-py does not wake those who wait for a reply when it is lost."""
 
     client: Client
     lost: asyncio.Future[None]
 
     async def note_loss(self) -> None:
-        """nats-py calls this when the connection is lost or closed."""
+        """Note that the connection is lost or closed; nats-py calls this."""
         if not self.lost.done():
             self.lost.set_result(None)
 
     async def unless_lost(self, work: Coroutine[Any, Any, list[Answer]]) -> list[Answer]:
-        """What comes of the work. Raises OSError when the connection is lost before it is done."""
+        """Do the work and return its answers. Raises OSError when the connection is lost before it is done."""
         task = asyncio.ensure_future(work)
         either: set[asyncio.Future[Any]] = {task, self.lost}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED, timeout=WORK_LIMIT)
@@ -102,27 +102,27 @@ class _Connection:
         return task.result()
 
 
-class _TlsTrouble(OSError):
-    """Somebody must act."""
+class _TlsFailure(OSError):
+    """TLS cannot be used: somebody must act."""
 
 
 class _TlsClient(Client):
-    """Says nothing before TLS: by itself nats-py goes on in the clear when the server does not demand TLS."""
+    """Sends nothing before TLS: by itself nats-py goes on unencrypted when the server does not demand TLS."""
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         if initial_connection and not info.get("tls_required"):
             if not info.get("tls_available"):
-                raise _TlsTrouble("the server does not offer TLS, which tls:// and the keys natsTls... demand")
+                raise _TlsFailure("the server does not offer TLS, which tls:// and the keys natsTls... demand")
             info["tls_required"] = True  # that is where nats-py looks
         await super()._process_info(info, initial_connection)
 
 
 class _Refused(Exception):
-    """The server does not want us as we are: somebody must act."""
+    """The server refuses our credentials: somebody must act."""
 
 
 class NatsClient:
-    """May be used by several threads at once. `read_access` is called for each connection: files may have changed."""
+    """Publishes messages; any thread may use it. `read_access` is called for each connection: files may change."""
 
     def __init__(self, read_access: Callable[[], NatsAccess]) -> None:
         self._read_access = read_access
@@ -131,19 +131,19 @@ class NatsClient:
         self._access = NatsAccess(())
         self._connecting: asyncio.Lock | None = None
         self._denials: Counter[str] = Counter()
-        """How often the server has refused a subject."""
+        """How often the server has refused each subject."""
 
     def publish(self, messages: Sequence[Outgoing]) -> list[Answer]:
-        """Publish messages, and wait until the server or the stream has them. An answer for each."""
+        """Publish messages and wait until the server or the stream has them; returns an answer for each."""
         return self._run(self._publish(lambda _: messages, len(messages)), len(messages))
 
     def publish_all(self, make: Callable[[int], Sequence[Outgoing]]) -> Answer:
-        """Publish what `make` makes of the size in bytes that the server takes at most; one answer for all of it."""
+        """Publish what `make` returns for the server's largest message size in bytes; returns one answer for all."""
         answers = self._run(self._publish(make, 1), 1)
         return next((answer for answer in answers if answer.verdict is not Verdict.DELIVERED), _DELIVERED)
 
     def check(self) -> Answer:
-        """Connect, where that has not been done: whether a server takes us."""
+        """Connect if there is no connection; returns whether a server accepts us."""
 
         async def confirm(client: Client) -> list[Answer]:
             await _confirm(client)
@@ -153,7 +153,7 @@ class NatsClient:
         return answer
 
     def close(self) -> None:
-        """End it for good: whoever waits for an answer gets none. May be called again."""
+        """End the connection for good: whoever waits for an answer gets UNAVAILABLE. May be called more than once."""
         self._thread.stop()
 
     def _run(self, work: Coroutine[Any, Any, list[Answer]], count: int) -> list[Answer]:
@@ -162,10 +162,10 @@ class NatsClient:
         except LoopStopped:
             return [_STOPPED] * count
         except RuntimeError as error:  # no thread can be made
-            return [_trouble(error)] * count
+            return [_unavailable(error)] * count
 
     async def _publish(self, make: Callable[[int], Sequence[Outgoing]], count: int) -> list[Answer]:
-        """`count` is how many answers there are when nothing can be made of it, because no server is there."""
+        """Publish what `make` returns. `count` is the number of answers when there is no server."""
         denials = dict(self._denials)
         messages: list[Outgoing] = []
 
@@ -183,16 +183,16 @@ class NatsClient:
         ]
 
     async def _attempt(self, work: Callable[[Client], Coroutine[Any, Any, list[Answer]]], count: int) -> list[Answer]:
-        """Do it with an open connection. What keeps it from being done is the answer for all that there is."""
+        """Do the work with an open connection; when that fails, the failure is the answer for all messages."""
         try:
             connection = await self._connected()
             answers = await connection.unless_lost(work(connection.client))
         except _Refused as error:
-            answers = [_held(str(error))] * count
-        except Exception as error:  # a mistake of nats-py costs a connection, and no message
-            if not isinstance(error, _TROUBLES):
+            answers = [_misconfigured(str(error))] * count
+        except Exception as error:  # an error of nats-py costs a connection, and no message
+            if not isinstance(error, _FAILURES):
                 log.exception("NATS: an error of nats-py or of this program")
-            answers = [_trouble(error)] * count
+            answers = [_unavailable(error)] * count
         if any(answer.verdict is Verdict.UNAVAILABLE for answer in answers):
             await self._drop()
         return answers
@@ -211,26 +211,26 @@ class NatsClient:
         async def publish(message: Outgoing) -> Answer:
             if not message.fits(client):
                 return _too_large(message)
-            if not message.message_id:  # node states: what they say is over with the next ones
+            if not message.message_id:  # node states: the next ones replace them
                 (answer,) = await self._to_server(client, [message])
                 return answer
             try:
                 await stream.publish(message.subject, message.payload, timeout=TIME_LIMIT, headers=message.headers)
             except (errors.TimeoutError, asyncio.TimeoutError):
                 return await self._without_acknowledgement(client, message)
-            except _TROUBLES as error:
+            except _FAILURES as error:
                 return _refusal_of_stream(error, message)
             return _DELIVERED
 
         return list(await asyncio.gather(*map(publish, messages)))
 
     async def _without_acknowledgement(self, client: Client, message: Outgoing) -> Answer:
-        """The server is silent, or it is there and no stream answers: others may take the subject without a word."""
+        """Find out why no stream has acknowledged: the server does not respond, or it does and there is no stream."""
         try:
             await _confirm(client)
-        except _TROUBLES as error:
-            return _trouble(error)
-        return _held(
+        except _FAILURES as error:
+            return _unavailable(error)
+        return _misconfigured(
             f"no stream has acknowledged a message for {message.subject}: make one with nats stream add, and allow this"
             " user to subscribe to _INBOX.>"
         )
@@ -249,16 +249,16 @@ class NatsClient:
             return self._connection
 
     async def _connect_to_any(self) -> _Connection:
-        """To the first server that takes us, in any order. What all of them say when none does."""
-        said: dict[str, str] = {}
-        trouble: type[Exception] = OSError
+        """Connect to the first server, in random order, that accepts us. Raises an error with all their reasons."""
+        reasons: dict[str, str] = {}
+        failure: type[Exception] = OSError
         for server in random.sample(self._access.servers, len(self._access.servers)):
             try:
                 return await asyncio.wait_for(self._connect(server), TIME_LIMIT)
             except (errors.Error, OSError, asyncio.TimeoutError) as error:
-                said[server] = _words(error)
-                trouble = _Refused if _is_refusal(error) else trouble
-        raise trouble("; ".join(f"{server}: {said[server]}" for server in self._access.servers))
+                reasons[server] = _describe(error)
+                failure = _Refused if _is_refusal(error) else failure
+        raise failure("; ".join(f"{server}: {reasons[server]}" for server in self._access.servers))
 
     async def _connect(self, server: str) -> _Connection:
         access = self._access
@@ -299,22 +299,22 @@ class NatsClient:
             await _close(client)
             if client._server_info.get("tls_verify") and not access.tls_cert_file and isinstance(error, OSError):
                 what = f"it wants to see a certificate, set natsTlsCertFile and natsTlsKeyFile ({error})"
-                raise _TlsTrouble(what) from error
+                raise _TlsFailure(what) from error
             raise
         is_open = True
         return connection
 
     def _note_error(self, error: Exception) -> None:
-        """What the server says by the way: of all that only refused subjects matter, the rest shows in the answers.
+        """Count a refused subject; other errors show in the answers.
 
-        nats-py has made it lower case.
+        nats-py has converted the text to lower case.
         """
         text = str(error).lower()
         if _DENIED in text:
             self._denials[text.rpartition(" ")[2].strip("\"'")] += 1
 
     def _forget(self) -> None:
-        """What belonged to a loop that has died."""
+        """Drop what belonged to a loop that has ended."""
         self._connection = self._connecting = None
 
     async def _drop(self) -> None:
@@ -323,15 +323,15 @@ class NatsClient:
             await _close(connection.client)
 
 
-def _trouble(error: Exception) -> Answer:
-    return Answer(Verdict.UNAVAILABLE, _words(error))
+def _unavailable(error: Exception) -> Answer:
+    return Answer(Verdict.UNAVAILABLE, _describe(error))
 
 
 async def _confirm(client: Client) -> None:
-    """Return when the server has taken what was published. Raises what nats-py raises.
+    """Return when the server has received what was published. Raises what nats-py raises.
 
-    nats-py sends a PING ahead of what was published just before: the second answer is for that. Its flush() would
-    also return when nobody reads answers any more.
+    nats-py sends a PING ahead of what was published just before: only the second PONG confirms that. Its flush()
+    would also return when nobody reads replies any more.
     """
     for _ in range(2):
         await client.rtt(int(TIME_LIMIT))
@@ -341,26 +341,28 @@ def _too_large(message: Outgoing) -> Answer:
     return Answer(Verdict.TOO_LARGE, f"it has {len(message.payload)} bytes, more than the server's max_payload")
 
 
-def _held(what: str) -> Answer:
+def _misconfigured(what: str) -> Answer:
     return Answer(Verdict.MISCONFIGURED, what)
 
 
 def _denial(message: Outgoing) -> Answer:
-    return _held(f"the server does not permit this user to publish to the subject {message.subject}")
+    return _misconfigured(f"the server does not permit this user to publish to the subject {message.subject}")
 
 
 def _refusal_of_stream(error: Exception, message: Outgoing) -> Answer:
     if isinstance(error, NoStreamResponseError):
-        return _held(f"no stream takes the subject {message.subject}: make one with nats stream add")
+        return _misconfigured(f"no stream takes the subject {message.subject}: make one with nats stream add")
     if not isinstance(error, APIError):
-        return _trouble(error)
+        return _unavailable(error)
     if error.err_code == _MESSAGE_EXCEEDS_MAXIMUM:
         return Answer(Verdict.TOO_LARGE, f"it has {len(message.payload)} bytes, more than the stream's max_msg_size")
-    return _held(f"the stream that takes {message.subject} refuses messages, see its limits: {error.description}")
+    return _misconfigured(
+        f"the stream that takes {message.subject} refuses messages, see its limits: {error.description}"
+    )
 
 
 async def _close(client: Client) -> None:
-    """After a TLS handshake that failed it would never end."""
+    """Close a client within CLOSE_LIMIT: after a TLS handshake that failed it would never end."""
     closing = asyncio.ensure_future(client.close())
     await asyncio.wait({closing}, timeout=CLOSE_LIMIT)
     if not closing.done():
@@ -370,13 +372,13 @@ async def _close(client: Client) -> None:
 
 
 def _is_refusal(error: BaseException) -> bool:
-    """Whether it is about who we are: nats-py has no type for what the server says while it is connected."""
-    about_us = isinstance(error, (errors.AuthorizationError, ssl.SSLError, _TlsTrouble))
+    """Tell whether an error is about our credentials: nats-py has no type for those of an open connection."""
+    about_us = isinstance(error, (errors.AuthorizationError, ssl.SSLError, _TlsFailure))
     return about_us or "authorization violation" in str(error).lower()
 
 
 def make_tls_context(access: NatsAccess) -> ssl.SSLContext:
-    """With the files as they are now. Raises OSError."""
+    """Make a TLS context from the files as they are now. Raises OSError."""
     context = ssl.create_default_context(cafile=access.tls_ca_file or None)
     if access.tls_cert_file:
         # Without a pass phrase OpenSSL would ask for one on the terminal.
@@ -384,11 +386,11 @@ def make_tls_context(access: NatsAccess) -> ssl.SSLContext:
     return context
 
 
-def _words(error: BaseException) -> str:
-    """What nats-py says, or what it is called when it says nothing."""
+def _describe(error: BaseException) -> str:
+    """Describe an error of nats-py: by its text, or by its type when it has none."""
     if isinstance(error, ssl.SSLError):
         return f"{error}: check natsTlsCaFile, natsTlsCertFile and natsTlsKeyFile"
-    if _is_refusal(error) and not isinstance(error, _TlsTrouble):
+    if _is_refusal(error) and not isinstance(error, _TlsFailure):
         return "it refuses the user: check natsUser and natsPassword, natsCredsFile or natsNKeySeedFile"
     if isinstance(error, (asyncio.TimeoutError, errors.TimeoutError)):
         return f"no answer within {TIME_LIMIT:.0f} s"

@@ -1,4 +1,4 @@
-"""NKeys and credentials of NATS: reads seeds and signs what the server asks to be signed, in pure Python.
+"""NKeys and credentials of NATS: reads seeds and signs the server's nonces, in pure Python.
 
 A seed is base32 of two prefix bytes, the 32 bytes of an Ed25519 key, and a CRC-16 (XMODEM) of them, low byte first.
 (The form of nats-io's nkeys, https://docs.nats.io/running-a-nats-service/configuration/securing_nats/auth_intro/nkey_auth)
@@ -21,14 +21,14 @@ _BLOCK = r"-+BEGIN {}-+\s+(\S+)\s+-+END"
 
 
 class Credentials(NamedTuple):
-    """What a file of credentials holds: the user's JWT, and the seed that signs."""
+    """The contents of a file of credentials: the user's JWT, and the seed that signs."""
 
     jwt: str
     seed: str
 
 
 def read_credentials(text: str) -> Credentials:
-    """The contents of a .creds file. Raises ValueError."""
+    """Parse the contents of a .creds file. Raises ValueError."""
     jwt = re.search(_BLOCK.format("NATS USER JWT"), text)
     seed = re.search(_BLOCK.format("USER NKEY SEED"), text)
     if not jwt or not seed:
@@ -38,13 +38,13 @@ def read_credentials(text: str) -> Credentials:
 
 
 def public_key(seed: str) -> str:
-    """The name under which the server knows the user of a seed: U and 55 letters and digits. Raises ValueError."""
+    """Return a user's public key for the server: U and 55 letters and digits. Raises ValueError."""
     raw = bytes([_USER]) + _key_of(seed).get_verifying_key().to_string()
     return base64.b32encode(raw + _checksum(raw)).decode("ascii").rstrip("=")
 
 
 def sign(seed: str, nonce: str) -> bytes:
-    """The signature of a server's nonce, in base64."""
+    """Sign a server's nonce; returns the signature in base64."""
     return base64.b64encode(_key_of(seed).sign(nonce.encode("utf-8")))
 
 

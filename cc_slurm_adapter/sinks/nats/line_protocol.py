@@ -1,6 +1,6 @@
 """Messages for NATS in InfluxDB's line protocol: one point a message, ended by a newline.
 
-cc-backend looks at the measurement, the tag `function` and the field `event` (a string with JSON) only; the existing
+cc-backend reads only the measurement, the tag `function` and the field `event` (a string with JSON); the existing
 adapter adds tags that others listen to. Escaping: InfluxDB's line protocol reference.
 """
 
@@ -16,7 +16,7 @@ _STRING = str.maketrans({"\\": r"\\", '"': r"\""})
 
 
 def encode_point(measurement: str, tags: Mapping[str, str], event: bytes, time_ns: int) -> bytes:
-    """One point with the string field `event`; tags without a value are left out, as the protocol knows none.
+    """Encode one point with the string field `event`; tags without a value are left out, as the protocol has none.
 
     `event` is UTF-8, `time_ns` are nanoseconds of Unix time.
     """
@@ -26,5 +26,5 @@ def encode_point(measurement: str, tags: Mapping[str, str], event: bytes, time_n
 
 
 def _tag(text: str) -> str:
-    """A backslash at the end would escape what follows; nobody's host, type or function ends with one."""
+    """Escape a tag. A backslash at its end would escape what follows; no host, type or function ends with one."""
     return text.rstrip("\\").translate(_TAG)

@@ -19,12 +19,10 @@ logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of every TLS co
 
 END_LIMIT = 1.0
 """Seconds for what is under way to end when the loop is stopped."""
-
-
 WORK_LIMIT = 300.0
-"""Seconds for one piece of work: each of its steps has a limit of its own, so only a mistake takes so long."""
+"""Seconds for one piece of work: each of its steps has its own limit, so only an error of the program takes so long."""
 MAX_RESOLVING = 8
-"""Names that are looked up at the same time: one that a name server does not answer keeps a thread for long."""
+"""Names that are resolved at the same time: one that a name server does not answer keeps a thread for long."""
 
 
 class LoopStopped(Exception):
@@ -32,9 +30,9 @@ class LoopStopped(Exception):
 
 
 class LoopThread:
-    """Begins with the first work, and again with the next should it have died of a mistake.
+    """A thread with a loop. It starts with the first work, and again with the next after an error has ended it.
 
-    `at_begin` is called before each beginning; `at_end` is run when it is stopped, before all other work is cancelled.
+    `at_begin` is called before each start; `at_end` is run when it is stopped, before all other work is cancelled.
     """
 
     def __init__(
@@ -49,7 +47,7 @@ class LoopThread:
         self._under_way: set[concurrent.futures.Future[Any]] = set()
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Do some work there and wait for it; by any thread.
+        """Do some work in the loop and wait for it; any thread may call this.
 
         Raises LoopStopped, what the work raises, and RuntimeError when there can be no thread or it takes too long.
         """
@@ -77,7 +75,7 @@ class LoopThread:
                 self._under_way.discard(future)
 
     def stop(self) -> None:
-        """End it for good; does not wait. May be called again."""
+        """End the loop for good, without waiting. May be called more than once."""
         with self._lock:
             was_stopped, self._stopped = self._stopped, True
             if self._loop is not None and not was_stopped:
@@ -100,7 +98,7 @@ class LoopThread:
         try:
             loop.run_forever()
         finally:
-            with contextlib.suppress(Exception):  # after a mistake it ends as well as it can
+            with contextlib.suppress(Exception):  # after an error it ends as well as it can
                 loop.run_until_complete(self._end())
             with self._lock:
                 self._loop = None
@@ -118,7 +116,7 @@ class LoopThread:
 
 
 class _Loop(asyncio.SelectorEventLoop):
-    """Resolves names in daemon threads: Python waits for asyncio's own when it ends, and name servers may be slow."""
+    """Resolves names in daemon threads: at its end Python waits for asyncio's own, and name servers may be slow."""
 
     resolving = 0
 
@@ -129,16 +127,16 @@ class _Loop(asyncio.SelectorEventLoop):
 
         def resolve() -> None:
             try:
-                answer: Any = socket.getaddrinfo(*args, **options)
+                result: Any = socket.getaddrinfo(*args, **options)
             except (OSError, ValueError, OverflowError) as error:  # also a name that can be none
-                answer = error if isinstance(error, OSError) else OSError(f"{args[0]}: {error}")
+                result = error if isinstance(error, OSError) else OSError(f"{args[0]}: {error}")
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-                self.call_soon_threadsafe(tell, answer)
+                self.call_soon_threadsafe(finish, result)
 
-        def tell(answer: Any) -> None:
+        def finish(result: Any) -> None:
             self.resolving -= 1
             if not found.done():
-                found.set_exception(answer) if isinstance(answer, OSError) else found.set_result(answer)
+                found.set_exception(result) if isinstance(result, OSError) else found.set_result(result)
 
         run_beside("nats-resolver", resolve)
         self.resolving += 1

@@ -21,7 +21,7 @@ NANOSECONDS = 1_000_000_000
 
 
 class CcNats:
-    """The Sink of NATS. Node states are published only where `node_subject` is not empty.
+    """The sink of NATS. Node states are published only where `node_subject` is not empty.
 
     A stop follows its start by `stop_delay` seconds at least, since cc-backend handles messages in parallel.
     """
@@ -30,7 +30,7 @@ class CcNats:
     label = "NATS"
     counted_as = "nats_"
     connections = 1
-    at_once = 16
+    batch_size = 16
     withdraws = False
 
     def __init__(
@@ -48,12 +48,12 @@ class CcNats:
         self._recent_starts = RecentStarts(stop_delay)
 
     def connect(self, progress: Callable[[], None] = lambda: None) -> Connection:
-        """All share one connection to NATS, which sends all at once: there is no `progress` to tell."""
+        """Make a connection; all share one connection to NATS. `progress` is not called: a batch is one step."""
         return CcNatsConnection(self, self._client, self._recent_starts)
 
 
 class RecentStarts:
-    """When the starts of the last `delay` seconds were published; a stop waits for what is left of the delay."""
+    """Remembers when the starts of the last `delay` seconds were published; a stop waits for the rest of the delay."""
 
     def __init__(self, delay: float) -> None:
         self._delay = delay
@@ -62,7 +62,7 @@ class RecentStarts:
         self._lock = threading.Lock()
 
     def note(self, key: RunKey) -> None:
-        """A start was published now."""
+        """Note that a start was published now."""
         now = time.monotonic()
         with self._lock:
             self._published[key] = now
@@ -70,13 +70,13 @@ class RecentStarts:
                 del self._published[next(iter(self._published))]
 
     def seconds_left(self, key: RunKey) -> float:
-        """How long its stop is to wait; of starts before this program began nobody knows when they left."""
+        """Return how long a stop must wait; starts of an earlier process count as published when this one began."""
         with self._lock:
             return self._published.get(key, self._since) + self._delay - time.monotonic()
 
 
 class CcNatsConnection:
-    """Publishes rows."""
+    """Publishes rows and node states."""
 
     def __init__(self, sink: CcNats, client: NatsClient, recent_starts: RecentStarts) -> None:
         self._sink = sink
@@ -84,17 +84,17 @@ class CcNatsConnection:
         self._recent_starts = recent_starts
 
     def deliver_all(self, deliveries: Sequence[Delivery]) -> list[Answer]:
-        """Publish rows and wait until the server has them; stops whose start has just left are put off."""
+        """Publish rows and wait until the server has them; stops whose start was just published are postponed."""
         waits = [0.0 if each.kind is Kind.START else self._recent_starts.seconds_left(each.key) for each in deliveries]
         ready = [each for each, wait in zip(deliveries, waits) if wait <= 0]
         answers = iter(self._client.publish([self._message(each) for each in ready]) if ready else ())
-        told = [
+        all_answers = [
             Answer(Verdict.NOT_YET, "its start has just left", wait) if wait > 0 else next(answers) for wait in waits
         ]
-        for delivery, answer in zip(deliveries, told):
+        for delivery, answer in zip(deliveries, all_answers):
             if delivery.kind is Kind.START and answer.verdict is Verdict.DELIVERED:
                 self._recent_starts.note(delivery.key)
-        return told
+        return all_answers
 
     def _message(self, delivery: Delivery) -> Outgoing:
         key, kind = delivery.key, delivery.kind
@@ -105,9 +105,9 @@ class CcNatsConnection:
         return Outgoing(self._sink.subject, point, message_id)
 
     def post_nodes(self, cluster: str, nodes: list[NodeState]) -> Answer:
-        """Publish the states of all nodes, where that is wanted, in messages of the size that the server takes.
+        """Publish the states of all nodes in messages of the size that the server accepts.
 
-        Else see whether NATS is there.
+        Without a subject for them it only checks whether NATS is there.
         """
         if not self._sink.node_subject:
             return self._client.check()
@@ -123,11 +123,11 @@ class CcNatsConnection:
         return self._client.publish_all(messages)
 
     def abort(self) -> None:
-        """The daemon stops."""
+        """Close the connection to NATS, because the daemon stops."""
         self._client.close()
 
     def break_off(self) -> None:
-        """Each message has its time limit: none hangs for longer."""
+        """Do nothing: each message has its time limit, and none hangs for longer."""
 
     def close(self) -> None:
-        """The connection to NATS is shared: `abort` closes it."""
+        """Do nothing: the connection to NATS is shared, and `abort` closes it."""

@@ -1,4 +1,4 @@
-"""What accounting (sacct) knows of runs: their times and ends for good, but neither cores nor GPU indices."""
+"""Runs in accounting (sacct): it keeps their times and ends for good, but neither cores nor GPU indices."""
 
 from __future__ import annotations
 
@@ -42,48 +42,53 @@ from cc_slurm_adapter.slurm.parse.states import CLOSED, WAITING, read_states
 log = logging.getLogger(__name__)
 
 ENDED_COLUMNS = "JobIDRaw,State,Submit,Start,End,NNodes"
-"""None of them can be written by a user."""
+"""No user can write into any of them."""
 LAUNCH_COLUMNS = "JobIDRaw,Start,End"
 EXTERN = "extern"
-"""The step in which Slurm catches what others start on a node: it is made with the allocation (PrologFlags=Contain)."""
+"""The step for processes that others start on a node: Slurm makes it with the allocation (PrologFlags=Contain)."""
 DAY = 86400
 RESIZING = "RESIZING"
-"""The state of a record that was closed because the run goes on with other nodes."""
+"""The state of a record that was closed because the run continues on other nodes."""
 _JOB = "jobs[]"
 _BACKLOG = re.compile(r"^DBD Agent queue size: *(\d{1,10})$", re.MULTILINE | re.ASCII)
 """src/sdiag/sdiag.c, _print_stats"""
 
 
 def ended_command(since: int, until: int, job_ids: Iterable[int] = ()) -> list[str]:
-    """sacct for the runs closed between two moments (Unix seconds), requeued ones (-D) included."""
+    """Return the sacct command for the runs closed between two moments (Unix seconds), requeued ones (-D) included."""
     jobs = ",".join(map(str, job_ids))
     window = [*_window(since, until), *(["-j", jobs] if jobs else [])]
     return ["sacct", "-X", "-a", "-D", "-n", "-P", "-s", CLOSED, *window, f"--format={ENDED_COLUMNS}"]
 
 
 def launches_command(job_ids: Iterable[int], since: int, until: int) -> list[str]:
-    """sacct for the records of jobs with their steps, requeued ones (-D) included."""
+    """Return the sacct command for the records of jobs with their steps, requeued ones (-D) included."""
     jobs = ",".join(map(str, job_ids))
     window = _window(since, until)
     return ["sacct", "-a", "-D", "-n", "-P", "-j", jobs, *window, f"--format={LAUNCH_COLUMNS}"]
 
 
 def runs_command(job_ids: Iterable[int], since: int, until: int, json_option: str) -> list[str]:
-    """sacct for everything it knows of these jobs in a window; without one it searches back to 1970."""
+    """Return the sacct command for all about these jobs in a window; without one it would search back to 1970."""
     ids = ",".join(map(str, job_ids))
     return ["sacct", "-X", "-a", "-D", json_option, "-j", ids, *_window(since, until)]
 
 
 def users_command(job_ids: Iterable[int], since: int, until: int) -> list[str]:
-    """sacct for the users of jobs: its JSON has none where it finds no association (22.05) or no account of the id."""
+    """Return the sacct command for the users of jobs.
+
+    Its JSON has no user where it finds no association (22.05) or no account with the id.
+    """
     jobs = ",".join(map(str, job_ids))
     window = _window(since, until)
     return ["sacct", "-X", "-a", "-D", "-n", "-P", "-j", jobs, *window, "--format=JobIDRaw,UID,User"]
 
 
 def _window(since: int, until: int) -> list[str]:
-    """sacct refuses a window that begins after its end. A run from the future, because the clock was set back after
-    its start, may have closed on either side of now.
+    """Return the options for a window of time.
+
+    sacct refuses a window that begins after its end. A run from the future, because the clock was set back after its
+    start, may have been closed before or after now. So such a window is widened to both sides.
     """
     if since > until:
         since, until = until - DAY, since + DAY
@@ -91,14 +96,14 @@ def _window(since: int, until: int) -> list[str]:
 
 
 def parse_users(text: str) -> dict[int, str]:
-    """Users by job id from the output of `users_command`: their names, or their numbers where they have none here."""
+    """Parse the output of `users_command`: users by job id, by their names, or numbers where they have none here."""
     rows = [line.split("|") for line in text.splitlines()]
     found = {read_digits(job_id): user or uid for job_id, uid, user in (row for row in rows if len(row) == 3)}
     return {job_id: user for job_id, user in found.items() if job_id is not None}
 
 
 def parse_backlog(text: str) -> int:
-    """Messages that wait in slurmctld for slurmdbd, from what sdiag prints: in these words from 22.05 to 26.05.
+    """Parse how many messages wait in slurmctld for slurmdbd from sdiag, which prints this line from 22.05 to 26.05.
 
     Raises UnexpectedOutput.
     """
@@ -109,9 +114,9 @@ def parse_backlog(text: str) -> int:
 
 
 def parse_launches(text: str, cluster: str) -> list[AccountedLaunch]:
-    """Records from the output of `launches_command` under SLURM_TIME_FORMAT=%s: each is followed by its own steps.
+    """Parse the output of `launches_command` under SLURM_TIME_FORMAT=%s, where each record precedes its own steps.
 
-    Records that never held nodes are left out.
+    Records that never had nodes are left out.
     """
     found: list[AccountedLaunch] = []
     current: AccountedLaunch | None = None
@@ -132,7 +137,7 @@ def parse_launches(text: str, cluster: str) -> list[AccountedLaunch]:
 
 
 class EndedParser:
-    """Reads the output of `ended_command` under SLURM_TIME_FORMAT=%s, in one piece or in several.
+    """Parses the output of `ended_command` under SLURM_TIME_FORMAT=%s, in one piece or in several.
 
     A run that was resized has several records: it is one run from the start of the first of them. sacct prints them
     in the order of their submit times, which for all but the first is when they were made.
@@ -144,7 +149,7 @@ class EndedParser:
         """Records of resized runs that were closed, by job and end."""
 
     def parse(self, lines: Iterable[str]) -> list[AccountedEnd]:
-        """The runs in these lines. Jobs that never ran are left out."""
+        """Return the runs in these lines. Jobs that never ran are left out."""
         records = list(_ended_records(lines))
         self._resized.update({(each.job_id, each.end): each for each in records if each.state == RESIZING})
         return [ended for ended in map(self._ended, records) if ended is not None]
@@ -178,13 +183,13 @@ def _ended_records(lines: Iterable[str]) -> Iterator[_Record]:
             continue
         state, num_nodes = columns[1], columns[5]
         submit, start, end = map(read_digits, columns[2:5])
-        # Start is None or Unknown for a job that was cancelled while it waited.
+        # Start is None or Unknown for a job that was cancelled while it was pending.
         if start and end is not None and num_nodes != "0":
             yield _Record(job_id, state, submit or 0, start, end)
 
 
 def _first_record(record: _Record, resized: Mapping[tuple[int, int], _Record]) -> _Record:
-    """With which the run of a record began. Newer versions make a new record at a resize, 22.05 keeps the start."""
+    """Return the record with which the run began: at a resize newer versions make a record, 22.05 keeps the start."""
     while True:
         before = resized.get((record.job_id, record.start))
         if before is None or before.start >= record.start:
@@ -193,9 +198,9 @@ def _first_record(record: _Record, resized: Mapping[tuple[int, int], _Record]) -
 
 
 def parse_accounted_run(job: Json, cluster: str, accelerators: Names = GPU) -> Run:
-    """A Run from sacct's JSON: without cores and GPU indices, and with a name that accounting may have altered.
+    """Parse a Run from sacct's JSON: without cores and GPU indices, and with a name that accounting may have altered.
 
-    Raises UnexpectedOutput with the path in the JSON that broke.
+    Raises UnexpectedOutput with the path in the JSON that is wrong.
     """
     job_id = job_id_of(job)
     try:
@@ -205,14 +210,14 @@ def parse_accounted_run(job: Json, cluster: str, accelerators: Names = GPU) -> R
 
 
 def _parse_accounted_run(job: Json, job_id: int, cluster: str, accelerators: Names) -> Run:
-    """Values count only where the state says that they are facts.
+    """Parse a run. Values are read only where the state makes them facts.
 
     A record of 23.02 to 24.05 may be PENDING with nodes and a start, and lack all else: for a moment accounting has
-    a step of the job before the job's own start. It waits; it is read again later.
+    a step of the job before the job's own start. It counts as pending, and is read again later.
     """
     time, array = get_object(job, "time", _JOB), get_object(job, "array", _JOB)
     words = state_words(get_object(job, "state", _JOB), "current", f"{_JOB}.state")
-    phase, end_state, end_time = _stands(words, time)
+    phase, end_state, end_time = _phase_and_end(words, time)
     het_job_id, het_job_offset = _het(job)
     waiting = Run(
         key=RunKey(cluster, job_id, 0),
@@ -244,10 +249,10 @@ def _parse_accounted_run(job: Json, job_id: int, cluster: str, accelerators: Nam
     return replace(run, end=End(end_state, end_time or run.key.start_time, "+".join(words)))
 
 
-def _stands(words: list[str], time: Json) -> tuple[Phase, EndState | None, int]:
-    """Phase, and how and when it ended (Unix seconds; 0 where there is no end).
+def _phase_and_end(words: list[str], time: Json) -> tuple[Phase, EndState | None, int]:
+    """Return the phase, and how and when the run ended (Unix seconds; 0 where there is no end).
 
-    A requeued run is ["PENDING", "REQUEUED"] here, with its end: what waits is the job's next run.
+    A requeued run is ["PENDING", "REQUEUED"] here, with its end: what is pending is the job's next run.
     """
     closing = [word for word in words if word not in WAITING]
     phase, end_state = read_states(closing or words)
@@ -258,7 +263,7 @@ def _stands(words: list[str], time: Json) -> tuple[Phase, EndState | None, int]:
 
 
 def _with_allocation(waiting: Run, job: Json, time: Json, accelerators: Names) -> Run:
-    """The run with what it holds or held."""
+    """Add what is or was allocated to the run."""
     hosts = _hosts(job)
     start = get_number(time, "start", f"{_JOB}.time") or 0
     if hosts and not start:
@@ -281,15 +286,15 @@ def _missing(job: Json, num_gpus: int) -> Iterator[Missing]:
     yield Missing.CORES
     if num_gpus:
         yield Missing.GPUS
-    if not _tells_sharing(job):
+    if not _has_sharing(job):
         yield Missing.SHARING
 
 
 def with_sharing(run: Run, layouts: Mapping[str, NodeLayout], partitions: Mapping[str, Partition]) -> Run:
-    """The run with who else was on its nodes, where its partition or its CPUs prove it.
+    """Add who else was on the run's nodes, where its partition or its CPUs prove it.
 
-    Who has all CPUs of its nodes had them for itself, unless several jobs may have the same CPUs there. One that has
-    fewer had no whole nodes; whether they were kept for its user is not known.
+    A run with all CPUs of its nodes had them to itself, unless several jobs may have the same CPUs there. A run with
+    fewer had no whole nodes; whether they were reserved for its user is not known.
     """
     partition = partitions.get(run.partition)
     if Missing.SHARING not in run.missing or partition is None:
@@ -302,7 +307,7 @@ def with_sharing(run: Run, layouts: Mapping[str, NodeLayout], partitions: Mappin
 
 
 def _het(job: Json) -> tuple[int | None, int | None]:
-    """The leader of a heterogeneous job and which component this one is; (None, None) for any other job."""
+    """Return the leader of a heterogeneous job and the number of this component; (None, None) for any other job."""
     het = get_object(job, "het", _JOB)
     leader = get_number(het, "job_id", f"{_JOB}.het") or None
     return leader, get_number(het, "job_offset", f"{_JOB}.het") if leader else None
@@ -321,13 +326,13 @@ def _num_cpus(job: Json, hosts: list[str]) -> int:
 
 
 def _num_gpus(job: Json, name: str) -> int:
-    """The row without a type is the sum of those with one; a site may track only one kind of row."""
+    """Count GPUs. The row without a type is the sum of those with one; a site may track only one kind of row."""
     counts = _allocated(job, "gres", name)
     return counts.get(name, sum(counts.values()))
 
 
 def _allocated(job: Json, kind: str, group: str) -> dict[str, int]:
-    """How many of a trackable resource the run got, by name: those of a group are called `group` or `group:TYPE`.
+    """Return how many of a trackable resource were allocated, by name: those of a group are `group` or `group:TYPE`.
 
     Other counts are not read: a site's own may be bytes, and larger than any number here.
     """
@@ -338,12 +343,12 @@ def _allocated(job: Json, kind: str, group: str) -> dict[str, int]:
     return {name: get_number(row, "count", path) or 0 for row, name in wanted}
 
 
-def _tells_sharing(job: Json) -> bool:
-    """Only v0.0.45 says who else may be on the nodes."""
+def _has_sharing(job: Json) -> bool:
+    """Tell whether the format has who else may be on the nodes: only v0.0.45 has it."""
     return "exclusive" in job
 
 
 def _sharing(job: Json) -> Sharing:
-    if not _tells_sharing(job):
+    if not _has_sharing(job):
         return Sharing.ANY_USER
     return sharing_of(get_text(job, "exclusive", _JOB) or "NO", f"{_JOB}.exclusive")

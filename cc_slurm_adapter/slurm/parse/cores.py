@@ -1,4 +1,4 @@
-"""Which cores of each node a job holds, from the `job_resources` of squeue's and scontrol's JSON.
+"""The cores that are allocated to a job on each node, from `job_resources` in the JSON of squeue and scontrol.
 
 Indices are per socket in every version; the node's own number is socket * cores per socket + core.
 Up to v0.0.40 the allocated cores alone are listed, so the node's layout must be known; from v0.0.41
@@ -26,15 +26,15 @@ from cc_slurm_adapter.slurm.parse.nodes import NodeLayout
 
 _PATH = "jobs[].job_resources"
 _CORE = f"{_PATH}.nodes.allocation[].sockets[].cores[]"
-_HELD = ("allocated", "allocated_and_in_use")
-_Held = tuple[str, Optional[tuple[int, ...]]]
+_ALLOCATED = ("allocated", "allocated_and_in_use")
+_Allocated = tuple[str, Optional[tuple[int, ...]]]
 """A node's name, and its cores where the layout is known."""
 
 
-def held_nodes(job: Json) -> str:
-    """The host list of the nodes that were allocated; '' when Slurm no longer knows.
+def allocated_nodes_of(job: Json) -> str:
+    """Return the host list of the allocated nodes; '' when Slurm no longer knows.
 
-    Not the job's own `nodes`: while a job completes, Slurm takes its nodes out of that one by one.
+    It is not the job's own `nodes`, from which Slurm removes node by node while a job completes.
     """
     resources = _job_resources(job)
     if not resources:
@@ -45,7 +45,7 @@ def held_nodes(job: Json) -> str:
 
 
 def has_whole_nodes(job: Json) -> bool:
-    """Whether Slurm says that the nodes were allocated whole; up to v0.0.40 it does not say."""
+    """Tell whether the nodes were allocated whole; up to v0.0.40 Slurm does not say, and it is False."""
     nodes = _job_resources(job).get("nodes")
     if not isinstance(nodes, dict):
         return False
@@ -55,43 +55,43 @@ def has_whole_nodes(job: Json) -> bool:
 
 
 def read_cores(job: Json, layouts: Mapping[str, NodeLayout]) -> dict[str, tuple[int, ...]]:
-    """Core numbers by node name, ascending; a node whose layout nobody knows is left out.
+    """Return core numbers by node name, ascending; a node of unknown layout is left out.
 
-    Empty when Slurm does not list any node: then it no longer knows.
+    The result is empty when Slurm lists no node: then it no longer knows.
     """
     resources = _job_resources(job)
     if not resources:
         return {}
     is_complete = isinstance(resources.get("nodes"), dict)
-    held = list(_from_allocation(resources["nodes"]) if is_complete else _from_allocated_nodes(resources, layouts))
-    names = [name for name, _ in held]
-    if names and sorted(names) != sorted(expand(held_nodes(job))):
+    allocated = list(_from_allocation(resources["nodes"]) if is_complete else _from_allocated_nodes(resources, layouts))
+    names = [name for name, _ in allocated]
+    if names and sorted(names) != sorted(expand(allocated_nodes_of(job))):
         raise UnexpectedOutput(f"{_PATH}.nodes", "it does not name the nodes whose cores are listed")
-    return {name: cores for name, cores in held if cores is not None}
+    return {name: cores for name, cores in allocated if cores is not None}
 
 
 def _job_resources(job: Json) -> Json:
-    """`job_resources`; where there are none it is left out (22.05), empty (to v0.0.40) or null."""
+    """Return `job_resources`; where there are none it is missing (22.05), empty (to v0.0.40) or null."""
     resources = job.get("job_resources")
     if resources is None:
         return {}
     return get_object(job, "job_resources", "jobs[]")
 
 
-def _from_allocation(nodes: Json) -> Iterator[_Held]:
+def _from_allocation(nodes: Json) -> Iterator[_Allocated]:
     path = f"{_PATH}.nodes.allocation"
     for node in get_objects(nodes, "allocation", f"{_PATH}.nodes"):
-        held: list[int] = []
+        allocated: list[int] = []
         first = 0
         for socket in _by_index(node, "sockets", f"{path}[]"):
             cores = _by_index(socket, "cores", f"{path}[].sockets[]")
-            held += [first + at for at, core in enumerate(cores) if _is_held(core)]
+            allocated += [first + at for at, core in enumerate(cores) if _is_allocated(core)]
             first += len(cores)
-        yield need_text(node, "name", f"{path}[]"), tuple(held)
+        yield need_text(node, "name", f"{path}[]"), tuple(allocated)
 
 
 def _by_index(value: Json, key: str, path: str) -> list[Json]:
-    """The objects in the order of their `index`, which counts from 0 without gaps: each of them is listed."""
+    """Return the objects in the order of their `index`, which must count from 0 without gaps."""
     where = f"{path}.{key}[]"
     numbered = {need_number(each, "index", where): each for each in get_objects(value, key, path)}
     if sorted(numbered) != list(range(len(value[key]))):
@@ -99,14 +99,14 @@ def _by_index(value: Json, key: str, path: str) -> list[Json]:
     return [numbered[index] for index in range(len(numbered))]
 
 
-def _is_held(core: Json) -> bool:
+def _is_allocated(core: Json) -> bool:
     status = get_list(core, "status", _CORE)
     if ("ALLOCATED" in status) == ("UNALLOCATED" in status):
         raise UnexpectedOutput(f"{_CORE}.status", "expected either ALLOCATED or UNALLOCATED")
     return "ALLOCATED" in status
 
 
-def _from_allocated_nodes(resources: Json, layouts: Mapping[str, NodeLayout]) -> Iterator[_Held]:
+def _from_allocated_nodes(resources: Json, layouts: Mapping[str, NodeLayout]) -> Iterator[_Allocated]:
     path = f"{_PATH}.allocated_nodes[]"
     for node in get_objects(resources, "allocated_nodes", _PATH):
         name = need_text(node, "nodename", path)
@@ -119,10 +119,10 @@ def _numbered(node: Json, layout: NodeLayout, path: str) -> Iterator[int]:
     for socket in sockets:
         first = _index(socket, layout.sockets, f"{path}.sockets") * layout.cores_per_socket
         cores = get_object(get_object(sockets, socket, f"{path}.sockets"), "cores", f"{path}.sockets.{socket}")
-        for core, held_as in cores.items():
+        for core, status in cores.items():
             where = f"{path}.sockets.{socket}.cores"
-            if held_as not in _HELD:
-                raise UnexpectedOutput(f"{where}.{core}"[:200], f"expected one of {', '.join(_HELD)}")
+            if status not in _ALLOCATED:
+                raise UnexpectedOutput(f"{where}.{core}"[:200], f"expected one of {', '.join(_ALLOCATED)}")
             yield first + _index(core, layout.cores_per_socket, where)
 
 

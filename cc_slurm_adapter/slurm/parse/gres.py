@@ -1,7 +1,7 @@
 """Slurm's generic resources (GRES) and trackable resources (TRES): which GPUs, and how many.
 
-What is called a GPU here is a device of any GRES that the site names an accelerator: `gpu`, or also
-`dcu`, `npu` and so on (`acceleratorGres`).
+Here a GPU is a device of any GRES that the site names an accelerator: `gpu`, or also `dcu`, `npu` and so on
+(`acceleratorGres`).
 
 An index is Slurm's own number of a device on its node. It counts all devices of a GRES, whatever
 their types: on a node with `gpu:a:2,gpu:b:2` the type b has 2 and 3. The order is that of the types in the
@@ -10,9 +10,9 @@ from 0. Where several are accelerators those of the next name follow those of th
 with `gpu:2,npu:4` and the names gpu, npu the npu 0 is the index 2.
 
 Shares of a GPU (shard, mps) count as the device they sit on. Up to 23.02 they name it, `shard:2(IDX:2)`;
-later a job has used/all of every device of the node, `shard:3(0/2,0/2,2/2,1/2)`, in the order of the
-indices. For a node they come type by type, `shard:a:4(2/2,2/2),shard:b:1(1/2,0/2)`: these tell how many
-devices are in use, but not which. There `-/2` is a device that is in use as a whole.
+later a job has used/total of every device of the node, `shard:3(0/2,0/2,2/2,1/2)`, in the order of the
+indices. For a node they are listed type by type, `shard:a:4(2/2,2/2),shard:b:1(1/2,0/2)`: these show how many devices
+are in use, but not which. There `-/2` is a device that is in use as a whole.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ Names = tuple[str, ...]
 GPU: Names = ("gpu",)
 """The names of GRES that are accelerators where the site names no others."""
 _SHARED = ("shard", "mps")
-"""Shares of the devices that are called gpu, and of no other GRES."""
-# Older versions print `gpu:(null):1(IDX:0)` for a GPU without a type. The details stand in brackets at the end.
+"""Shares of the devices of the GRES gpu, and of no other."""
+# Older versions print `gpu:(null):1(IDX:0)` for a GPU without a type. The details are in brackets at the end.
 _ENTRY = re.compile(r"\s*([^\s:(]+)(?::\(null\))?([^(]*)(?:\(([^()]*)\))?")
 _COUNT = re.compile(r":([0-9]{1,9})\Z")
 _CNT = re.compile(r"CNT:([0-9]{1,9})\Z")
@@ -53,19 +53,19 @@ class _Entry(NamedTuple):
     """Its type; '' where there is none."""
     number: int
     detail: str
-    """What stands in brackets; '' where there are none."""
+    """The text in brackets; '' where there are none."""
 
     @property
     def accelerator(self) -> str:
-        """The GRES whose devices it names."""
+        """Return the GRES whose devices it names."""
         return "gpu" if self.name in _SHARED else self.name
 
 
 def gpu_indices(gres: str, names: Names = GPU, counts: Sequence[int] = ()) -> tuple[int, ...]:
-    """The devices in a job's `gpu:h100:2(IDX:0-1,3)` or `shard:3(2/2,1/2)` of one node, ascending.
+    """Return the devices in a job's `gpu:h100:2(IDX:0-1,3)` or `shard:3(2/2,1/2)` of one node, ascending.
 
     `counts` is how many the node has of each of the names; where it is not known only those of the first name
-    have an index. `IDX:N/A`, `IDX:` and `CNT:2` name none. Raises UnexpectedOutput for what is no list of devices.
+    have an index. `IDX:N/A`, `IDX:` and `CNT:2` name none. Raises UnexpectedOutput for anything else.
     """
     found: set[int] = set()
     for entry in _entries(gres, names):
@@ -76,9 +76,9 @@ def gpu_indices(gres: str, names: Names = GPU, counts: Sequence[int] = ()) -> tu
 
 
 def gpus_in_use(used: str, names: Names = GPU, counts: Sequence[int] = ()) -> tuple[int, ...]:
-    """The devices in a node's GresUsed, `gpu:a:2(IDX:0-1),gpu:b:1(IDX:4)`, ascending; `counts` as in `gpu_indices`.
+    """Return the devices in a node's GresUsed, `gpu:a:2(IDX:0-1),gpu:b:1(IDX:4)`; `counts` as in `gpu_indices`.
 
-    () where it does not name all of them, as when shares of GPUs are in use: those are told without indices.
+    It returns () where not all are named, as when shares of GPUs are in use, which have no indices.
     """
     if any(entry.name in _SHARED and _devices(entry, used) for entry in _entries(used, names)):
         return ()
@@ -87,9 +87,9 @@ def gpus_in_use(used: str, names: Names = GPU, counts: Sequence[int] = ()) -> tu
 
 
 def gpu_counts(gres: str, names: Names = GPU) -> tuple[int, ...]:
-    """How many GPUs `gpu:h100:4(S:0-1),gpu:a100:2`, `gpu(CNT:4)` or `gpu:4` names, for each name.
+    """Count the GPUs in `gpu:h100:4(S:0-1),gpu:a100:2`, `gpu(CNT:4)` or `gpu:4`, for each name.
 
-    Of shares it is the devices in use, so that this reads a node's Gres and GresUsed alike.
+    Of shares it counts the devices in use, so that this reads a node's Gres and GresUsed alike.
     """
     counts = dict.fromkeys(names, 0)
     for entry in _entries(gres, names):
@@ -98,52 +98,52 @@ def gpu_counts(gres: str, names: Names = GPU) -> tuple[int, ...]:
 
 
 def gpu_count(gres: str, names: Names = GPU) -> int:
-    """The GPUs of all names together."""
+    """Count the GPUs of all names together."""
     return sum(gpu_counts(gres, names))
 
 
 def gpu_types(gres: str, names: Names = GPU) -> str:
-    """For people: `4 gpu:h100, 2 gpu:a100` for the Gres of a node. Shares are left out."""
+    """Describe the Gres of a node for people: `4 gpu:h100, 2 gpu:a100`. Shares are left out."""
     entries = [entry for entry in _entries(gres, names) if entry.name not in _SHARED and entry.number]
     return ", ".join(f"{entry.number} {entry.name}{entry.kind and ':'}{entry.kind}" for entry in entries)
 
 
 def other_devices(gres: str, names: Names = GPU) -> tuple[str, ...]:
-    """The names of GRES that are no accelerators, but of which a job's `dcu:2(IDX:0-1)` has devices."""
+    """Return the names of GRES that are no accelerators, but of which a job's `dcu:2(IDX:0-1)` has devices."""
     others = (entry for entry in _all_entries(gres) if entry.accelerator not in names and entry.name not in _SHARED)
     return tuple(sorted({entry.name for entry in others if _HAS_DEVICES.match(entry.detail)}))
 
 
 def gpus_of_details(details: Iterable[str | None], names: Names = GPU) -> int:
-    """GPUs of all nodes in a job's `gres_detail`, whether or not their indices are known."""
+    """Count the GPUs of all nodes in a job's `gres_detail`, whether or not their indices are known."""
     return sum(gpu_count(text, names) for text in details if text)
 
 
 def gpus_of_tres(tres: str, names: Names = GPU) -> int:
-    """GPUs in `cpu=4,gres/gpu=4,gres/gpu:h100=4`. Slurm prints the sum and its parts: never both are added.
+    """Count the GPUs in `cpu=4,gres/gpu=4,gres/gpu:h100=4`. Slurm prints the sum and its parts: only one is counted.
 
-    0 where AccountingStorageTRES does not name GPUs, too few where it names some of their types alone.
-    Shares of GPUs are not in it.
+    There are none where AccountingStorageTRES lacks GPUs, and too few where it has only some of their types. Shares of
+    GPUs are never in it.
     """
     counts = _GRES_TRES.findall(tres)
     return sum(_sum_of_tres({kind: int(count) for of, kind, count in counts if of == name}) for name in names)
 
 
 def _sum_of_tres(by_type: Mapping[str, int]) -> int:
-    """The row without a type ('') is the sum of those with one; a site may track only one kind of row."""
+    """Return the row without a type (''), the sum of those with one; a site may track only one kind of row."""
     return by_type.get("", sum(by_type.values()))
 
 
 def cpus_of_tres(tres: str) -> int:
-    """CPUs in `cpu=4,mem=100M,node=1`; 0 where it names none."""
+    """Return the CPUs in `cpu=4,mem=100M,node=1`; 0 where there are none."""
     match = _CPU_TRES.search(tres)
     return int(match.group(1)) if match else 0
 
 
 def requests_gpus(tres: str, names: Names = GPU) -> bool:
-    """Whether `tres_per_node` or its like asks for GPUs or shares of them: `gres/gpu`, `gres:gpu:a:2`, `gres/gpu=1`.
+    """Tell whether `tres_per_node` or its like requests GPUs or shares: `gres/gpu`, `gres:gpu:a:2`, `gres/gpu=1`.
 
-    `gres/gpu:0` asks for none.
+    `gres/gpu:0` requests none.
     """
     wanted = {*names, *_SHARED} if "gpu" in names else {*names}
     return any(name in wanted and not re.search(r"[:=]0+\Z", amount) for name, amount in _REQUEST.findall(tres))
@@ -156,11 +156,11 @@ def gpus_by_host(
     tres: str,
     names: Names = GPU,
 ) -> dict[str, tuple[int, ...]]:
-    """GPU indices by node, from the `gres_detail` of a job on `hosts`; `equipment` is how many each node has by name.
+    """Return GPU indices by node, from a job's `gres_detail` on `hosts`; `equipment` is how many each node has by name.
 
     While the job runs `gres_detail` has an entry for each of its nodes, in their order, None for a node
     without GRES. Later it is empty: then the indices are known only when the job had every GPU of its
-    nodes, going by its TRES. What cannot be told is left out.
+    nodes, according to its TRES. Nodes whose indices are not known are left out.
     """
     if details and len(details) == len(hosts):
         found = zip(hosts, details)
@@ -175,7 +175,7 @@ def gpus_by_host(
 
 @lru_cache(maxsize=1024)
 def _entries(gres: str, names: Names) -> tuple[_Entry, ...]:
-    """The GPUs and shares of GPUs among the entries. Thousands of nodes have the same."""
+    """Return the entries of GPUs and shares of GPUs, cached because thousands of nodes have the same."""
     return tuple(_accelerators(gres, names))
 
 
@@ -193,7 +193,7 @@ def _all_entries(gres: str) -> Iterator[_Entry]:
         if match:
             name, rest, detail = match.group(1), match.group(2), match.group(3) or ""
             at_end = _COUNT.search(rest)
-            # `gpu:4090(CNT:2)`: what stands before the bracket is the type.
+            # `gpu:4090(CNT:2)`: the text before the bracket is the type.
             count = _CNT.match(detail) or at_end
             kind = rest if count is not at_end or at_end is None else rest[: at_end.start()]
             yield _Entry(name, kind.strip(":"), int(count.group(1)) if count else 0, detail)

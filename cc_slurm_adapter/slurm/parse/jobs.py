@@ -1,4 +1,4 @@
-"""One job from squeue's or scontrol's JSON, in any of its formats, as a Run.
+"""One job as a Run, from the JSON of squeue or scontrol in any of its formats.
 
 In v0.0.39 ids, minutes and counts are as later, but times are plain numbers, the state is a single word as in
 22.05, and job_resources is as in v0.0.40.
@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from cc_slurm_adapter.errors import UnexpectedOutput
 from cc_slurm_adapter.model import End, EndState, Missing, Phase, Resource, Run, RunKey, Sharing
-from cc_slurm_adapter.slurm.parse.cores import has_whole_nodes, held_nodes, read_cores
+from cc_slurm_adapter.slurm.parse.cores import allocated_nodes_of, has_whole_nodes, read_cores
 from cc_slurm_adapter.slurm.parse.gres import (
     GPU,
     Names,
@@ -49,7 +49,7 @@ _REQUESTS = ("tres_per_node", "tres_per_job", "tres_per_task", "tres_per_socket"
 _SHARED = {
     "none": Sharing.WHOLE_NODE,
     "user": Sharing.ONE_USER,
-    "topo": Sharing.WHOLE_NODE,  # the job has whole parts of the network to itself
+    "topo": Sharing.WHOLE_NODE,  # whole parts of the network belong to the job
     "mcs": Sharing.ANY_USER,
     "oversubscribe": Sharing.ANY_USER,
     "shared": Sharing.ANY_USER,  # 22.05's word for oversubscribe
@@ -64,7 +64,7 @@ _EXCLUSIVE = {
 
 
 def job_id_of(job: Json) -> int:
-    """The id that names the job in the documents of squeue, scontrol and sacct; never 0."""
+    """Return the job's id in the JSON of squeue, scontrol and sacct; never 0."""
     job_id = need_number(job, "job_id", _JOB)
     if job_id == 0:
         raise UnexpectedOutput(f"{_JOB}.job_id", "no job has the id 0")
@@ -72,7 +72,7 @@ def job_id_of(job: Json) -> int:
 
 
 def parse_job(job: Json, cluster: str, layouts: Layouts, accelerators: Names = GPU) -> Run:
-    """A Run; `accelerators` are names of GRES. Raises UnexpectedOutput with the path in the JSON that broke."""
+    """Parse a Run; `accelerators` are names of GRES. Raises UnexpectedOutput with the wrong path in the JSON."""
     job_id = job_id_of(job)
     try:
         return _parse_job(job, job_id, cluster, layouts, accelerators)
@@ -81,10 +81,10 @@ def parse_job(job: Json, cluster: str, layouts: Layouts, accelerators: Names = G
 
 
 def _parse_job(job: Json, job_id: int, cluster: str, layouts: Layouts, accelerators: Names) -> Run:
-    """Values count only where the state says that they are facts.
+    """Parse a run. Values are read only where the state makes them facts.
 
-    Of a job that waits slurmctld forecasts start and end, in any year (a job without a limit ends after 2^32
-    seconds), and it may show nodes that it held before; of a running one it forecasts the end.
+    For a pending job slurmctld forecasts start and end, in any year (a job without a limit ends after 2^32 seconds),
+    and it may show nodes of an earlier run; for a running job it forecasts the end.
     """
     words = state_words(job, "job_state", _JOB)
     is_shown = isinstance(job["job_state"], str)
@@ -119,7 +119,7 @@ def _parse_job(job: Json, job_id: int, cluster: str, layouts: Layouts, accelerat
 def _with_allocation(  # noqa: PLR0913 - what is known of the job, and of the site
     waiting: Run, job: Json, words: Sequence[str], end_state: EndState | None, layouts: Layouts, accelerators: Names
 ) -> Run:
-    """The run with what it holds, or held until its end; what only a job that was started has as facts."""
+    """Add what is or was allocated to the run, and other values that are facts only for a job that was started."""
     resources = _resources(job, layouts, accelerators)
     start = _start_time(job, waiting.phase, resources)
     tres = get_text(job, "tres_alloc_str", _JOB)
@@ -131,7 +131,7 @@ def _with_allocation(  # noqa: PLR0913 - what is known of the job, and of the si
         end=_end(job, end_state, words, start, resources) if end_state else None,
         partition=get_text(job, "partition", _JOB),
         walltime=seconds(get_number(job, "time_limit", _JOB)),
-        # Not `cpus`: while a job completes, Slurm takes its CPUs out of that node by node.
+        # Not `cpus` alone: while a job completes, Slurm subtracts its CPUs from that node by node.
         num_cpus=cpus_of_tres(tres) or get_number(job, "cpus", _JOB) or 0,
         num_gpus=num_gpus,
         sharing=_sharing(job),
@@ -141,7 +141,7 @@ def _with_allocation(  # noqa: PLR0913 - what is known of the job, and of the si
 
 
 def state_words(value: Json, key: str, path: str) -> list[str]:
-    """The words of a state; no word at all would say that nothing is known of the job."""
+    """Return the words of a state. Raises UnexpectedOutput when there is none: then nothing is known of the job."""
     words = get_texts(value, key, path)
     if not any(words):
         raise UnexpectedOutput(f"{path}.{key}", "it has no state")
@@ -163,12 +163,12 @@ def _end(job: Json, end_state: EndState, words: Sequence[str], start: int, resou
 
 
 def _user(job: Json) -> str:
-    """The user's name; where the host of slurmctld knows none, Slurm prints '' and its own tools the number."""
+    """Return the user's name, or the number where the host of slurmctld has no name, as Slurm's own tools do."""
     return get_text(job, "user_name", _JOB) or str(need_number(job, "user_id", _JOB))
 
 
 def missing_of(resources: Sequence[Resource], num_gpus: int, *, had_gpus: bool) -> frozenset[Missing]:
-    """What the resources should have and lack. `had_gpus`: there were some, even if nobody counted them."""
+    """Return what the resources should have and lack. `had_gpus`: there were GPUs, even if none is counted."""
     missing = set()
     if any(not resource.cores for resource in resources):
         missing.add(Missing.CORES)
@@ -179,12 +179,12 @@ def missing_of(resources: Sequence[Resource], num_gpus: int, *, had_gpus: bool) 
 
 
 def seconds(minutes: int | None) -> int | None:
-    """A time limit; None stands for no limit."""
+    """Convert a time limit; None means no limit."""
     return None if minutes is None else minutes * 60
 
 
 def is_opt_out(admin_comment: str) -> bool:
-    """Whether the administrator's comment has `"disable_cc_submission": true`, alone or in JSON among other keys."""
+    """Tell whether AdminComment has `"disable_cc_submission": true`, alone or in JSON among other keys."""
     if _OPT_OUT not in admin_comment:
         return False
     try:
@@ -195,7 +195,7 @@ def is_opt_out(admin_comment: str) -> bool:
 
 
 def _resources(job: Json, layouts: Layouts, accelerators: Names) -> tuple[Resource, ...]:
-    hosts = expand(held_nodes(job) or get_text(job, "nodes", "jobs[]"))
+    hosts = expand(allocated_nodes_of(job) or get_text(job, "nodes", "jobs[]"))
     cores = read_cores(job, layouts)
     details = _gres_detail(job)
     equipment = {host: layouts[host].gpus for host in hosts if host in layouts}
@@ -211,7 +211,7 @@ def _resources(job: Json, layouts: Layouts, accelerators: Names) -> tuple[Resour
 
 
 def _gres_detail(job: Json) -> list[str | None]:
-    """An entry for each node of the job, None where it has no GRES there; empty when the job is over."""
+    """Return an entry for each node of the job, None where it has no GRES there; none at all when the job is over."""
     details = get_list(job, "gres_detail", _JOB)
     if not all(text is None or isinstance(text, str) for text in details):
         raise UnexpectedOutput(f"{_JOB}.gres_detail[]", "expected a text or null")
@@ -219,10 +219,10 @@ def _gres_detail(job: Json) -> list[str | None]:
 
 
 def _had_gpus(job: Json, phase: Phase, resources: Sequence[Resource], layouts: Layouts, accelerators: Names) -> bool:
-    """Whether the job must have got GPUs, although its TRES may not tell.
+    """Tell whether GPUs must have been allocated, although the job's TRES may not have them.
 
-    They do not where AccountingStorageTRES leaves GPUs out, and they never have the devices of shares.
-    A job with whole nodes gets their GPUs without asking; while it runs `gres_detail` has them.
+    TRES lack GPUs where AccountingStorageTRES leaves them out, and always the devices of shares. A job with whole nodes
+    gets their GPUs without a request; while it runs `gres_detail` has them.
     """
     if resources and any(requests_gpus(get_text(job, key, _JOB), accelerators) for key in _REQUESTS):
         return True
@@ -237,9 +237,9 @@ def _resource(host: str, cores: tuple[int, ...], gpus: tuple[int, ...], layout: 
 
 
 def _sharing(job: Json) -> Sharing:
-    """Who else may be on the nodes.
+    """Return who else may be on the nodes.
 
-    v0.0.45 always prints an empty list; there `whole` stands for a whole node or for one user (see `parse_sharing`).
+    v0.0.45 always prints an empty list; there `whole` means a whole node or one user (see `parse_sharing`).
     """
     words = get_texts(job, "shared", _JOB)
     if not words:
@@ -250,13 +250,13 @@ def _sharing(job: Json) -> Sharing:
 
 
 def sharing_command(job_ids: Iterable[int]) -> list[str]:
-    """squeue (26.05 and later) for what v0.0.45 lacks, from columns that no user controls."""
+    """Return the squeue command (26.05 and later) for what v0.0.45 lacks, with columns that no user controls."""
     jobs = ",".join(map(str, job_ids))
     return ["squeue", "-h", "-a", "-t", "all", "-j", jobs, "-O", "JobID:20,Exclusive:20"]
 
 
 def parse_sharing(text: str) -> dict[int, Sharing]:
-    """Sharing by job id from the output of `sharing_command`. A line that does not fit is logged."""
+    """Parse the output of `sharing_command`: sharing by job id. A line that does not fit is logged."""
     found = {}
     for line in text.splitlines():
         job_id, _, word = " ".join(line.split()).partition(" ")
@@ -271,7 +271,7 @@ def parse_sharing(text: str) -> dict[int, Sharing]:
 
 
 def sharing_of(word: str, path: str) -> Sharing:
-    """What 26.05 and later call Exclusive."""
+    """Parse the value of Exclusive, as 26.05 and later print it."""
     if word not in _EXCLUSIVE:
         raise UnexpectedOutput(path, f"{word[:40]!r} is no word that this version knows")
     return _EXCLUSIVE[word]

@@ -1,12 +1,12 @@
-"""Splitting a large JSON document of squeue or sacct into its jobs, one at a time.
+"""Splits a large JSON document of squeue or sacct into its jobs, one at a time.
 
 Slurm prints its JSON indented, with newlines inside texts escaped, so a job is the lines from
-`    {` to `    }`. Parsing each by itself keeps memory small (a document of 10,000 jobs is 80 to
-300 MB) and lets one damaged job cost nobody else anything.
+`    {` to `    }`. Each of them is parsed by itself. That keeps memory small (a document of 10,000 jobs is 80 to
+300 MB), and one damaged job does no harm to others.
 
 A single job of thousands of nodes can be larger than all that: its cores are listed node by node, from v0.0.41 on
-also those that it does not hold. Of such a job each node is parsed by itself, and what is equal on several nodes is
-kept once.
+also those that are not allocated to it. Of such a job each node is parsed by itself, and what is equal on several nodes
+is kept once.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from cc_slurm_adapter.slurm.parse.hostlist import MAX_HOSTS
 from cc_slurm_adapter.slurm.parse.json_values import Json, get_list, get_object
 
 LARGE_JOB_BYTES = 1024 * 1024
-"""From this size on a job is parsed node by node: whole it takes five times as much memory as its text."""
+"""From this size on a job is parsed node by node: as a whole it needs five times as much memory as its text."""
 MAX_JOB_BYTES = 64 * 1024 * 1024
 """A job is not kept in memory beyond this, its nodes not counted. 4,000 of 128 cores are 110 MB in v0.0.42."""
 MAX_KNOWN = 1000
-"""So many different parts of nodes are remembered. A core with its status is one, and nodes of a job are much alike."""
+"""Different parts of nodes that are remembered. A core with its status is one, and nodes of a job are much alike."""
 _JOB_ID = re.compile(rb'\n {6}"job_id": ([0-9]{1,10})\b')
 _JOB_END, _LIST_END = b"\n    }", b"\n  ]"
-"""What no line inside a job begins with."""
+"""No line inside a job begins so."""
 _NODES = re.compile(rb'\n( {8}(?="allocated_nodes")| {10}(?="allocation"))"[a-z_]+": \[(?=\n)')
 """Where the list of a job's nodes begins in `job_resources`: up to v0.0.40, and in its `nodes` from v0.0.41 on."""
 
 
 class JobSplitter:
-    """Takes a document in pieces and hands each job to `on_job`; `finish()` checks that it was whole.
+    """Reads a document in pieces and calls `on_job` for each job; `finish()` checks that it was complete.
 
-    A job that is no JSON or too large goes to `on_broken` with its id (0 if that is not known) and the reason.
+    For a job that is no JSON or too large, `on_broken` is called with its id (0 if unknown) and the reason.
     """
 
     def __init__(
@@ -48,22 +48,22 @@ class JobSplitter:
         self._on_broken = on_broken or self._refuse
         self._frame: list[bytes] = []
         self._text = bytearray()
-        """What was not taken yet: from the beginning of a line of the frame, or from what follows a job."""
+        """What was not parsed yet: from the beginning of a line of the frame, or from what follows a job."""
         self._searched = 0
         self._large: _LargeJob | None = None
-        """The job whose nodes were taken out of the text."""
+        """The job whose nodes were removed from the text."""
         self._too_large: int | None = None
         """The id of the job that is being left out."""
         self._inside = False
 
     def feed(self, piece: bytes) -> None:
-        """Take the next bytes of the document."""
+        """Parse the next bytes of the document."""
         self._text += piece
-        while self._take_job() if self._inside else self._take_line():
+        while self._pop_job() if self._inside else self._pop_line():
             pass
 
     def finish(self) -> None:
-        """Raises UnexpectedOutput when the document is not whole, has no jobs or names errors."""
+        """End the document. Raises UnexpectedOutput when it is incomplete, has no jobs or lists errors."""
         document = _load(b"\n".join([*self._frame, self._text]), self._command)
         if not isinstance(document, dict) or "jobs" not in document:
             raise UnexpectedOutput(self._command, "the document has no `jobs`")
@@ -71,8 +71,8 @@ class JobSplitter:
         for job in get_list(document, "jobs", self._command):
             self._on_job(job)  # a document that was not indented
 
-    def _take_line(self) -> bool:
-        """A line of what stands around the jobs. False when no whole one is left."""
+    def _pop_line(self) -> bool:
+        """Remove a line of the frame around the jobs from the text. False when no whole one is left."""
         line, newline, _ = bytes(self._text).partition(b"\n")
         if not newline:
             return False
@@ -81,15 +81,15 @@ class JobSplitter:
         del self._text[: len(line) + (not self._inside)]
         return True
 
-    def _take_job(self) -> bool:
-        """A job, or the end of their list. False when there is no whole one yet."""
+    def _pop_job(self) -> bool:
+        """Remove a job, or the end of their list, from the text. False when there is no whole one yet."""
         end = self._text.find(_JOB_END, self._searched)
         list_end = self._text.find(_LIST_END, self._searched, end if end >= 0 else len(self._text))
         if list_end >= 0:
             self._end_list(list_end)
             return True
         if end < 0:
-            self._limit()
+            self._limit_text()
             return False
         text = bytes(self._text[: end + len(_JOB_END)])
         del self._text[: len(text)]
@@ -104,12 +104,12 @@ class JobSplitter:
         if left.strip(b",\n "):
             self._on_broken(_job_id(left), "it is cut")
 
-    def _limit(self) -> None:
-        """Nodes of a large job are taken out of the text. Of a job that is too large only its id is kept."""
+    def _limit_text(self) -> None:
+        """Remove the nodes of a large job from the text; keep only the id of a job that is too large."""
         if len(self._text) > LARGE_JOB_BYTES and self._too_large is None:
             self._large = self._large or _LargeJob.begin(self._text)
             if self._large:
-                self._text = bytearray(self._large.take_nodes(self._text))
+                self._text = bytearray(self._large.pop_nodes(self._text))
         if len(self._text) > MAX_JOB_BYTES:
             if self._too_large is None:
                 self._too_large = _job_id(self._with_head(bytes(self._text)))
@@ -122,7 +122,7 @@ class JobSplitter:
     def _finish_job(self, text: bytes) -> None:
         large, self._large = self._large, None
         if large:
-            text = large.head + large.take_nodes(text)
+            text = large.head + large.pop_nodes(text)
         if self._too_large is not None or len(text) > MAX_JOB_BYTES:
             job_id, self._too_large = self._too_large or _job_id(text), None
             self._on_broken(job_id, f"it has more than {MAX_JOB_BYTES} bytes")
@@ -148,7 +148,7 @@ class _LargeJob:
 
     def __init__(self, head: bytes, indent: bytes) -> None:
         self.head = head
-        """The text up to where the list of nodes begins."""
+        """The text before the list of nodes."""
         self._end = b"\n" + indent + b"]"
         self._node_end = b"\n  " + indent + b"}"
         self._nodes: list[Json] = []
@@ -158,7 +158,7 @@ class _LargeJob:
 
     @classmethod
     def begin(cls, text: bytearray) -> _LargeJob | None:
-        """Cut the head off, if the list of nodes is reached."""
+        """Cut off the head, if the list of nodes is reached."""
         match = _NODES.search(text, 0, LARGE_JOB_BYTES)
         if match is None:
             return None
@@ -166,16 +166,16 @@ class _LargeJob:
         del text[: match.end()]
         return cls(head, indent)
 
-    def take_nodes(self, text: bytes | bytearray) -> bytes:
-        """Parse the nodes that are whole in a part of the job's text, and return the rest of it."""
+    def pop_nodes(self, text: bytes | bytearray) -> bytes:
+        """Parse the complete nodes in a part of the job's text; returns the rest of it."""
         done = 0
         while (end := text.find(self._node_end, done)) >= 0 and text.find(self._end, done, end) < 0:
             end += len(self._node_end)
-            self._take(bytes(text[done:end]).lstrip(b",\n "))
+            self._add(bytes(text[done:end]).lstrip(b",\n "))
             done = end
         return bytes(text[done:])
 
-    def _take(self, node: bytes) -> None:
+    def _add(self, node: bytes) -> None:
         if self._problem is not None:
             return
         try:
@@ -186,7 +186,7 @@ class _LargeJob:
             self._problem = error
 
     def _shared(self, value: Json) -> Json:
-        """An equal object that is there already: a core with its status, or all cores that it holds of a socket."""
+        """Return an equal object that was parsed before: a core with its status, or the allocated cores of a socket."""
         if not all(_is_flat(each) for each in value.values()):
             return value
         if len(self._known) >= MAX_KNOWN:
@@ -195,7 +195,7 @@ class _LargeJob:
         return self._known.setdefault(repr(value), compact)
 
     def put_nodes(self, job: Any) -> None:
-        """Into the job that was parsed without them. Raises UnexpectedOutput."""
+        """Put the nodes into the job that was parsed without them. Raises UnexpectedOutput."""
         if self._problem is not None:
             raise self._problem
         resources = get_object(job, "job_resources", "jobs[]") if isinstance(job, dict) else {}
@@ -215,7 +215,7 @@ def _job_id(text: bytes | bytearray) -> int:
 
 
 def check_errors(document: Json, command: str) -> None:
-    """Raise UnexpectedOutput when the document itself says that the query failed: 22.05 then still exits 0."""
+    """Raise UnexpectedOutput when the document says that the query failed: 22.05 exits 0 all the same."""
     errors = get_list(document, "errors", command) if "errors" in document else []
     if errors:
         raise UnexpectedOutput(f"{command}.errors", str(errors)[:200])

@@ -1,10 +1,10 @@
-"""Reading Slurm's JSON whatever its version: each value is lifted to one plain form, or named when it breaks.
+"""Values of Slurm's JSON in any version: each is converted to one plain form, or named in an error.
 
 Numbers are ints up to 22.05 and {set, infinite, number} later; texts that were single strings
-became lists. See the README of the recorded output under tests/recorded/slurm. What is read of a job is
-there in every format, if only as null or an empty value, so a key that is missing is an error.
+became lists. See the README of the recorded output under tests/recorded/slurm. Every format has all keys that are read
+of a job, if only with null or an empty value, so a missing key is an error.
 
-Paths begin with `jobs[]`; `in_job` puts the job's id in.
+Paths begin with `jobs[]`; `in_job` inserts the job's id.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ Json = dict[str, Any]
 MAX_NUMBER = 0xFFFF_FFFD
 """Ids, counts and minutes have 32 bits, of which Slurm gives the last two values a meaning; times fit until 2106."""
 MAX_JOB_ID = 2**31 - 1
-"""More than MaxJobId can be. squeue takes greater ones for negative, and then refuses all jobs it is asked for."""
+"""More than MaxJobId can be. squeue reads greater ones as negative, and then refuses all jobs of the query."""
 _NO_VALUES = frozenset({0xFFFF_FFFE, 0xFFFF_FFFF, (1 << 64) - 2, (1 << 64) - 1, -2, -1})
-"""Slurm's NO_VAL and INFINITE with 32 and 64 bits; where they have no form of their own they come as they are."""
+"""Slurm's NO_VAL and INFINITE with 32 and 64 bits; some formats print them as numbers."""
 _SURROGATES = re.compile("[\ud800-\udfff]")
 MAX_DIGITS = 18
 
 
 def in_job(error: UnexpectedOutput, job_id: int) -> UnexpectedOutput:
-    """The same error with the job in its path: `jobs[].nodes` becomes `jobs[7].nodes`, and so does `nodes`."""
+    """Insert the job into the path of an error: `jobs[].nodes` becomes `jobs[7].nodes`, and so does `nodes`."""
     problem = str(error)[len(error.path) + 2 :]
     inner = error.path[len("jobs[].") :] if error.path.startswith("jobs[].") else error.path
     return UnexpectedOutput(f"jobs[{job_id}].{inner}", problem)
 
 
 def get_object(value: Json, key: str, path: str) -> Json:
-    """The object under `key`."""
+    """Return the object under `key`."""
     found = _get(value, key, path)
     if not isinstance(found, dict):
         raise _unexpected(f"{path}.{key}", "an object", found)
@@ -42,7 +42,7 @@ def get_object(value: Json, key: str, path: str) -> Json:
 
 
 def get_list(value: Json, key: str, path: str) -> list[Any]:
-    """The list under `key`."""
+    """Return the list under `key`."""
     found = _get(value, key, path)
     if not isinstance(found, list):
         raise _unexpected(f"{path}.{key}", "a list", found)
@@ -50,7 +50,7 @@ def get_list(value: Json, key: str, path: str) -> list[Any]:
 
 
 def get_objects(value: Json, key: str, path: str) -> list[Json]:
-    """The list of objects under `key`."""
+    """Return the list of objects under `key`."""
     found = get_list(value, key, path)
     for each in found:
         if not isinstance(each, dict):
@@ -59,7 +59,7 @@ def get_objects(value: Json, key: str, path: str) -> list[Json]:
 
 
 def get_text(value: Json, key: str, path: str) -> str:
-    """The text under `key`; null is ''. Halves of characters, which UTF-8 cannot hold, become U+FFFD."""
+    """Return the text under `key`; null is ''. Lone surrogates, which are not valid in UTF-8, become U+FFFD."""
     found = _get(value, key, path)
     if found is None:
         return ""
@@ -69,7 +69,7 @@ def get_text(value: Json, key: str, path: str) -> str:
 
 
 def need_text(value: Json, key: str, path: str) -> str:
-    """The text under `key`, which must say something."""
+    """Return the text under `key`, which must not be empty."""
     text = get_text(value, key, path)
     if not text:
         raise UnexpectedOutput(f"{path}.{key}", "the text is empty")
@@ -77,7 +77,7 @@ def need_text(value: Json, key: str, path: str) -> str:
 
 
 def get_texts(value: Json, key: str, path: str) -> list[str]:
-    """A list of texts; a single text (up to 23.02) is a list of one, null (22.05) an empty one."""
+    """Return a list of texts; a single text (up to 23.02) is a list of one, null (22.05) an empty one."""
     found = _get(value, key, path)
     if found is None:
         return []
@@ -89,7 +89,7 @@ def get_texts(value: Json, key: str, path: str) -> list[str]:
 
 
 def get_number(value: Json, key: str, path: str) -> int | None:
-    """The whole number under `key`; None where Slurm says that there is none, or that it has no limit."""
+    """Return the whole number under `key`; None where Slurm has none, or no limit."""
     found = _get(value, key, path)
     if isinstance(found, dict):
         found = _plain_number(found, f"{path}.{key}")
@@ -106,7 +106,7 @@ def get_number(value: Json, key: str, path: str) -> int | None:
 
 
 def need_number(value: Json, key: str, path: str) -> int:
-    """The whole number under `key`, which must be there."""
+    """Return the whole number under `key`, which must be there."""
     number = get_number(value, key, path)
     if number is None:
         raise UnexpectedOutput(f"{path}.{key}", "the number is missing")
@@ -114,12 +114,12 @@ def need_number(value: Json, key: str, path: str) -> int:
 
 
 def read_digits(text: str) -> int | None:
-    """The number that a text of ASCII digits stands for; None for any other text, and for more than 18 digits."""
+    """Parse a text of ASCII digits; None for any other text, and for more than 18 digits."""
     return int(text) if text.isdigit() and text.isascii() and len(text) <= MAX_DIGITS else None
 
 
 def read_job_id(text: str) -> int | None:
-    """The id in a column of text; None for what is none."""
+    """Parse the job id in a column of text; None for anything else."""
     job_id = read_digits(text)
     return job_id if job_id and job_id <= MAX_JOB_ID else None
 
@@ -131,7 +131,7 @@ def _get(value: Json, key: str, path: str) -> Any:
 
 
 def _plain_number(value: Json, path: str) -> Any:
-    """The number in {set, infinite, number}, None where it is not set or infinite."""
+    """Return the number of {set, infinite, number}; None where it is not set or infinite."""
     is_set, is_infinite = _get(value, "set", path), _get(value, "infinite", path)
     if not isinstance(is_set, bool) or not isinstance(is_infinite, bool):
         raise UnexpectedOutput(path, "expected `set` and `infinite` to be true or false")

@@ -1,4 +1,4 @@
-"""squeue's short listing: which jobs there are and how they stand, from columns that no user controls.
+"""squeue's short listing: the jobs and their states, from columns that no user controls.
 
 A poll reads a line for each running job, so each line costs little.
 """
@@ -16,17 +16,17 @@ from cc_slurm_adapter.slurm.parse.states import LISTED, read_shown
 log = logging.getLogger(__name__)
 
 LISTING = ["squeue", "-h", "-a", "-t", LISTED, "-o", "%A|%T|%S|%e|%1N"]
-"""To be run under SLURM_TIME_FORMAT=%s.
+"""It runs under SLURM_TIME_FORMAT=%s.
 
-Of the nodes only the first letter, which squeue pads with a blank where there are none: %D would be what the job asked
-for, and %B may be a name that a user has chosen.
+Of the nodes it has only the first letter, or a blank where there are none: %D would be what the job requested, and %B
+may be a name that a user has chosen.
 """
 
 
 def parse_listing(text: str) -> Iterator[ListedJob]:
-    """Sightings from the output of LISTING. A line that does not fit is logged.
+    """Parse the output of LISTING. A line that does not fit is logged.
 
-    Of a job that waits slurmctld forecasts a start, of one that is not over an end: neither is read.
+    For a pending job slurmctld forecasts a start, and for one that is not over an end: neither is read.
     """
     for line in text.splitlines():
         columns = line.split("|")

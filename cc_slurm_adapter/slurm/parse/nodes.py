@@ -1,4 +1,4 @@
-"""Nodes: their layout and their states, from one `sinfo -N` and, for what it does not list, `scontrol show node`."""
+"""Nodes: their layouts and states, from one `sinfo -N` and, for those it does not list, `scontrol show node`."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ log = logging.getLogger(__name__)
 # NodeList is the node's name, NodeHost the machine's.
 COLUMNS = ("NodeList", "StateComplete", "CPUsState", "AllocMem", "Sockets", "Cores", "Threads", "Gres", "GresUsed")
 CELL_END = "|"
-# A cell of width 0 is printed whole, with what follows the width behind it. Any other width cuts and does not say so.
+# A cell of width 0 is printed whole, followed by what follows the width. Any other width cuts without a sign of it.
 SINFO = ["sinfo", "-N", "-h", "-a", "-O", ",".join(f"{column}:0{CELL_END}" for column in COLUMNS)]
 
-# sinfo goes through the partitions: it does not list a node that is in none. -a is for hidden partitions, and -d for
-# GresUsed.
+# sinfo lists nodes by partition, so it leaves out a node that is in none. -a is for hidden partitions, -d for GresUsed.
 SCONTROL = ["scontrol", "-a", "-d", "show", "node"]
 """Followed by names with commas between them."""
 SCONTROL_ALL = ["scontrol", "-a", "-o", "show", "node"]
 _SAFE_LINES = ("NodeName=", "   CPUAlloc=", "   Gres=", "   GresUsed=", "   RealMemory=", "   State=")
-"""What is read of scontrol's lines, which are the same from 22.05 to 26.05. Not the features and the operating system,
-which the node tells; and nothing behind the state, where Reason, Comment and Extra may imitate the others."""
+"""The lines of scontrol that are read, the same from 22.05 to 26.05. Features and operating system are not, because the
+node sets them, nor anything after the state, where Reason, Comment and Extra may imitate other lines."""
 _FIELDS = {"AllocMem": "AllocMem", "Sockets": "Sockets", "Cores": "CoresPerSocket", "Threads": "ThreadsPerCore"}
 _NODE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}\Z")
 _NOT_FOUND = re.compile(r"Node (\S+) not found\Z")
@@ -54,7 +53,7 @@ _warned: dict[str, str] = {}
 
 @dataclass(frozen=True)
 class NodeLayout:
-    """What a node is made of; needed to number its cores."""
+    """The sockets, cores and GPUs of a node; needed to number its cores."""
 
     sockets: int
     cores_per_socket: int
@@ -62,30 +61,30 @@ class NodeLayout:
     gpus: tuple[int, ...]
     """How many devices it has of each GRES that is an accelerator, in the configured order."""
     cpus: int = 0
-    """As Slurm counts them, which may be fewer than there are threads; 0 where nobody knows."""
+    """As Slurm counts them, which may be fewer than there are threads; 0 where they are unknown."""
 
     @property
     def cores(self) -> int:
-        """Cores of all sockets together."""
+        """Count the cores of all sockets."""
         return self.sockets * self.cores_per_socket
 
 
 class ShownNodes(NamedTuple):
-    """What `scontrol show node NAMES` says."""
+    """The result of `scontrol show node NAMES`."""
 
     rows: dict[str, Callable[[], Row]]
     """By the node's name. A row raises UnexpectedOutput when it cannot be understood."""
     absent: frozenset[str]
-    """Names that it does not know."""
+    """Names that scontrol does not know."""
     doubtful: frozenset[str]
-    """Names of which it says several things: somebody's comment imitates a node. They are to be asked for alone."""
+    """Names that it prints more than once: somebody's comment imitates a node. They must be queried alone."""
 
 
 def parse_sinfo(text: str, accelerators: Names = GPU) -> tuple[dict[str, NodeLayout], list[NodeState]]:
-    """Layouts by node name, and states, from the output of SINFO.
+    """Parse the output of SINFO: layouts by node name, and states.
 
-    sinfo prints a row for each partition of a node: the first good one counts. A row that cannot be
-    understood is logged and left out; the other nodes go on.
+    sinfo prints a row for each partition of a node: the first good one counts. A row that cannot be understood is
+    logged and left out; the other nodes are not affected.
     """
     lines = filter(str.strip, text.split("\n"))
     return read_rows(((line.partition(CELL_END)[0], partial(_row, line)) for line in lines), accelerators)
@@ -94,7 +93,7 @@ def parse_sinfo(text: str, accelerators: Names = GPU) -> tuple[dict[str, NodeLay
 def read_rows(
     rows: Iterable[tuple[str, Callable[[], Row]]], accelerators: Names = GPU
 ) -> tuple[dict[str, NodeLayout], list[NodeState]]:
-    """Layouts by node name, and states, from rows with their nodes' names; each is isolated from the others."""
+    """Read layouts by node name, and states, from rows with their nodes' names; a bad row affects no other."""
     layouts: dict[str, NodeLayout] = {}
     states: list[NodeState] = []
     seen: set[str] = set()
@@ -112,12 +111,12 @@ def read_rows(
 
 
 def is_node_name(name: str) -> bool:
-    """Whether it can be given to scontrol, which reads brackets and commas as lists, and dashes as options."""
+    """Tell whether scontrol reads this as one name: brackets and commas would be lists, a dash an option."""
     return bool(_NODE_NAME.match(name))
 
 
 def node_names(lines: Iterable[str]) -> Iterator[str]:
-    """The nodes' names in the output of SCONTROL_ALL. Somebody's comment may add some that are none."""
+    """Yield the nodes' names in the output of SCONTROL_ALL. Somebody's comment may add names of no node."""
     for line in lines:
         name = line.partition(" ")[0].partition("NodeName=")
         if not name[0] and is_node_name(name[2]):
@@ -125,7 +124,7 @@ def node_names(lines: Iterable[str]) -> Iterator[str]:
 
 
 def parse_scontrol(text: str, *, alone: bool = False) -> ShownNodes:
-    """The nodes in the output of SCONTROL; `alone`: it was asked for one name, so that only the beginning counts."""
+    """Parse the output of SCONTROL; `alone`: for one name, so that only the beginning counts."""
     shown: list[dict[str, str]] = []
     absent: set[str] = set()
     is_open = False
@@ -151,7 +150,7 @@ def parse_scontrol(text: str, *, alone: bool = False) -> ShownNodes:
 
 
 def _shown_row(fields: Mapping[str, str]) -> Row:
-    """Fields of scontrol as a row of sinfo."""
+    """Convert fields of scontrol to a row of sinfo."""
     missing = {"State", "CPUAlloc", "CPUTot", *_FIELDS.values()} - fields.keys()
     if missing:
         raise UnexpectedOutput("scontrol", f"it does not show {', '.join(sorted(missing))}")
@@ -162,7 +161,7 @@ def _shown_row(fields: Mapping[str, str]) -> Row:
 
 
 def _warn(name: str, reason: str) -> None:
-    """Say once what is wrong with a node, and again when it is something else."""
+    """Log once what is wrong with a node, and again when it is something else."""
     if _warned.get(name) != reason:
         _warned[name] = reason
         log.warning("the node %.100r is left out of the node states: %s", name, reason)
@@ -207,7 +206,7 @@ def _node_state(row: Row, layout: NodeLayout, accelerators: Names) -> NodeState:
 
 
 def _state_words(state: str) -> tuple[str, ...]:
-    """The base state and the flags of `idle+drain` or `idle*`, in lower case."""
+    """Return the base state and the flags of `idle+drain` or `idle*`, in lower case."""
     words: list[str] = []
     for part in state.lower().split("+"):
         word = part.rstrip("".join(SUFFIXES))
@@ -218,7 +217,7 @@ def _state_words(state: str) -> tuple[str, ...]:
 
 
 def _cpus(cpus: str) -> tuple[int, int]:
-    """CPUs in use, and all of them, from `allocated/idle/other/total`."""
+    """Parse `allocated/idle/other/total`; returns the allocated CPUs and the total."""
     counts = cpus.split("/")
     if len(counts) != 4 or not all(count.isdecimal() for count in counts):
         raise UnexpectedOutput("sinfo CPUsState", f"{cpus[:40]!r} is not allocated/idle/other/total")

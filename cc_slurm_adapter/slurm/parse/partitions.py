@@ -1,6 +1,6 @@
-"""What partitions do with their nodes, from `scontrol show partition`: accounting does not know it.
+"""How partitions share their nodes among jobs, from `scontrol show partition`: accounting does not record it.
 
-A job's CPUs alone do not tell whether it shares its nodes: of OverSubscribe=YES or FORCE several jobs may have the
+A job's CPUs alone do not prove whether it shares its nodes: with OverSubscribe=YES or FORCE several jobs may have the
 same CPUs, each of them all CPUs of the node.
 """
 
@@ -15,7 +15,7 @@ _WORDS = re.compile(r" (OverSubscribe|Exclusive)=(\S+)")
 
 
 class Partition(NamedTuple):
-    """How the jobs of a partition stand to each other."""
+    """How the jobs of a partition share its nodes."""
 
     gives_whole_nodes: bool
     """OverSubscribe=EXCLUSIVE; from 26.05 on Exclusive=NODE."""
@@ -24,7 +24,7 @@ class Partition(NamedTuple):
 
 
 def parse_partitions(text: str) -> dict[str, Partition]:
-    """Partitions by name from the output of COMMAND: a line for each. One that says nothing of this is left out."""
+    """Parse the output of COMMAND, a line for each partition. A partition without OverSubscribe is left out."""
     found = {}
     for line in text.splitlines():
         name, words = _NAME.match(line), dict(_WORDS.findall(line))

@@ -26,7 +26,7 @@ ENDS = {
     "TIMEOUT": EndState.TIMEOUT,
 }
 FLAG_ENDS = {
-    # Accounting closes a run with these when the job itself lives on: beside a base state they end nothing.
+    # Accounting closes a run with these while the job itself goes on: beside a base state they end nothing.
     "LAUNCH_FAILED": EndState.FAILED,
     "RECONFIG_FAIL": EndState.FAILED,
     "REQUEUED": EndState.CANCELLED,
@@ -35,15 +35,15 @@ FLAG_ENDS = {
 }
 WAITING = frozenset({"PENDING", "EXPEDITING", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD"})
 CONFIGURING = frozenset({"CONFIGURING", "POWER_UP_NODE"})
-_BASE_HOLDING = frozenset({"RUNNING", "SUSPENDED"})
-HOLDING = _BASE_HOLDING | frozenset({"STOPPED", "SIGNALING", "RESIZING", "UPDATE_DB"})
+_BASE_RUNNING = frozenset({"RUNNING", "SUSPENDED"})
+RUNNING = _BASE_RUNNING | frozenset({"STOPPED", "SIGNALING", "RESIZING", "UPDATE_DB"})
 CLEARING = frozenset({"COMPLETING", "STAGE_OUT"})
-"""Flags of what goes on when a run is over: its nodes are cleaned, or its burst buffer is copied."""
+"""Flags of what Slurm does when a run is over: it cleans the nodes, or copies the burst buffer."""
 _AMBIGUOUS = frozenset({"EXPEDITING", "REQUEUE_FED"})
-"""Flags of jobs that wait, and for a moment of one that is over or runs."""
+"""Flags of pending jobs, and for a moment of one that is over or runs."""
 
 LISTED = "BF,CA,CD,CF,CG,DL,F,NF,OOM,PR,R,RS,S,SE,SI,SO,ST,TO"
-"""What the short listing asks for: every state but those of jobs that wait here, or run in another cluster (REVOKED).
+"""The states in the short listing: all but those of jobs that are pending here, or run in another cluster (REVOKED).
 
 Known to 22.05 and later.
 """
@@ -55,20 +55,20 @@ _warned: set[str] = set()
 
 
 def read_states(words: Iterable[str]) -> tuple[Phase, EndState | None]:
-    """Phase of a job with these state words, and how it ended if they say so.
+    """Return the phase of a job with these state words, and how it ended if it did.
 
-    (ENDED, None) is a job of which only COMPLETING or STAGE_OUT is known. A word that nobody knows is
-    logged once; alone it counts as a failed end, since a job that holds its nodes has a known one.
+    (ENDED, None) is a job of which only COMPLETING or STAGE_OUT is known. An unknown word is logged once; alone it
+    counts as a failed end, because a job that has nodes has a known one.
     """
     found = set(words)
     end_state = _end_state(found)
     if end_state:
         return Phase.ENDED, end_state
-    if found & WAITING and not found & _BASE_HOLDING:
+    if found & WAITING and not found & _BASE_RUNNING:
         return Phase.WAITING, None
     if found & CONFIGURING:
         return Phase.CONFIGURING, None
-    if found & HOLDING:
+    if found & RUNNING:
         return Phase.RUNNING, None
     if found & CLEARING:
         return Phase.ENDED, None
@@ -77,22 +77,22 @@ def read_states(words: Iterable[str]) -> tuple[Phase, EndState | None]:
 
 
 def _end_state(found: set[str]) -> EndState | None:
-    tables = [ENDS] if found & (WAITING | _BASE_HOLDING) else [ENDS, FLAG_ENDS]
+    tables = [ENDS] if found & (WAITING | _BASE_RUNNING) else [ENDS, FLAG_ENDS]
     return next((table[word] for table in tables for word in table if word in found), None)
 
 
 def read_shown(word: str) -> tuple[Phase, EndState | None]:
-    """The same for the single word that squeue's text shows, and its JSON up to 23.02: it may hide others.
+    """Return the same for the single word in squeue's text, and in its JSON up to 23.02: it may hide others.
 
-    (ENDED, None) is what it does not tell: a flag behind which a job waits, holds its nodes or is over, or a
-    word that is new here.
+    (ENDED, None) means that the word does not tell: it is unknown, or a flag of jobs that are pending, have nodes or
+    are over.
     """
-    is_certain = any(word in table for table in (ENDS, WAITING, CONFIGURING, HOLDING)) and word not in _AMBIGUOUS
+    is_certain = any(word in table for table in (ENDS, WAITING, CONFIGURING, RUNNING)) and word not in _AMBIGUOUS
     return read_states([word]) if is_certain else (Phase.ENDED, None)
 
 
 def warn_once(words: str) -> None:
-    """Say once for each unknown word that it was taken as a failed end."""
+    """Log once for each unknown word that it counts as a failed end."""
     if words not in _warned:
         _warned.add(words)
         log.warning("Slurm reports the job state %r, which this version does not know: taken as failed", words)

@@ -19,7 +19,7 @@ from cc_slurm_adapter.counters import Status
 from cc_slurm_adapter.daemon.destinations import Destinations, choose_proxy
 from cc_slurm_adapter.errors import ConfigError, SinkError
 from cc_slurm_adapter.sinks.base import Kind, Verdict
-from cc_slurm_adapter.sinks.http_client import HttpAnswer, HttpClient
+from cc_slurm_adapter.sinks.http_client import HttpClient, HttpResponse
 from cc_slurm_adapter.sinks.rest import CcRest, judge
 from cc_slurm_adapter.sinks.timeouts import AdaptiveTimeout
 from examples.practice.cc_backend import CcBackend, serving
@@ -142,7 +142,7 @@ def test_the_start_names_the_proxy_but_no_password() -> None:
 
 
 def test_a_proxy_that_wants_a_password_holds_everything() -> None:
-    answer = judge(Kind.START, HttpAnswer(407, b"<html>"))
+    answer = judge(Kind.START, HttpResponse(407, b"<html>"))
     assert (answer.verdict, "ccRestProxy" in answer.reason) == (Verdict.MISCONFIGURED, True)
 
 

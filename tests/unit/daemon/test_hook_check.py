@@ -12,7 +12,7 @@ import pytest
 
 from cc_slurm_adapter.daemon.hook_check import ENDS_SLURMCTLD, hook_troubles
 from cc_slurm_adapter.daemon.hook_coverage import EVERY, LATEST, MARGIN, HookCoverage
-from cc_slurm_adapter.slurm.cluster_config import Hooks, parse_setup
+from cc_slurm_adapter.slurm.cluster_config import Hooks, parse_cluster_config
 from tests.fakes.slurm_and_sinks import make_run
 from tests.recorded.fixture_files import FIXTURES, VERSIONS
 
@@ -38,7 +38,7 @@ def troubles(
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_cluster_without_hooks_is_told_so(version: str) -> None:
-    setup = parse_setup((FIXTURES / f"slurm-{version}" / "cluster" / "scontrol-show-config.txt").read_text())
+    setup = parse_cluster_config((FIXTURES / f"slurm-{version}" / "cluster" / "scontrol-show-config.txt").read_text())
     assert setup.hooks == Hooks(controllers=("vm",))
     told = hook_troubles(setup.hooks, setup.slurm_user, "elsewhere")
     assert told == ["PrologSlurmctld is not set", "EpilogSlurmctld is not set"]
@@ -75,7 +75,7 @@ SrunProlog              = /opt/srun
     ],
 )
 def test_hooks_are_read_as_slurm_prints_them(prologs: str, epilogs: str, hooks: Hooks) -> None:
-    assert parse_setup(CONFIG.format(prologs=prologs, epilogs=epilogs)).hooks == hooks
+    assert parse_cluster_config(CONFIG.format(prologs=prologs, epilogs=epilogs)).hooks == hooks
 
 
 def test_this_file_and_a_script_that_names_it_are_good_hooks(tmp_path: Path) -> None:

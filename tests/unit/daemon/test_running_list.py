@@ -70,7 +70,7 @@ def test_it_asks_at_the_start_and_hands_on_whose_rows_they_are(answers: Answers)
     found = answers.next()
     assert (found.sink, found.rows) == ("asked", [RunningRow(1, 3)])
     assert found.asked > 1_700_000_000
-    assert answers.reconciler.workers[0].progressed >= 100
+    assert answers.reconciler.workers[0].steps >= 100
 
 
 def test_a_destination_that_is_away_is_asked_until_it_answers(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cc_slurm_adapter.hooks.access import Admission, _permits, admit, unreachable
+from cc_slurm_adapter.hooks.access import AllowedSenders, _permits, access_warning, find_allowed_senders
 from cc_slurm_adapter.system.own_files import make_shared_folder
 
 OWN = frozenset({os.geteuid()})
@@ -19,15 +19,15 @@ LOCALHOST = (ipaddress.ip_network("127.0.0.1"),)
 
 
 def test_root_slurm_user_and_own_user_may() -> None:
-    admission = admit("root", SECRET, LOCALHOST)
-    assert admission.uids == {0, os.geteuid()}
-    assert (admission.group, admission.secret, admission.networks) == (0, SECRET, LOCALHOST)
+    allowed_senders = find_allowed_senders("root", SECRET, LOCALHOST)
+    assert allowed_senders.uids == {0, os.geteuid()}
+    assert (allowed_senders.group, allowed_senders.secret, allowed_senders.networks) == (0, SECRET, LOCALHOST)
 
 
 def test_slurm_user_without_account_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    admission = admit("no-such-user", None, ())
-    assert admission.uids == {0, os.geteuid()}
-    assert admission.group is None
+    allowed_senders = find_allowed_senders("no-such-user", None, ())
+    assert allowed_senders.uids == {0, os.geteuid()}
+    assert allowed_senders.group is None
     assert "SlurmUser no-such-user has no account" in caplog.text
 
 
@@ -59,7 +59,7 @@ def test_folder_that_is_made_gets_slurm_users_group_where_the_daemon_is_a_member
     group = os.getgroups()[0] if os.getgroups() else os.getegid()
     path = reachable / "events"
     make_shared_folder(str(path), group)
-    assert unreachable(str(path), 3, Admission(frozenset({54321}), group)) == ""
+    assert access_warning(str(path), 3, AllowedSenders(frozenset({54321}), group)) == ""
     assert path.stat().st_gid == group
     assert stat.S_IMODE(path.stat().st_mode) == 0o770
 
@@ -71,7 +71,7 @@ def test_folder_that_is_there_is_left_as_it_is_and_told_when_nobody_gets_in(reac
     path.chmod(mode)
     before = path.stat()
     make_shared_folder(str(path), 54322)
-    assert unreachable(str(path), 3, Admission(frozenset({54321}), 54322)) != ""
+    assert access_warning(str(path), 3, AllowedSenders(frozenset({54321}), 54322)) != ""
     after = path.stat()
     assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
 
@@ -83,7 +83,7 @@ def test_advice_when_the_daemon_is_no_member(reachable: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "chown", not_a_member)
     path = reachable / "events"
     make_shared_folder(str(path), 54322)
-    advice = unreachable(str(path), 3, Admission(frozenset({54321}), 54322))
+    advice = access_warning(str(path), 3, AllowedSenders(frozenset({54321}), 54322))
     for part in ("uid 54321", "Group=", f"chgrp 54322 {path}", f"chmod g+rwx {path}"):
         assert part in advice
 
@@ -93,7 +93,7 @@ def test_advice_names_the_folder_that_is_in_the_way(reachable: Path) -> None:
     closed.mkdir(mode=0o700)
     path = closed / "events"
     path.mkdir()
-    advice = unreachable(str(path), 3, Admission(frozenset({54321}), os.getegid()))
+    advice = access_warning(str(path), 3, AllowedSenders(frozenset({54321}), os.getegid()))
     assert f"the permissions of {closed} forbid it" in advice
     assert f"chmod g+x {closed}" in advice
 
@@ -101,5 +101,5 @@ def test_advice_names_the_folder_that_is_in_the_way(reachable: Path) -> None:
 def test_nobody_needs_permissions_when_root_is_slurm_user(tmp_path: Path) -> None:
     path = tmp_path / "events"
     path.mkdir(mode=0o700)
-    assert unreachable(str(path), 3, Admission(OWN | {0}, 0)) == ""
+    assert access_warning(str(path), 3, AllowedSenders(OWN | {0}, 0)) == ""
     assert stat.S_IMODE(path.stat().st_mode) == 0o700

@@ -353,7 +353,7 @@ def test_process_with_almost_no_environment_prints_nothing(tmp_path: Path) -> No
     )
     done = subprocess.run(
         [sys.executable, "-B", "-S", "-c", code, "-config", str(tmp_path / "\udcff\n")],
-        env={**ENVIRON, "SLURM_JOB_COMMENT": "\udcff", "PYTHONPATH": str(Path(hook.__file__).parents[1])},
+        env={**ENVIRON, "SLURM_JOB_COMMENT": "\udcff", "PYTHONPATH": str(Path(hook.__file__).parents[2])},
         capture_output=True,
         timeout=30,
         check=False,
@@ -365,7 +365,7 @@ def test_hook_loads_nothing_that_is_slow() -> None:
     code = "import sys; import cc_slurm_adapter.hooks.hook; print(*sorted(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-B", "-S", "-c", code],
-        env={"PYTHONPATH": str(Path(hook.__file__).parents[1])},
+        env={"PYTHONPATH": str(Path(hook.__file__).parents[2])},
         capture_output=True,
         text=True,
         timeout=30,

@@ -22,10 +22,11 @@ import pytest
 from cc_slurm_adapter.config.address import TcpAddress, UnixAddress
 from cc_slurm_adapter.config.config import parse_config
 from cc_slurm_adapter.config.values import Network
+from cc_slurm_adapter.counters import Status
 from cc_slurm_adapter.daemon.daemon import events_folders
 from cc_slurm_adapter.errors import StateError
 from cc_slurm_adapter.hooks import hook, intake, server, spool
-from cc_slurm_adapter.hooks.access import Admission
+from cc_slurm_adapter.hooks.access import AllowedSenders
 from cc_slurm_adapter.hooks.intake import Intake
 from cc_slurm_adapter.hooks.message import encode
 from cc_slurm_adapter.hooks.signature import sign
@@ -51,13 +52,16 @@ class Running:
 
     def __init__(self, folder: Path, cluster: str = "lab", **arguments: object) -> None:
         self.events: queue.SimpleQueue[HookEvent] = queue.SimpleQueue()
+        self.received = 0
+        self.status = Status()
         self.path = str(folder / "d.sock")
         self.folder = folder / "events"
         address = arguments.pop("address", UnixAddress(self.path))
         self.intake = Intake(
             address=address,  # type: ignore[arg-type]
             folders=arguments.pop("folders", [Place(str(self.folder))]),  # type: ignore[arg-type]
-            deliver=self.events.put,
+            deliver=self._deliver,
+            count=self.status.count,
             **arguments,  # type: ignore[arg-type]
         )
         self._cluster = cluster
@@ -68,6 +72,13 @@ class Running:
 
     def start_serving(self) -> None:
         self.intake.start(self._cluster, "root")
+
+    def _deliver(self, event: HookEvent) -> None:
+        self.received += 1
+        self.events.put(event)
+
+    def count(self, name: str) -> int:
+        return self.status.counts().get(name, 0)
 
     def next(self) -> HookEvent:
         return self.events.get(timeout=DEADLINE)
@@ -112,7 +123,7 @@ def test_message_of_the_existing_adapter(tmp_path: Path) -> None:
         event = run.next()
         assert (event.job_id, event.context, event.is_end) == (7, "epilog_slurmctld", True)
         assert before <= event.received <= time.monotonic()
-        assert run.intake.counters.received == 1
+        assert run.received == 1
 
 
 def test_own_hook_reaches_the_daemon(tmp_path: Path) -> None:
@@ -129,8 +140,8 @@ def test_jobs_of_other_clusters_are_left_out(tmp_path: Path) -> None:
         run.send_job(2, "LAB")
         run.send_job(3, "")
         assert sorted([run.next().job_id, run.next().job_id]) == [2, 3]
-        eventually(lambda: run.intake.counters.foreign == 1)
-        assert run.intake.counters.received == 2
+        eventually(lambda: run.count(intake.FOREIGN) == 1)
+        assert run.received == 2
 
 
 def test_without_an_own_name_every_cluster_is_ours(tmp_path: Path) -> None:
@@ -144,7 +155,7 @@ def test_garbage_is_counted_and_service_goes_on(tmp_path: Path, data: bytes, cap
     with running(tmp_path) as run:
         run.send(data)
         run.send(data)
-        eventually(lambda: run.intake.counters.garbage == 2)
+        eventually(lambda: run.count(intake.GARBAGE) == 2)
         run.send_job(5)
         assert run.next().job_id == 5
     assert len(caplog.records) == 1
@@ -156,7 +167,7 @@ def test_sender_that_breaks_off(tmp_path: Path) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # close with a reset
         connection.sendall(b"{")
         connection.close()
-        eventually(lambda: run.intake.counters.garbage == 1)
+        eventually(lambda: run.count(intake.GARBAGE) == 1)
 
 
 def test_flood_is_cut_off(tmp_path: Path) -> None:
@@ -168,7 +179,7 @@ def test_flood_is_cut_off(tmp_path: Path) -> None:
             with pytest.raises((BrokenPipeError, ConnectionResetError)):
                 for _ in range(300):
                     connection.sendall(block)
-        eventually(lambda: run.intake.counters.refused == 1)
+        eventually(lambda: run.count(intake.REFUSED) == 1)
         run.send_job(5)
         assert run.next().job_id == 5
 
@@ -187,7 +198,7 @@ def test_slow_senders_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         connection.sendall(b'{"SLURM')
         connection.settimeout(DEADLINE)
         assert connection.recv(1) == b""
-        assert run.intake.counters.refused == 1
+        assert run.count(intake.REFUSED) == 1
 
 
 # TCP
@@ -259,8 +270,8 @@ def test_secret_is_required_and_replays_are_refused(tmp_path: Path) -> None:
         for data in (message, sign(message, b"another secret, as long", time.time()), signed, signed):
             tcp_send(address, data)
         assert run.next().job_id == 4
-        eventually(lambda: run.intake.counters.refused == 3)
-        assert run.intake.counters.received == 1
+        eventually(lambda: run.count(intake.REFUSED) == 3)
+        assert run.received == 1
 
 
 def test_unix_socket_needs_no_signature_and_takes_it(tmp_path: Path) -> None:
@@ -275,8 +286,8 @@ def test_addresses_that_are_not_allowed(tmp_path: Path) -> None:
     allow = (ipaddress.ip_network("10.0.0.0/8"),)
     with running(tmp_path, address=TcpAddress("127.0.0.1", 0), allow=allow) as run:
         tcp_send(run.intake.addresses[0], b"")
-        eventually(lambda: run.intake.counters.refused == 1)
-        assert run.intake.counters.received == 0
+        eventually(lambda: run.count(intake.REFUSED) == 1)
+        assert run.received == 0
 
 
 # The unix socket's file
@@ -442,9 +453,9 @@ def test_folder_that_fails_is_not_looked_into_again_at_once(
     opened = []
     really_open = spool.EventsFolder.open
 
-    def count(folder: spool.EventsFolder, admission: Admission) -> None:
+    def count(folder: spool.EventsFolder, allowed_senders: AllowedSenders) -> None:
         opened.append(folder)
-        really_open(folder, admission)
+        really_open(folder, allowed_senders)
 
     def exhausted(path: str) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
@@ -533,7 +544,7 @@ def test_an_error_in_the_folder_does_not_stop_the_socket(
         raise MemoryError
 
     with running(tmp_path) as run:
-        monkeypatch.setattr(EventsFolder, "take", broken)
+        monkeypatch.setattr(EventsFolder, "pop_events", broken)
         put(run.folder, "99..lab.1")
         eventually(lambda: "prepEventsPath: an error of this program" in caplog.text)
         for job_id in range(1, 5):
@@ -586,9 +597,9 @@ def test_a_folder_that_hangs_does_not_hold_the_start(
     thawed = threading.Event()
     really_open = EventsFolder.open
 
-    def frozen(folder: EventsFolder, admission: Admission) -> None:
+    def frozen(folder: EventsFolder, allowed_senders: AllowedSenders) -> None:
         thawed.wait(DEADLINE)
-        really_open(folder, admission)
+        really_open(folder, allowed_senders)
 
     monkeypatch.setattr(EventsFolder, "open", frozen)
     with running(tmp_path) as run:
@@ -633,7 +644,7 @@ def test_log_says_how_often_a_kind_was_left_out(
 ) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    quiet = intake._Quiet()
+    quiet = intake._LimitedLog()
     for _ in range(5):
         quiet.warn("garbage", "no JSON")
     quiet.warn("refused", "uid 5")

@@ -12,7 +12,7 @@ import pytest
 from cc_slurm_adapter.config.address import TcpAddress, UnixAddress
 from cc_slurm_adapter.errors import StateError
 from cc_slurm_adapter.hooks import listener
-from cc_slurm_adapter.hooks.access import Admission
+from cc_slurm_adapter.hooks.access import AllowedSenders
 from cc_slurm_adapter.hooks.listener import open_listeners
 
 OWN = frozenset({os.geteuid()})
@@ -23,14 +23,14 @@ def test_port_that_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(StateError, match=f"tcp:127.0.0.1:{port}.*another process has the port"):
-            open_listeners(TcpAddress("127.0.0.1", port), Admission(OWN))
+            open_listeners(TcpAddress("127.0.0.1", port), AllowedSenders(OWN))
         with pytest.raises(StateError, match="another process"):
-            open_listeners(TcpAddress("", port), Admission(OWN, secret=SECRET))
+            open_listeners(TcpAddress("", port), AllowedSenders(OWN, secret=SECRET))
 
 
 def test_address_of_another_host() -> None:
     with pytest.raises(StateError, match=r"cannot listen on tcp:192\.0\.2\.1:12345"):
-        open_listeners(TcpAddress("192.0.2.1", 12345), Admission(OWN, secret=SECRET))
+        open_listeners(TcpAddress("192.0.2.1", 12345), AllowedSenders(OWN, secret=SECRET))
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b", "x" * 64])
@@ -42,13 +42,13 @@ def test_host_name_without_an_address(
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    listeners = open_listeners(TcpAddress(host, 12345), Admission(OWN))
+    listeners = open_listeners(TcpAddress(host, 12345), AllowedSenders(OWN))
     assert listeners.sockets == []
     (warning,) = caplog.messages
     assert "Set prepSecretFile" in warning
     assert "has no address" in warning
     with pytest.raises(StateError, match="cannot listen on"):
-        open_listeners(TcpAddress(host, 12345), Admission(OWN, secret=SECRET))
+        open_listeners(TcpAddress(host, 12345), AllowedSenders(OWN, secret=SECRET))
 
 
 def test_host_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,31 +60,31 @@ def test_host_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
         return bind(family, host, port)
 
     monkeypatch.setattr(listener, "_bind_tcp", only_ipv4)
-    listeners = open_listeners(TcpAddress("", 0), Admission(OWN, secret=SECRET))
+    listeners = open_listeners(TcpAddress("", 0), AllowedSenders(OWN, secret=SECRET))
     assert [listener.family for listener in listeners.sockets] == [socket.AF_INET]
     listeners.close()
     with pytest.raises(StateError, match="not supported"):
-        open_listeners(TcpAddress("::1", 0), Admission(OWN))
+        open_listeners(TcpAddress("::1", 0), AllowedSenders(OWN))
 
 
 def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "d.sock"
     path.write_text("precious", encoding="ascii")
     with pytest.raises(StateError, match=f"{path} exists and is no socket"):
-        open_listeners(UnixAddress(str(path)), Admission(OWN))
+        open_listeners(UnixAddress(str(path)), AllowedSenders(OWN))
     assert path.read_text(encoding="ascii") == "precious"
     path.unlink()
     path.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StateError, match="is no socket"):
-        open_listeners(UnixAddress(str(path)), Admission(OWN))
+        open_listeners(UnixAddress(str(path)), AllowedSenders(OWN))
 
 
 def test_socket_in_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=f"folder {tmp_path}/none of the socket.*RuntimeDirectory="):
-        open_listeners(UnixAddress(str(tmp_path / "none" / "d.sock")), Admission(OWN))
+        open_listeners(UnixAddress(str(tmp_path / "none" / "d.sock")), AllowedSenders(OWN))
 
 
 def test_socket_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StateError, match=r"cannot create the socket .*Not a directory"):
-        open_listeners(UnixAddress(str(tmp_path / "file" / "d.sock")), Admission(OWN))
+        open_listeners(UnixAddress(str(tmp_path / "file" / "d.sock")), AllowedSenders(OWN))

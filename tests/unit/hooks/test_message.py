@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cc_slurm_adapter.hooks.message import (
@@ -79,6 +79,7 @@ def test_bytes_that_are_no_message(data: bytes) -> None:
         decode(data)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # other work may keep this machine busy
 @given(
     st.binary(max_size=80)
     | st.dictionaries(

@@ -15,7 +15,7 @@ import pytest
 
 from cc_slurm_adapter.config.address import TcpAddress, UnixAddress
 from cc_slurm_adapter.hooks import server as server_module
-from cc_slurm_adapter.hooks.access import Admission
+from cc_slurm_adapter.hooks.access import AllowedSenders
 from cc_slurm_adapter.hooks.listener import open_listeners
 from cc_slurm_adapter.hooks.message import HookMessage, decode, encode
 from cc_slurm_adapter.hooks.server import Handlers, HookServer
@@ -26,15 +26,15 @@ DEADLINE = 5.0
 
 @contextmanager
 def serving(
-    address: UnixAddress | TcpAddress, admission: Admission
+    address: UnixAddress | TcpAddress, allowed_senders: AllowedSenders
 ) -> Iterator[tuple[HookServer, list[HookMessage], list[tuple[str, str]], Callable[[], None]]]:
     """A server whose loop the test turns by hand."""
     delivered: list[HookMessage] = []
     refused: list[tuple[str, str]] = []
-    listeners = open_listeners(address, admission)
+    listeners = open_listeners(address, allowed_senders)
     with selectors.DefaultSelector() as selector:
         handlers = Handlers(delivered.append, lambda kind, line: refused.append((kind, line)))
-        server = HookServer(listeners, admission, selector, handlers)
+        server = HookServer(listeners, allowed_senders, selector, handlers)
 
         def turn() -> None:
             for key, _ in selector.select(0.05):
@@ -56,7 +56,7 @@ def turn_until(turn: Callable[[], None], condition: Callable[[], bool]) -> None:
 
 def test_more_connections_than_allowed_wait(tmp_path: Path) -> None:
     address = UnixAddress(str(tmp_path / "d.sock"))
-    with serving(address, Admission(OWN)) as (server, delivered, _, turn), ExitStack() as stack:
+    with serving(address, AllowedSenders(OWN)) as (server, delivered, _, turn), ExitStack() as stack:
         idle = []
         for _ in range(70):
             connection = stack.enter_context(socket.socket(socket.AF_UNIX))
@@ -84,7 +84,7 @@ def idle_connections(port: int, source: str, number: int) -> Iterator[list[socke
 def test_idle_tcp_connections_do_not_keep_others_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "MESSAGE_SECONDS", 60.0)
     with (
-        serving(TcpAddress("127.0.0.1", 0), Admission(OWN)) as (server, delivered, refused, turn),
+        serving(TcpAddress("127.0.0.1", 0), AllowedSenders(OWN)) as (server, delivered, refused, turn),
         ExitStack() as stack,
     ):
         port = server._listeners.sockets[0].getsockname()[1]
@@ -102,7 +102,7 @@ def test_idle_tcp_connections_do_not_keep_others_out(monkeypatch: pytest.MonkeyP
 
 def test_the_address_with_the_most_connections_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "MESSAGE_SECONDS", 60.0)
-    with serving(TcpAddress("127.0.0.1", 0), Admission(OWN)) as (server, delivered, refused, turn):
+    with serving(TcpAddress("127.0.0.1", 0), AllowedSenders(OWN)) as (server, delivered, refused, turn):
         port = server._listeners.sockets[0].getsockname()[1]
         with idle_connections(port, "127.0.0.3", 2) as honest, idle_connections(port, "127.0.0.2", 1000):
             turn_until(turn, lambda: len(refused) == 1002 - 64)
@@ -117,7 +117,7 @@ def test_the_address_with_the_most_connections_gives_way(monkeypatch: pytest.Mon
 def test_a_whole_message_is_taken_even_when_its_connection_must_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 1)
     with (
-        serving(TcpAddress("127.0.0.1", 0), Admission(OWN)) as (server, delivered, refused, turn),
+        serving(TcpAddress("127.0.0.1", 0), AllowedSenders(OWN)) as (server, delivered, refused, turn),
         ExitStack() as stack,
     ):
         port = server._listeners.sockets[0].getsockname()[1]
@@ -134,7 +134,12 @@ def test_a_whole_message_is_taken_even_when_its_connection_must_give_way(monkeyp
 def test_a_connection_that_is_given_up_and_speaks_in_the_same_turn_ends_nothing() -> None:
     """A stranger needs no secret for that: idle connections, then a new one and a word on each old one."""
     with (
-        serving(TcpAddress("127.0.0.1", 0), Admission(OWN, secret=b"0123456789abcdef")) as (server, _, refused, turn),
+        serving(TcpAddress("127.0.0.1", 0), AllowedSenders(OWN, secret=b"0123456789abcdef")) as (
+            server,
+            _,
+            refused,
+            turn,
+        ),
         ExitStack() as stack,
     ):
         port = server._listeners.sockets[0].getsockname()[1]
@@ -158,7 +163,7 @@ def test_an_error_that_nobody_thought_of_costs_one_connection(
         return decode(message)
 
     monkeypatch.setattr(server_module, "decode", fails_first)
-    with serving(TcpAddress("127.0.0.1", 0), Admission(OWN)) as (server, delivered, _, turn):
+    with serving(TcpAddress("127.0.0.1", 0), AllowedSenders(OWN)) as (server, delivered, _, turn):
         port = server._listeners.sockets[0].getsockname()[1]
         with idle_connections(port, "127.0.0.1", 4) as connections:
             for connection in connections:
@@ -180,7 +185,7 @@ def test_a_connection_that_ended_before_it_was_taken_costs_no_time(code: int) ->
                 raise OSError(code, os.strerror(code))
             return super().accept()
 
-    with serving(TcpAddress("127.0.0.1", 0), Admission(OWN)) as (server, delivered, refused, turn):
+    with serving(TcpAddress("127.0.0.1", 0), AllowedSenders(OWN)) as (server, delivered, refused, turn):
         listener = Aborting(fileno=server._listeners.sockets[0].detach())
         server._listeners.sockets[0] = listener
         with idle_connections(listener.getsockname()[1], "127.0.0.1", 1) as (honest,):
@@ -192,11 +197,11 @@ def test_a_connection_that_ended_before_it_was_taken_costs_no_time(code: int) ->
 
 def test_without_file_descriptors_the_oldest_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "PAUSE_SECONDS", 0.0)
-    with serving(TcpAddress("127.0.0.1", 0), Admission(OWN)) as (server, delivered, refused, turn):
+    with serving(TcpAddress("127.0.0.1", 0), AllowedSenders(OWN)) as (server, delivered, refused, turn):
         port = server._listeners.sockets[0].getsockname()[1]
         with idle_connections(port, "127.0.0.2", 2):
             turn_until(turn, lambda: len(server._incoming) == 2)
-            server._rest(OSError(errno.EMFILE, "Too many open files"))
+            server._pause_without_descriptors(OSError(errno.EMFILE, "Too many open files"))
             assert len(server._incoming) == 1
             assert "Too many open files" in refused[0][1]
             with idle_connections(port, "127.0.0.1", 1) as (honest,):
@@ -217,13 +222,13 @@ def test_no_file_descriptor_left(tmp_path: Path) -> None:
                 raise OSError(errno.EMFILE, "Too many open files")
             return super().accept()
 
-    listeners = open_listeners(address, Admission(OWN))
+    listeners = open_listeners(address, AllowedSenders(OWN))
     listeners.sockets[0] = Exhausted(fileno=listeners.sockets[0].detach())
     delivered: list[HookMessage] = []
     refused: list[str] = []
     with selectors.DefaultSelector() as selector, socket.socket(socket.AF_UNIX) as connection:
         handlers = Handlers(delivered.append, lambda _, line: refused.append(line))
-        server = HookServer(listeners, Admission(OWN), selector, handlers)
+        server = HookServer(listeners, AllowedSenders(OWN), selector, handlers)
         connection.connect(address.path)
         connection.sendall(encode({"SLURM_JOB_ID": "3"}))
         connection.shutdown(socket.SHUT_WR)
@@ -243,7 +248,7 @@ def test_no_file_descriptor_left(tmp_path: Path) -> None:
 
 def test_other_users_are_refused(tmp_path: Path) -> None:
     address = UnixAddress(str(tmp_path / "d.sock"))
-    strangers = serving(address, Admission(frozenset({12345})))
+    strangers = serving(address, AllowedSenders(frozenset({12345})))
     with strangers as (_, delivered, refused, turn), socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address.path)
         turn_until(turn, lambda: bool(refused))

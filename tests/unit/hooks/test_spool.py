@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cc_slurm_adapter.hooks import inotify, spool
-from cc_slurm_adapter.hooks.access import Admission
+from cc_slurm_adapter.hooks.access import AllowedSenders
 from cc_slurm_adapter.hooks.message import HookMessage, parse_event_name
 from cc_slurm_adapter.hooks.spool import EventsFolder, Place
 from cc_slurm_adapter.log import NOTICE
@@ -28,11 +28,11 @@ def put(folder: Path, *names: str) -> None:
         (folder / name).touch()
 
 
-OWN = Admission(frozenset({os.geteuid()}))
+OWN = AllowedSenders(frozenset({os.geteuid()}))
 
 
 class Folder(EventsFolder):
-    """An events folder of the cluster lab, with what it refused. Each `take` lists it, or goes on listing it."""
+    """An events folder of the cluster lab, with what it refused. Each `pop_events` lists it, or goes on listing it."""
 
     def __init__(self, path: Path, state_folders: tuple[Path, ...] = (), *, former: bool = False) -> None:
         self.refused: list[tuple[str, str]] = []
@@ -40,10 +40,10 @@ class Folder(EventsFolder):
         super().__init__(place, "lab", lambda name: name in ("", "lab"), lambda *told: self.refused.append(told))
         self.open(OWN)
 
-    def take(self) -> list[HookMessage]:
-        self._named.clear()
-        self._next_listing = 0.0
-        return super().take()
+    def pop_events(self) -> list[HookMessage]:
+        self._files._named.clear()
+        self._files.list_now()
+        return super().pop_events()
 
 
 def events_in(path: Path) -> list[str]:
@@ -82,8 +82,8 @@ def test_many_files_are_taken_in_batches(folder: Folder, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "scandir", lambda path: listings.append(path) or scandir(path))  # type: ignore[func-returns-value]
     taken = []
     sizes: list[int] = []
-    while not sizes or folder._listing:
-        batch = folder.take()
+    while not sizes or folder._files._listing:
+        batch = folder.pop_events()
         sizes.append(len(batch))
         taken += [message.job_id for message in batch]
     assert max(sizes) == 10
@@ -162,28 +162,28 @@ def test_a_folder_beside_the_state_folder_is_used(tmp_path: Path) -> None:
     folder.close()
 
 
-def test_what_file_systems_put_into_folders_is_no_stranger(tmp_path: Path) -> None:
+def test_what_file_systems_put_into_folders_is_no_unknown_entry(tmp_path: Path) -> None:
     path = tmp_path / "events"
     path.mkdir()
     (path / "lost+found").mkdir()
     put(path, ".nfs000000000012345678", ".other.open", "1..lab.1")
     folder = Folder(path)
-    assert ids(folder.take()) == [1]
+    assert ids(folder.pop_events()) == [1]
     assert (path / "lost+found").is_dir()
     assert (path / ".nfs000000000012345678").exists()
     folder.close()
 
 
-def test_a_stranger_that_comes_later_ends_the_use_until_it_is_gone(
+def test_an_unknown_entry_that_comes_later_ends_the_use_until_it_is_gone(
     folder: Folder, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Hooks are told to use the socket: without a daemon that listens they leave nothing."""
     caplog.set_level(NOTICE)
     path = Path(folder.path)
-    folder.take()
+    folder.pop_events()
     assert not is_closed(str(path), ".lab.open")
     put(path, "notes.txt")
-    assert folder.take() == []
+    assert folder.pop_events() == []
     assert not folder.usable
     (line,) = caplog.messages
     assert "looked at again every 60 s: it holds 'notes.txt'" in line
@@ -193,9 +193,9 @@ def test_a_stranger_that_comes_later_ends_the_use_until_it_is_gone(
     (path / "notes.txt").unlink()
     folder.open(OWN)
     put(path, "1..lab.1")
-    assert ids(folder.take()) == [1]
+    assert ids(folder.pop_events()) == [1]
     assert not is_closed(str(path), ".lab.open")
-    folder.take()
+    folder.pop_events()
     assert caplog.messages[1:] == [f"prepEventsPath: the folder {path} is used again"]
 
 
@@ -220,7 +220,7 @@ def test_events_of_impossible_jobs_are_counted_and_removed(folder: Folder) -> No
     """A hook that somebody calls by hand can leave them."""
     path = Path(folder.path)
     put(path, "0..lab.1", "9" * 20 + ".prolog_slurmctld.lab.1")
-    assert folder.take() == []
+    assert folder.pop_events() == []
     assert [kind for kind, _ in folder.refused] == ["garbage"] * 2
     assert events_in(path) == []
     assert folder.usable
@@ -247,7 +247,7 @@ def test_a_folder_of_its_own_is_for_the_group_too(folder: Folder) -> None:
 
 def test_hooks_leave_events_for_a_quarter_of_an_hour_after_the_daemon_ended(folder: Folder) -> None:
     path = Path(folder.path)
-    folder.take()
+    folder.pop_events()
     for marker in (".lab.open", "..open"):
         assert (path / marker).stat().st_size == 0
         assert 14 * 60 < (path / marker).stat().st_mtime - time.time() < 16 * 60
@@ -256,13 +256,13 @@ def test_hooks_leave_events_for_a_quarter_of_an_hour_after_the_daemon_ended(fold
 
 def test_the_mark_is_moved_every_minute(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     mark = Path(folder.path) / ".lab.open"
-    folder.take()
+    folder.pop_events()
     age(mark, 5)
-    folder.take()
+    folder.pop_events()
     assert mark.stat().st_mtime < time.time()
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + 61)
-    folder.take()
+    folder.pop_events()
     assert mark.stat().st_mtime > time.time()
 
 
@@ -273,7 +273,7 @@ def test_the_mark_is_by_the_clock_that_dates_the_files(
     """That of a server may differ from this host's."""
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + ahead)
-    folder.take()
+    folder.pop_events()
     assert 14 * 60 < (Path(folder.path) / ".lab.open").stat().st_mtime - now < 16 * 60
 
 
@@ -283,7 +283,7 @@ def test_a_clock_that_was_set_back_does_not_keep_the_folder_closed(tmp_path: Pat
     put(path, "1..lab.1")
     age(path, -90_000)
     folder = Folder(path)
-    folder.take()
+    folder.pop_events()
     assert not is_closed(str(path), ".lab.open")
     folder.close()
 
@@ -300,14 +300,14 @@ def test_what_is_in_the_place_of_the_mark_is_left_alone(tmp_path: Path) -> None:
     age(tmp_path / "empty", 100)
     os.link(tmp_path / "empty", path / ".lab.open")
     folder.open(OWN)
-    folder.take()
+    folder.pop_events()
     assert (tmp_path / "empty").stat().st_mtime < time.time() - 90
     assert "something else has its name" in folder.refused[-1][1]
     (path / ".lab.open").unlink()
     (path / ".lab.open").write_text("kept")
     before = (path / ".lab.open").stat().st_mtime_ns
     folder.open(OWN)
-    folder.take()
+    folder.pop_events()
     assert (path / ".lab.open").read_text() == (tmp_path / "precious").read_text() == "kept"
     assert (path / ".lab.open").stat().st_mtime_ns == before
     folder.close()
@@ -322,14 +322,14 @@ def test_events_of_other_clusters_are_removed_after_a_day(folder: Folder, monkey
     (path / "3..other.1").write_text("somebody's")
     age(path / "1..other.1", 90_000)
     age(path / "3..other.1", 90_000)
-    folder.take()
+    folder.pop_events()
     assert events_in(path) == ["2..other.1", "3..other.1"]
     age(path / "2..other.1", 90_000)
-    folder.take()
+    folder.pop_events()
     assert events_in(path) == ["2..other.1", "3..other.1"], "they are looked at for their age once an hour"
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + 3601)
-    folder.take()
+    folder.pop_events()
     assert events_in(path) == ["3..other.1"]
 
 
@@ -341,8 +341,8 @@ def test_the_number_of_files_of_other_clusters_costs_nothing_at_an_event(
     put(path, *(f"{number}..other.1" for number in range(1, 2001)))
     folder = EventsFolder(Place(str(path)), "lab", lambda name: name == "lab", lambda *_: None)
     folder.open(OWN)
-    while folder.next_look <= time.monotonic():
-        folder.take()
+    while folder.next_scan <= time.monotonic():
+        folder.pop_events()
     touched: list[object] = []
     lstat = os.lstat
 
@@ -357,9 +357,9 @@ def test_the_number_of_files_of_other_clusters_costs_nothing_at_an_event(
     monkeypatch.setattr(os, "lstat", noted)
     for number in range(1, 6):
         put(path, f"{number}..lab.1", f"{number}..other.7")
-        assert folder.notice()
-        assert ids(folder.take()) == [number]
-        assert folder.next_look > time.monotonic()
+        assert folder.read_watch()
+        assert ids(folder.pop_events()) == [number]
+        assert folder.next_scan > time.monotonic()
     assert [each for each in touched if ".other." in str(each)] == []
     folder.close()
 
@@ -374,21 +374,21 @@ def test_a_listing_that_takes_long_comes_seldom(folder: Folder, monkeypatch: pyt
         return now
 
     monkeypatch.setattr(time, "monotonic", clock)
-    folder.take()
-    assert folder.next_look - now >= spool.WATCHED_LIST_SECONDS
+    folder.pop_events()
+    assert folder.next_scan - now >= spool.WATCHED_LIST_SECONDS
     monkeypatch.setattr(spool, "WATCHED_LIST_SECONDS", 0.2)
-    folder.take()
-    assert folder.next_look - now >= 4
+    folder.pop_events()
+    assert folder.next_scan - now >= 4
 
 
 def test_more_names_than_the_watch_can_keep_lead_to_a_listing(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     put(Path(folder.path), "1..lab.1", "2..lab.1")
     monkeypatch.setattr(inotify, "MAX_NAMES", 1)
-    folder.take()
+    folder.pop_events()
     put(Path(folder.path), "3..lab.1", "4..lab.1")
-    assert folder.notice()
-    assert folder.next_look <= time.monotonic()
-    assert ids(EventsFolder.take(folder)) == [3, 4]
+    assert folder.read_watch()
+    assert folder.next_scan <= time.monotonic()
+    assert ids(EventsFolder.pop_events(folder)) == [3, 4]
 
 
 # The folder of an older version
@@ -402,7 +402,7 @@ def test_the_folder_of_before_is_emptied_and_otherwise_left(tmp_path: Path) -> N
     put_before(path, 90, "1..lab.1")
     folder = Folder(path, (state,), former=True)
     put(path, "2..lab.1", "3..other.1")
-    assert ids(folder.take()) == [2]
+    assert ids(folder.pop_events()) == [2]
     assert sorted(os.listdir(path)) == ["3..other.1"], "and there is no mark in it"
     assert stat.S_IMODE(path.stat().st_mode) == 0o2770
     folder.close()
@@ -427,9 +427,9 @@ def test_the_folder_of_before_is_not_made(tmp_path: Path, caplog: pytest.LogCapt
     assert folder.usable
     assert caplog.messages == []
     (tmp_path / "events").rmdir()
-    assert folder.take() == []
+    assert folder.pop_events() == []
     folder.open(OWN)
-    assert folder.next_look > time.monotonic()
+    assert folder.next_scan > time.monotonic()
     folder.close()
 
 
@@ -452,8 +452,8 @@ def ids(taken: list[HookMessage]) -> list[int]:
 def test_file_that_cannot_be_removed_is_taken_once(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     put(Path(folder.path), "1..lab.1")
     forbid(monkeypatch)
-    assert ids(folder.take()) == [1]
-    assert folder.take() == []
+    assert ids(folder.pop_events()) == [1]
+    assert folder.pop_events() == []
     assert "cannot remove" in folder.refused[0][1]
 
 
@@ -461,14 +461,14 @@ def test_what_cannot_be_removed_is_removed_when_that_is_possible_again(folder: F
     put(Path(folder.path), "1..lab.1", "2..lab.2")
     with pytest.MonkeyPatch.context() as patch:
         forbid(patch)
-        assert ids(folder.take()) == [1, 2]
+        assert ids(folder.pop_events()) == [1, 2]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spool, "RETRY_SECONDS", 0.0)
-        folder._next_retry = 0.0
-        assert folder.take() == []
+        folder._files._next_retry = 0.0
+        assert folder.pop_events() == []
     assert events_in(Path(folder.path)) == []
     put(Path(folder.path), "1..lab.1")
-    assert ids(folder.take()) == [1]
+    assert ids(folder.pop_events()) == [1]
 
 
 def test_names_of_files_that_are_gone_are_forgotten(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -476,11 +476,11 @@ def test_names_of_files_that_are_gone_are_forgotten(folder: Folder, monkeypatch:
     put(path, "1..lab.1", "2..lab.2")
     with pytest.MonkeyPatch.context() as patch:
         forbid(patch)
-        assert ids(folder.take()) == [1, 2]
+        assert ids(folder.pop_events()) == [1, 2]
         os.rename(path / "1..lab.1", path.parent / "elsewhere")
-        assert folder.take() == []
+        assert folder.pop_events() == []
         put(path, "1..lab.1")
-        assert ids(folder.take()) == [1]
+        assert ids(folder.pop_events()) == [1]
 
 
 def test_more_than_can_be_remembered_is_told(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -488,12 +488,12 @@ def test_more_than_can_be_remembered_is_told(folder: Folder, monkeypatch: pytest
     put(Path(folder.path), *(f"{number}..lab.1" for number in range(1, 8)))
     with pytest.MonkeyPatch.context() as patch:
         forbid(patch)
-        assert len(folder.take()) == 3
+        assert len(folder.pop_events()) == 3
         folder.refused.clear()
-        assert folder.take() == []
+        assert folder.pop_events() == []
     (line,) = [line for kind, line in folder.refused if kind == "full folder"]
     assert "4 more events are not taken" in line
-    assert len(folder.take()) == 4
+    assert len(folder.pop_events()) == 4
 
 
 # What lies there when the daemon starts
@@ -518,8 +518,8 @@ def test_events_of_the_time_before_are_removed_unread(
     put(path, "40..lab.1")
     taken = []
     looks = 0
-    while not looks or folder._listing:
-        taken += folder.take()
+    while not looks or folder._files._listing:
+        taken += folder.pop_events()
         looks += 1
     assert ids(taken) == [40]
     assert looks == 4
@@ -527,7 +527,7 @@ def test_events_of_the_time_before_are_removed_unread(
     assert [record.getMessage() for record in caplog.records if "35 events" in record.getMessage()] != []
 
     put_before(path, 90, "41..lab.1")
-    assert ids(folder.take()) == [41], "clocks may differ, so this counts for the first look only"
+    assert ids(folder.pop_events()) == [41], "clocks may differ, so this counts for the first look only"
     folder.close()
 
 
@@ -538,10 +538,10 @@ def test_old_events_that_cannot_be_removed_stay_unread(tmp_path: Path, monkeypat
     put_before(path, 90, *(f"{number}..lab.1" for number in range(1, 8)))
     folder = Folder(path)
     forbid(monkeypatch)
-    assert folder.take() == []
+    assert folder.pop_events() == []
     put(path, "9..lab.1")
-    assert ids(folder.take()) == [9]
-    assert folder.take() == []
+    assert ids(folder.pop_events()) == [9]
+    assert folder.pop_events() == []
     folder.close()
 
 
@@ -559,7 +559,7 @@ def test_folder_whose_files_cannot_be_removed_is_served(
     folder = Folder(tmp_path / "events")
     put(Path(folder.path), "1..lab.1")
     forbid(monkeypatch)
-    assert ids(folder.take()) == [1]
+    assert ids(folder.pop_events()) == [1]
     (warning,) = caplog.messages
     assert f"cannot remove the events that hooks leave in {folder.path}" in warning
     assert f"{folder.path}' and 'chmod 770 {folder.path}'" in warning
@@ -591,15 +591,15 @@ def test_folder_that_fails_although_it_may_be_read_is_told_once(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "scandir", exhausted)
         for _ in range(3):
-            assert folder.take() == []
+            assert folder.pop_events() == []
             assert not folder.usable
             folder.open(OWN)
     assert len(caplog.messages) == 1
     put(Path(folder.path), "1..lab.1")
-    assert ids(folder.take()) == [1]
+    assert ids(folder.pop_events()) == [1]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "scandir", exhausted)
-        folder.take()
+        folder.pop_events()
     assert ["cannot use" in line for line in caplog.messages] == [True, False, True]
     folder.close()
 
@@ -607,7 +607,7 @@ def test_folder_that_fails_although_it_may_be_read_is_told_once(
 def test_many_files_of_other_clusters_are_told(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool, "MANY_FOREIGN", 3)
     put(Path(folder.path), "1..x.1", "2..x.1", "3..x.1")
-    assert folder.take() == []
+    assert folder.pop_events() == []
     assert len(folder.refused) == 1
     assert "3 event files of other clusters" in folder.refused[0][1]
     assert len(events_in(Path(folder.path))) == 3
@@ -622,7 +622,7 @@ def test_any_name_is_taken_or_left(tmp_path: Path, name: str) -> None:
     path.mkdir()
     put(path, name)
     folder = Folder(path)
-    taken = folder.take()
+    taken = folder.pop_events()
     event = parse_event_name(name)
     if event is not None and event.cluster in ("", "lab"):
         assert [message.job_id for message in taken] == [event.job_id]

@@ -22,7 +22,7 @@ from cc_slurm_adapter.slurm.client import SlurmClient
 from cc_slurm_adapter.slurm.commands import TIME_LIMIT, Commands
 from cc_slurm_adapter.slurm.details import CHUNK
 from cc_slurm_adapter.slurm.output import BATCH
-from tests.fakes.programs import FakePrograms
+from tests.fakes.programs import CountedCommands, FakePrograms
 from tests.fakes.slurm_and_sinks import NOW, make_run
 from tests.unit.jobs.test_watch import SINK, Lab, believed
 
@@ -59,7 +59,7 @@ def ended(pieces: Iterator[list[AccountedEnd]]) -> list[tuple[int, int, int]]:
 
 
 def test_many_known_runs_take_no_more_memory_than_few(
-    commands: Commands, client: SlurmClient, programs: FakePrograms, tmp_path: Path
+    commands: CountedCommands, client: SlurmClient, programs: FakePrograms, tmp_path: Path
 ) -> None:
     outbox = Outbox(str(tmp_path / "state.sqlite"))
     settings = WatchSettings("lab", IgnoreRules(), True, 3600, clock=lambda: NOW)

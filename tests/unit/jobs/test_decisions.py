@@ -14,7 +14,7 @@ from cc_slurm_adapter.jobs.decisions import decide, never_launched
 from cc_slurm_adapter.model import AccountedLaunch, End, EndState, Phase, Run, RunKey
 from cc_slurm_adapter.outbox.outbox import OpenRun, Stage
 from cc_slurm_adapter.sinks.base import Kind
-from cc_slurm_adapter.slurm.cluster_config import parse_setup
+from cc_slurm_adapter.slurm.cluster_config import parse_cluster_config
 from cc_slurm_adapter.slurm.parse.accounting import launches_command, parse_launches
 from tests.fakes.slurm_and_sinks import NOW, make_run
 from tests.recorded.fixture_files import FIXTURES, VERSIONS
@@ -168,9 +168,9 @@ def test_where_accounting_has_no_steps_nothing_is_concluded_from_that(lab: Lab) 
 @pytest.mark.parametrize("words", ["nosteps", "associations,limits,nosteps", "NoJobs"])
 def test_accounting_without_steps_is_known_from_the_configuration(words: str) -> None:
     text = (FIXTURES / f"slurm-{VERSIONS[-1]}" / "cluster" / "scontrol-show-config.txt").read_text(encoding="utf-8")
-    assert parse_setup(text).records_steps
+    assert parse_cluster_config(text).records_steps
     line = next(line for line in text.splitlines() if line.startswith("AccountingStorageEnforce"))
-    assert not parse_setup(text.replace(line, f"AccountingStorageEnforce = {words}")).records_steps
+    assert not parse_cluster_config(text.replace(line, f"AccountingStorageEnforce = {words}")).records_steps
 
 
 def test_a_run_of_which_accounting_has_no_record_is_not_taken_for_one_without_steps() -> None:

@@ -213,7 +213,7 @@ class Mixed:
     withdraws = False
 
     def __init__(self, at_once: int, seed: int) -> None:
-        self.at_once = at_once
+        self.batch_size = at_once
         self.chance = random.Random(seed)
         self.lock = threading.Lock()
         self.is_kind = False

@@ -342,7 +342,7 @@ class Batches:
     withdraws = False
 
     def __init__(self, answer: Callable[[int, int], Verdict], at_once: int) -> None:
-        self.at_once = at_once
+        self.batch_size = at_once
         self.sizes: list[int] = []
         self._answer = answer
 
@@ -460,9 +460,9 @@ def test_an_idle_sender_makes_progress(site: Site, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sender_module, "WAIT", 0.01)
     site.sender.start()
     deadline = time.monotonic() + PATIENCE
-    while min(worker.progressed for worker in site.sender.workers) <= 3 and time.monotonic() < deadline:
+    while min(worker.steps for worker in site.sender.workers) <= 3 and time.monotonic() < deadline:
         time.sleep(0.005)
-    assert min(worker.progressed for worker in site.sender.workers) > 3
+    assert min(worker.steps for worker in site.sender.workers) > 3
 
 
 class ManyRequests(Batches):
@@ -484,10 +484,10 @@ def test_a_sender_makes_progress_with_each_of_many_requests(site: Site) -> None:
     site.outbox.commit("lab", Batch(messages=[Message((sink.name,), runs(1)[0].key, Kind.START, Encoded(b"{}"))]))
     site.sender = Sender(sink, site.outbox, site.status)
     (worker,) = site.sender.workers
-    before = worker.progressed
+    before = worker.steps
     site.sender.start()
     assert site.settled(delivered=1)
-    assert worker.progressed - before >= 100
+    assert worker.steps - before >= 100
 
 
 def test_an_error_that_nobody_thought_of_ends_no_thread(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

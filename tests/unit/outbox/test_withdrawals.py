@@ -19,7 +19,7 @@ from cc_slurm_adapter.outbox.sender import Sender
 from cc_slurm_adapter.outbox.stored_messages import stored
 from cc_slurm_adapter.sinks import rest
 from cc_slurm_adapter.sinks.base import CC_NATS, CC_REST, Answer, Delivery, Kind, Verdict
-from cc_slurm_adapter.sinks.http_client import HttpAnswer
+from cc_slurm_adapter.sinks.http_client import HttpResponse
 from cc_slurm_adapter.sinks.messages import CcMessages
 from cc_slurm_adapter.sinks.rest import CcRest, judge
 from cc_slurm_adapter.system.threads import stop_all
@@ -318,7 +318,7 @@ def test_a_row_that_is_gone_already_is_no_trouble(site: Site) -> None:
 
 def test_every_answer_to_a_removal_has_its_verdict() -> None:
     def verdict(status: int, body: str) -> Verdict:
-        return judge(Kind.WITHDRAW, HttpAnswer(status, body.encode())).verdict
+        return judge(Kind.WITHDRAW, HttpResponse(status, body.encode())).verdict
 
     assert verdict(200, '{"msg":"Successfully deleted job 1"}') is Verdict.DELIVERED
     assert verdict(200, "<html>") is Verdict.UNAVAILABLE

@@ -28,8 +28,8 @@ NODES = [
 
 def test_one_line_for_each_kind_and_no_other_at_the_next_poll(caplog: pytest.LogCaptureFixture) -> None:
     missing = MissingAddresses(())
-    missing.look(NODES)
-    missing.look(NODES)
+    missing.check(NODES)
+    missing.check(NODES)
     assert [line.partition(": cc-backend hears")[0] for line in caplog.messages] == [
         "12 nodes (gpu01, gpu02, gpu03 and 9 more) with 4 gpu:h100 each, for which gpuPciAddrs has 0 addresses",
         "1 node (fat01) with 8 gpu:a100, for which gpuPciAddrs has 0 addresses",
@@ -38,22 +38,22 @@ def test_one_line_for_each_kind_and_no_other_at_the_next_poll(caplog: pytest.Log
 
 
 def test_too_few_addresses_are_told_and_enough_are_not(caplog: pytest.LogCaptureFixture) -> None:
-    MissingAddresses(((re.compile("^gpu|^fat"), FOUR),)).look(NODES)
+    MissingAddresses(((re.compile("^gpu|^fat"), FOUR),)).check(NODES)
     (line,) = caplog.messages
     assert line.startswith("1 node (fat01) with 8 gpu:a100, for which gpuPciAddrs has 4 addresses: ")
 
 
 def test_an_empty_entry_is_no_address(caplog: pytest.LogCaptureFixture) -> None:
-    MissingAddresses(((re.compile(""), (*FOUR[:3], "")),)).look(NODES[1:3])
+    MissingAddresses(((re.compile(""), (*FOUR[:3], "")),)).check(NODES[1:3])
     (line,) = caplog.messages
     assert line.startswith("2 nodes (gpu01, gpu02) with 4 gpu:h100 each, for which gpuPciAddrs has 3 addresses: ")
 
 
 def test_a_kind_of_node_that_comes_later_is_told_then(caplog: pytest.LogCaptureFixture) -> None:
     missing = MissingAddresses(((re.compile("^gpu"), FOUR),))
-    missing.look(NODES[:5])
+    missing.check(NODES[:5])
     assert not caplog.messages
-    missing.look(NODES)
+    missing.check(NODES)
     assert "fat01" in caplog.text
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cc_slurm_adapter.model import NodeState
 from cc_slurm_adapter.sinks.messages import encode_nodes
-from cc_slurm_adapter.sinks.node_states import node_words
+from cc_slurm_adapter.sinks.node_states import states_for_cc_backend
 from cc_slurm_adapter.slurm.parse.nodes import COLUMNS, SINFO, NodeLayout, parse_sinfo
 from tests.recorded.fixture_files import FIXTURES, LAYOUTS, VERSIONS, sinfo_row
 
@@ -58,7 +58,7 @@ def shown_by_cc_backend(words: list[str]) -> str:
     ],
 )
 def test_every_base_state_becomes_a_word_of_cc_backend(base: str, word: str, caplog: pytest.LogCaptureFixture) -> None:
-    assert shown_by_cc_backend(node_words([base])) == word
+    assert shown_by_cc_backend(states_for_cc_backend([base])) == word
     assert not caplog.messages
 
 
@@ -66,10 +66,10 @@ def test_every_base_state_becomes_a_word_of_cc_backend(base: str, word: str, cap
 def test_every_flag_of_every_version_is_known(version: str, caplog: pytest.LogCaptureFixture) -> None:
     for flag in FLAGS[version]:
         expected = "down" if flag in DOWN_FLAGS else "reserved" if flag in RESERVED_FLAGS else "idle"
-        assert shown_by_cc_backend(node_words(["IDLE", flag])) == expected, flag
-        assert shown_by_cc_backend(node_words(["ALLOCATED", flag])) == "allocated", flag
-        assert shown_by_cc_backend(node_words(["MIXED", flag])) == "mixed", flag
-        assert shown_by_cc_backend(node_words(["DOWN", flag])) == "down", flag
+        assert shown_by_cc_backend(states_for_cc_backend(["IDLE", flag])) == expected, flag
+        assert shown_by_cc_backend(states_for_cc_backend(["ALLOCATED", flag])) == "allocated", flag
+        assert shown_by_cc_backend(states_for_cc_backend(["MIXED", flag])) == "mixed", flag
+        assert shown_by_cc_backend(states_for_cc_backend(["DOWN", flag])) == "down", flag
     assert not caplog.messages
 
 
@@ -163,7 +163,7 @@ COMBINATIONS = [
 def test_flags_are_judged_together_as_slurmctld_does(
     state: str, word: str, source: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert shown_by_cc_backend(node_words(state.split("+"))) == word, source
+    assert shown_by_cc_backend(states_for_cc_backend(state.split("+"))) == word, source
     assert not caplog.messages
 
 
@@ -189,12 +189,12 @@ def test_all_combinations_of_all_flags() -> None:
         other = others[number % len(others)]
         for base in ("IDLE", "DOWN"):
             expected = "down" if not is_available(base, flags) else "reserved" if flags & RESERVED_FLAGS else "idle"
-            assert shown_by_cc_backend(node_words([base, *flags, other])) == expected, (base, flags, other)
+            assert shown_by_cc_backend(states_for_cc_backend([base, *flags, other])) == expected, (base, flags, other)
 
 
 @given(st.sampled_from(BASES), st.lists(st.sampled_from(ALL_FLAGS)))
 def test_exactly_one_word_is_for_cc_backend_and_the_others_for_people(base: str, flags: list[str]) -> None:
-    words = node_words([base, *flags])
+    words = states_for_cc_backend([base, *flags])
     assert words[0] in CC_BACKEND
     assert not CC_BACKEND & set(words[1:])
     assert shown_by_cc_backend(words) == words[0]
@@ -205,14 +205,14 @@ def test_exactly_one_word_is_for_cc_backend_and_the_others_for_people(base: str,
 
 @given(st.lists(st.text(max_size=12)))
 def test_any_words_give_exactly_one_of_cc_backend(states: list[str]) -> None:
-    assert len(CC_BACKEND & set(node_words(states))) == 1
+    assert len(CC_BACKEND & set(states_for_cc_backend(states))) == 1
 
 
 def test_an_unknown_word_makes_a_free_node_down_and_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(3):
-        assert node_words(["idle", "levitating"]) == ["down", "levitating"]
-        assert node_words(["hovering"]) == ["down", "hovering"]
-        assert node_words(["mixed", "levitating"]) == ["mixed", "levitating"]
+        assert states_for_cc_backend(["idle", "levitating"]) == ["down", "levitating"]
+        assert states_for_cc_backend(["hovering"]) == ["down", "hovering"]
+        assert states_for_cc_backend(["mixed", "levitating"]) == ["mixed", "levitating"]
     assert len([line for line in caplog.messages if "levitating" in line]) == 1
     assert len([line for line in caplog.messages if "hovering" in line]) == 1
 
@@ -279,7 +279,7 @@ def test_real_nodes_are_as_scontrol_says(
     row = sinfo_row(StateComplete=state, CPUsState=cpus, AllocMem=memory)
     _, (node,) = parse_sinfo(row)
     assert ("+".join(node.states).upper(), node.cpus_allocated, node.memory_allocated) == truth
-    assert shown_by_cc_backend(node_words(node.states)) == word
+    assert shown_by_cc_backend(states_for_cc_backend(node.states)) == word
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -296,7 +296,7 @@ def test_recorded_nodes_are_as_scontrol_says(version: str) -> None:
     assert {node.hostname: str(node.cpus_allocated) for node in nodes} == {
         name: line["CPUAlloc"] for name, line in truth.items()
     }
-    shown = {node.hostname: shown_by_cc_backend(node_words(node.states)) for node in nodes}
+    shown = {node.hostname: shown_by_cc_backend(states_for_cc_backend(node.states)) for node in nodes}
     assert shown == {"node01": "mixed", "node02": "allocated", "node03": "idle", "node04": "down"}
 
 

@@ -11,7 +11,7 @@ import pytest
 from cc_slurm_adapter.errors import ConfigError, SinkError
 from cc_slurm_adapter.model import End, EndState, NodeState, RunKey
 from cc_slurm_adapter.sinks.base import Delivery, Kind, RunningRow, Verdict
-from cc_slurm_adapter.sinks.http_client import HttpAnswer, HttpClient
+from cc_slurm_adapter.sinks.http_client import HttpClient, HttpResponse
 from cc_slurm_adapter.sinks.messages import CcMessages
 from cc_slurm_adapter.sinks.rest import MAX_ROWS, PAGE, CcRest, CcRestConnection, judge
 from cc_slurm_adapter.sinks.timeouts import AdaptiveTimeout
@@ -21,15 +21,15 @@ from tests.fakes.slurm_and_sinks import NOW, make_run
 ADDRESSES = ((re.compile("^node"), ("00000000:00:00.0", "00000000:01:00.0")),)
 
 
-def error(status: int, text: str) -> HttpAnswer:
-    return HttpAnswer(status, json.dumps({"status": "x", "error": text}).encode())
+def error(status: int, text: str) -> HttpResponse:
+    return HttpResponse(status, json.dumps({"status": "x", "error": text}).encode())
 
 
 @pytest.mark.parametrize(
     ("kind", "answer", "verdict"),
     [
-        (Kind.START, HttpAnswer(201, b'{"msg":"success"}'), Verdict.DELIVERED),
-        (Kind.STOP, HttpAnswer(200, b'{"jobId":1}'), Verdict.DELIVERED),
+        (Kind.START, HttpResponse(201, b'{"msg":"success"}'), Verdict.DELIVERED),
+        (Kind.STOP, HttpResponse(200, b'{"jobId":1}'), Verdict.DELIVERED),
         (
             Kind.START,
             error(500, "insert into database failed: UNIQUE constraint failed: job_cache.job_id"),
@@ -48,31 +48,31 @@ def error(status: int, text: str) -> HttpAnswer:
         (Kind.START, error(500, "insert into database failed: UNIQUE constraint failed: job.id"), Verdict.REJECTED),
         (Kind.START, error(401, "no user for secured check"), Verdict.MISCONFIGURED),
         (Kind.STOP, error(403, "forbidden"), Verdict.MISCONFIGURED),
-        (Kind.START, HttpAnswer(429, b"", "7"), Verdict.UNAVAILABLE),
-        (Kind.START, HttpAnswer(502, b"<html>"), Verdict.UNAVAILABLE),
-        (Kind.STOP, HttpAnswer(503, b""), Verdict.UNAVAILABLE),
-        (Kind.STOP, HttpAnswer(504, b""), Verdict.UNAVAILABLE),
-        (Kind.START, HttpAnswer(200, b"<html>welcome</html>"), Verdict.UNAVAILABLE),
+        (Kind.START, HttpResponse(429, b"", "7"), Verdict.UNAVAILABLE),
+        (Kind.START, HttpResponse(502, b"<html>"), Verdict.UNAVAILABLE),
+        (Kind.STOP, HttpResponse(503, b""), Verdict.UNAVAILABLE),
+        (Kind.STOP, HttpResponse(504, b""), Verdict.UNAVAILABLE),
+        (Kind.START, HttpResponse(200, b"<html>welcome</html>"), Verdict.UNAVAILABLE),
         (Kind.START, error(500, "out of memory"), Verdict.FAILED),
         (Kind.STOP, error(500, "insert into database failed: x"), Verdict.FAILED),
-        (Kind.STOP, HttpAnswer(501, b""), Verdict.FAILED),
+        (Kind.STOP, HttpResponse(501, b""), Verdict.FAILED),
         (Kind.START, error(404, "the requested endpoint does not exist"), Verdict.MISCONFIGURED),
-        (Kind.START, HttpAnswer(405, b""), Verdict.MISCONFIGURED),
-        (Kind.START, HttpAnswer(301, b""), Verdict.MISCONFIGURED),
-        (Kind.STOP, HttpAnswer(308, b""), Verdict.MISCONFIGURED),
-        (Kind.START, HttpAnswer(413, b""), Verdict.TOO_LARGE),
-        (Kind.STOP, HttpAnswer(413, b""), Verdict.TOO_LARGE),
-        (Kind.STOP, HttpAnswer(405, b""), Verdict.REJECTED),
-        (Kind.START, HttpAnswer(418, b"teapot"), Verdict.REJECTED),
+        (Kind.START, HttpResponse(405, b""), Verdict.MISCONFIGURED),
+        (Kind.START, HttpResponse(301, b""), Verdict.MISCONFIGURED),
+        (Kind.STOP, HttpResponse(308, b""), Verdict.MISCONFIGURED),
+        (Kind.START, HttpResponse(413, b""), Verdict.TOO_LARGE),
+        (Kind.STOP, HttpResponse(413, b""), Verdict.TOO_LARGE),
+        (Kind.STOP, HttpResponse(405, b""), Verdict.REJECTED),
+        (Kind.START, HttpResponse(418, b"teapot"), Verdict.REJECTED),
     ],
 )
-def test_every_answer_has_its_verdict(kind: Kind, answer: HttpAnswer, verdict: Verdict) -> None:
+def test_every_answer_has_its_verdict(kind: Kind, answer: HttpResponse, verdict: Verdict) -> None:
     assert judge(kind, answer).verdict is verdict
 
 
 def test_the_time_that_the_destination_names_is_kept() -> None:
-    assert judge(Kind.START, HttpAnswer(429, b"", "7")).retry_after == 7
-    assert judge(Kind.START, HttpAnswer(429, b"", "soon")).retry_after is None
+    assert judge(Kind.START, HttpResponse(429, b"", "7")).retry_after == 7
+    assert judge(Kind.START, HttpResponse(429, b"", "soon")).retry_after is None
 
 
 @pytest.fixture
@@ -170,10 +170,10 @@ class Lister(HttpClient):
         self.asked = 0
         self._page = page
 
-    def request(self, method: str, path: str, body: bytes | None = None) -> HttpAnswer:
+    def request(self, method: str, path: str, body: bytes | None = None) -> HttpResponse:
         self.asked += 1
         jobs = [{"jobId": job_id, "startTime": 1} for job_id in self._page(self.asked)]
-        return HttpAnswer(200, json.dumps({"jobs": jobs}).encode())
+        return HttpResponse(200, json.dumps({"jobs": jobs}).encode())
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_rows_that_move_from_page_to_page_are_listed_once() -> None:
 
 def test_a_refused_start_is_looked_for_only_as_long_as_the_list_brings_something() -> None:
     class Refusing(Lister):
-        def request(self, method: str, path: str, body: bytes | None = None) -> HttpAnswer:
+        def request(self, method: str, path: str, body: bytes | None = None) -> HttpResponse:
             return error(422, "found") if method == "POST" else super().request(method, path, body)
 
     run = make_run(7, start=NOW - 100)
@@ -224,7 +224,7 @@ def test_whoever_sends_is_told_of_each_page_and_each_part(backend: CcBackend, si
     pages, missing = 20, Delivery(1, make_run(7, start=NOW).key, Kind.START, b"{}", 0, 0.0)
 
     class Refusing(Lister):
-        def request(self, method: str, path: str, body: bytes | None = None) -> HttpAnswer:
+        def request(self, method: str, path: str, body: bytes | None = None) -> HttpResponse:
             return error(422, "found") if method == "POST" else super().request(method, path, body)
 
     full = Refusing(lambda number: list(range(number * PAGE, (number + 1) * PAGE)) if number < pages else [])
@@ -263,10 +263,10 @@ class BehindProxy(HttpClient):
     largest = 100_000
     refused = 0
 
-    def request(self, method: str, path: str, body: bytes | None = None) -> HttpAnswer:
+    def request(self, method: str, path: str, body: bytes | None = None) -> HttpResponse:
         if body is not None and len(body) > self.largest:
             self.refused += 1
-            return HttpAnswer(413, b"<html>413 Request Entity Too Large</html>")
+            return HttpResponse(413, b"<html>413 Request Entity Too Large</html>")
         return super().request(method, path, body)
 
 
@@ -302,7 +302,7 @@ def test_a_new_token_is_read_after_a_refusal(backend: CcBackend) -> None:
         connection.close()
 
 
-def test_a_token_that_cannot_be_read_is_a_trouble_of_the_sink(backend: CcBackend) -> None:
+def test_a_token_that_cannot_be_read_is_a_failure_of_the_sink(backend: CcBackend) -> None:
     def read_token() -> str:
         raise ConfigError(["ccRestJwtFile: gone"])
 
@@ -321,7 +321,7 @@ def test_a_list_that_is_refused_is_an_error(backend: CcBackend, sink: CcRest) ->
     connection.close()
 
 
-def test_nobody_there_is_a_trouble_of_the_sink() -> None:
+def test_nobody_there_is_a_failure_of_the_sink() -> None:
     sink = CcRest("http://127.0.0.1:9", lambda: "token")
     answer = sink.connect().deliver(start_of(sink))
     assert answer.verdict is Verdict.UNAVAILABLE
@@ -329,7 +329,7 @@ def test_nobody_there_is_a_trouble_of_the_sink() -> None:
 
 
 def test_an_answer_without_end_is_refused(backend: CcBackend, sink: CcRest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cc_slurm_adapter.sinks.http_client.ANSWER_LIMIT", 1000)
+    monkeypatch.setattr("cc_slurm_adapter.sinks.http_client.RESPONSE_LIMIT", 1000)
     connection = sink.connect()
     backend.add_fault(OtherAnswer(status=200, body=b"x" * 100_000))
     answer = connection.deliver(start_of(sink))

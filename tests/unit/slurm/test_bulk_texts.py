@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from cc_slurm_adapter.errors import CommandCancelled
 from cc_slurm_adapter.model import RunKey
 from cc_slurm_adapter.slurm import bulk_texts as job_infos_module
-from cc_slurm_adapter.slurm import client as client_module
+from cc_slurm_adapter.slurm import texts as texts_module
 from cc_slurm_adapter.slurm.bulk_texts import BulkTexts, read_job_infos
 from cc_slurm_adapter.slurm.client import SlurmClient
 from cc_slurm_adapter.slurm.commands import Commands
-from tests.fakes.programs import FakePrograms, conversation
+from tests.fakes.programs import CountedCommands, FakePrograms, conversation
 from tests.fakes.slurm_and_sinks import make_run
 from tests.recorded.fixture_files import FIXTURES, VERSIONS
 
@@ -119,7 +119,7 @@ def fake_scontrol(programs: FakePrograms, folder: Path, *texts: str) -> None:
 
 @pytest.fixture
 def client(commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SlurmClient:
-    monkeypatch.setattr(client_module, "MANY", 2)
+    monkeypatch.setattr(texts_module, "MANY", 2)
     return SlurmClient(commands, "lab", str(tmp_path), 0)
 
 
@@ -128,8 +128,8 @@ def infos_of(client: SlurmClient, job_ids: Iterable[int]) -> list[str]:
     return [run.slurm_info for run in client.with_texts([make_run(job_id) for job_id in job_ids])]
 
 
-def test_many_texts_take_one_question_and_what_is_missing_one_more(
-    client: SlurmClient, commands: Commands, programs: FakePrograms, tmp_path: Path
+def test_many_texts_take_one_query_and_what_is_missing_one_more(
+    client: SlurmClient, commands: CountedCommands, programs: FakePrograms, tmp_path: Path
 ) -> None:
     fake_scontrol(programs, tmp_path, TEXT.format(1), TEXT.format(2), TEXT.format(2))
     with client.prefetch_job_info(keys_of(1, 2, 3), 3):
@@ -147,7 +147,7 @@ def test_many_texts_take_one_question_and_what_is_missing_one_more(
     [(1, 1, 0), (2, 40, 1), (2, 41, 0), (1000, 20_000, 1), (2, 2, 1), (20_002, 20_001, 0)],
 )
 def test_all_are_asked_for_at_once_where_that_costs_less(
-    client: SlurmClient, commands: Commands, programs: FakePrograms, wanted: int, listed: int, asked: int
+    client: SlurmClient, commands: CountedCommands, programs: FakePrograms, wanted: int, listed: int, asked: int
 ) -> None:
     programs.make("scontrol", "exit 0")
     with client.prefetch_job_info(keys_of(*range(1, wanted + 1)), listed):
@@ -181,7 +181,7 @@ def test_what_fails_costs_only_time(
     assert "out of memory" in caplog.text
 
 
-def test_a_stop_is_no_failure_of_the_question(commands: Commands, tmp_path: Path) -> None:
+def test_a_stop_is_no_failure_of_the_query(commands: Commands, tmp_path: Path) -> None:
     commands.cancel()
     with pytest.raises(CommandCancelled):
         read_job_infos(commands, str(tmp_path), keys_of(1))

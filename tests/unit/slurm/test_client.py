@@ -11,11 +11,11 @@ import pytest
 
 from cc_slurm_adapter.errors import CommandFailed, SlurmError
 from cc_slurm_adapter.model import Run, Sharing
-from cc_slurm_adapter.slurm import client as client_module
 from cc_slurm_adapter.slurm import details as details_module
+from cc_slurm_adapter.slurm import json_formats
 from cc_slurm_adapter.slurm.client import SlurmClient
 from cc_slurm_adapter.slurm.commands import Command, Commands
-from tests.fakes.programs import FakePrograms
+from tests.fakes.programs import CountedCommands, FakePrograms
 from tests.recorded.fixture_files import FIXTURES, sinfo_row
 
 JOBS = FIXTURES / "slurm-26.05.5" / "jobs"
@@ -98,7 +98,7 @@ def test_a_node_that_nobody_knows_keeps_no_run_waiting(client: SlurmClient, prog
     assert not any(resource.cores for resource in run.resources)
 
 
-def test_only_commands_without_formats_read_all_jobs_for_each_question(
+def test_only_commands_without_formats_read_all_jobs_for_each_query(
     client: SlurmClient, programs: FakePrograms
 ) -> None:
     assert not client.reads_all_jobs(1)
@@ -149,8 +149,8 @@ def test_an_upgrade_of_slurm_is_noticed_although_the_old_format_still_works(
     read_one(client, path)
     programs.make("squeue", OFFERS_OLD)
     read_one(client, path)
-    monkeypatch.setattr(client_module, "FORMAT_SECONDS", 0.0)
-    client._format_until = 0.0  # the time is over
+    monkeypatch.setattr(json_formats, "FORMAT_SECONDS", 0.0)
+    client._format._until = 0.0  # the time is over
     read_one(client, path)
     asked = (programs.folder / "asked").read_text().split()
     assert asked == ["--json=v0.0.44", "--json=v0.0.44", "--json=v0.0.40"]
@@ -214,7 +214,11 @@ def test_the_last_task_of_an_array_is_asked_for_by_its_own_name(
 
 
 def test_slurm_prepares_the_next_answer_while_one_is_dealt_with(
-    client: SlurmClient, programs: FakePrograms, commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: SlurmClient,
+    programs: FakePrograms,
+    commands: CountedCommands,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(details_module, "CHUNK", 2)
     programs.make("squeue", f"{OFFERS_OLD}\nmkdir {tmp_path}/$5; echo '{{\"jobs\": []}}'")
@@ -238,7 +242,7 @@ def test_an_answer_that_nobody_wants_any_more_leaves_no_process(
     assert not Path(f"/proc/{pid.read_text().strip()}").exists()
 
 
-def test_a_question_that_failed_ahead_is_asked_again_in_its_turn(
+def test_a_query_that_failed_ahead_is_asked_again_in_its_turn(
     client: SlurmClient, programs: FakePrograms, commands: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(details_module, "CHUNK", 2)

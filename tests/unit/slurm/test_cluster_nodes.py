@@ -193,7 +193,7 @@ def cluster(commands: Commands, programs: FakePrograms, tmp_path: Path) -> Clust
     return Cluster(commands, programs, tmp_path)
 
 
-def test_a_cluster_whose_nodes_are_all_in_partitions_costs_one_question_an_hour(cluster: Cluster) -> None:
+def test_a_cluster_whose_nodes_are_all_in_partitions_costs_one_query_an_hour(cluster: Cluster) -> None:
     for cluster.now in (0, 60, ALL_EVERY - 1):
         assert cluster.read() == ["node01"]
     assert cluster.asked() == [ALL]
@@ -263,7 +263,7 @@ def test_a_scontrol_that_fails_costs_only_the_nodes_outside(cluster: Cluster, ca
     assert cluster.read() == ["node01", "node02"]
 
 
-def test_names_go_into_as_many_questions_as_arguments_hold(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_go_into_as_many_queries_as_arguments_hold(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_nodes, "MAX_ARGUMENT", 21)
     cluster.has("node01", *(f"spare{number}" for number in range(5)))
     assert len(cluster.read()) == 6

@@ -31,7 +31,7 @@ PATIENCE = 10.0
 def test_output_errors_and_exit_code_are_kept(commands: Commands, programs: FakePrograms) -> None:
     programs.make("squeue", "cat; echo said >&2; exit 3")
     answer = commands.run(["squeue"], stdin=b"x" * 300_000)
-    assert (answer.exit_code, len(answer.output), answer.complaint()) == (3, 300_000, "said")
+    assert (answer.exit_code, len(answer.output), answer.last_error()) == (3, 300_000, "said")
 
 
 def test_commands_speak_english_and_are_looked_up_each_time(

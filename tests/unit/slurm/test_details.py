@@ -16,7 +16,7 @@ from cc_slurm_adapter.slurm.client import SlurmClient
 from cc_slurm_adapter.slurm.commands import Commands
 from cc_slurm_adapter.slurm.details import MANY_OF_A_USER, ONE_IN, DetailReader
 from cc_slurm_adapter.slurm.json_formats import FORMATS, ONLY_V39, find_format
-from cc_slurm_adapter.slurm.parts import IN_A_ROW, MAX_FAILURES, Part, ask_in_parts, in_parts
+from cc_slurm_adapter.slurm.parts import MAX_CONSECUTIVE, MAX_FAILURES, Part, query_in_parts, split
 from tests.fakes.programs import FakePrograms
 from tests.recorded.fixture_files import FIXTURES, VERSIONS, sinfo_row
 
@@ -43,7 +43,7 @@ class Slurm:
         return list(part.jobs)
 
     def read(self, jobs: range, size: int) -> Iterator[list[int]]:
-        return ask_in_parts(in_parts(jobs, size), self.ask, lambda job_id, reason: [-job_id], lambda: self.up)
+        return query_in_parts(split(jobs, size), self.ask, lambda job_id, reason: [-job_id], lambda: self.up)
 
 
 @given(st.sets(st.integers(1, 300), max_size=3), st.integers(1, 200))
@@ -53,7 +53,7 @@ def test_all_but_the_jobs_that_fail_are_answered_each_once(bad: set[int], size: 
     assert sorted(found, key=abs) == [-job_id if job_id in bad else job_id for job_id in range(1, 301)]
 
 
-def test_one_bad_job_among_300_costs_few_questions() -> None:
+def test_one_bad_job_among_300_costs_few_queries() -> None:
     slurm = Slurm({7})
     list(slurm.read(range(1, 301), 200))
     assert len(slurm.asked) <= 2 + 2 * 8  # 200 is halved eight times
@@ -71,7 +71,7 @@ def test_when_nearly_everything_fails_all_is_given_up() -> None:
     slurm = Slurm(set(range(1, 301)))
     with pytest.raises(CommandFailed):
         list(slurm.read(range(1, 301), 200))
-    assert [len(part.jobs) for part in slurm.asked].count(1) == IN_A_ROW + 1
+    assert [len(part.jobs) for part in slurm.asked].count(1) == MAX_CONSECUTIVE + 1
 
 
 def test_failures_with_answers_in_between_are_bounded_too() -> None:
@@ -84,7 +84,7 @@ def test_failures_with_answers_in_between_are_bounded_too() -> None:
 def test_where_slurm_filters_by_user_only_the_jobs_of_a_part_that_failed_are_asked_for_one_by_one() -> None:
     slurm = Slurm({7})
     part = Part(list(range(1, 21)), "alice")
-    list(ask_in_parts([part], slurm.ask, lambda job_id, reason: [-job_id], lambda: True))
+    list(query_in_parts([part], slurm.ask, lambda job_id, reason: [-job_id], lambda: True))
     assert [part.jobs for part in slurm.asked[1:]] == [[job_id] for job_id in range(1, 21)]
 
 
@@ -93,7 +93,7 @@ def test_a_stop_is_no_failure_of_a_job() -> None:
         raise CommandCancelled("the daemon stops")
 
     with pytest.raises(CommandCancelled):
-        list(ask_in_parts(in_parts([1, 2], 1), cancel, lambda job_id, reason: None, lambda: True))
+        list(query_in_parts(split([1, 2], 1), cancel, lambda job_id, reason: None, lambda: True))
 
 
 # --- what the commands are asked
@@ -146,7 +146,7 @@ def merged(paths: Mapping[int, Path], target: Path, copies: int) -> list[int]:
 
 
 @pytest.mark.parametrize("release", ["23.02.8", "23.11.11"])
-def test_many_jobs_of_a_user_are_one_question_where_squeue_filters_by_user_only(
+def test_many_jobs_of_a_user_are_one_query_where_squeue_filters_by_user_only(
     client: SlurmClient, programs: FakePrograms, tmp_path: Path, release: str
 ) -> None:
     ids = merged(documents(release), tmp_path / "many.json", 30)
@@ -194,7 +194,7 @@ def test_jobs_of_root_are_asked_for_one_by_one(commands: Commands, programs: Fak
     assert [(part.jobs, part.user) for part in parts] == [([job_id], "") for job_id in range(1, MANY_OF_A_USER + 1)]
 
 
-def test_two_jobs_of_a_release_that_filters_are_one_question(commands: Commands) -> None:
+def test_two_jobs_of_a_release_that_filters_are_one_query(commands: Commands) -> None:
     reader = DetailReader(commands, lambda job: pytest.fail("nothing is read"), lambda hosts: False)
     assert reader._plan([2, 1], FILTERS) == [Part([1, 2])]
 
@@ -295,7 +295,7 @@ def test_a_format_that_is_listed_and_prints_nothing_is_no_answer(
     assert {job_id for each in answers for job_id in each.failed} == ({1, 2} if name == "squeue" else {1})
 
 
-def test_a_question_for_the_names_of_array_tasks_that_fails_is_no_answer(
+def test_a_query_for_the_names_of_array_tasks_that_fails_is_no_answer(
     commands: Commands, programs: FakePrograms
 ) -> None:
     reader = DetailReader(commands, lambda job: pytest.fail("nothing is read"), lambda hosts: False)

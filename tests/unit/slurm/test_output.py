@@ -20,7 +20,7 @@ RECORDED = FIXTURES / "slurm-24.11.5" / "errors"
         ("bad-json-version.sacct", "application/json output not supported"),
     ],
 )
-def test_nothing_with_exit_code_0_is_a_failure_where_slurm_refuses_the_question(
+def test_nothing_with_exit_code_0_is_a_failure_where_slurm_refuses_the_query(
     case: str, reason: str, commands: Commands, programs: FakePrograms
 ) -> None:
     programs.replay("squeue", RECORDED, case)

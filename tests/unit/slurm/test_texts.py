@@ -18,9 +18,9 @@ from cc_slurm_adapter.errors import CommandCancelled, NoConversation, SlurmError
 from cc_slurm_adapter.model import Run
 from cc_slurm_adapter.slurm.client import SlurmClient
 from cc_slurm_adapter.slurm.commands import Commands
-from cc_slurm_adapter.slurm.texts import INFO_BYTES, Texts, Wanted
+from cc_slurm_adapter.slurm.texts import INFO_BYTES, TextRequest, Texts
 from cc_slurm_adapter.slurm.texts import read_texts as read_texts_in_turn
-from tests.fakes.programs import FakePrograms, conversation
+from tests.fakes.programs import CountedCommands, FakePrograms, conversation
 from tests.fakes.slurm_and_sinks import make_run
 
 LIMIT = 1024 * 1024
@@ -28,7 +28,7 @@ LIMIT = 1024 * 1024
 
 def read_texts(commands: Commands, names: dict[int, str], limit: int = LIMIT) -> dict[int, Texts]:
     """All of them, by job id; each job has a script of its own."""
-    jobs = {job_id: Wanted(name, str(job_id)) for job_id, name in names.items()}
+    jobs = {job_id: TextRequest(name, str(job_id)) for job_id, name in names.items()}
     return dict(zip(names, read_texts_in_turn(commands, jobs, limit)))
 
 
@@ -73,7 +73,7 @@ def client(commands: Commands, folder: Path) -> SlurmClient:
     return SlurmClient(commands, "lab", str(folder), LIMIT)
 
 
-def test_texts_of_many_jobs_come_from_one_scontrol(commands: Commands, jobs: Path) -> None:
+def test_texts_of_many_jobs_come_from_one_scontrol(commands: CountedCommands, jobs: Path) -> None:
     (jobs / "1").write_text("JobId=1 JobName=a\n   UserId=root(0)\n")
     (jobs / "2").write_text("JobId=2 JobName=b\n   UserId=root(0)\n")
     (jobs / "2.sh").write_bytes(b"#!/bin/sh\nsleep 1\n\0")
@@ -103,9 +103,9 @@ def test_no_job_can_write_the_text_of_another(commands: Commands, jobs: Path) ->
     assert texts[1] == (f"JobId=1 JobName={forged}", f"#!/bin/sh\n{forged}")
 
 
-def test_a_text_that_is_known_already_is_not_asked_for(commands: Commands, jobs: Path) -> None:
+def test_a_text_that_is_known_already_is_not_asked_for(commands: CountedCommands, jobs: Path) -> None:
     (jobs / "1.sh").write_text("#!/bin/sh\n")
-    wanted = {1: Wanted("1", "1", "known"), 2: Wanted("2", "", "known too")}
+    wanted = {1: TextRequest("1", "1", "known"), 2: TextRequest("2", "", "known too")}
     assert list(read_texts_in_turn(commands, wanted, LIMIT)) == [("known", "#!/bin/sh\n"), ("known too", "")]
     assert (jobs / "asked").read_text() == "write batch_script 1 -\n"
     assert list(read_texts_in_turn(commands, {2: wanted[2]}, LIMIT)) == [("known too", "")]
@@ -210,7 +210,7 @@ def test_a_long_text_takes_no_more_memory_than_is_kept(
 def test_scripts_that_were_handed_on_are_not_held(commands: Commands, jobs: Path) -> None:
     """Also where nobody is slower than who takes them: sixty of a megabyte."""
     (jobs / "1.sh").write_bytes(b"#" * LIMIT)
-    programs = {job_id: Wanted(str(job_id), "1", "") for job_id in range(60)}
+    programs = {job_id: TextRequest(str(job_id), "1", "") for job_id in range(60)}
 
     def read_all() -> None:
         assert sum(len(text.job_script) for text in read_texts_in_turn(commands, programs, LIMIT)) == 60 * LIMIT
@@ -218,10 +218,10 @@ def test_scripts_that_were_handed_on_are_not_held(commands: Commands, jobs: Path
     assert peak_of(read_all) < 8 * LIMIT
 
 
-def test_texts_that_wait_because_one_is_missing_are_few(commands: Commands, jobs: Path) -> None:
+def test_texts_that_wait_because_one_is_missing_are_few(commands: CountedCommands, jobs: Path) -> None:
     """Before the last of sixty megabytes it is not known why the first has none; so they are asked for in parts."""
     (jobs / "1.sh").write_bytes(b"#" * LIMIT)
-    wanted = {job_id: Wanted("1", "1" if job_id else "404", "known") for job_id in range(61)}
+    wanted = {job_id: TextRequest("1", "1" if job_id else "404", "known") for job_id in range(61)}
 
     def read_all() -> None:
         texts = iter(read_texts_in_turn(commands, wanted, LIMIT))
@@ -270,7 +270,9 @@ def test_the_script_of_an_array_is_asked_for_once_for_tasks_that_follow_one_anot
     assert asked_scripts(jobs) == ["10", "12", "2"]
 
 
-def test_a_task_that_is_gone_takes_no_script_from_the_others(commands: Commands, jobs: Path, tmp_path: Path) -> None:
+def test_a_task_that_is_gone_takes_no_script_from_the_others(
+    commands: CountedCommands, jobs: Path, tmp_path: Path
+) -> None:
     put_jobs(jobs, 13)
     (jobs / "10.sh").unlink()
     read = list(client(commands, tmp_path).with_texts(tasks_of_an_array(4)))
@@ -325,7 +327,7 @@ def test_a_slurmctld_that_was_away_for_a_moment_is_asked_again(
 
 @pytest.mark.parametrize("reason", ["Invalid user id", "Access/permission denied", "Job script not specified"])
 def test_a_script_that_slurmctld_does_not_give_is_asked_for_once(
-    commands: Commands, jobs: Path, tmp_path: Path, programs: FakePrograms, reason: str
+    commands: CountedCommands, jobs: Path, tmp_path: Path, programs: FakePrograms, reason: str
 ) -> None:
     """As without AdminLevel Operator (recorded in conversations/texts-as-other-user)."""
     runs = put_jobs(jobs, 3)
@@ -379,7 +381,7 @@ def test_a_slow_scontrol_hands_each_text_on_when_it_is_complete(
     put_jobs(jobs, 2)
     waits = 'while [ "$3" = 2 ] && [ ! -e "$JOBS/taken" ]; do sleep 0.01; done; '
     programs.make("scontrol", conversation(waits + INFO, SCRIPT))
-    wanted = {job_id: Wanted(str(job_id), str(job_id)) for job_id in (1, 2)}
+    wanted = {job_id: TextRequest(str(job_id), str(job_id)) for job_id in (1, 2)}
     with contextlib.closing(read_texts_in_turn(commands, wanted, LIMIT)) as texts:
         assert next(texts) == ("JobId=1 JobName=a", "#!/bin/sh\n# 1\n")
         (jobs / "taken").touch()

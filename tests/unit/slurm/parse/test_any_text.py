@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cc_slurm_adapter.errors import UnexpectedOutput
 from cc_slurm_adapter.model import Run
-from cc_slurm_adapter.slurm.cluster_config import parse_setup
+from cc_slurm_adapter.slurm.cluster_config import parse_cluster_config
 from cc_slurm_adapter.slurm.parse.accounting import EndedParser, parse_accounted_run, parse_launches
 from cc_slurm_adapter.slurm.parse.gres import gpu_count, gpu_indices, gpus_of_tres
 from cc_slurm_adapter.slurm.parse.hostlist import expand
@@ -177,7 +177,7 @@ SMALL: list[Callable[[str], object]] = [
     gpu_count,
     gpus_of_tres,
     is_opt_out,
-    parse_setup,
+    parse_cluster_config,
     lambda text: parse_launches(text, "lab"),
     lambda text: list(parse_listing(text)),
     parse_sharing,

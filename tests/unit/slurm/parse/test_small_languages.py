@@ -8,7 +8,7 @@ import pytest
 
 from cc_slurm_adapter.errors import UnexpectedOutput
 from cc_slurm_adapter.model import EndState, Missing, Phase, Run, RunKey, Sharing
-from cc_slurm_adapter.slurm.cluster_config import parse_setup
+from cc_slurm_adapter.slurm.cluster_config import parse_cluster_config
 from cc_slurm_adapter.slurm.parse.accounting import EndedParser, ended_command, parse_accounted_run
 from cc_slurm_adapter.slurm.parse.hostlist import expand
 from cc_slurm_adapter.slurm.parse.listing import parse_listing
@@ -81,7 +81,7 @@ def test_a_damaged_line_of_a_listing_costs_no_other_line_anything(caplog: pytest
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_configuration_names_cluster_and_user(version: str) -> None:
-    setup = parse_setup((FIXTURES / f"slurm-{version}" / "cluster" / "scontrol-show-config.txt").read_text())
+    setup = parse_cluster_config((FIXTURES / f"slurm-{version}" / "cluster" / "scontrol-show-config.txt").read_text())
     assert setup.cluster == "lab"
     assert setup.version == version
     assert setup.slurm_user == "slurm"
@@ -101,14 +101,14 @@ def test_the_configuration_names_cluster_and_user(version: str) -> None:
         ("rl_enable,rl_refill_rate=none,rl_refill_period=0", 2),
     ],
 )
-def test_the_limit_of_questions_is_read(parameters: str, rate: float | None) -> None:
+def test_the_limit_of_queries_is_read(parameters: str, rate: float | None) -> None:
     text = f"ClusterName = lab\nSlurmUser = slurm(64030)\nSlurmctldParameters     = {parameters}\n"
-    assert parse_setup(text).question_rate == rate
+    assert parse_cluster_config(text).question_rate == rate
 
 
 def test_a_configuration_without_a_cluster_is_an_error() -> None:
     with pytest.raises(UnexpectedOutput, match="ClusterName"):
-        parse_setup("SLURM_VERSION = 24.11.5\n")
+        parse_cluster_config("SLURM_VERSION = 24.11.5\n")
 
 
 def test_ended_runs_of_accounting() -> None:

@@ -1,4 +1,4 @@
-"""Jobs that Slurm cannot be asked for, since its own command fails for them: asked for again, but ever more seldom."""
+"""Jobs for which Slurm's own command fails: they are queried again, but less and less often."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from cc_slurm_adapter.log import NOTICE
 log = logging.getLogger(__name__)
 
 FIRST_WAIT, LONGEST_WAIT = 2.0, 3600.0
-"""Seconds until a job is asked for again; once may be chance."""
-TIMES_AS_LONG, AT_FIRST = 10, 120.0
-"""A job is left alone for so many times as long as its question took that failed, at first for this at the longest."""
-SAID_FROM = 8.0
-"""The wait from which on it is an error in the log."""
+"""Seconds until a job is queried again; one failure may be chance."""
+WAIT_PER_SECOND, LONGEST_FIRST_WAIT = 10, 120.0
+"""Seconds of waiting for each second that the failed query took, and the most of them after the first failure."""
+LOGGED_FROM = 8.0
+"""A wait of so many seconds is logged as an error, shorter ones are not."""
 NO_HOPE = 480.0
-"""A wait that is so long: slurmctld has failed for the job for at least six minutes, and has mostly forgotten an ended
-one by then (MinJobAge is 300 s by default). What accounting knows of it has to do."""
+"""With so long a wait the job has failed for at least six minutes. If it has ended, slurmctld has mostly forgotten it
+by then (MinJobAge is 300 s by default), and what accounting has must do."""
 MAX_JOBS = 1000
-"""Jobs that are remembered; the oldest one is asked for again at once when there are more."""
+"""Jobs that are remembered; when there are more, the oldest is queried again immediately."""
 
 
 class _Wait(NamedTuple):
@@ -31,33 +31,33 @@ class _Wait(NamedTuple):
     seconds: float
 
 
-class SetAside:
-    """Used from one thread. What ends such a job in Slurm ends it here too: accounting tells of that."""
+class PostponedJobs:
+    """The jobs whose queries wait. Used from one thread. A job that ends meanwhile is found through accounting."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._waits: dict[int, _Wait] = {}
 
-    def without(self, job_ids: Iterable[int]) -> list[int]:
-        """Those of the jobs that may be asked for now."""
+    def due(self, job_ids: Iterable[int]) -> list[int]:
+        """Return those of the jobs that may be queried now."""
         if not self._waits:
             return list(job_ids)
         now = self._clock()
         return [job_id for job_id in job_ids if job_id not in self._waits or now >= self._waits[job_id].until]
 
-    def may_come(self, job_ids: Iterable[int]) -> list[int]:
-        """Those of the jobs that are set aside, but not for so long that nothing is to be hoped for."""
+    def with_hope(self, job_ids: Iterable[int]) -> list[int]:
+        """Return those of the jobs that are postponed, but whose wait is shorter than NO_HOPE."""
         return [job_id for job_id in job_ids if job_id in self._waits and self._waits[job_id].seconds < NO_HOPE]
 
-    def failed(self, job_id: int, reason: str, took: float = 0.0) -> None:
-        """Slurm's command failed for this job alone, after so many seconds."""
+    def failed(self, job_id: int, reason: str, elapsed: float = 0.0) -> None:
+        """Postpone a job for which Slurm's command failed, alone and after so many seconds."""
         known = self._waits.pop(job_id, None)
         before = known.seconds if known else 0.0
-        seconds = min(max(2 * before, FIRST_WAIT, min(TIMES_AS_LONG * took, AT_FIRST)), LONGEST_WAIT)
+        seconds = min(max(2 * before, FIRST_WAIT, min(WAIT_PER_SECOND * elapsed, LONGEST_FIRST_WAIT)), LONGEST_WAIT)
         while len(self._waits) >= MAX_JOBS:
             del self._waits[next(iter(self._waits))]
         self._waits[job_id] = _Wait(self._clock() + seconds, seconds)
-        is_new = before < SAID_FROM <= seconds
+        is_new = before < LOGGED_FROM <= seconds
         level = logging.ERROR if is_new else logging.DEBUG
         text = (
             "job %d: Slurm's own command fails for it, the other jobs go on: %s. It is asked for again in %.0f s and"
@@ -66,12 +66,12 @@ class SetAside:
         log.log(level, text, job_id, reason, seconds, job_id)
 
     def retry_all(self) -> None:
-        """Ask for all of them again at once."""
+        """Make all jobs due immediately."""
         self._waits = {job_id: wait._replace(until=0.0) for job_id, wait in self._waits.items()}
 
-    def answered(self, job_ids: Iterable[int]) -> None:
-        """Slurm was asked for these jobs and answered."""
+    def succeeded(self, job_ids: Iterable[int]) -> None:
+        """Forget these jobs, because their query had a result."""
         for job_id in job_ids if self._waits else ():
             known = self._waits.pop(job_id, None)
-            if known and known.seconds >= SAID_FROM:
+            if known and known.seconds >= LOGGED_FROM:
                 log.log(NOTICE, "job %d can be asked for again", job_id)

@@ -1,7 +1,8 @@
-"""The project's commands: `build.py build`, `test`, `demo`, `bench` and `lock`.
+"""The project's commands: `build.py build`, `check`, `test`, `demo`, `bench` and `lock`.
 
 They need Python 3.9 or newer with venv and, the first time, a package index that pip can reach.
-All that they make lies in .build/ (environments, caches, logs) and dist/ (the file that sites install).
+All that they make lies in .build/ (environments, caches, logs) and dist/ (the file that sites install); unit tests put
+their folders into memory where there is room, as tests/conftest.py says.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ TOO_LONG = -1
 """In place of an exit code: the process was ended because it took too long."""
 NO_TESTS = 5
 """pytest's exit code when its arguments select no test."""
+SHARDS = 2
+"""The parts into which `test --fast` deals the unit tests: two cores are what every machine has."""
 UNIT_TESTS = ["-m", "not built and not slurm", "--ignore=tests/built", "--ignore=tests/lab", "tests"]
 RELEASES = {"22.05": "bookworm", "24.11": "trixie", "26.05": "sid"}
 """The Slurms of the tests on a real one, and the Debians that ship them."""
@@ -60,6 +63,8 @@ LONG_SOAK = 10.0
 ENDURANCE = ("tests/built/test_attack.py", "tests/built/test_soak.py")
 BUSY, BUSY_RUNS = 4, 10
 """Processes that do nothing but run, and how often the unit tests pass beside them."""
+MOST_FAILURES = 20
+"""So many are named at the end, so that it stays on one screen; the logs have them all."""
 PURE = r"\.(py|pyi)$|/py\.typed$|\.dist-info/"
 """What may be in the archive."""
 NOT_SHIPPED = ("RECORD", "INSTALLER", "REQUESTED", "WHEEL", "direct_url.json", "top_level.txt")
@@ -193,6 +198,8 @@ def surroundings() -> dict[str, str]:
         "PIP_CACHE_DIR": str(WORK / "pip"),
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIP_NO_INPUT": "1",
+        # Whatever the machine says: without these files pytest rewrites 200 modules in each run, which takes 5 s.
+        "PYTHONDONTWRITEBYTECODE": "",
         "PYTHONPYCACHEPREFIX": str(WORK / "pycache"),
     }
 
@@ -496,6 +503,8 @@ class Report:
         self.counts = Counter(passed=0, failed=0, skipped=0)
         self.ran: list[str] = []
         self.not_run: list[str] = []
+        self.failures: list[str] = []
+        """What failed, a line each."""
         self.notes: list[str] = []
 
     def wants(self, part: str) -> bool:
@@ -510,11 +519,15 @@ class Report:
             self.not_run.append(f"{part}: {reason}; where that cannot be mended: --without {part}")
             self.counts["failed"] += self.strict
 
-    def check(self, step: str, command: list[str], limit: float) -> None:
+    def check(self, step: str, command: list[str], limit: float) -> bool:
         """A step that succeeds or fails as a whole; a failure counts like a failed test."""
-        code = self.run(step, command, limit)
-        self.counts["failed"] += code != 0
-        self.tell(step, "ok" if code == 0 else "FAILED", show_log=code != 0)
+        began = time.monotonic()
+        is_good = self.run(step, command, limit) == 0
+        if not is_good:
+            self.counts["failed"] += 1
+            self.failures.append(f"{step}: see {shown(log_of(step))}")
+        self._has_run(step, "ok" if is_good else "FAILED", time.monotonic() - began, show_log=not is_good)
+        return is_good
 
     def pytest(self, step: str, python: str, arguments: list[str], limit: float) -> int:
         """A run of pytest under that interpreter; how many of its tests passed."""
@@ -523,16 +536,15 @@ class Report:
     def pytest_side_by_side(self, steps: dict[str, list[str]], limit: float) -> int:
         """Several runs at the same time, each an interpreter and pytest's arguments; how many tests passed."""
         print("".join(f"{step} ...\n" for step in steps), end="", flush=True)
-        self.began = time.monotonic()
+        began = time.monotonic()
         passed = 0
         with contextlib.ExitStack() as processes:
             begun = {
                 step: processes.enter_context(started(self._pytest_command(step, *words), log_of(step)))
                 for step, words in steps.items()
             }
-            for step, process in begun.items():
-                code = wait_for(process, log_of(step), limit)
-                passed += self._settle_pytest(step, code)
+            for step, code in as_they_end(begun, limit):
+                passed += self._settle_pytest(step, code, time.monotonic() - began)
         return passed
 
     def _pytest_command(self, step: str, python: str, *arguments: str) -> list[str]:
@@ -540,31 +552,33 @@ class Report:
         report.unlink(missing_ok=True)
         return [python, "-m", "pytest", "-q", f"--junitxml={report}", *arguments, *self.pytest_arguments]
 
-    def _settle_pytest(self, step: str, code: int) -> int:
-        counts = count_tests(report_of(step))
+    def _settle_pytest(self, step: str, code: int, seconds: float) -> int:
+        counts, failures = read_junit(report_of(step))
         if code == NO_TESTS and self.pytest_arguments:
             self.not_run.append(f"{step}: the arguments select none")
-        else:
-            if not counts["failed"] and (code != 0 or not counts["passed"] + counts["skipped"]):
-                counts["failed"] = 1  # pytest itself failed, took too long, or left no report
-            self.ran.append(f"{step}: {in_words(counts)}")
+            return 0
+        if not counts["failed"] and (code != 0 or not counts["passed"] + counts["skipped"]):
+            counts["failed"] = 1
+            failures = [f"pytest itself failed, took too long or left no report: see {shown(log_of(step))}"]
         self.counts.update(counts)
+        self.failures += [f"{step}: {failure}" for failure in failures]
         self.notes += notes_in(log_of(step))
-        self.tell(step, in_words(counts), show_log=counts["failed"] > 0)
+        self._has_run(step, in_words(counts), seconds, show_log=counts["failed"] > 0)
         return counts["passed"]
 
     def run(self, step: str, command: list[str], limit: float) -> int:
+        """The exit code of a step whose outcome the caller reports."""
         print(f"{step} ...", flush=True)
-        self.began = time.monotonic()
         return run(command, log_of(step), limit)
 
-    def tell(self, step: str, outcome: str, *, show_log: bool) -> None:
-        print(f"  {outcome} ({time.monotonic() - self.began:.1f} s)", flush=True)
+    def _has_run(self, step: str, outcome: str, seconds: float, *, show_log: bool) -> None:
+        self.ran.append(f"{step}: {outcome} ({seconds:.1f} s)")
+        print(f"  {self.ran[-1]}", flush=True)
         if show_log:
             print(f"{text_of(log_of(step))}\n", flush=True)
 
     def close(self) -> int:
-        """Says what ran and what did not; the exit code of the whole command."""
+        """Says on one screen what ran, what did not, and what failed; the exit code of the whole command."""
         print()
         for line in self.ran:
             print(f"ran: {line}")
@@ -572,8 +586,30 @@ class Report:
             print(f"NOT RUN {line}")
         for line in dict.fromkeys(self.notes):
             print(line)
+        for line in self.failures[:MOST_FAILURES]:
+            print(f"FAILED {line}")
+        if len(self.failures) > MOST_FAILURES:
+            print(f"FAILED: {len(self.failures) - MOST_FAILURES} more")
+        print(f"logs: {shown(log_of('all').parent)}; it took {time.monotonic() - self.began:.0f} s")
         print(in_words(self.counts))
         return 0 if self.counts["passed"] and not self.counts["failed"] else 1
+
+
+def as_they_end(begun: dict[str, subprocess.Popen[bytes]], limit: float) -> Iterator[tuple[str, int]]:
+    """Each step and its exit code as soon as it ends, TOO_LONG for those that still run after `limit` seconds."""
+    deadline = time.monotonic() + limit
+    remaining = dict(begun)
+    while remaining:
+        is_over = time.monotonic() > deadline
+        for step, process in list(remaining.items()):
+            if is_over or process.poll() is not None:
+                yield step, wait_for(remaining.pop(step), log_of(step), 0 if is_over else limit)
+        time.sleep(0.1)
+
+
+def shown(path: Path) -> str:
+    """A path as seen from the project's folder."""
+    return os.path.relpath(path, ROOT)
 
 
 def report_of(step: str) -> Path:
@@ -581,16 +617,20 @@ def report_of(step: str) -> Path:
     return log_of(step).with_suffix(".xml")
 
 
-def count_tests(junit: Path) -> Counter[str]:
-    """What pytest's report says; nothing when there is none."""
+def read_junit(junit: Path) -> tuple[Counter[str], list[str]]:
+    """The counts of pytest's report and the names of the tests that failed; nothing when there is none."""
     counts: Counter[str] = Counter()
+    failures: list[str] = []
     if junit.exists():
-        for suite in ET.parse(junit).iter("testsuite"):  # noqa: S314 - our own pytest wrote it
+        tree = ET.parse(junit)  # noqa: S314 - our own pytest wrote it
+        for suite in tree.iter("testsuite"):
             number = {key: int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped")}
             failed = number["failures"] + number["errors"]
             counts.update(failed=failed, skipped=number["skipped"])
             counts.update(passed=number["tests"] - failed - number["skipped"])
-    return counts
+        bad = [case for case in tree.iter("testcase") if {"failure", "error"} & {part.tag for part in case}]
+        failures = [f"{case.get('classname')}::{case.get('name')}".lstrip(":") for case in bad]
+    return counts, failures
 
 
 def notes_in(log: Path) -> list[str]:
@@ -608,6 +648,8 @@ def test(options: argparse.Namespace, pytest_arguments: list[str]) -> int:
 
     Whoever asks for the real Slurm or for all has a machine for it: there a part that cannot run is a failure.
     """
+    if options.fast:
+        return test_fast(options, pytest_arguments)
     report = Report(pytest_arguments, options.without, strict=options.slurm or options.all)
     pythons = unit_test_interpreters(options.python or (SUPPORTED if options.all else UNIT_TESTED), report)
     tools = environment(running(), ["run", "test", "lint"])
@@ -633,6 +675,25 @@ def test(options: argparse.Namespace, pytest_arguments: list[str]) -> int:
     return report.close()
 
 
+def test_fast(options: argparse.Namespace, pytest_arguments: list[str]) -> int:
+    """Style, types, and the unit tests under this Python in as many processes as there are shards: the exit code."""
+    report = Report(pytest_arguments, options.without)
+    tools = environment(running(), ["run", "test", "lint"])
+    check_sources(tools, report)
+    provide_nats_server(report)
+    shards = range(1, SHARDS + 1)
+    steps = {f"unit tests, part {n} of {SHARDS}": [tools.python, f"--shard={n}/{SHARDS}", *UNIT_TESTS] for n in shards}
+    report.pytest_side_by_side(steps, 900)
+    report.not_run.append("other Pythons, the built file and all the rest (leave out --fast)")
+    return report.close()
+
+
+def check() -> int:
+    """Style and types alone: the exit code."""
+    report = Report([])
+    return 0 if check_sources(environment(running(), ["run", "test", "lint"]), report) else 1
+
+
 def unit_test_interpreters(wanted: Sequence[str], report: Report) -> list[tuple[str, str]]:
     """Python and version of the environments for unit tests beside the running one; `wanted` are versions or paths."""
     found = []
@@ -655,12 +716,14 @@ def named_interpreter(path: str) -> Interpreter:
     return found
 
 
-def check_sources(tools: Environment, report: Report) -> None:
+def check_sources(tools: Environment, report: Report) -> bool:
+    """Whether style and types are in order; all three steps run in any case."""
     ruff = [tools.python, "-m", "ruff"]
     cache = f"--cache-dir={WORK / 'ruff'}"
-    report.check("lint", [*ruff, "check", cache, *SOURCES], 120)
-    report.check("format", [*ruff, "format", "--check", cache, *SOURCES], 120)
-    report.check("types", [tools.python, "-m", "mypy", f"--cache-dir={WORK / 'mypy'}"], 600)
+    is_linted = report.check("lint", [*ruff, "check", cache, *SOURCES], 120)
+    is_formatted = report.check("format", [*ruff, "format", "--check", cache, *SOURCES], 120)
+    has_types = report.check("types", [tools.python, "-m", "mypy", f"--cache-dir={WORK / 'mypy'}"], 600)
+    return is_linted and is_formatted and has_types
 
 
 def provide_nats_server(report: Report) -> None:
@@ -670,7 +733,7 @@ def provide_nats_server(report: Report) -> None:
         return
     code = report.run("nats-server", [sys.executable, "-m", "tests.nats.server_program"], 300)
     said = text_of(log_of("nats-server")).rpartition("\n")[2]
-    report.tell("nats-server", said, show_log=False)
+    print(f"  {said}", flush=True)
     os.environ["CC_SLURM_ADAPTER_NATS_SERVER"] = said if code == 0 else "none"
     if code != 0:
         report.could_not_run("nats", f"no nats-server for the tests: {said}")
@@ -756,9 +819,13 @@ def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="build.py", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("build", help="make dist/cc-slurm-adapter")
+    commands.add_parser("check", help="check style and types alone: seconds where little has changed")
     commands.add_parser("lock", help="renew locks/: the version and the hashes of every package that is installed")
     tests = commands.add_parser("test", help="check style and types, build, run all tests; pytest's arguments after --")
     tests.add_argument("--slurm", action="store_true", help="also on real Slurms in chroots; needs root")
+    tests.add_argument(
+        "--fast", action="store_true", help="only style, types and the unit tests under this Python: the daily loop"
+    )
     tests.add_argument(
         "--soak",
         metavar="MINUTES",
@@ -806,12 +873,16 @@ def main(arguments: list[str]) -> int:
         parser.error(f"unknown: {' '.join(others)}")
     if arguments[split:] and options.command != "test":
         parser.error("only test takes arguments after --")
+    if options.command == "test" and options.fast and (options.slurm or options.all or options.soak or options.python):
+        parser.error("--fast goes with none of --slurm, --soak, --python and --all")
     if options.command == "demo":
         return demo(others)
     if options.command == "bench":
         return bench(others)
     if options.command == "test":
         return test(options, arguments[split + 1 :])
+    if options.command == "check":
+        return check()
     if options.command == "lock":
         renew_locks()
         return 0

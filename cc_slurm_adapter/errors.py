@@ -24,7 +24,7 @@ class ConfigError(AdapterError):
 
 
 class UnreadableFile(ConfigError):
-    """A file that the configuration names cannot be read, or holds no secret: it may be mended or come by itself."""
+    """A file that the configuration names cannot be read, or holds no secret: it may be repaired or come by itself."""
 
 
 class OutputError(AdapterError):
@@ -44,7 +44,7 @@ class AlreadyRunning(StateError):
 
 
 class SlurmError(AdapterError):
-    """Slurm was asked and gave no usable answer: nothing may be concluded from it."""
+    """A query to Slurm has no usable result: nothing may be concluded from it."""
 
 
 class CommandMissing(SlurmError):
@@ -68,7 +68,7 @@ class UnexpectedOutput(SlurmError):
 
 
 class NoConversation(SlurmError):
-    """scontrol does not take commands over standard input as it takes them over a pipe."""
+    """scontrol does not read commands from standard input as it reads them from a pipe."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -78,7 +78,7 @@ class NoConversation(SlurmError):
 
 
 class SinkError(AdapterError):
-    """A destination could not be asked (refused, reset, timed out, closed)."""
+    """A request to a destination has no response (refused, reset, timed out, closed)."""
 
 
 class BrokenOff(SinkError):

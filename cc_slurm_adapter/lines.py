@@ -1,6 +1,6 @@
-"""Every line that this program prints or logs: one line, printable, and with its priority where the journal takes it.
+"""Every line that this program prints or logs: one line, printable, and with its priority where the journal reads it.
 
-Texts of others come in (a job's name, a destination's answer, a file's name): nothing in them may forge a line, reach a
+Texts of others are in it (a job's name, a destination's response, a file's name): they must not forge a line, reach a
 terminal's commands, or turn the direction in which it is read. Light, because hooks use it.
 """
 
@@ -12,13 +12,13 @@ import sys
 from cc_slurm_adapter.errors import OutputError
 
 MAX_LOGGED = 8000
-"""Characters of a line on standard error. The journal cuts lines at 48 KiB, and takes each rest for a new line."""
+"""Characters of a line on standard error. The journal cuts lines at 48 KiB, and makes a new line of each remainder."""
 CRITICAL, ERROR, WARNING, NOTICE, INFO, DEBUG = 2, 3, 4, 5, 6, 7
 """Priorities of syslog, as sd-daemon(3) has them at the beginning of a line."""
 
 
 def printable(text: str) -> str:
-    """The text in one line, with an escape as Python writes it for each character that is not to be seen.
+    """Return the text in one line, with an escape as Python writes it for each character that is not to be seen.
 
     Those are control characters (C0 and C1), ends of lines and paragraphs, marks of direction and other formats, lone
     surrogates, and what Unicode has not assigned or leaves to others.
@@ -33,7 +33,7 @@ def _escaped(char: str) -> str:
 
 
 def print_line(text: str) -> None:
-    """On standard output. Whoever reads it may have enough before the end, as `head`. Raises OutputError."""
+    """Write to standard output, whose reader may have enough before the end, as `head`. Raises OutputError."""
     try:
         sys.stdout.write(f"{printable(text)}\n")
         sys.stdout.flush()
@@ -44,7 +44,7 @@ def print_line(text: str) -> None:
 
 
 def log_line(text: str, priority: int) -> None:
-    """On standard error, with the priority where that is the journal. Where nobody takes it nobody can be told."""
+    """Write to standard error, with the priority where that is the journal. A line that cannot be written is lost."""
     stream = sys.stderr
     if stream is None:
         return
@@ -59,5 +59,5 @@ def log_line(text: str, priority: int) -> None:
 
 
 def goes_to_journal() -> bool:
-    """Whether standard error is the journal: systemd says so to what it starts, and that hands it on to others."""
+    """Tell whether standard error is the journal, by the environment that systemd gives to what it starts."""
     return "JOURNAL_STREAM" in os.environ and not (sys.stderr is None or sys.stderr.closed or sys.stderr.isatty())

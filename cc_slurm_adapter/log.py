@@ -1,4 +1,4 @@
-"""Log lines on standard error, where systemd's journal takes them; the time is the journal's job."""
+"""Logs to standard error, where systemd's journal reads it; the time is the journal's job."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ import time
 import traceback
 from collections.abc import Callable
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from cc_slurm_adapter import lines
+
+if TYPE_CHECKING:  # a call that only prints need not load it
+    from cc_slurm_adapter.model import Finding
 
 log = logging.getLogger(__name__)
 
 NOTICE = 25
 """Good news that an administrator wants to see: started, stopped, answers again. WARNING is for what somebody should
-look at, ERROR for what ends a start or waits for somebody."""
+check, ERROR for what ends a start or waits for somebody."""
 LEVELS = (logging.CRITICAL, logging.ERROR, NOTICE, logging.INFO, logging.DEBUG, logging.DEBUG)
-"""By -debug 0 to 5. The start, the stop and all trouble are said at 2, the default; single jobs at 3."""
+"""By -debug 0 to 5. At 2, the default, the start, the stop and all failures are logged; single jobs at 3."""
 
 _PRIORITIES = (
     (logging.CRITICAL, lines.CRITICAL),
@@ -32,33 +36,33 @@ logging.addLevelName(NOTICE, "NOTICE")
 MAX_FRAMES, MAX_CAUSES = 12, 3
 """Calls of an error that are named, and errors behind it."""
 REMIND, AT_MOST_EVERY, SOMETHING_ELSE = 600.0, 60.0, 10.0
-"""Seconds until a trouble is said again: one that goes on, one that comes and goes, and one of another kind."""
+"""Seconds until a failure is logged again: one that lasts, one that comes and goes, and one of another kind."""
 
 
 class Reminder:
-    """When to speak of a trouble: at once, and again now and then while it lasts or comes back."""
+    """Says when to log a failure: immediately, and again now and then while it lasts or comes back."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._said_at = -REMIND
+        self._logged_at = -REMIND
         self._about = ""
         self._is_open = False
 
     def is_due(self, about: str = "") -> bool:
-        """Whether to speak of it now; if so, that is noted. Something else than the last time is said soon."""
+        """Tell whether to log it now; if so, that is noted. Something else than the last time is logged soon."""
         now = self._clock()
         wait = REMIND if self._is_open else AT_MOST_EVERY
-        if now - self._said_at < (wait if about == self._about else min(wait, SOMETHING_ELSE)):
+        if now - self._logged_at < (wait if about == self._about else min(wait, SOMETHING_ELSE)):
             return False
-        self._said_at, self._about, self._is_open = now, about, True
+        self._logged_at, self._about, self._is_open = now, about, True
         return True
 
     def forget(self) -> None:
-        """The next trouble is said at once, whatever was said before."""
-        self._said_at = -REMIND
+        """Let the next failure be logged immediately, whatever was logged before."""
+        self._logged_at = -REMIND
 
     def over(self) -> bool:
-        """The trouble has ended. Whether that is worth saying: whoever heard of the one is to hear of the other."""
+        """Note that the failure has ended. Returns whether to log that, which is so if the failure was logged."""
         was_open, self._is_open = self._is_open, False
         return was_open
 
@@ -67,7 +71,7 @@ class _Lines(logging.Handler):
     """One line a record, also of one with an error of this program; with the time where the journal has none."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write it; what cannot be put into words ends nothing of what it tells about."""
+        """Write the record; one that cannot be formatted ends nothing of what it is about."""
         try:
             text = self.format(record)
         except Exception as error:  # noqa: BLE001 - as logging's own handlers do it
@@ -75,7 +79,7 @@ class _Lines(logging.Handler):
         lines.log_line(text, _priority(record.levelno))
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as text."""
+        """Return the record as text."""
         text = f"{record.levelname} {record.getMessage()}"
         if record.exc_info and record.exc_info[1] is not None:
             text += f": {describe_error(record.exc_info[1])}"
@@ -91,7 +95,7 @@ def _time_text(record: logging.LogRecord) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """An error of this program in one line: what it is, by which calls it was raised, and what was behind it."""
+    """Describe an error of this program in one line: what it is, which calls raised it, and what was behind it."""
     texts: list[str] = []
     found: BaseException | None = error
     while found is not None and len(texts) <= MAX_CAUSES:
@@ -101,7 +105,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def _calls(trace: TracebackType | None) -> str:
-    """The innermost first."""
+    """Return the calls that led to an error, the innermost first."""
     frames = traceback.extract_tb(trace)[: -MAX_FRAMES - 1 : -1]
     return " < ".join(f"{os.path.basename(frame.filename)}:{frame.lineno} {frame.name}" for frame in frames)
 
@@ -124,13 +128,14 @@ def _log_uncaught(error: BaseException | None, where: str) -> None:
 
 
 def moment_text(when: float) -> str:
-    """A Unix time for people, in this host's time zone."""
+    """Return a Unix time for people, in this host's time zone."""
     return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(when))
 
 
-def warn(text: str) -> None:
-    """A warning that belongs to no module, such as those about the configuration."""
-    logging.getLogger("cc_slurm_adapter").warning("%s", text)
+def log_findings(*findings: Finding) -> None:
+    """Log a line for each, at its own level."""
+    for finding in findings:
+        log.log(finding.level, "%s", finding)
 
 
 PROGRESS_INTERVAL = 10.0
@@ -147,7 +152,7 @@ class Progress:
         self._last = clock()
 
     def say(self, done: int) -> None:
-        """So much is done."""
+        """Log how much is done, if it is time."""
         if self._clock() - self._last >= PROGRESS_INTERVAL:
             self._last = self._clock()
             log.log(NOTICE, "%s: %d of %d", self._what, done, self._total)

@@ -35,6 +35,24 @@ def job_list(keys: Iterable[RunKey]) -> str:
     return f"{named} and {len(ids) - NAMED} more" if len(ids) > NAMED else named
 
 
+@dataclass(frozen=True)
+class Finding:
+    """Something about a site that somebody should know or mend. As text it is one line for the log."""
+
+    level: int
+    """As logging has it: WARNING for what somebody should look at, ERROR for what waits for somebody."""
+    subject: str
+    """What it is about: a key of the configuration, or a part of the site in a word, as `hooks`."""
+    text: str
+    next_step: str = ""
+    """What to do about it: a clause, or a sentence of its own, which begins with a capital letter."""
+
+    def __str__(self) -> str:
+        if not self.next_step:
+            return self.text
+        return f"{self.text}{'. ' if self.next_step[0].isupper() else ': '}{self.next_step}"
+
+
 class Phase(enum.Enum):
     """The state of a run in Slurm, as far as it matters here."""
 

@@ -54,7 +54,7 @@ BOXES = {
     "timer": Box(1, 1, ROOM, "daemon/", "a poll each interval", "main thread"),
     "slurm": Box(2, 1, ROOM, "slurm/", "asks and reads", "main thread"),
     "state": Box(3, 1, FILE, "state.sqlite", "runs, messages, rows"),
-    "list": Box(5, 1, ROOM, "daemon/", "asks what runs there", "thread: reconciler"),
+    "list": Box(5, 1, ROOM, "daemon/", "asks what runs there", "thread: running-list"),
     "commands": Box(2, 2, OUTSIDE, "Slurm's commands", "squeue sacct scontrol sinfo"),
 }
 ARROWS = [

@@ -1,22 +1,19 @@
-"""The command line: flags as the existing adapter has them, each with one dash or two."""
+"""The flags, as the existing adapter has them, each with one dash or two; and which command they call."""
 
 from __future__ import annotations
 
 import argparse
-import platform
 import time
 from typing import NoReturn
 
-from cc_slurm_adapter import __version__, lines
+from cc_slurm_adapter import lines
 from cc_slurm_adapter.config.file import DEFAULT_CONFIG_PATH
 from cc_slurm_adapter.errors import AdapterError, ConfigError, UnreadableFile, UsageError
 from cc_slurm_adapter.lines import log_line, print_line
-from cc_slurm_adapter.log import describe_error
+from cc_slurm_adapter.log import LEVELS, describe_error
 
 DESCRIPTION = "Reports the start and stop of every Slurm job, and the states of the nodes, to cc-backend."
 DEBUG_HELP = "how much to log: 0 nothing but crashes, 1 errors, 2 all that matters (default), 3 every job, 4 and 5 more"
-DEBUG_LEVELS = 6
-"""As many as log.LEVELS, which is not imported by every call."""
 EXIT_CODES = {
     0: "stopped by a signal, or printed what was asked for; a hook call always",
     1: "any other failure; it may pass, as a secret that cannot be read or a name that does not resolve",
@@ -41,7 +38,7 @@ exit codes:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Wrong arguments end in one line."""
+        """Raise UsageError, so that wrong arguments end in one line."""
         raise UsageError(f"{message}; -help shows what there is")
 
     def _print_message(self, message: str, file: object = None) -> None:
@@ -50,7 +47,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """All flags."""
+    """Return all flags."""
     parser = _Parser(
         prog="cc-slurm-adapter",
         description=DESCRIPTION,
@@ -74,20 +71,20 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _truth(text: str) -> bool:
-    """`-daemon=true` and the like, as Go's flags are written."""
+    """Accept `-daemon=true` and the like, as Go's flags are written."""
     if text.lower() in ("true", "t", "1", "false", "f", "0"):
         return text.lower() in ("true", "t", "1")
     raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
 
 
 def _level(text: str) -> int:
-    if text.isascii() and text.isdigit() and int(text) < DEBUG_LEVELS:
+    if text.isascii() and text.isdigit() and int(text) < len(LEVELS):
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is no level of {DEBUG_HELP}")
 
 
 def run_command(argv: list[str]) -> int:
-    """Exit code of every call that is no hook, after one line for each problem on standard error."""
+    """Return the exit code of a call that is no hook, after a line for each problem on standard error."""
     try:
         return _run(make_parser().parse_args(argv))
     except UnreadableFile as error:
@@ -99,7 +96,7 @@ def run_command(argv: list[str]) -> int:
     except AdapterError as error:
         return _fail(USAGE if isinstance(error, UsageError) else OTHER, str(error))
     except ImportError:
-        raise  # whoever has chosen this role tells it: this Python lacks a part of its standard library
+        raise  # __main__ reports it: this Python lacks a part of its standard library
     except Exception as error:  # noqa: BLE001 - a traceback would be several lines without a priority
         return _fail(OTHER, f"an error of this program: {describe_error(error)}")
 
@@ -117,68 +114,31 @@ def _rest_without_file(error: UnreadableFile) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    """Each command is imported only where it is called for: -version works wherever this file starts."""
     if arguments.version:
-        _print_version()
+        from cc_slurm_adapter.cli.version import print_version
+
+        print_version()
     elif arguments.settings:
-        _print_settings()
+        from cc_slurm_adapter.cli.settings import print_settings
+
+        print_settings()
     elif arguments.json and not arguments.topology:
         raise UsageError("-json says how -topology prints: give both")
     elif arguments.topology and arguments.daemon:
         raise UsageError("-topology prints and ends, -daemon stays: give one of them")
     elif arguments.topology:
-        return _print_topology(as_json=arguments.json)
+        from cc_slurm_adapter.cli.topology import print_topology
+
+        return 0 if print_topology(as_json=arguments.json) else OTHER
     elif arguments.daemon:
-        _run_daemon(arguments)
+        from cc_slurm_adapter.cli.run import run_daemon
+
+        explicit = arguments.config is not None
+        run_daemon(arguments.config or DEFAULT_CONFIG_PATH, explicit=explicit, debug=arguments.debug)
     else:
         raise UsageError(
             "nothing to do: -daemon starts the daemon; as a hook it is called by Slurm, with SLURM_JOB_ID set"
             " (-help shows more)"
         )
     return 0
-
-
-def _run_daemon(arguments: argparse.Namespace) -> None:
-    from cc_slurm_adapter import log
-    from cc_slurm_adapter.config.config import load_config
-
-    log.set_up(arguments.debug)
-    config, warnings = load_config(arguments.config or DEFAULT_CONFIG_PATH, explicit=arguments.config is not None)
-    for warning in warnings:
-        log.warn(warning)
-    from cc_slurm_adapter.daemon.daemon import Daemon
-
-    Daemon(config).run()
-
-
-def _print_version() -> None:
-    from cc_slurm_adapter.cli.version import bundled
-
-    print_line(f"cc-slurm-adapter {__version__} (Python {platform.python_version()})")
-    for name, version, licence in bundled():
-        print_line(f"  {name} {version} ({licence})")
-
-
-def _print_settings() -> None:
-    from cc_slurm_adapter.config.config import settings_reference
-
-    for key, default, text in settings_reference():
-        print_line(f"{key} (default {default})")
-        print_line(f"    {text}")
-
-
-def _print_topology(*, as_json: bool) -> int:
-    """The setting goes to standard output, what is to be known about it to standard error.
-
-    1 without a setting that is known to be right.
-    """
-    from cc_slurm_adapter.cli.topology import read_topology
-
-    report = read_topology()
-    if as_json:
-        print_line(report.as_json())
-    elif report.numbering is not None:
-        print_line(report.as_setting())
-    if not as_json:
-        for note in report.notes:
-            log_line(f"cc-slurm-adapter: {report.node_name}: {note}", lines.NOTICE)
-    return 0 if report.is_known else OTHER

@@ -1,4 +1,4 @@
-"""What `-topology` prints: the value for hwthreadNumbering of the node that it runs on."""
+"""`-topology`: prints the value for hwthreadNumbering of the node that it runs on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from cc_slurm_adapter import lines
+from cc_slurm_adapter.lines import log_line, print_line
 from cc_slurm_adapter.model import Numbering, Resource
 from cc_slurm_adapter.sinks.hwthreads import hwthreads
 from cc_slurm_adapter.slurm.commands import Commands
@@ -29,7 +31,7 @@ class TopologyReport:
     notes: tuple[str, ...]
     """What to know before it is used, one line each."""
     checked: bool = False
-    """Whether Slurm itself has told how it sees this node."""
+    """Whether Slurm itself has said how it sees this node."""
 
     @property
     def is_known(self) -> bool:
@@ -42,11 +44,11 @@ class TopologyReport:
         return f"^{re.escape(self.node_name)}$"
 
     def as_setting(self) -> str:
-        """A line for the configuration; '' where nothing is known to be right."""
+        """Return a line for the configuration; '' where nothing is known to be right."""
         return "" if self.numbering is None else f'"hwthreadNumbering": {json.dumps({self.pattern: self.numbering})}'
 
     def as_json(self) -> str:
-        """One line, for the answers of many nodes."""
+        """Return one line: those of many nodes are gathered."""
         return json.dumps(
             {
                 "hostname": self.node_name,
@@ -59,11 +61,27 @@ class TopologyReport:
         )
 
 
+def print_topology(*, as_json: bool) -> bool:
+    """Print the setting to standard output, and what is to be known about it to standard error.
+
+    Returns whether the setting is known to be right.
+    """
+    report = read_topology()
+    if as_json:
+        print_line(report.as_json())
+    elif report.numbering is not None:
+        print_line(report.as_setting())
+    if not as_json:
+        for note in report.notes:
+            log_line(f"cc-slurm-adapter: {report.node_name}: {note}", lines.NOTICE)
+    return report.is_known
+
+
 def read_topology(root: str = "/") -> TopologyReport:
-    """Reads /sys below `root`, and asks Slurm as far as it is there. Never raises for what it does not find."""
+    """Read /sys below `root`, and ask Slurm as far as it is there. Never raises for what it does not find."""
     commands = Commands()
     try:
-        # Inside of a job Slurm tells the node its name.
+        # Inside of a job the environment has the node's name in Slurm.
         local = read_local_node(commands, os.environ.get("SLURMD_NODENAME", ""), os.uname().nodename)
     finally:
         commands.close()
@@ -75,7 +93,7 @@ def read_topology(root: str = "/") -> TopologyReport:
 
 
 def make_report(machine: Machine, local: LocalNode, folder: str = "/sys") -> TopologyReport:
-    """From what was read of the machine and of Slurm."""
+    """Return the report on what was read of the machine and of Slurm."""
     asked = {"slurmd -C": local.machine, "scontrol show node": local.configured}
     read = (folder, *(name for name, layout in asked.items() if layout))
     layout = local.configured or machine.layout
@@ -90,7 +108,7 @@ def make_report(machine: Machine, local: LocalNode, folder: str = "/sys") -> Top
 
 
 def _check_slurmd(machine: Machine, seen: SlurmLayout | None) -> None:
-    """Sockets may differ, by SlurmdParameters; they change nothing in the order."""
+    """Raise TopologyError when slurmd sees other CPUs. Its sockets may differ (SlurmdParameters)."""
     if seen and (seen.cpus, seen.threads_per_core) != (len(machine.cpus), machine.threads_per_core):
         raise TopologyError(f"slurmd sees {seen} where the system has {machine.layout}")
 
@@ -113,7 +131,7 @@ def _notes(machine: Machine, local: LocalNode, layout: SlurmLayout, numbering: s
 
 
 def numbering_for(cpus: list[int], layout: SlurmLayout) -> str | list[int]:
-    """The value for hwthreadNumbering: the word that says the same as the list, or else the list."""
+    """Return the value for hwthreadNumbering: the word that says the same as the list, or else the list."""
     for word in (Numbering.BLOCK, Numbering.INTERLEAVED):
         if cpus == [number for core in range(layout.cores) for number in _threads(core, layout, word)]:
             return str(word.value)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import errno
 import json
+import logging
 import os
 import re
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from cc_slurm_adapter.config import values
@@ -26,7 +28,7 @@ from cc_slurm_adapter.config.hostnames import HostnameRewrites
 from cc_slurm_adapter.config.keys import BY_NAME, REMOVED, SETTINGS, Setting
 from cc_slurm_adapter.config.secrets import presentable, read_secret, read_secret_file, reason, secret_path
 from cc_slurm_adapter.errors import ConfigError, UnreadableFile
-from cc_slurm_adapter.model import CpuNumbers, Numbering, NumberingByHost
+from cc_slurm_adapter.model import CpuNumbers, Finding, Numbering, NumberingByHost
 
 _WITH_PATTERNS = frozenset(
     {"gpuPciAddrs", "hostnameRewrite", "hwthreadNumbering", "ignoreHosts", "ignorePartitions", "ignoreUsers"}
@@ -39,7 +41,7 @@ _NEED_NATS = frozenset(setting.key for setting in SETTINGS if setting.key.starts
 _LASTING = frozenset(
     {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO}
 )
-"""Why a configuration file cannot be read that only somebody can mend; what else there is may pass by itself."""
+"""Why a configuration file cannot be read until somebody acts; other reasons may pass by themselves."""
 
 
 @dataclass(frozen=True)
@@ -102,28 +104,32 @@ class Config:
 
 
 class _Draft:
-    """What was found while the settings are read: all problems are told at once."""
+    """What was found while the settings are read: all problems are reported together."""
 
     def __init__(self) -> None:
         self.fields: dict[str, Any] = {}
         self.wrong: set[str] = set()
         self.problems: list[str] = []
-        self.warnings: list[str] = []
+        self.warnings: list[Finding] = []
         self.uses_rest = True
-        """Whether cc-backend is asked over REST, be it for comparisons only."""
+        """Whether cc-backend is used over REST, be it for comparisons only."""
         self.serves_nats = False
 
+    def warn(self, key: str, text: str, next_step: str = "") -> None:
+        """Note that somebody should know what becomes of a value, which can be used."""
+        self.warnings.append(_warning(key, text, next_step))
+
     def given(self, key: str) -> bool:
-        """Whether a key has another value than its default; not if that value is wrong."""
+        """Tell whether a key has another value than its default; not if that value is wrong."""
         setting = BY_NAME[key.lower()]
         return bool(self.fields[setting.field] != setting.default)
 
 
-def load_config(path: str, *, explicit: bool) -> tuple[Config, list[str]]:
-    """Read and check the configuration; returns it with warnings for the log.
+def load_config(path: str, *, explicit: bool) -> tuple[Config, list[Finding]]:
+    """Read and check the configuration; returns it with what should be known of it.
 
     `explicit` tells whether the path was given by the caller or is the default. Raises ConfigError
-    with all problems at once: an unreadable file or secret, wrong values, missing settings. That is
+    with all problems together: an unreadable file or secret, wrong values, missing settings. That is
     UnreadableFile where nothing in the configuration has to be changed.
     """
     file = _read(path, explicit=explicit)
@@ -131,14 +137,14 @@ def load_config(path: str, *, explicit: bool) -> tuple[Config, list[str]]:
     unreadable = _unreadable_files(config, draft)
     if draft.problems or unreadable:
         # With the warnings, so that nobody meets them one start later.
-        lines = [f"{path}: {line}" for line in draft.problems + unreadable + draft.warnings]
+        lines = [f"{path}: {line}" for line in [*draft.problems, *unreadable, *draft.warnings]]
         raise ConfigError(lines) if draft.problems else UnreadableFile(lines)
     warnings = draft.warnings + _exposed_secrets(config, file.mode) + _leftover_events_folder(config)
-    return config, [f"{path}: {warning}" for warning in warnings]
+    return config, [replace(warning, text=f"{path}: {warning.text}") for warning in warnings]
 
 
-def parse_config(settings: Mapping[str, object]) -> tuple[Config, list[str]]:
-    """The same for settings that were read already; looks at no file. Raises ConfigError."""
+def parse_config(settings: Mapping[str, object]) -> tuple[Config, list[Finding]]:
+    """Check settings that were read already; reads no file. Raises ConfigError."""
     entries = {key.lower(): (key, value) for key, value in settings.items() if value is not None}
     draft, config = _parse(ConfigFile(entries, []))
     if draft.problems:
@@ -161,7 +167,8 @@ def _read(path: str, *, explicit: bool) -> ConfigFile:
 
 def _parse(file: ConfigFile) -> tuple[_Draft, Config]:
     draft = _Draft()
-    draft.warnings += [f"{key}: occurs more than once, the last one counts" for key in file.repeated]
+    for key in file.repeated:
+        draft.warn(key, "occurs more than once, the last one counts")
     draft.uses_rest = file.get("ccRestSubmitJobs") is not False or file.get("ccRestUrl") not in (None, "")
     draft.serves_nats = file.get("natsServer") not in (None, "")
     for setting in SETTINGS:
@@ -179,7 +186,7 @@ def _parse(file: ConfigFile) -> tuple[_Draft, Config]:
     else:
         _warn_of_ignored(_NEED_NATS, "natsServer", draft)
     if not config.cc_rest_submit_jobs and draft.given("requeuedRuns"):
-        draft.warnings.append("requeuedRuns: ignored because ccRestSubmitJobs is false")
+        draft.warn("requeuedRuns", "ignored because ccRestSubmitJobs is false")
     if not (config.cc_rest_submit_jobs or draft.serves_nats):
         draft.problems.append("natsServer: is missing and ccRestSubmitJobs is false: set it, or that to true")
     return draft, config
@@ -188,24 +195,26 @@ def _parse(file: ConfigFile) -> tuple[_Draft, Config]:
 def _parse_setting(setting: Setting, file: ConfigFile, draft: _Draft) -> object:
     given = [file.entries[name.lower()] for name in (*setting.old_names, setting.key) if name.lower() in file.entries]
     if len(given) > 1:
-        draft.warnings.append(f"{given[0][0]}: ignored because {setting.key} is set")
-    if given:
-        return _parse_value(setting, *given[-1], draft)
-    return setting.parse(setting.default, draft.warnings.append)
+        draft.warn(given[0][0], f"ignored because {setting.key} is set")
+    return _parse_value(setting, *given[-1], draft) if given else _parse_default(setting, draft)
 
 
 def _parse_value(setting: Setting, key: str, value: object, draft: _Draft) -> object:
     try:
-        return setting.parse(value, lambda text: draft.warnings.append(f"{key}: {text}"))
+        return setting.parse(value, partial(draft.warn, key))
     except values.WrongValue as error:
-        problem = f"{key}: got {_shown(setting, value)}, {error}"
+        problem = f"got {_shown(setting, value)}, {error}"
     if key.startswith("nats") and not draft.serves_nats:
-        draft.warnings.append(f"{problem}; ignored because natsServer is not set")
-        return setting.parse(setting.default, draft.warnings.append)
-    draft.problems.append(problem)
+        draft.warn(key, f"{problem}; ignored because natsServer is not set")
+        return _parse_default(setting, draft)
+    draft.problems.append(f"{key}: {problem}")
     # The default stands in for a wrong value, so that the other settings can be checked as well.
     draft.wrong.add(setting.key)
-    return setting.parse(setting.default, draft.warnings.append)
+    return _parse_default(setting, draft)
+
+
+def _parse_default(setting: Setting, draft: _Draft) -> object:
+    return setting.parse(setting.default, partial(draft.warn, setting.key))
 
 
 def _shown(setting: Setting, value: object) -> str:
@@ -228,11 +237,11 @@ def _type_name(value: object) -> str:
 def _warn_of_unknown_keys(file: ConfigFile, draft: _Draft) -> None:
     for lower, (key, _) in file.entries.items():
         if lower in REMOVED:
-            draft.warnings.append(f"{key}: {REMOVED[lower]}")
+            draft.warn(key, REMOVED[lower])
         elif lower not in BY_NAME:
             nearest = difflib.get_close_matches(lower, BY_NAME, n=1)
             hint = f"did you mean {BY_NAME[nearest[0]].key}?" if nearest else "-settings lists all keys"
-            draft.warnings.append(f"{key}: unknown key, ignored; {hint}")
+            draft.warn(key, f"unknown key, ignored; {hint}")
 
 
 def _with_defaults(fields: dict[str, Any]) -> Config:
@@ -247,7 +256,7 @@ def _with_defaults(fields: dict[str, Any]) -> Config:
 
 
 def _check_paths(config: Config, draft: _Draft) -> None:
-    """What the daemon writes must be nothing else that the configuration names."""
+    """Find files that the daemon writes and the configuration names for something else, too."""
     socket = config.prep_sock_listen_path
     written = {
         "pidFilePath": config.pid_file_path,
@@ -266,7 +275,7 @@ def _check_paths(config: Config, draft: _Draft) -> None:
 
 def _check_rest(config: Config, draft: _Draft) -> None:
     if config.cc_rest_jwt and config.cc_rest_jwt_file:
-        draft.warnings.append("ccRestJwt: ignored because ccRestJwtFile is set")
+        draft.warn("ccRestJwt", "ignored because ccRestJwtFile is set")
     if not config.cc_rest_url and not draft.wrong & {"ccRestUrl", "ccRestSubmitJobs"}:
         draft.problems.append("ccRestUrl: is missing, expected the address of cc-backend")
     if not (config.cc_rest_jwt or config.cc_rest_jwt_file) and not draft.wrong & {"ccRestJwt", "ccRestJwtFile"}:
@@ -274,7 +283,7 @@ def _check_rest(config: Config, draft: _Draft) -> None:
 
 
 def _check_nats(draft: _Draft) -> None:
-    """What the keys of NATS say together; one with a wrong value was told already and says nothing."""
+    """Find keys of NATS that exclude or need each other; one with a wrong value is a problem already."""
     for pair in _TOGETHER:
         for key, other in (pair, pair[::-1]):
             if draft.given(key) and not draft.given(other) and other not in draft.wrong:
@@ -288,12 +297,13 @@ def _check_nats(draft: _Draft) -> None:
 
 
 def _warn_of_ignored(keys: frozenset[str], missing: str, draft: _Draft) -> None:
-    ignored = [setting.key for setting in SETTINGS if setting.key in keys and draft.given(setting.key)]
-    draft.warnings += [f"{key}: ignored because {missing} is not set" for key in ignored]
+    for setting in SETTINGS:
+        if setting.key in keys and draft.given(setting.key):
+            draft.warn(setting.key, f"ignored because {missing} is not set")
 
 
 def read_token(config: Config) -> str:
-    """The token for cc-backend, read again from its file if it lies in one. Raises ConfigError."""
+    """Return the token for cc-backend, read again from its file if it lies in one. Raises ConfigError."""
     if not config.cc_rest_jwt_file:
         return config.cc_rest_jwt
     found = read_secret_file("ccRestJwtFile", config.cc_rest_jwt_file)
@@ -305,17 +315,17 @@ def read_token(config: Config) -> str:
 
 
 def read_nats_creds(config: Config) -> str:
-    """The text of natsCredsFile, read again at each call; '' without one. Raises ConfigError."""
+    """Return the text of natsCredsFile, read again at each call; '' without one. Raises ConfigError."""
     return read_secret_file("natsCredsFile", config.nats_creds_file) if config.nats_creds_file else ""
 
 
 def read_nats_seed(config: Config) -> str:
-    """The seed in natsNKeySeedFile, read again at each call; '' without one. Raises ConfigError."""
+    """Return the seed in natsNKeySeedFile, read again at each call; '' without one. Raises ConfigError."""
     return read_secret_file("natsNKeySeedFile", config.nats_nkey_seed_file) if config.nats_nkey_seed_file else ""
 
 
 def read_prep_secret(config: Config) -> bytes | None:
-    """The secret that hooks sign their events with; None without prepSecretFile. Raises ConfigError."""
+    """Return the secret that hooks sign their events with; None without prepSecretFile. Raises ConfigError."""
     return read_secret(config.prep_secret_file) if config.prep_secret_file else None
 
 
@@ -348,11 +358,12 @@ def _unreadable(key: str, path: str) -> list[str]:
     return []
 
 
-def _exposed_secrets(config: Config, mode: int) -> list[str]:
+def _exposed_secrets(config: Config, mode: int) -> list[Finding]:
     warnings = []
     held = [setting.key for setting in SETTINGS if setting.secret and _holds_secret(setting, config)]
     if held and mode & stat.S_IROTH:
-        warnings.append(f"everyone on this host can read this file and {' and '.join(held)} in it: run chmod o-r")
+        text = f"everyone on this host can read this file and {' and '.join(held)} in it"
+        warnings.append(Finding(logging.WARNING, held[0], text, "run chmod o-r"))
     files = {"ccRestJwtFile": config.cc_rest_jwt_file, "prepSecretFile": config.prep_secret_file}
     if config.nats_servers:
         files["natsCredsFile"] = config.nats_creds_file
@@ -360,12 +371,12 @@ def _exposed_secrets(config: Config, mode: int) -> list[str]:
         files["natsTlsKeyFile"] = config.nats_tls_key_file
     for key, name in files.items():
         if name and _others_can_read(secret_path(name)):
-            warnings.append(f"{key}: everyone on this host can read {secret_path(name)}: run chmod o-r on it")
+            warnings.append(_warning(key, f"everyone on this host can read {secret_path(name)}", "run chmod o-r on it"))
     return warnings
 
 
 def _holds_secret(setting: Setting, config: Config) -> bool:
-    """The address of a proxy is a secret only with a password in it."""
+    """Tell whether the value is secret: the address of a proxy is only with a password in it."""
     value = str(getattr(config, setting.field))
     return "@" in value if setting.key == "ccRestProxy" else bool(value)
 
@@ -380,26 +391,33 @@ def _others_can_read(path: str) -> bool:
 def _warn_of_former_events_path(draft: _Draft, config: Config) -> None:
     configured = draft.fields["prep_events_path"]
     if configured and os.path.normpath(configured) in former_events_paths(config.last_run_path):
-        draft.warnings.append(
-            f"prepEventsPath: {DEFAULT_EVENTS_PATH} is used, since a disk may keep hooks waiting. What hooks leave in"
-            f" {configured} is still taken. Remove the key"
+        draft.warn(
+            "prepEventsPath",
+            f"{DEFAULT_EVENTS_PATH} is used, since a disk may keep hooks waiting. What hooks leave in {configured} is"
+            " still taken",
+            "Remove the key",
         )
 
 
-def _leftover_events_folder(config: Config) -> list[str]:
-    """Hooks that are called without arguments know one folder only; whether we read it."""
+def _leftover_events_folder(config: Config) -> list[Finding]:
+    """Return a warning where hooks may leave events that nobody reads: without arguments they know one folder only."""
     used, known = config.prep_events_path, DEFAULT_EVENTS_PATH
     if os.path.realpath(used) == os.path.realpath(known) or not os.path.isdir(known):
         return []
-    return [
-        f"prepEventsPath: {used} is used, but {known} exists: hooks that are called without arguments leave their"
-        f" events there, and unless another daemon uses it nobody reads them. Remove {known}, or call the hooks"
-        f" with -config, or set CC_SLURM_ADAPTER_EVENTS={used} for them"
-    ]
+    text = (
+        f"{used} is used, but {known} exists: hooks that are called without arguments leave their events there, and"
+        " unless another daemon uses it nobody reads them"
+    )
+    next_step = f"Remove {known}, or call the hooks with -config, or set CC_SLURM_ADAPTER_EVENTS={used} for them"
+    return [_warning("prepEventsPath", text, next_step)]
+
+
+def _warning(key: str, text: str, next_step: str = "") -> Finding:
+    return Finding(logging.WARNING, key, f"{key}: {text}", next_step)
 
 
 def masked(config: Config) -> dict[str, object]:
-    """Every key with the value in effect, as JSON would have it; secrets are replaced by '***'."""
+    """Return every key with the value in effect, as JSON would have it; secrets are replaced by '***'."""
     return {setting.key: _masked_value(setting, getattr(config, setting.field)) for setting in SETTINGS}
 
 
@@ -443,5 +461,5 @@ _BY_PATTERN: dict[str, Callable[[Any], object]] = {
 
 
 def settings_reference() -> list[tuple[str, str, str]]:
-    """(key, default as JSON, help) of every setting, for documentation and -help."""
+    """Return (key, default as JSON, help) of every setting, for documentation and -help."""
     return [(setting.key, json.dumps(setting.default), setting.help) for setting in SETTINGS]

@@ -33,7 +33,7 @@ class ConfigFile:
         self.mode = mode
 
     def get(self, key: str) -> object:
-        """The value of a key, whatever its case; None when it is not set."""
+        """Return the value of a key, whatever its case; None when it is not set."""
         return self.entries.get(key.lower(), (key, None))[1]
 
 
@@ -89,17 +89,17 @@ def _fold_case(document: dict[str, object], repeated: list[str]) -> ConfigFile:
 
 
 def beside(last_run_path: str, name: str) -> str:
-    """The path of something that lies in the state folder, which is the directory of lastRunPath."""
+    """Return the path of something that lies in the state folder, which is the directory of lastRunPath."""
     return os.path.join(os.path.dirname(last_run_path), name)
 
 
 def former_events_paths(last_run_path: str) -> tuple[str, ...]:
-    """Where events were left by default before there was `DEFAULT_EVENTS_PATH`."""
+    """Return where events were left by default before there was `DEFAULT_EVENTS_PATH`."""
     both = (last_run_path, DEFAULT_LAST_RUN_PATH)
     return tuple(dict.fromkeys(os.path.normpath(beside(path, "events")) for path in both))
 
 
 def events_path(configured: str, last_run_path: str) -> str:
-    """Where hooks leave events. A former default counts as not configured."""
+    """Return where hooks leave events. A former default counts as not configured."""
     path = os.path.normpath(configured) if configured else DEFAULT_EVENTS_PATH
     return DEFAULT_EVENTS_PATH if path in former_events_paths(last_run_path) else path

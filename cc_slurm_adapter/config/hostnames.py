@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-log = logging.getLogger(__name__)
+from cc_slurm_adapter.model import Finding
 
 HostnameRewrites = tuple[tuple["re.Pattern[str]", str], ...]
 """Pairs of a regular expression and what it is replaced by; the first that is found in a NodeName counts."""
@@ -22,16 +22,19 @@ _HOSTNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}\Z")
 class HostNames:
     """The names of the nodes. `learn` and `sent` may be called from several threads."""
 
-    def __init__(self, rewrites: HostnameRewrites = ()) -> None:
+    def __init__(self, rewrites: HostnameRewrites, report: Callable[[Finding], None]) -> None:
+        """`report` is called with what is wrong with the patterns, in the thread in which that shows."""
         self._rewrites = rewrites
+        self._report = report
         self._sent: dict[str, str] = {}
         """By NodeName, for all nodes of the last poll. It is replaced as a whole."""
         self._others: dict[str, str] = {}
         """NodeNames by the name under which they were sent, of nodes that no poll had listed then."""
-        self._warned: set[tuple[str, ...]] = set()
+        self._reported: set[tuple[str, ...]] = set()
+        """The nodes that were reported already: alone for a name that is none, together for one name."""
 
     def learn(self, nodes: Iterable[str]) -> None:
-        """All nodes that Slurm lists. Nodes that would come to have one name keep Slurm's, and it is said."""
+        """All nodes that Slurm lists. Nodes that would come to have one name keep Slurm's, and that is reported."""
         if not self._rewrites:
             return
         names = set(nodes)
@@ -40,20 +43,20 @@ class HostNames:
         sent = self._usable({node: self._rewritten(node) for node in names})
         while clashing := [group for group in _by_name(sent).values() if len(group) > 1]:
             for group in clashing:
-                self._say_clash(group, sent[group[0]])
+                self._report_clash(group, sent[group[0]])
                 sent.update((node, node) for node in group)
         self._sent = sent
 
     def sent(self, node: str) -> str:
-        """The name of a node in what is sent; one that Slurm has not listed never takes another's."""
+        """Return the name of a node in what is sent; one that Slurm has not listed never gets another's."""
         if not self._rewrites:
             return node
         known = self._sent
         if node in known:
             return known[node]
         name = self._usable({node: self._rewritten(node)})[node]
-        taken = name in known.values() or self._others.setdefault(name, node) != node
-        return node if taken else name
+        is_of_another = name in known.values() or self._others.setdefault(name, node) != node
+        return node if is_of_another else name
 
     def _rewritten(self, node: str) -> str:
         for regex, replacement in self._rewrites:
@@ -62,33 +65,33 @@ class HostNames:
         return node
 
     def _usable(self, made: Mapping[str, str]) -> dict[str, str]:
-        """The new names by NodeName, or Slurm's name where the new one is no host name."""
+        """Return the new names by NodeName, or Slurm's name where the new one is no host name."""
         unusable = sorted(node for node, name in made.items() if name != node and not _HOSTNAME.match(name))
-        new = [node for node in unusable if (node,) not in self._warned]
-        self._warned.update((node,) for node in new)
+        new = [node for node in unusable if (node,) not in self._reported]
+        self._reported.update((node,) for node in new)
         if new:
-            log.error(
-                "hostnameRewrite makes %.100r of the node %s, which is no host name%s: Slurm's name is sent. Mend the"
-                " pattern or the replacement, then restart",
-                made[new[0]],
-                new[0],
-                f", nor are those of {shortened(new[1:])}" if new[1:] else "",
+            others = f", nor are those of {shortened(new[1:])}" if new[1:] else ""
+            self._report_error(
+                f"hostnameRewrite makes {repr(made[new[0]])[:100]} of the node {new[0]}, which is no host name{others}:"
+                " Slurm's name is sent",
+                "Mend the pattern or the replacement, then restart",
             )
         return {**made, **{node: node for node in unusable}}
 
-    def _say_clash(self, nodes: list[str], name: str) -> None:
-        if tuple(nodes) not in self._warned:
-            self._warned.add(tuple(nodes))
-            log.error(
-                "hostnameRewrite gives one name, %s, to %s: they are sent as Slurm calls them. Mend the patterns, then"
-                " restart",
-                name,
-                shortened(nodes),
+    def _report_clash(self, nodes: list[str], name: str) -> None:
+        if tuple(nodes) not in self._reported:
+            self._reported.add(tuple(nodes))
+            self._report_error(
+                f"hostnameRewrite gives one name, {name}, to {shortened(nodes)}: they are sent as Slurm calls them",
+                "Mend the patterns, then restart",
             )
+
+    def _report_error(self, text: str, next_step: str) -> None:
+        self._report(Finding(logging.ERROR, "hostnameRewrite", text, next_step))
 
 
 def shortened(names: Iterable[str]) -> str:
-    """Names for a log line: at most ten of them, and how many more there are."""
+    """Return names for a log line: at most ten of them, and how many more there are."""
     listed = sorted(names)
     more = f" and {len(listed) - 10} more" if len(listed) > 10 else ""
     return ", ".join(listed[:10]) + more

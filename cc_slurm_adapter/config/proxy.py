@@ -13,13 +13,13 @@ from urllib.parse import unquote, urlsplit
 from cc_slurm_adapter.model import Proxy
 
 NONE = "none"
-"""In the configuration: no proxy, whatever the environment says."""
+"""In the configuration: no proxy, whatever the environment has."""
 EXPECTED = "expected http://[USER:PASSWORD@]HOST[:PORT]"
 _PORTS = {"http": 80, "https": 443}
 
 
 def parse_proxy(text: str) -> Proxy:
-    """The proxy of a URL, or of HOST[:PORT] alone. Raises ValueError, whose text has no password."""
+    """Return the proxy of a URL, or of HOST[:PORT] alone. Raises ValueError, whose text has no password."""
     url = text if "://" in text else f"http://{text}"
     try:
         parts = urlsplit(url)
@@ -41,7 +41,7 @@ def _authorization(user: str | None, password: str | None) -> str:
 
 
 def proxy_variable(url: str, environment: Mapping[str, str]) -> str:
-    """The environment variable that names the proxy for a URL, '' if it is to be reached without one."""
+    """Return the environment variable that names the proxy for a URL, '' if it is to be reached without one."""
     parts = urlsplit(url)
     name = "HTTPS_PROXY" if parts.scheme == "https" else "HTTP_PROXY"
     found = next((each for each in (name, name.lower()) if environment.get(each)), "")
@@ -56,7 +56,7 @@ def _is_local(host: str) -> bool:
 
 
 def _is_excepted(host: str, port: int, no_proxy: str) -> bool:
-    """Whether NO_PROXY has this host: a domain with all below it, an address, a network, each also with a port."""
+    """Tell whether NO_PROXY has this host: a domain with all below it, an address, a network, each also with a port."""
     entries = [entry.strip().lower() for entry in no_proxy.split(",") if entry.strip()]
     return any(entry == "*" or _matches(host, port, entry) for entry in entries)
 
@@ -81,7 +81,7 @@ def _matches(host: str, port: int, entry: str) -> bool:
 
 
 def _split_port(entry: str) -> tuple[str, str]:
-    """Host and port of `host:port` and `[::1]:port`; an address of IPv6 alone has no port."""
+    """Return host and port of `host:port` and `[::1]:port`; an address of IPv6 alone has no port."""
     if _address(entry.strip("[]")) is not None:
         return entry.strip("[]"), ""
     host, colon, port = entry.rpartition(":")

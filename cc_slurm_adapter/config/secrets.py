@@ -16,13 +16,13 @@ MAX_SECRET_BYTES = 64 * 1024
 
 
 def secret_path(name: str) -> str:
-    """Where a secret lies: a relative name is looked up among systemd's credentials, if there are any."""
+    """Return where a secret lies: a relative name is looked up among systemd's credentials, if there are any."""
     folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
     return os.path.join(folder, name) if folder else name
 
 
 def read_secret_file(key: str, name: str) -> str:
-    """The text of a secret's file without white space around it; `key` names the setting in errors.
+    """Return the text of a secret's file without white space around it; `key` names the setting in errors.
 
     Raises UnreadableFile, also when the file is empty, too long or not ASCII text.
     """
@@ -41,7 +41,7 @@ def read_secret_file(key: str, name: str) -> str:
 
 
 def presentable(text: str) -> str:
-    """The text for an error message; one that may be or hold a secret is not shown."""
+    """Return the text for an error message; one that may be or hold a secret is not shown."""
     suspicious = (
         r"eyJ[\w-]{8,}|[0-9A-Fa-f]{32,}|[A-Z2-7]{40,}|(?=[\w+-]*[0-9])(?=[\w+-]*[A-Z])(?=[\w+-]*[a-z])[\w+-]{32,}"
     )
@@ -51,12 +51,12 @@ def presentable(text: str) -> str:
 
 
 def reason(error: Exception) -> str:
-    """Why a file could not be used, without its path and error number."""
+    """Return why a file could not be used, without its path and error number."""
     return getattr(error, "strerror", None) or str(error)
 
 
 def read_secret(name: str) -> bytes:
-    """The shared secret in prepSecretFile. Raises UnreadableFile."""
+    """Return the shared secret in prepSecretFile. Raises UnreadableFile."""
     secret = read_secret_file("prepSecretFile", name).encode()
     if len(secret) < MIN_SECRET:
         raise UnreadableFile([f"prepSecretFile: {name} holds fewer than {MIN_SECRET} characters, this is too short"])

@@ -39,7 +39,7 @@ class WrongValue(ValueError):
 
 
 def text(value: object, warn: Warn) -> str:
-    """Any text, '' included."""
+    """Accept any text, '' included."""
     if not isinstance(value, str):
         raise WrongValue("expected text in quotes")
     if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
@@ -48,7 +48,7 @@ def text(value: object, warn: Warn) -> str:
 
 
 def word(value: object, warn: Warn) -> str:
-    """Text without white space, '' included."""
+    """Accept text without white space, '' included."""
     found = text(value, warn)
     if any(char.isspace() for char in found):
         raise WrongValue("expected text without white space")
@@ -62,20 +62,20 @@ def _required(found: str, expected: str) -> str:
 
 
 def token(value: object, warn: Warn) -> str:
-    """A token that can stand in an HTTP header, or ''. White space around it does not count."""
+    """Accept a token that can stand in an HTTP header, or ''. White space around it does not count."""
     found = text(value, warn).strip()
     check_token(found)
     return found
 
 
 def check_token(found: str) -> None:
-    """Raises WrongValue when the text cannot stand in an HTTP header."""
+    """Raise WrongValue when the text cannot stand in an HTTP header."""
     if not all("!" <= char <= "~" for char in found):
         raise WrongValue("expected a token in ASCII without white space")
 
 
 def optional_path(value: object, warn: Warn) -> str:
-    """A path, or '' for none."""
+    """Accept a path, or '' for none."""
     found = text(value, warn)
     if found and not found.startswith("/"):
         warn("it is relative to the working directory; write an absolute path")
@@ -83,17 +83,17 @@ def optional_path(value: object, warn: Warn) -> str:
 
 
 def path(value: object, warn: Warn) -> str:
-    """A path, at least one character."""
+    """Accept a path, at least one character."""
     return _required(optional_path(value, warn), "expected a path")
 
 
 def secret_file(value: object, warn: Warn) -> str:
-    """The path of a secret's file, or the name of a systemd credential, or '' for none."""
+    """Accept the path of a secret's file, or the name of a systemd credential, or '' for none."""
     return text(value, warn) if "CREDENTIALS_DIRECTORY" in os.environ else optional_path(value, warn)
 
 
 def address(value: object, warn: Warn) -> UnixAddress | TcpAddress:
-    """A socket address in one of the forms of `parse_address`."""
+    """Accept a socket address in one of the forms of `parse_address`."""
     try:
         found = parse_address(text(value, warn))
     except ConfigError as error:
@@ -104,7 +104,7 @@ def address(value: object, warn: Warn) -> UnixAddress | TcpAddress:
 
 
 def hook_address(value: object, warn: Warn) -> UnixAddress | TcpAddress:
-    """The same for a setting that the daemon does not use: '' is the default."""
+    """Accept the same for a setting that the daemon does not use: '' is the default."""
     if value == "":
         warn(f"is empty, using {DEFAULT_SOCKET_PATH}")
         return UnixAddress(DEFAULT_SOCKET_PATH)
@@ -112,14 +112,14 @@ def hook_address(value: object, warn: Warn) -> UnixAddress | TcpAddress:
 
 
 def boolean(value: object, warn: Warn) -> bool:
-    """True or false."""
+    """Accept true or false."""
     if not isinstance(value, bool):
         raise WrongValue("expected true or false")
     return value
 
 
 def whole_number(low: int, high: int = LARGEST_NUMBER) -> Parser:
-    """A whole number within the limits; 60.0, "60" and true are none."""
+    """Make a parser that accepts a whole number within the limits; 60.0, "60" and true are none."""
 
     def parse(value: object, warn: Warn) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -130,7 +130,7 @@ def whole_number(low: int, high: int = LARGEST_NUMBER) -> Parser:
 
 
 def one_of(*words: str) -> Parser:
-    """One of some words."""
+    """Make a parser that accepts one of some words."""
 
     def parse(value: object, warn: Warn) -> str:
         if value not in words:
@@ -141,7 +141,7 @@ def one_of(*words: str) -> Parser:
 
 
 def at_least(low: int, high: int = LARGEST_NUMBER) -> Parser:
-    """A whole number; one beyond the limits becomes the nearest limit, as the existing adapter starts with it too."""
+    """Make a parser of whole numbers: one beyond the limits becomes the nearest, as with the existing adapter."""
 
     def parse(value: object, warn: Warn) -> object:
         if _is_below(low, value):
@@ -164,7 +164,7 @@ def _few_digits(value: object) -> str:
 
 
 def seconds_or_every_poll(value: object, warn: Warn) -> object:
-    """A whole number of seconds, or 0 for every poll of Slurm: that is what too low a number means."""
+    """Accept a whole number of seconds, or 0 for every poll of Slurm: that is what too low a number means."""
     if _is_below(1, value):
         warn(f"{_few_digits(value)} is below 1, using slurmPollInterval")
         return 0
@@ -176,7 +176,7 @@ def _is_below(low: int, value: object) -> bool:
 
 
 def rest_url(value: object, warn: Warn) -> str:
-    """cc-backend's address without the path of its API, or ''."""
+    """Accept cc-backend's address without the path of its API, or ''."""
     found = text(value, warn)
     if not found:
         return ""
@@ -206,7 +206,7 @@ def _check_url(url: str) -> None:
 
 
 def proxy(value: object, warn: Warn) -> str:
-    """The address of a proxy, 'none', or ''."""
+    """Accept the address of a proxy, 'none', or ''."""
     found = word(value, warn)
     if found.lower() == NONE:
         return NONE
@@ -229,7 +229,7 @@ _NATS_EXPECTED = (
 
 
 def nats_servers(value: object, warn: Warn) -> tuple[str, ...]:
-    """The URLs of NATS servers, with a port where one is given; () for ''."""
+    """Accept the URLs of NATS servers, with a port where one is given; () for ''."""
     found = text(value, warn)
     if "@" in found:
         raise WrongValue(f"{_NATS_EXPECTED}; user name and password are set by natsUser and natsPassword")
@@ -253,17 +253,17 @@ def _is_ipv6(host: str) -> bool:
 
 
 def with_port(url: str, port: int) -> str:
-    """The URL with this port unless it has one."""
+    """Return the URL with this port unless it has one."""
     return url if urlsplit(url).port else f"{url}:{port}"
 
 
 def subject(value: object, warn: Warn) -> str:
-    """A NATS subject to publish under."""
+    """Accept a NATS subject to publish under."""
     return _required(optional_subject(value, warn), "expected a subject, for example jobs")
 
 
 def optional_subject(value: object, warn: Warn) -> str:
-    """A NATS subject to publish under, or '' for none."""
+    """Accept a NATS subject to publish under, or '' for none."""
     found = text(value, warn)
     if found and ("" in found.split(".") or any(char.isspace() or char in "*>" for char in found)):
         raise WrongValue(
@@ -273,13 +273,13 @@ def optional_subject(value: object, warn: Warn) -> str:
 
 
 def regex(value: object, warn: Warn) -> re.Pattern[str] | None:
-    """A regular expression on names, or None for ''."""
+    """Accept a regular expression on names, or None for ''."""
     pattern = text(value, warn)
     return _compiled(pattern) if pattern else None
 
 
 def names(value: object, warn: Warn) -> re.Pattern[str] | None:
-    """A regular expression on names or a list of exact names, or None for '' and []."""
+    """Accept a regular expression on names or a list of exact names, or None for '' and []."""
     expected = "expected a regular expression or a list of names"
     if isinstance(value, str):
         return regex(value, warn)
@@ -297,7 +297,7 @@ _WORDS = ", ".join(numbering.value for numbering in Numbering)
 
 
 def hwthread_numbering(value: object, warn: Warn) -> NumberingByHost:
-    """Pairs of (regular expression on host names, numbering), in the file's order; one value is for all hosts.
+    """Accept pairs of a regular expression on host names and a numbering; one value is for all hosts.
 
     A numbering is a word, or a list with the operating system's number, or a list of numbers, of each of
     Slurm's CPUs.
@@ -315,7 +315,7 @@ def hwthread_numbering(value: object, warn: Warn) -> NumberingByHost:
 
 
 def _wrong_numbering(value: object) -> str:
-    """What is wrong with the numbering of hosts; '' for nothing."""
+    """Return what is wrong with the numbering of hosts; '' for nothing."""
     if not isinstance(value, list):
         return "" if value in [each.value for each in Numbering] else f"has the value {presentable(json.dumps(value))}"
     if not value:
@@ -333,7 +333,7 @@ def _wrong_numbering(value: object) -> str:
 
 
 def _numbering(value: object) -> Numbering | CpuNumbers:
-    """The same, for a value that nothing is wrong with."""
+    """Return the same, for a value that nothing is wrong with."""
     if isinstance(value, list):
         return tuple(tuple(cpu) if isinstance(cpu, list) else (cpu,) for cpu in value)
     return Numbering(value)
@@ -345,7 +345,7 @@ _SAMPLE = "node01"
 
 
 def hostname_rewrite(value: object, warn: Warn) -> HostnameRewrites:
-    """Pairs of (regular expression on host names, replacement as Python's re.sub takes it), in the file's order."""
+    """Accept pairs of a regular expression on host names and a replacement as in Python's re.sub, in their order."""
     expected = 'expected a list of pairs ["regex of hosts", "replacement"]'
     if not isinstance(value, list):
         raise WrongValue(expected)
@@ -386,7 +386,7 @@ _PCI_ADDRESS = re.compile(r"[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-7
 
 
 def gpu_pci_addrs(value: object, warn: Warn) -> GpuPciAddrs:
-    """Pairs of (regular expression on host names, PCI addresses in Slurm's order), in the file's order.
+    """Accept pairs of a regular expression on host names and PCI addresses in Slurm's order.
 
     An address may be '' for a GPU without one.
     """
@@ -413,7 +413,7 @@ _SHARES = ("shard", "mps")
 
 
 def gres_names(value: object, warn: Warn) -> tuple[str, ...]:
-    """Names of GRES in the file's order, at least one, none of them twice."""
+    """Accept names of GRES in the file's order, at least one, none of them twice."""
     expected = 'expected a list of names of GRES without their types, for example ["gpu", "npu"]'
     if not isinstance(value, list) or not value:
         raise WrongValue(expected)
@@ -429,7 +429,7 @@ def gres_names(value: object, warn: Warn) -> tuple[str, ...]:
 
 
 def networks(value: object, warn: Warn) -> tuple[Network, ...]:
-    """IP addresses and networks."""
+    """Accept IP addresses and networks."""
     expected = 'expected a list of IP addresses and networks, for example ["10.1.0.5", "10.2.0.0/16"]'
     if not isinstance(value, list):
         raise WrongValue(expected)

@@ -1,1 +1,1 @@
-"""A life of the daemon: it builds the parts, runs them, and says how they stand."""
+"""A life of the daemon: its parts are built, run and stopped here, and its status is shown."""

@@ -1,7 +1,7 @@
-"""How often in a row the daemon has ended soon and not by a stop: a count in a file, and what it must wait for that.
+"""Counts in a file how often in a row the daemon has ended right after its start, and how long it waits for that.
 
-systemd starts it again after a second, so that little is missed. One that cannot live must not read its state and ask
-Slurm and cc-backend every second. (systemd has steps that grow only since version 254: RestartSteps=.)
+systemd starts it again after a second, so that little is missed. A daemon that cannot live must not read its state and
+ask Slurm and cc-backend every second. (systemd itself waits longer each time only since version 254: RestartSteps=.)
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 log = logging.getLogger(__name__)
 
 FREE = 5
-"""Quick ends that cost nothing."""
+"""Quick ends in a row after which a start does not wait."""
 LONGEST = 300.0
 """Seconds that a start waits at most."""
 GOOD_LIFE = 30.0
@@ -32,7 +32,7 @@ class CrashCount:
         self._is_clear = True
 
     def begin(self) -> None:
-        """This start counts as one that ends soon, until `clear`."""
+        """Count this start as one that ends soon, until `clear`."""
         self.before = self._read()
         self._is_clear = False
         self._write(self.before + 1)
@@ -43,13 +43,13 @@ class CrashCount:
         return 0.0 if self.before < FREE else min(2.0 ** min(self.before - FREE, 30), LONGEST)
 
     def clear(self) -> None:
-        """It was stopped, or has lived for a while; may be called often."""
+        """Count from 0 again: the daemon was stopped, or has lived for GOOD_LIFE. May be called often."""
         if not self._is_clear:
             self._is_clear = True
             self._write(0)
 
     def _content(self) -> bytes:
-        """Its beginning. Raises OSError."""
+        """Read the beginning of the file. Raises OSError."""
         fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
         with open(fd, "rb") as file:
             return file.read(_DIGITS + 2)
@@ -60,7 +60,7 @@ class CrashCount:
         return 0
 
     def _is_ours(self) -> bool:
-        """A file of that name that holds anything but a number, or what a power cut leaves, is somebody else's."""
+        """Tell whether the file holds a number, or what a power cut leaves of one; else it is somebody else's."""
         try:
             return re.fullmatch(rb"[0-9\0]*\s*", self._content()) is not None
         except FileNotFoundError:

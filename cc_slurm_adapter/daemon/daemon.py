@@ -1,4 +1,21 @@
-"""The daemon's life: startup and shutdown, with the main loop in between."""
+"""The daemon's life: startup, signals, shutdown, with the main loop in between.
+
+Which thread runs which method:
+
+- The main thread runs `Daemon`, the main loop with its activities, all of `jobs/` and all that asks Slurm, one step
+  after the other. It alone feeds systemd's watchdog (`_pulse`), and it checks that the others get on.
+- `intake` reads the socket and the events folders, each connection of a sender (`cc_rest-0` to `cc_rest-3`,
+  `cc_nats-0`) sends rows, `running-list` polls cc-backend for its running jobs. They are `Worker`s, which survive what
+  their turns raise, and none of them calls a method of the main thread's parts: they put what they have into the
+  `Inbox`, and get rows from the `Outbox`. Beside these two, only `Counters`, `LateRuns` and what a sender shares among
+  its connections are used from several threads; each has a lock.
+- `socket` and `clusters` live for a moment at the start, since what they do may hang.
+- Signal handlers run in the main thread, between any two of its instructions. So they only set flags, put an item into
+  the inbox, and end the command under way.
+
+What may hang in the main thread is a Slurm command, which has a limit, or a file: where a file system does not answer
+for longer than WatchdogSec, systemd ends the daemon.
+"""
 
 from __future__ import annotations
 
@@ -10,42 +27,25 @@ import time
 from collections.abc import Callable
 
 from cc_slurm_adapter import __version__
-from cc_slurm_adapter.config.config import Config, read_prep_secret
-from cc_slurm_adapter.config.file import DEFAULT_EVENTS_PATH, former_events_paths
-from cc_slurm_adapter.counters import Status
+from cc_slurm_adapter.config.config import Config
+from cc_slurm_adapter.daemon.activities import log_parked
+from cc_slurm_adapter.daemon.assembly import DAEMON, Assembly
 from cc_slurm_adapter.daemon.crash_count import GOOD_LIFE, CrashCount
-from cc_slurm_adapter.daemon.destinations import Destinations, sinks_of
-from cc_slurm_adapter.daemon.hook_check import hook_troubles
-from cc_slurm_adapter.daemon.hook_coverage import HookCoverage
-from cc_slurm_adapter.daemon.main_loop import (
-    TICK,
-    ClusterNames,
-    Inbox,
-    Item,
-    LoopSettings,
-    MainLoop,
-    Reload,
-    Stop,
-    log_parked,
-)
-from cc_slurm_adapter.daemon.state_files import LastRun, PidFile, check_state_folder
+from cc_slurm_adapter.daemon.destinations import Destinations
+from cc_slurm_adapter.daemon.hook_check import check_hooks
+from cc_slurm_adapter.daemon.inbox import ClusterNames, Item, Reload, Stop
+from cc_slurm_adapter.daemon.main_loop import TICK, MainLoop
+from cc_slurm_adapter.daemon.state_files import PidFile, check_state_folder
 from cc_slurm_adapter.daemon.systemd import Watchdog, notify, rest_before_the_next_start, tell_status
-from cc_slurm_adapter.daemon.written_paths import state_folders
 from cc_slurm_adapter.errors import CommandCancelled, CommandMissing, SinkError, SlurmError, StateError, ThreadFault
 from cc_slurm_adapter.hooks.intake import Intake
-from cc_slurm_adapter.hooks.spool import Place
-from cc_slurm_adapter.jobs.first_moment import Before, FirstMoment, catch_up_from
-from cc_slurm_adapter.jobs.ignore_rules import IgnoreRules
-from cc_slurm_adapter.jobs.settings import WatchSettings
-from cc_slurm_adapter.jobs.watch import JobWatch
-from cc_slurm_adapter.log import NOTICE, Reminder, moment_text
+from cc_slurm_adapter.log import NOTICE, Reminder, log_findings, moment_text
+from cc_slurm_adapter.model import Finding
 from cc_slurm_adapter.outbox.clock_step import is_plausible
 from cc_slurm_adapter.outbox.foreign_state import refuse_foreign
 from cc_slurm_adapter.outbox.outbox import Outbox
-from cc_slurm_adapter.slurm.client import SlurmClient
 from cc_slurm_adapter.slurm.cluster_config import ClusterConfig, read_cluster_config
-from cc_slurm_adapter.slurm.commands import Commands
-from cc_slurm_adapter.slurm.privileges import warn_of_missing_rights
+from cc_slurm_adapter.slurm.privileges import find_missing_privileges
 from cc_slurm_adapter.system.backoff import FIRST_RETRY, LONGEST_RETRY, Backoff, cause_of
 from cc_slurm_adapter.system.threads import Aside, Supervisor, run_beside
 
@@ -54,11 +54,11 @@ log = logging.getLogger(__name__)
 LONGEST_UNREADY = 30.0
 """Seconds that a start which cannot become ready waits after many crashes: systemd waits for it (90 s by default)."""
 SOCKET_LIMIT, SOCKET_TICK = 30.0, 0.2
-"""Seconds for the socket, whose address a name server may have to tell; and how soon a stop ends that wait."""
+"""Seconds for the socket, whose address may come from a name server; and how soon a stop ends that wait."""
 STOP_LIMIT = 1.0
-"""Seconds that threads get to end; with what else a stop needs it takes less than two."""
-CLOCK_LOOK = 1.0
-"""Seconds between two looks at a clock that is still to be set."""
+"""Seconds that threads get to end: a stop takes less than two with all else that it does."""
+CLOCK_CHECK = 1.0
+"""Seconds between two checks of a clock that is still to be set."""
 CLUSTERS_LIMIT = 3.0
 """Seconds that the start waits for cc-backend's list of clusters."""
 
@@ -68,13 +68,8 @@ class Daemon:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._status = Status()
-        self._inbox = Inbox(self._status)
-        self._commands = Commands(
-            {"SLURM_CONF": config.slurm_conf} if config.slurm_conf else {},
-            self._pulse,
-            lambda: self._status.count("commands_left_behind"),
-        )
+        self._assembly = Assembly(config, DAEMON, self._pulse)
+        self._inbox = self._assembly.inbox
         self._watchdog = Watchdog(os.environ)
         self._supervisor = Supervisor()
         self._crashes = CrashCount(config.state_path)
@@ -82,14 +77,13 @@ class Daemon:
         """time.monotonic() from which on this start counts as a good one."""
         self._fault = ""
         """Why it ends, when nobody has asked for that."""
-        self._pid_file = PidFile(config.pid_file_path)
-        self._state_lock = PidFile(f"{config.state_path}.lock", "statePath")
+        self._locks = PidFile(config.pid_file_path), PidFile(f"{config.state_path}.lock", "statePath")
         self._loop: MainLoop | None = None
         self._stopping = False
         self._closers: list[Callable[[], None]] = []
 
     def run(self) -> None:
-        """Raises AdapterError when the daemon cannot start, or must end."""
+        """Run until a signal ends it. Raises AdapterError when the daemon cannot start, or must end."""
         self._watch_signals()
         try:
             folder, intake = self._get_ready()
@@ -112,21 +106,23 @@ class Daemon:
         signal.signal(signal.SIGHUP, lambda *_: self._inbox.put(Reload()))
 
     def _go_on(self) -> None:
-        """While the state file is read as a whole: systemd hears that the daemon lives, and a stop ends it."""
+        """Feed the watchdog while the state file is read as a whole, and end the reading after a stop."""
         if self._stopping:
             raise CommandCancelled("the daemon stops")
         self._pulse()
 
     def _ask_to_stop(self) -> None:
-        """Called by the signal handler: only sets flags, and ends the command that the main loop may wait for."""
+        """Set flags, and end the command that the main loop may wait for; a signal handler calls it."""
         self._stopping = True
-        self._commands.cancel()
+        self._assembly.commands.cancel()
         if self._loop is not None:
             self._loop.stop()
         self._inbox.put(Stop())
 
     def _pulse(self) -> None:
-        """The main thread is well: called by it alone, between the steps of its work and once a second of a wait."""
+        """Feed the watchdog and check the threads. The main thread calls it between the steps of its work, and once a
+        second while it waits.
+        """
         self._watchdog.feed()
         if time.monotonic() >= self._good_at:
             self._crashes.clear()
@@ -137,15 +133,15 @@ class Daemon:
                 self._ask_to_stop()
 
     def _get_ready(self) -> tuple[str, Intake]:
-        """What needs neither Slurm nor cc-backend: the state folder, locks, the socket. Raises StateError."""
+        """Lock the files and open the socket, which needs neither Slurm nor cc-backend. Raises StateError."""
         os.umask(0o077)  # the state holds job scripts
-        for lock in (self._pid_file, self._state_lock):
-            self._closers.append(lock.release)
+        pid_file, state_lock = self._locks
+        self._closers += [pid_file.release, state_lock.release]
         try:
-            self._pid_file.lock()
+            pid_file.lock()
             refuse_foreign(self._config.state_path)  # before anything is written beside it
             folder = check_state_folder(self._config.last_run_path)
-            self._state_lock.lock()
+            state_lock.lock()
         except StateError as error:
             rest_before_the_next_start(str(error), lambda seconds: self._await(Stop, seconds))
             raise
@@ -157,15 +153,7 @@ class Daemon:
             raise
 
     def _open_intake(self) -> Intake:
-        config = self._config
-        intake = Intake(
-            address=config.prep_sock_listen_path,
-            folders=events_folders(config),
-            deliver=self._inbox.put,
-            count=self._status.count,
-            secret=read_prep_secret(config),
-            allow=config.prep_allow,
-        )
+        address, intake = self._config.prep_sock_listen_path, self._assembly.make_intake()
         self._closers.append(intake.stop)
         opening = Aside("socket", intake.open)
         deadline = time.monotonic() + SOCKET_LIMIT
@@ -173,13 +161,13 @@ class Daemon:
             self._pulse()
             if time.monotonic() >= deadline:
                 raise StateError(
-                    f"prepSockListenPath: {config.prep_sock_listen_path} cannot be had within {SOCKET_LIMIT:.0f} s:"
+                    f"prepSockListenPath: {address} cannot be had within {SOCKET_LIMIT:.0f} s:"
                     " does the name server answer? Give the address in place of the name"
                 )
         return intake
 
     def _rest_after_crashes(self, seconds: float) -> None:
-        """One that ended again and again right after its start waits before it reads or asks anything."""
+        """Wait before anything is read or asked, if this daemon has ended right after its start again and again."""
         if seconds and not self._stopping:
             line = f"ended {self._crashes.before} times in a row soon after the start, waiting {seconds:.0f} s"
             log.warning("%s: the lines before each end say why", line)
@@ -187,56 +175,62 @@ class Daemon:
             self._await(Stop, seconds)
 
     def _startup(self, folder: str, intake: Intake) -> MainLoop | None:
-        """Set everything up, in the order in which a mistake is best told. None when a stop came before the end."""
+        """Build and start all parts, in the order in which mistakes are best reported. None when a stop comes."""
         if self._stopping:
             return None
         self._good_at = time.monotonic() + GOOD_LIFE
-        config = self._config
         self._wait_for_clock()
         if self._stopping:
             return None
-        tell_status(f"opening the state file {config.state_path}")
-        outbox = Outbox(config.state_path, sinks_of(config), self._go_on, config.state_max_bytes)
+        tell_status(f"opening the state file {self._config.state_path}")
+        outbox = self._assembly.open_outbox(self._go_on)
         self._closers.append(outbox.close)
-        if config.requeued_runs != "last":
+        if self._config.requeued_runs != "last":
             outbox.withdraw_nothing()
         _begin_with(outbox)
-        setup = self._wait_for_slurm()
-        if setup is None:
+        cluster_config = self._wait_for_slurm()
+        if cluster_config is None:
             return None
-        cluster = config.cluster_name or setup.cluster
-        slurm = SlurmClient(self._commands, cluster, folder, config.job_script_max_bytes, config.accelerator_gres)
-        warn_of_missing_rights(slurm, setup, _user_name())
-        intake.start(setup.cluster, setup.slurm_user)
+        return self._start_reporting(folder, intake, outbox, cluster_config)
+
+    def _start_reporting(
+        self, folder: str, intake: Intake, outbox: Outbox, cluster_config: ClusterConfig
+    ) -> MainLoop | None:
+        """Start all threads, since Slurm has answered. None when a stop came before."""
+        cluster = self._config.cluster_name or cluster_config.cluster
+        slurm = self._assembly.make_slurm(cluster, folder)
+        log_findings(*find_missing_privileges(slurm, cluster_config, _user_name()))
+        intake.start(cluster_config.cluster, cluster_config.slurm_user)
         self._supervisor.watch(intake.workers)
-        destinations = Destinations(config, self._status)
+        destinations = self._assembly.make_destinations()
         if destinations.rest:
-            self._check_cluster(destinations, cluster, setup.cluster)
+            self._check_cluster(destinations, cluster, cluster_config.cluster)
         if self._stopping:
             return None
-        loop = self._start_reporting(slurm, setup, outbox, destinations, cluster)
-        for lock in (self._pid_file, self._state_lock):
+        log_findings(*_other_clusters(outbox, cluster))
+        loop = self._assembly.make_loop(cluster, cluster_config, slurm, outbox, destinations)
+        self._closers.append(lambda: destinations.stop(STOP_LIMIT))
+        destinations.start(outbox, cluster, self._inbox.put)
+        self._supervisor.watch(destinations.workers)
+        for lock in self._locks:
             lock.publish()
         log.log(
             NOTICE,
             "cc-slurm-adapter %s reports the cluster %s (Slurm %s) to %s",
             __version__,
             cluster,
-            setup.version,
+            cluster_config.version,
             destinations.label,
         )
         tell_status(f"reports the cluster {cluster} to {destinations.label}")
-        if os.geteuid() == 0:
-            log.warning(
-                "the daemon runs as root, which it does not need: set User= in its systemd unit, see docs/install.md"
-            )
-        _warn_of_hooks(setup)
+        log_findings(*_root(), *check_hooks(cluster_config, os.uname().nodename))
         return loop
 
     def _wait_for_clock(self) -> None:
-        """A host without a battery may begin in 1970, until its clock is set: nothing is read and noted by such a time.
+        """Wait while the clock shows a time that cannot be: a host without a battery begins in 1970.
 
-        Else all that waits would be parked as too old when it is, and what is remembered would be forgotten.
+        By such a time all that waits would be parked as too old as soon as the clock is set, and all that is
+        remembered would be forgotten.
         """
         reminder = Reminder()
         while not (self._stopping or is_plausible(time.time())):
@@ -247,17 +241,17 @@ class Daemon:
                     " `chronyc tracking`",
                     moment_text(time.time()),
                 )
-            self._await(Stop, CLOCK_LOOK)
+            self._await(Stop, CLOCK_CHECK)
         if reminder.over() and not self._stopping:
             log.log(NOTICE, "the clock of this host was set, it says %s", moment_text(time.time()))
 
     def _wait_for_slurm(self) -> ClusterConfig | None:
-        """Slurm's configuration; waits while slurmctld does not answer. None when a stop came first."""
+        """Read Slurm's configuration, and wait while slurmctld does not answer. None when a stop came first."""
         backoff, reminder = Backoff(FIRST_RETRY, LONGEST_RETRY, jitter=lambda: 1.0), Reminder()
         tell_status("waiting for Slurm's answer (scontrol show config)")
         while not self._stopping:
             try:
-                setup = read_cluster_config(self._commands)
+                cluster_config = read_cluster_config(self._assembly.commands)
             except (CommandCancelled, CommandMissing):
                 raise
             except SlurmError as error:
@@ -271,17 +265,17 @@ class Daemon:
             else:
                 if reminder.over():
                     log.log(NOTICE, "Slurm answers now")
-                return setup
+                return cluster_config
         return None
 
     def _await(self, kind: type, seconds: float) -> Item | None:
-        """The first thing of a kind that comes in time; the rest waits for the main loop. None also for a stop."""
+        """Return the first item of a kind that comes in time, None also for a stop. Others wait for the main loop."""
         deadline = time.monotonic() + seconds
         others: list[Item] = []
         found = None
         while found is None and not self._stopping and time.monotonic() < deadline:
             self._pulse()
-            for item in self._inbox.take(min(deadline - time.monotonic(), TICK)):
+            for item in self._inbox.pop_all(min(deadline - time.monotonic(), TICK)):
                 if isinstance(item, kind) and found is None:
                     found = item
                 elif not isinstance(item, (Stop, Reload)):
@@ -290,64 +284,14 @@ class Daemon:
             self._inbox.put(item)
         return found
 
-    def _start_reporting(
-        self, slurm: SlurmClient, setup: ClusterConfig, outbox: Outbox, destinations: Destinations, cluster: str
-    ) -> MainLoop:
-        config = self._config
-        last_run = LastRun(config.last_run_path)
-        before = Before(
-            outbox.checkpoint(cluster), last_run.read(), outbox.is_rebuilt, max_span=config.slurm_query_max_span
-        )
-        _warn_of_other_clusters(outbox, cluster)
-        first_moment = FirstMoment(config.state_path)
-        first_moment.settle(before, time.time())
-        limit = first_moment.limit(time.time())
-        if before.checkpoint is None and before.last_run is not None:
-            log.log(
-                NOTICE,
-                "%s knows nothing yet: Slurm and cc-backend are asked what there is, and what ended before %s is not"
-                " reported",
-                config.state_path,
-                moment_text(limit),
-            )
-        coverage = _coverage(setup)
-        watch_settings = WatchSettings(
-            cluster=cluster,
-            ignore=IgnoreRules(config.ignore_hosts, config.ignore_partitions, config.ignore_users),
-            has_accounting=setup.has_accounting,
-            records_steps=setup.records_steps,
-            max_span=config.slurm_query_max_span,
-            on_pending=destinations.wake,
-            on_nodes=destinations.learn,
-            first_moment=first_moment,
-            late_runs=destinations.late_runs,
-            on_start=coverage.began if coverage else lambda run: None,
-        )
-        watch = JobWatch(slurm, outbox, destinations.encoder, destinations.sinks, self._status, watch_settings)
-        settings = LoopSettings(
-            cluster=cluster,
-            poll_interval=config.slurm_poll_interval,
-            max_span=config.slurm_query_max_span,
-            max_tries=config.slurm_max_retries,
-            catch_up_from=catch_up_from(before, limit, int(time.time())),
-            query_delay=config.slurm_query_delay,
-            parked_max_age=config.parked_max_age,
-        )
-        loop = MainLoop(
-            self._inbox, watch, destinations, outbox, last_run, self._status, settings, coverage, self._pulse
-        )
-        self._closers.append(lambda: destinations.stop(STOP_LIMIT))
-        destinations.start(outbox, cluster, self._inbox.put)
-        self._supervisor.watch(destinations.workers)
-        return loop
-
     def _check_cluster(self, destinations: Destinations, cluster: str, own_name: str) -> None:
-        """cc-backend refuses every job of a cluster that it does not know; one that is away is not waited for.
+        """Raise StateError when cc-backend does not know the cluster: it would refuse every job.
 
-        Asked in a thread, because a connection that hangs must not delay a stop.
+        A cc-backend that is away is not waited for. It is asked in a thread, because a connection that hangs must not
+        delay a stop.
         """
         tell_status("asking cc-backend for its clusters")
-        run_beside("clusters", lambda: self._ask_for_clusters(destinations))
+        run_beside("clusters", lambda: self._read_clusters(destinations))
         known = self._await(ClusterNames, CLUSTERS_LIMIT)
         if isinstance(known, ClusterNames) and known.names and cluster not in known.names:
             raise StateError(
@@ -355,15 +299,10 @@ class Daemon:
                 f" {', '.join(known.names)}: add it there, or set clusterName to the name it has there"
             )
         if isinstance(known, ClusterNames) and cluster != own_name and own_name in known.names:
-            log.warning(
-                "clusterName is %s, but Slurm calls this cluster %s and cc-backend knows both: all jobs are reported as"
-                " those of %s. If that is not meant, remove clusterName and restart",
-                cluster,
-                own_name,
-                cluster,
-            )
+            log_findings(_two_names(cluster, own_name))
 
-    def _ask_for_clusters(self, destinations: Destinations) -> None:
+    def _read_clusters(self, destinations: Destinations) -> None:
+        """Run in a thread of its own."""
         names: list[str] = []
         try:
             names = destinations.cluster_names()
@@ -378,52 +317,48 @@ class Daemon:
             self._crashes.clear()
         for close in reversed(self._closers):
             close()
-        self._commands.close()
+        self._assembly.commands.close()
         if self._loop is not None:
-            log.log(NOTICE, "stopped; since the start: %s", self._status)
+            log.log(NOTICE, "stopped; since the start: %s", self._assembly.counters)
         if not self._stopping:  # an error ends it: what follows is to be ended by a signal as any program
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def events_folders(config: Config) -> list[Place]:
-    """The one in use. If that is the default one, also those that hooks of an older version have by default."""
-    used = config.prep_events_path
-    former = former_events_paths(config.last_run_path) if used == DEFAULT_EVENTS_PATH else ()
-    return [Place(used, state_folders(config)), *(Place(path, former=True) for path in former)]
+def _two_names(cluster: str, own_name: str) -> Finding:
+    text = (
+        f"clusterName is {cluster}, but Slurm calls this cluster {own_name} and cc-backend knows both: all jobs are"
+        f" reported as those of {cluster}"
+    )
+    return Finding(logging.WARNING, "clusterName", text, "If that is not meant, remove clusterName and restart")
 
 
-def _warn_of_other_clusters(outbox: Outbox, cluster: str) -> None:
-    for other, runs in outbox.other_clusters(cluster).items():
-        log.warning(
-            "%d runs of the cluster %s were open when clusterName was changed to %s: they are not followed. Set it back"
-            " until they are over, or end them in cc-backend; after slurmQueryMaxSpan they are forgotten here",
-            runs,
-            other,
-            cluster,
+def _other_clusters(outbox: Outbox, cluster: str) -> list[Finding]:
+    """Return a warning for each cluster that was reported by this state file before, and has runs that are open."""
+    next_step = (
+        "Set it back until they are over, or end them in cc-backend; after slurmQueryMaxSpan they are forgotten here"
+    )
+    return [
+        Finding(
+            logging.WARNING,
+            "clusterName",
+            f"{runs} runs of the cluster {other} were open when clusterName was changed to {cluster}: they are not"
+            " followed",
+            next_step,
         )
+        for other, runs in outbox.other_clusters(cluster).items()
+    ]
 
 
-def _warn_of_hooks(setup: ClusterConfig) -> None:
-    troubles = hook_troubles(setup.hooks, setup.slurm_user, os.uname().nodename)
-    if troubles:
-        log.warning(
-            "slurmctld does not report every job by its hooks: %s. Jobs are found by polls all the same, but short ones"
-            " lose cores and GPUs. Set PrologSlurmctld and EpilogSlurmctld in slurm.conf to this program, or call it in"
-            " the scripts that are there, then run scontrol reconfigure",
-            "; ".join(troubles),
-        )
-
-
-def _coverage(setup: ClusterConfig) -> HookCoverage | None:
-    """None where no hook announces the start of jobs."""
-    hooks = setup.hooks
-    if not hooks.prolog_slurmctld and not hooks.prolog:
-        return None
-    return HookCoverage(int(time.time()), only_batch=not hooks.prolog_slurmctld)
+def _root() -> list[Finding]:
+    """Return a warning when the daemon runs as root."""
+    if os.geteuid() != 0:
+        return []
+    text = "the daemon runs as root, which it does not need"
+    return [Finding(logging.WARNING, "user", text, "set User= in its systemd unit, see docs/install.md")]
 
 
 def _begin_with(outbox: Outbox) -> None:
-    """Nothing waits on: whoever starts a daemon has mended something, or set the clock."""
+    """End every wait for a retry: whoever starts a daemon has repaired something, or set the clock."""
     before = outbox.counts()
     outbox.retry_all()
     waiting = [f"{before[each]} {each}" for each in ("pending", "parked", "conflict") if each in before]

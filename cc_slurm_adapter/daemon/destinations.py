@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from cc_slurm_adapter.config.config import Config, read_nats_creds, read_nats_seed, read_token
 from cc_slurm_adapter.config.hostnames import HostNames
 from cc_slurm_adapter.config.proxy import NONE, parse_proxy, proxy_variable
-from cc_slurm_adapter.counters import Status
+from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.daemon.host_checks import HostChecks
-from cc_slurm_adapter.daemon.running_list import Reconciler
+from cc_slurm_adapter.daemon.running_list import RunningListPoller
 from cc_slurm_adapter.errors import ConfigError, UnreadableFile
+from cc_slurm_adapter.log import log_findings
 from cc_slurm_adapter.model import NodeState, Proxy
 from cc_slurm_adapter.outbox.late_runs import LateRuns
 from cc_slurm_adapter.outbox.outbox import Outbox
@@ -30,16 +31,16 @@ if TYPE_CHECKING:
 
 
 def sinks_of(config: Config) -> dict[str, str]:
-    """The sinks that jobs are reported to, each with the one whose messages its own follow, or ''.
+    """Return the sinks that jobs are reported to, each with the one whose messages its own follow, or ''.
 
-    Beside REST, NATS hears only what cc-backend has taken.
+    Beside REST, NATS is sent only what cc-backend has accepted.
     """
     rest = {CC_REST: ""} if config.cc_rest_submit_jobs else {}
     return {**rest, CC_NATS: CC_REST if rest else ""} if config.nats_servers else rest
 
 
 def choose_proxy(config: Config, environment: Mapping[str, str]) -> Proxy | None:
-    """The proxy for cc-backend: what the configuration says, else the environment. Raises ConfigError."""
+    """Return the proxy for cc-backend: what the configuration says, else the environment. Raises ConfigError."""
     if config.cc_rest_proxy:
         return None if config.cc_rest_proxy == NONE else parse_proxy(config.cc_rest_proxy)
     variable = proxy_variable(config.cc_rest_url, environment)
@@ -56,15 +57,15 @@ def choose_proxy(config: Config, environment: Mapping[str, str]) -> Proxy | None
 class Destinations:
     """The sinks, and from `start` to `stop` the threads that serve them."""
 
-    def __init__(self, config: Config, status: Status) -> None:
+    def __init__(self, config: Config, counters: Counters) -> None:
         self._config = config
-        self._names = HostNames(config.hostname_rewrite)
+        self._names = HostNames(config.hostname_rewrite, log_findings)
         self._checks = HostChecks(config)
         self.late_runs = LateRuns()
         self.encoder = CcMessages(
             config.gpu_pci_addrs,
             config.hwthread_numbering,
-            lambda count: status.count("gpus_without_address", count),
+            lambda count: counters.count("gpus_without_address", count),
             self._names.sent,
         )
         self._proxy: Proxy | None = None
@@ -84,9 +85,9 @@ class Destinations:
         if config.nats_servers:
             self.sinks.append(_make_nats(config))
         self._missing_addresses = MissingAddresses(config.gpu_pci_addrs)
-        self._status = status
+        self._counters = counters
         self._senders: list[Sender] = []
-        self._reconciler: Reconciler | None = None
+        self._poller: RunningListPoller | None = None
 
     @property
     def label(self) -> str:
@@ -101,31 +102,31 @@ class Destinations:
         return [worker for part in self._parts for worker in part.workers]
 
     @property
-    def _parts(self) -> list[Sender | Reconciler]:
-        return [*self._senders, *([self._reconciler] if self._reconciler else [])]
+    def _parts(self) -> list[Sender | RunningListPoller]:
+        return [*self._senders, *([self._poller] if self._poller else [])]
 
     def start(self, outbox: Outbox, cluster: str, deliver: Callable[[RunningRows], None]) -> None:
-        """Begin to send, and to ask what cc-backend believes to be running: `deliver` gets the answers."""
+        """Begin to send, and to poll what cc-backend believes to be running: `deliver` gets the lists."""
         if self.rest is not None:
             reported_to = self.sinks[0].name
-            self._reconciler = Reconciler(self.rest, reported_to, cluster, self._config.cc_poll_interval, deliver)
-        on_unknown = self._reconciler.ask_now if self._reconciler else lambda: None
+            self._poller = RunningListPoller(self.rest, reported_to, cluster, self._config.cc_poll_interval, deliver)
+        on_unknown = self._poller.poll_soon if self._poller else lambda: None
         leading, *followers = self.sinks
         self._senders = [
-            Sender(leading, outbox, self._status, on_unknown, self._wake_followers, self.late_runs),
-            *(Sender(sink, outbox, self._status) for sink in followers),
+            Sender(leading, outbox, self._counters, on_unknown, self._wake_followers, self.late_runs),
+            *(Sender(sink, outbox, self._counters) for sink in followers),
         ]
         for sender in self._senders:
             sender.start()
-        if self._reconciler:
-            self._reconciler.start()
+        if self._poller:
+            self._poller.start()
 
     def stop(self, time_limit: float) -> None:
         """End all threads within so many seconds."""
         stop_all(self._parts, time_limit)
 
     def wake(self) -> None:
-        """Something new is owed."""
+        """Tell all senders that something new is pending."""
         for sender in self._senders:
             sender.wake()
 
@@ -139,7 +140,7 @@ class Destinations:
             sender.retry_now()
 
     def post_nodes(self, cluster: str, nodes: list[NodeState]) -> None:
-        """Send these node states; older ones that were not sent yet are dropped. Nodes that lack addresses are told."""
+        """Send these node states in place of those that were not sent yet, and log which nodes lack GPU addresses."""
         self._missing_addresses.check(nodes)
         reported = [self._as_sent(node) for node in nodes]
         for sender in self._senders:
@@ -150,12 +151,12 @@ class Destinations:
         return counted if name == node.hostname else replace(counted, hostname=name)
 
     def learn(self, nodes: Sequence[NodeState]) -> None:
-        """All nodes that Slurm lists, after each poll: what the configuration says of hosts is held against them."""
+        """Compare what the configuration says of hosts with all nodes that Slurm lists; called after each poll."""
         self._names.learn(node.hostname for node in nodes)
-        self._checks.check(nodes)
+        log_findings(*self._checks.check(nodes))
 
     def cluster_names(self) -> list[str]:
-        """The clusters that cc-backend knows, `none` when it knows none; nothing without REST. Raises SinkError."""
+        """Read which clusters cc-backend knows: `none` when it knows none; nothing without REST. Raises SinkError."""
         if self.rest is None:
             return []
         connection = self.rest.connect()
@@ -166,11 +167,11 @@ class Destinations:
 
 
 def _make_nats(config: Config) -> CcNats:
-    """Imported only where NATS is configured. Raises ConfigError."""
+    """Make the sink, whose modules are imported only where NATS is configured. Raises ConfigError."""
     from cc_slurm_adapter.sinks.nats.client import NatsClient, make_tls_context  # noqa: PLC0415
     from cc_slurm_adapter.sinks.nats.sink import CcNats  # noqa: PLC0415
 
-    try:  # so that what is wrong with its files is told at the start
+    try:  # so that what is wrong with its files is reported at the start
         access = _read_nats_access(config)
         if any(map(access.needs_tls, access.servers)):
             make_tls_context(access)
@@ -186,7 +187,7 @@ def _make_nats(config: Config) -> CcNats:
 
 
 def _read_nats_access(config: Config) -> NatsAccess:
-    """With the files as they are now. Raises ConfigError."""
+    """Read what gives access to NATS, from the files as they are now. Raises ConfigError."""
     from cc_slurm_adapter.sinks.nats.client import NatsAccess  # noqa: PLC0415
     from cc_slurm_adapter.sinks.nats.keys import Credentials, public_key, read_credentials  # noqa: PLC0415
 

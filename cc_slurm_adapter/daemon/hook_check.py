@@ -1,20 +1,22 @@
-"""Whether slurmctld can call this program as its hook, by its own configuration and one look at the files."""
+"""Whether slurmctld can call this program as its hook: by its own configuration, and by the files that it names."""
 
 from __future__ import annotations
 
 import glob
+import logging
 import os
 import pwd
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from cc_slurm_adapter.slurm.cluster_config import Hooks
+from cc_slurm_adapter.model import Finding
+from cc_slurm_adapter.slurm.cluster_config import ClusterConfig, Hooks
 
 NAME = b"cc-slurm-adapter"
 """A file that is this program, or that calls it, has its name inside."""
 READ = 1024 * 1024
-"""Bytes of a file that are looked through."""
+"""Bytes of a file in which the name is searched."""
 UNSEEN = ("/home/", "/root/", "/run/user/")
 """systemd may hide from the daemon what slurmctld has in these places (ProtectHome)."""
 ENDS_SLURMCTLD = " (a newer slurmctld that is started or reconfigured so ends)"
@@ -22,11 +24,27 @@ ENDS_SLURMCTLD = " (a newer slurmctld that is started or reconfigured so ends)"
 ACCESS_LIST = "system.posix_acl_access"
 
 
-def hook_troubles(hooks: Hooks, slurm_user: str, machine: str) -> list[str]:
-    """What keeps slurmctld's hooks from reporting every start and end, in words; empty when nothing is known to.
+def check_hooks(cluster_config: ClusterConfig, machine: str) -> list[Finding]:
+    """Return a warning when slurmctld's hooks do not report every start and end; `machine` is this host's name."""
+    gaps = hook_gaps(cluster_config.hooks, cluster_config.slurm_user, machine)
+    if not gaps:
+        return []
+    text = (
+        f"slurmctld does not report every job by its hooks: {'; '.join(gaps)}. Jobs are found by polls all the same,"
+        " but short ones lose cores and GPUs"
+    )
+    next_step = (
+        "Set PrologSlurmctld and EpilogSlurmctld in slurm.conf to this program, or call it in the scripts that are"
+        " there, then run scontrol reconfigure"
+    )
+    return [Finding(logging.WARNING, "hooks", text, next_step)]
 
-    `machine` is this host's name: files are looked at only where slurmctld runs. Whether a Prolog or Epilog of the
-    nodes calls this program cannot be seen from here, so with one slurmctld's own hook may be missing.
+
+def hook_gaps(hooks: Hooks, slurm_user: str, machine: str) -> list[str]:
+    """Return what keeps slurmctld's hooks from reporting every start and end; empty when nothing is known to.
+
+    Files are read only where slurmctld runs. Whether a Prolog or Epilog of the nodes calls this program cannot be
+    seen from here, so with one of them slurmctld's own hook may be missing.
     """
     is_here = any(_short(host) == _short(machine) for host in hooks.controllers)
     found = []
@@ -49,12 +67,12 @@ def _short(host: str) -> str:
 
 
 def _paths(files: Sequence[str]) -> list[str]:
-    """Written out where they are patterns. slurmctld itself takes absolute paths only."""
+    """Return the paths, and for patterns those that match. slurmctld itself accepts absolute paths only."""
     return [path for each in files for path in (sorted(glob.glob(each)) if glob.has_magic(each) else [each])]
 
 
 def _broken(name: str, files: Sequence[str], slurm_user: str) -> str:
-    """Why slurmctld cannot call the first file of which that is known."""
+    """Return why slurmctld cannot call the first file of which that is known; '' when it can call all."""
     for path in _paths(files):
         try:
             may_execute = _may_execute(path, slurm_user)
@@ -62,7 +80,7 @@ def _broken(name: str, files: Sequence[str], slurm_user: str) -> str:
             if os.path.isabs(path) and not path.startswith(UNSEEN):
                 return f"{path} ({name}) does not exist{ENDS_SLURMCTLD}"
         except OSError:
-            pass  # the daemon's user may not look there: nothing is known
+            pass  # the daemon's user may not read there: nothing is known
         else:
             if not may_execute:
                 return f"{path} ({name}) is not executable for {slurm_user}{ENDS_SLURMCTLD}"
@@ -70,7 +88,10 @@ def _broken(name: str, files: Sequence[str], slurm_user: str) -> str:
 
 
 def _may_execute(path: str, user: str) -> bool:
-    """By its mode. A user that this host does not know, or a list of more rights: taken for yes. Raises OSError."""
+    """Tell what the mode of the file allows; True for a user that this host does not know, and with an access list.
+
+    Raises OSError.
+    """
     found = Path(path).stat()
     try:
         account = pwd.getpwnam(user)
@@ -95,7 +116,7 @@ def _has_access_list(path: str) -> bool:
 
 
 def _may_call_this(path: str) -> bool:
-    """Whether a file has this program's name in its own or inside; also when it cannot be read."""
+    """Tell whether a file has this program's name in its own or inside; also when it cannot be read."""
     try:
         with Path(path).open("rb") as file:
             return NAME in path.encode() or NAME in file.read(READ)

@@ -1,4 +1,4 @@
-"""Asks a destination now and then what it believes to be running, and hands the answer to the main loop."""
+"""Polls a destination for the jobs that it believes to be running, and hands each list to the main loop."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ from cc_slurm_adapter.system.threads import WAIT, Worker
 log = logging.getLogger(__name__)
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
-LONG_TROUBLE = 60.0
-"""Seconds of failures after which somebody should look; whoever sends says of a destination that it is away."""
+"""Seconds between two tries while the destination is away."""
+LONG_FAILURE = 60.0
+"""Seconds of failures after which somebody should look; whoever sends logs that a destination is away."""
 SOONEST = 60.0
-"""Seconds between two comparisons that were asked for, at least."""
-AGAIN = 360.0
-"""Seconds until the next one after that: what was too young for the first is old enough then."""
+"""Seconds between two polls that were requested, at least: every stop of an unknown run requests one."""
+SECOND_POLL_AFTER = 360.0
+"""Seconds from a requested poll to the next: runs that were too young to be judged by the first are old enough then."""
 
 
-class Reconciler:
-    """A thread: at the start, every `interval` seconds, and when `ask_now()` says so.
+class RunningListPoller:
+    """Polls in a thread: at the start, every `interval` seconds, and when `poll_soon()` requests it.
 
-    A destination that is away is asked until it answers.
+    A destination that is away is polled until it answers. Any thread may call `poll_soon`; the main thread starts and
+    stops it; `deliver` is called in its own thread.
     """
 
     def __init__(
@@ -38,21 +40,22 @@ class Reconciler:
         interval: float,
         deliver: Callable[[RunningRows], None],
     ) -> None:
-        """`reported_to` is the name of the sink through which it gets jobs: itself, or NATS."""
+        """`reported_to` is the name of the sink through which the destination gets jobs: its own, or NATS."""
         self._sink = reported_to
         self._connection = sink.connect(lambda: self._worker.progress())
         self._cluster = cluster
         self._interval = interval
         self._deliver = deliver
-        self._called = threading.Event()
-        self._was_called = False
-        self._next_call = 0.0
+        self._requested = threading.Event()
+        self._was_requested = False
+        """Whether the poll that is due, or under way, was requested: then a second one follows soon."""
+        self._next_request = 0.0
         self._backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
         self._failing_since = 0.0
         self._reminder = Reminder()
-        self._ask_at = 0.0
-        """time.monotonic() of the next question."""
-        self._worker = Worker("reconciler", self._turn, self._connection.close)
+        self._next_poll = 0.0
+        """Like all times here by time.monotonic()."""
+        self._worker = Worker("running-list", self._turn, self._connection.close)
 
     @property
     def workers(self) -> list[Worker]:
@@ -60,13 +63,13 @@ class Reconciler:
         return [self._worker]
 
     def start(self) -> None:
-        """Begin with the first question."""
+        """Begin with the first poll."""
         self._worker.start()
 
     def ask_to_stop(self) -> None:
-        """Break off what is under way; does not wait."""
+        """Break off the poll under way; does not wait."""
         self._worker.stop()
-        self._called.set()
+        self._requested.set()
         self._connection.abort()
 
     def stop(self, time_limit: float) -> None:
@@ -74,42 +77,46 @@ class Reconciler:
         self.ask_to_stop()
         self._worker.join(time_limit)
 
-    def ask_now(self) -> None:
-        """The destination seems to have lost what it knew: compare at once, and again when young runs can be judged."""
+    def poll_soon(self) -> None:
+        """Request a poll, because the destination seems to have lost what it knew.
+
+        A second one follows when runs that are young now can be judged.
+        """
         now = time.monotonic()
-        if now >= self._next_call:
-            self._next_call = now + SOONEST
-            self._called.set()
+        if now >= self._next_request:
+            self._next_request = now + SOONEST
+            self._requested.set()
 
     def _turn(self) -> None:
-        wait = min(self._ask_at - time.monotonic(), WAIT)
+        wait = min(self._next_poll - time.monotonic(), WAIT)
         if wait <= 0:
-            self._ask()
+            self._poll()
         elif self._backoff.failures:
-            self._worker.wait(wait)  # whoever calls does not shorten the rest of a destination that is away
-        elif self._called.wait(wait):
-            self._ask_at = 0.0
+            self._worker.wait(wait)  # a request does not shorten the rest of a destination that is away
+        elif self._requested.wait(wait):
+            self._next_poll = 0.0
 
-    def _ask(self) -> None:
-        self._was_called = self._called.is_set() or self._was_called
-        self._called.clear()
-        asked, asked_at = time.time(), time.monotonic()
+    def _poll(self) -> None:
+        self._was_requested = self._requested.is_set() or self._was_requested
+        self._requested.clear()
+        asked, began = time.time(), time.monotonic()
         try:
             rows = list(self._connection.running_rows(self._cluster))
         except SinkError as error:
-            self._tell_failure(error, asked_at)
-            self._ask_at = time.monotonic() + self._backoff.failed()
+            self._log_failure(error, began)
+            self._next_poll = time.monotonic() + self._backoff.failed()
             return
         self._backoff.succeeded()
         self._reminder.over()
-        self._ask_at = time.monotonic() + (min(AGAIN, self._interval) if self._was_called else self._interval)
-        self._was_called = False
+        wait = min(SECOND_POLL_AFTER, self._interval) if self._was_requested else self._interval
+        self._next_poll = time.monotonic() + wait
+        self._was_requested = False
         self._deliver(RunningRows(self._sink, rows, asked))
 
-    def _tell_failure(self, error: SinkError, asked_at: float) -> None:
+    def _log_failure(self, error: SinkError, began: float) -> None:
         if not self._backoff.failures:
-            self._failing_since = asked_at
-        is_long = asked_at - self._failing_since >= LONG_TROUBLE
+            self._failing_since = began
+        is_long = began - self._failing_since >= LONG_FAILURE
         if self._reminder.is_due("long" if is_long else ""):
             level = logging.WARNING if is_long else logging.INFO
             log.log(level, "the running jobs cannot be compared yet: %s", error)

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class PidFile:
-    """Held while the daemon runs. The lock counts: neither a stale nor a recycled pid blocks a start.
+    """The file that is locked while the daemon runs. The lock counts: no stale or recycled pid blocks a start.
 
     `lock()` leaves a file that is there as it is, since it may be another program's, in case this start
     is refused later; `publish()` writes the pid into it once all else has been had. `key` is the setting
@@ -49,14 +49,14 @@ class PidFile:
                 self.publish()
 
     def _check_content(self, fd: int) -> None:
-        """A pid file holds a number or nothing. Anything else is not ours, and stays as it is. Raises StateError."""
+        """Raise StateError for a file with anything but a number in it: it is not ours, and stays as it is."""
         if not re.fullmatch(rb"\s*[0-9]{0,20}\s*", os.pread(fd, 64, 0)):
             raise StateError(
                 f"{self._key} {self._path} is no pid file, as something else is in it: configure another path"
             )
 
     def publish(self) -> None:
-        """Write the own pid."""
+        """Write the pid of this process."""
         self._is_ours = True
         try:
             show_to_all(self._fd)
@@ -114,7 +114,7 @@ class LastRun:
         self._path = Path(path)
 
     def read(self) -> int | None:
-        """Unix seconds; None when there was no run."""
+        """Return its time in Unix seconds; None when there was no run."""
         try:
             return int(self._path.stat().st_mtime)
         except FileNotFoundError:
@@ -132,7 +132,7 @@ class LastRun:
 
 
 def check_state_folder(last_run_path: str) -> str:
-    """The folder of lastRunPath, proven writable. Raises StateError."""
+    """Return the folder of lastRunPath, proven writable. Raises StateError."""
     folder = Path(last_run_path).parent
     try:
         try_writing(str(folder))

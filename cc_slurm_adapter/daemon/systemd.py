@@ -1,4 +1,4 @@
-"""Tells systemd how the daemon stands (Type=notify) and that it is alive (WatchdogSec=); elsewhere it does nothing.
+"""Tells systemd the status of the daemon (Type=notify) and that it is alive (WatchdogSec=); elsewhere does nothing.
 
 The messages: sd_notify(3), sd_watchdog_enabled(3).
 """
@@ -32,7 +32,7 @@ def notify(state: str) -> None:
 
 
 def tell_status(text: str) -> None:
-    """What the daemon does or waits for, as `systemctl status` shows it: one line."""
+    """Send the line that `systemctl status` shows: what the daemon does or waits for."""
     notify(f"STATUS={printable(' '.join(text.split()))}")
 
 
@@ -51,19 +51,19 @@ class Watchdog:
 
     def __init__(self, environ: Mapping[str, str], clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._every = _patience(environ) / FEEDS
+        self._every = _time_limit(environ) / FEEDS
         self._next = 0.0
 
     def feed(self) -> None:
-        """The main thread gets on; may be called as often as that is so."""
+        """Tell systemd that the main thread gets on: as often as it needs that, however often this is called."""
         now = self._clock()
         if self._every and now >= self._next:
             self._next = now + self._every
             notify("WATCHDOG=1")
 
 
-def _patience(environ: Mapping[str, str]) -> float:
-    """Seconds; 0 where there is no watchdog, or where it watches another process."""
+def _time_limit(environ: Mapping[str, str]) -> float:
+    """Return the seconds that systemd waits for a sign; 0 without a watchdog, or where it watches another process."""
     if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return 0.0
     microseconds = environ.get("WATCHDOG_USEC", "")

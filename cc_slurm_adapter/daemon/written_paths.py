@@ -33,7 +33,7 @@ WRITTEN_PATHS = (
 
 
 def patterns(config: Config) -> list[str]:
-    """The paths for this configuration, with * for what differs."""
+    """Return the paths for this configuration, with * for what differs."""
     found = []
     for written in WRITTEN_PATHS:
         value = _path_of(config, written.setting)
@@ -43,12 +43,12 @@ def patterns(config: Config) -> list[str]:
 
 
 def state_folders(config: Config) -> list[str]:
-    """The folders of the files that outlive the daemon."""
+    """Return the folders of the files that outlive the daemon."""
     return sorted({os.path.dirname(path) or "." for path in (config.last_run_path, config.state_path)})
 
 
 def folders(config: Config) -> list[str]:
-    """The folders in which the daemon needs to be allowed to write."""
+    """Return the folders in which the daemon needs to be allowed to write."""
     return sorted({os.path.dirname(path) or "." for path in patterns(config)})
 
 

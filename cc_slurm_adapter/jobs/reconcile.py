@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 
-from cc_slurm_adapter.counters import Status
+from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.jobs.decisions import NEAR, forgotten_end, nearest_end
 from cc_slurm_adapter.jobs.run_store import RunStore
 from cc_slurm_adapter.jobs.settings import WatchSettings
@@ -25,11 +25,11 @@ ROWS_PER_QUERY = 200
 class Reconciliation:
     """Enqueues stops of rows that are over by Slurm, and again the starts of runs that the destination has lost."""
 
-    def __init__(self, slurm: Slurm, store: RunStore, status: Status, settings: WatchSettings) -> None:
+    def __init__(self, slurm: Slurm, store: RunStore, counters: Counters, settings: WatchSettings) -> None:
         self._slurm = slurm
         self._store = store
         self._open = store.open_runs
-        self._status = status
+        self._counters = counters
         self._settings = settings
 
     def reconcile(self, running: RunningRows) -> None:
@@ -55,7 +55,7 @@ class Reconciliation:
 
         lost = self._store.resend_starts(running.sink, is_lost, running.asked - YOUNG)
         if lost:
-            self._status.count("starts_sent_again", len(lost))
+            self._counters.count("starts_sent_again", len(lost))
             log.warning("cc-backend has lost %d jobs that run: their starts are sent again", len(lost))
 
     def _is_stale(self, key: RunKey, now: int) -> bool:
@@ -87,7 +87,7 @@ class Reconciliation:
             len(batch.runs),
         )
         self._log_without_end([key for key in found if key not in batch.runs])
-        self._status.count("reconciled_stops", len(batch.runs))
+        self._counters.count("reconciled_stops", len(batch.runs))
         self._store.commit(batch)
 
     def _log_without_end(self, keys: Iterable[RunKey]) -> None:

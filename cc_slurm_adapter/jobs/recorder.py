@@ -18,7 +18,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from cc_slurm_adapter.counters import Status
+from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.errors import SlurmError
 from cc_slurm_adapter.jobs.decisions import Decision, decide
 from cc_slurm_adapter.jobs.run_store import RunStore
@@ -41,11 +41,11 @@ COMMIT_BYTES = 2 * 1024 * 1024
 class Recorder:
     """Records the runs of one cluster."""
 
-    def __init__(self, slurm: Slurm, store: RunStore, status: Status, settings: WatchSettings) -> None:
+    def __init__(self, slurm: Slurm, store: RunStore, counters: Counters, settings: WatchSettings) -> None:
         self._slurm = slurm
         self._store = store
         self._open = store.open_runs
-        self._status = status
+        self._counters = counters
         self._settings = settings
         self._slice_size = SLICE
         self._broken: set[int] = set()
@@ -138,7 +138,7 @@ class Recorder:
         if not self._settings.has_accounting:  # else that tells of it, also whether it launched something
             self._log_idle(decision)
         if decision.left_out:
-            self._status.count("left_out")
+            self._counters.count("left_out")
             log.info("%s is left out: %s", run.key, decision.left_out)
         if decision.awaits_layout:
             self._awaiting_layout.add(run.key)
@@ -170,7 +170,7 @@ class Recorder:
         self._broken_since_poll.add(job_id)
         if job_id not in self._broken:
             self._broken.add(job_id)
-            self._status.count("jobs_not_understood")
+            self._counters.count("jobs_not_understood")
             log.error("job %d cannot be understood and is left out: %s", job_id, reason)
 
     def start_poll(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from cc_slurm_adapter.counters import Status
+from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.jobs.open_runs import OpenRuns
 from cc_slurm_adapter.model import End, Missing, Run, RunKey
 from cc_slurm_adapter.outbox.late_runs import LateRuns
@@ -28,7 +28,7 @@ class RunStore:
         outbox: Outbox,
         encoder: Encoder,
         sinks: Sequence[Sink],
-        status: Status,
+        counters: Counters,
         on_pending: Callable[[], None],
         late_runs: LateRuns,
     ) -> None:
@@ -39,14 +39,14 @@ class RunStore:
         self._encoder = encoder
         self._sinks = sinks
         self._leading = sinks[0]
-        self._status = status
+        self._counters = counters
         self._on_pending = on_pending
         self._late_runs = late_runs
 
     def enqueue_start(self, batch: Batch, run: Run) -> None:
         """Add the start of a run to a batch, for every sink."""
         if run.missing:
-            self._status.count("incomplete_runs")
+            self._counters.count("incomplete_runs")
             self._log_incomplete(run)
         self._enqueue(batch, run.key, Kind.START, self._encoder.encode_start(run))
 
@@ -89,7 +89,7 @@ class RunStore:
 
     def log_idle(self, key: RunKey, why: str) -> None:
         """Count such a run by the reason, a word of Slurm, and log its name."""
-        self._status.count(f"never_launched_{why.split()[0].lower()}")
+        self._counters.count("never_launched", reason=why.split()[0].lower())
         log.info("%s launched nothing before its job went back to the queue (%s): not reported", key, why)
 
     def commit(self, batch: Batch) -> None:

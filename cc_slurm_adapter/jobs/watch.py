@@ -19,7 +19,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from cc_slurm_adapter.counters import Status
+from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.errors import CommandCancelled, SlurmError
 from cc_slurm_adapter.jobs.accounted_runs import AccountedRuns
 from cc_slurm_adapter.jobs.catch_up import CatchUp
@@ -47,20 +47,20 @@ class JobWatch:
         outbox: Outbox,
         encoder: Encoder,
         sinks: Sequence[Sink],
-        status: Status,
+        counters: Counters,
         settings: WatchSettings,
     ) -> None:
         self._slurm = slurm
         self._settings = settings
         self._store = RunStore(
-            settings.cluster, outbox, encoder, sinks, status, settings.on_pending, settings.late_runs
+            settings.cluster, outbox, encoder, sinks, counters, settings.on_pending, settings.late_runs
         )
         self._open = self._store.open_runs
-        self._recorder = Recorder(slurm, self._store, status, settings)
+        self._recorder = Recorder(slurm, self._store, counters, settings)
         lost = LostRuns(slurm, self._store, settings.clock)
         accounted = AccountedRuns(slurm, self._store, self._recorder, lost, settings)
         self._catch_up = CatchUp(slurm, self._store, accounted, lost, settings)
-        self._reconciliation = Reconciliation(slurm, self._store, status, settings)
+        self._reconciliation = Reconciliation(slurm, self._store, counters, settings)
         self._lookups = JobLookups(slurm, self._store, self._recorder, accounted, settings)
         self._skipped: set[RunKey] = set()
         """Runs of jobs that could not be understood: polls do not read them again."""

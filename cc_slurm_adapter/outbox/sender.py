@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from cc_slurm_adapter.counters import Status
+from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.errors import AdapterError
 from cc_slurm_adapter.model import NodeState
 from cc_slurm_adapter.outbox import sink_health
@@ -45,7 +45,7 @@ class Sender:
         self,
         sink: Sink,
         outbox: Outbox,
-        status: Status,
+        counters: Counters,
         on_unknown: Callable[[], None] = lambda: None,
         on_delivered: Callable[[], None] = lambda: None,
         late_runs: LateRuns | None = None,
@@ -67,7 +67,7 @@ class Sender:
         self._failures = RowFailures()
         self._health = SinkHealth(sink.label, sink.connections, self._drop_ready, self._go_on)
         self._settler = Settler(
-            sink, outbox.deliveries, status, self._health, self._failures, on_unknown, on_delivered, late_runs
+            sink, outbox.deliveries, counters, self._health, self._failures, on_unknown, on_delivered, late_runs
         )
         self._connections = [sink.connect(partial(self._progress, number)) for number in range(sink.connections)]
         self.workers = [

@@ -26,7 +26,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from cc_slurm_adapter.counters import Status
+from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.log import NOTICE
 from cc_slurm_adapter.model import RunKey
 from cc_slurm_adapter.outbox import sink_health
@@ -52,7 +52,7 @@ class Settler:
         self,
         sink: Sink,
         deliveries: Deliveries,
-        status: Status,
+        counters: Counters,
         health: SinkHealth,
         failures: RowFailures,
         on_unknown: Callable[[], None],
@@ -62,7 +62,7 @@ class Settler:
         """See `Sender`."""
         self._sink = sink
         self._deliveries = deliveries
-        self._status = status
+        self._counters = counters
         self._health = health
         self._failures = failures
         self._on_unknown = on_unknown
@@ -105,7 +105,12 @@ class Settler:
                     self._note_answers([delivery], request)
                 self._what_follows[answer.verdict](delivery, answer)
             # Last, so that whoever sees the number finds that all has been done which follows from the answer.
-            self._status.count(f"{self._sink.counted_as}{delivery.kind.value}_{answer.verdict.name.lower()}")
+            self._counters.count(
+                "deliveries",
+                sink=self._sink.name,
+                kind=delivery.kind.value,
+                result=answer.verdict.name.lower(),
+            )
 
     def report_due(self) -> None:
         """Log how many more rows were refused for the reasons that were logged before, where that is due."""

@@ -213,11 +213,6 @@ class Sink(Protocol):
         ...
 
     @property
-    def counted_as(self) -> str:
-        """Return what the names of its counters begin with."""
-        ...
-
-    @property
     def connections(self) -> int:
         """Return how many connections are used at the same time."""
         ...

@@ -38,7 +38,6 @@ class CcRest:
 
     name = CC_REST
     label = "cc-backend"
-    counted_as = ""
     connections = 4
     batch_size = 1
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 import logging
 import re
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from cc_slurm_adapter.errors import SlurmError
+from cc_slurm_adapter.log import log_findings
+from cc_slurm_adapter.model import Finding
 from cc_slurm_adapter.slurm.commands import Commands
 
 log = logging.getLogger(__name__)
@@ -29,6 +32,8 @@ class JsonFormat:
     """squeue prints every job in memory when -j has several ids, but -u filters (23.02 and 23.11)."""
     lacks_sharing: bool = False
     """It does not distinguish --exclusive from --exclusive=user: `sharing_command` does."""
+    finding: Finding | None = field(default=None, compare=False)
+    """What somebody should know of this choice."""
 
 
 # The best one first: v0.0.40 is four times smaller than its successors.
@@ -49,17 +54,17 @@ _LAST_WITHOUT_FILTER = "v0.0.40"
 """The newest format of 23.11; later releases, whose squeue filters by ids, have newer ones beside it."""
 _FILTERS_SINCE = "24.05"
 _TAKES_NO_NAME = "doesn't allow an argument"
-_warned: set[str] = set()
 
 FORMAT_SECONDS = 600.0
 """How long a format is used before it is looked up again: Slurm may be upgraded while this program runs."""
 
 
 class CurrentFormat:
-    """The format that is in use now."""
+    """The format that is in use now. `report` is called with what somebody should know of it, once for each offer."""
 
-    def __init__(self, commands: Commands) -> None:
+    def __init__(self, commands: Commands, report: Callable[[Finding], None] = log_findings) -> None:
         self._commands = commands
+        self._report = report
         self._known: JsonFormat | None = None
         self._until = 0.0
 
@@ -70,6 +75,8 @@ class CurrentFormat:
         found = find_format(self._commands)
         if found != self._known:
             log.info("asking Slurm with %s", found.option)
+        if found.finding is not None and (self._known is None or found.finding != self._known.finding):
+            self._report(found.finding)
         self._known, self._until = found, time.monotonic() + FORMAT_SECONDS
         return found
 
@@ -102,14 +109,13 @@ def find_format(commands: Commands) -> JsonFormat:
 def _best_of(offered: list[str]) -> JsonFormat:
     shared = [each for each in FORMATS if each.name in offered]
     if not shared:
-        _warn_once(offered, offered[-1], "which this version does not know")
-        return JsonFormat(offered[-1], f"--json={offered[-1]}")
+        unknown = JsonFormat(offered[-1], f"--json={offered[-1]}")
+        return replace(unknown, finding=_outdated(offered, unknown.name, "which this version does not know"))
     if _age(offered[-1]) <= _age(_NEWEST.name):
         return shared[0]
     # Of a Slurm that nobody has seen yet, the newest format is the one that will last longest.
     newest = shared[-1]
-    _warn_once(offered, newest.name, "the newest that this version knows")
-    return newest
+    return replace(newest, finding=_outdated(offered, newest.name, "the newest that this version knows"))
 
 
 def _unnamed(commands: Commands) -> JsonFormat:
@@ -128,9 +134,6 @@ def _age(name: str) -> list[int]:
     return [int(part) for part in name[1:].split(".")]
 
 
-def _warn_once(offered: list[str], used: str, what: str) -> None:
-    """Log a warning once, because the formats are looked up again after every failure."""
-    offer = ", ".join(offered)
-    if offer not in _warned:
-        _warned.add(offer)
-        log.warning("this Slurm offers the JSON formats %s: using %s, %s; update this program", offer, used, what)
+def _outdated(offered: list[str], used: str, what: str) -> Finding:
+    text = f"this Slurm offers the JSON formats {', '.join(offered)}: using {used}, {what}; update this program"
+    return Finding(logging.WARNING, "JSON format", text)

@@ -1,61 +1,74 @@
-"""What the daemon's user may see in Slurm and how often it may ask, looked at when the daemon starts."""
+"""What the daemon's user may see in Slurm and how often it may ask."""
 
 from __future__ import annotations
 
 import logging
 
 from cc_slurm_adapter.errors import CommandCancelled, SlurmError
+from cc_slurm_adapter.model import Finding
 from cc_slurm_adapter.slurm.client import SlurmClient
 from cc_slurm_adapter.slurm.cluster_config import ClusterConfig
 
-log = logging.getLogger(__name__)
-
 ENOUGH = ("Operator", "Administrator")
+SUBJECT = "privileges"
 
 
-def warn_of_missing_rights(slurm: SlurmClient, setup: ClusterConfig, user: str) -> None:
-    """Log what the user lacks and how to give it, and what cannot be had at a site without slurmdbd.
+def find_missing_privileges(slurm: SlurmClient, cluster_config: ClusterConfig, user: str) -> list[Finding]:
+    """Return what the user lacks and how to give it, and what no user gets at a site without slurmdbd.
 
-    Too few rights hide jobs without an error.
+    Too few privileges hide jobs without an error. Raises CommandCancelled.
     """
-    is_trusted = user in ("root", setup.slurm_user)
-    if setup.question_rate is not None and not is_trusted:
-        log.warning(
-            "slurmctld takes %g questions a second from %s in the long run (rl_enable): many new jobs come no faster,"
-            " since each job script is a question. SlurmUser has no such limit; jobScriptMaxBytes 0 spares the scripts",
-            setup.question_rate,
-            user,
-        )
-    if not setup.has_accounting:
-        log.warning(
-            "this Slurm has no slurmdbd: jobs that end while the daemon is away for longer than MinJobAge cannot be"
-            " caught up, and the rights of %s are not known. All else works",
-            user,
-        )
-        return
-    if is_trusted:
-        return
+    is_trusted = user in ("root", cluster_config.slurm_user)
+    found = []
+    if cluster_config.question_rate is not None and not is_trusted:
+        found.append(_rate_limit(user, cluster_config.question_rate))
+    if not cluster_config.has_accounting:
+        found.append(_no_accounting(user))
+    elif not is_trusted:
+        found += _admin_level(slurm, cluster_config.private_data, user)
+    return found
+
+
+def _warning(text: str, next_step: str = "") -> Finding:
+    return Finding(logging.WARNING, SUBJECT, text, next_step)
+
+
+def _rate_limit(user: str, rate: float) -> Finding:
+    return _warning(
+        f"slurmctld takes {rate:g} questions a second from {user} in the long run (rl_enable): many new jobs come no"
+        " faster, since each job script is a question",
+        "SlurmUser has no such limit; jobScriptMaxBytes 0 spares the scripts",
+    )
+
+
+def _no_accounting(user: str) -> Finding:
+    return _warning(
+        "this Slurm has no slurmdbd: jobs that end while the daemon is away for longer than MinJobAge cannot be"
+        f" caught up, and the rights of {user} are not known. All else works"
+    )
+
+
+def _admin_level(slurm: SlurmClient, private_data: str, user: str) -> list[Finding]:
+    """Ask Slurm's accounting for the user's AdminLevel; nothing is found where that is high enough."""
     try:
         level = slurm.admin_level(user)
     except CommandCancelled:
         raise
     except SlurmError as error:
-        log.warning("the rights of %s in Slurm are not known: %s", user, error)
-        return
-    if level not in ENOUGH:
-        log.warning("%s", _complaint(user, level, setup))
+        return [_warning(f"the rights of {user} in Slurm are not known: {error}")]
+    return [] if level in ENOUGH else [_low_level(user, level, private_data)]
 
 
-def _complaint(user: str, level: str | None, setup: ClusterConfig) -> str:
+def _low_level(user: str, level: str | None, private_data: str) -> Finding:
     hidden = "other users' job scripts"
-    if setup.private_data not in ("", "none", "(null)"):
-        hidden += f" and, by PrivateData={setup.private_data}, their jobs"
+    if private_data not in ("", "none", "(null)"):
+        hidden += f" and, by PrivateData={private_data}, their jobs"
     if level is None:
-        return (
-            f"the user {user} is not known to Slurm's accounting, which hides {hidden}:"
-            f" run sacctmgr -i add user {user} account=root adminlevel=operator"
+        return _warning(
+            f"the user {user} is not known to Slurm's accounting, which hides {hidden}",
+            f"run sacctmgr -i add user {user} account=root adminlevel=operator",
         )
-    return (
-        f"the user {user} has the AdminLevel {level} in Slurm, which hides {hidden}:"
-        f" run sacctmgr -i modify user {user} set adminlevel=operator"
+    return _warning(
+        f"the user {user} has the AdminLevel {level} in Slurm, which hides {hidden}",
+        f"run sacctmgr -i modify user {user} set adminlevel=operator",
     )

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 sys.path.insert(0, f"{sys.argv[1]}/site-packages")
 
-from cc_slurm_adapter.counters import Status
+from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.jobs.recorder import SLICE
 from cc_slurm_adapter.model import NodeState, RunKey
 from cc_slurm_adapter.outbox.outbox import Batch, Message, OpenRun, Outbox, Stage
@@ -72,7 +72,7 @@ def main(folder: str, jobs: int) -> None:
     before = time.process_time()
     put_in(outbox, sink, keys, Kind.START, Stage.STARTED)
     put_in(outbox, sink, keys, Kind.STOP, Stage.DONE)
-    sender = Sender(sink, outbox, Status())
+    sender = Sender(sink, outbox, Counters())
     sender.start()
     while outbox.waiting():
         time.sleep(0.2)

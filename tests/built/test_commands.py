@@ -41,6 +41,33 @@ def test_failed_step_fails_the_whole(capsys: pytest.CaptureFixture[str], tmp_pat
     assert shown.splitlines()[-1] == "1 passed, 1 failed"
 
 
+def test_what_failed_is_named_at_the_end(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    source = "import pytest\n@pytest.mark.parametrize('n', range(30))\ndef test_a(n): assert n < 5\n"
+    report = build.Report([])
+    report.pytest("unit tests", sys.executable, suite(tmp_path, source), 60)
+    report.check("lint", FAILING, 60)
+    assert report.close() == 1
+    summary = capsys.readouterr().out.rpartition("\nran: unit tests")[2].splitlines()
+    named = [line for line in summary if line.startswith("FAILED unit tests: test_it::test_a[")]
+    assert len(named) == build.MOST_FAILURES
+    assert f"FAILED: {26 - build.MOST_FAILURES} more" in summary
+    assert summary[-2].startswith("logs: ")
+    assert summary[-1] == "5 passed, 26 failed"
+
+
+def test_each_step_is_reported_when_it_ends(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folders = tmp_path / "quick", tmp_path / "slow"
+    for folder in folders:
+        folder.mkdir()
+    quick, slow = (
+        suite(folder, f"import time\ndef test_a(): time.sleep({seconds})\n") for folder, seconds in zip(folders, (0, 3))
+    )
+    report = build.Report([])
+    steps = {"slow one": [sys.executable, *slow], "quick one": [sys.executable, *quick]}
+    assert report.pytest_side_by_side(steps, 60) == 2
+    assert [line.partition(":")[0] for line in report.ran] == ["quick one", "slow one"]
+
+
 def test_counts_are_added_up_and_skipped_is_not_passed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     source = "import pytest\ndef test_a(): pass\ndef test_b(): pass\ndef test_c(): pytest.skip('no')\n"
     report = build.Report([])
@@ -176,7 +203,8 @@ def test_this_python_is_an_interpreter() -> None:
         ([], "required"),
         (["prove"], "invalid choice"),
         (["build", "--fast"], "--fast"),
-        (["test", "--fast"], "--fast"),
+        (["test", "--quick"], "--quick"),
+        (["test", "--fast", "--slurm"], "--fast goes with none of"),
         (["build", "--", "-k", "x"], "only test"),
     ],
 )

@@ -15,7 +15,7 @@ from typing import Any, Callable, NamedTuple, Protocol
 import pytest
 
 from cc_slurm_adapter.config.config import parse_config
-from cc_slurm_adapter.counters import Status
+from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.daemon.destinations import Destinations, sinks_of
 from cc_slurm_adapter.errors import ConfigError
 from cc_slurm_adapter.jobs.run_store import RunStore
@@ -41,7 +41,7 @@ class Site:
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         self.config, _ = parse_config(config)
         self.outbox = Outbox(str(folder / "state.sqlite"), sinks_of(self.config))
-        self.status = Status()
+        self.status = Counters()
         self.destinations = Destinations(self.config, self.status)
         self.store = RunStore(
             "lab",
@@ -267,7 +267,7 @@ def test_each_trouble_of_nats_is_said_once_and_rest_does_not_notice(
     site.owe(*ended(*range(1, 21)))
     wait_until(lambda: len([row for row in backend.rows if row.stop_time]) == 20)
     wait_until(lambda: trouble.said in caplog.text)
-    time.sleep(1)
+    time.sleep(0.5)  # and it is tried again every 0.2 s
     assert len([record for record in caplog.records if trouble.said in record.getMessage()]) == 1
     assert {record.levelname for record in caplog.records if trouble.said in record.getMessage()} <= {
         "WARNING",
@@ -434,7 +434,7 @@ def test_broken_tls_files_are_told_at_the_start(tmp_path: Path) -> None:
     broken.write_text("-----BEGIN CERTIFICATE-----\n", encoding="ascii")
     config, _ = parse_config({"natsServer": "tls://localhost", "natsTlsCaFile": str(broken), "ccRestSubmitJobs": False})
     with pytest.raises(ConfigError, match="natsTlsCaFile"):
-        Destinations(config, Status())
+        Destinations(config, Counters())
 
 
 def test_a_stop_takes_less_than_two_seconds_while_nats_hangs(
@@ -455,10 +455,10 @@ def test_without_nats_nothing_of_it_is_imported() -> None:
 import sys
 from cc_slurm_adapter.config.config import parse_config
 from cc_slurm_adapter.daemon.destinations import Destinations
-from cc_slurm_adapter.counters import Status
+from cc_slurm_adapter.counters import Counters
 import cc_slurm_adapter.daemon.daemon
 config, _ = parse_config({"ccRestUrl": "http://127.0.0.1:1", "ccRestJwt": "a.b.c", **eval(sys.argv[1])})
-Destinations(config, Status())
+Destinations(config, Counters())
 print(*sorted({name.partition(".")[0] for name in sys.modules} & {"nats", "ecdsa", "asyncio"}))
 """
 

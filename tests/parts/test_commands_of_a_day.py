@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cc_slurm_adapter.counters import Status
+from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.hooks.pending_events import MAX_BATCH
 from cc_slurm_adapter.jobs.accounting_windows import AccountingWindows
 from cc_slurm_adapter.jobs.ignore_rules import IgnoreRules
@@ -54,7 +54,7 @@ class Site:
         self.outbox = Outbox(str(folder / "state.sqlite"))
         self.now = int(time.time())
         settings = WatchSettings(CLUSTER, IgnoreRules(), has_accounting=True, max_span=MAX_SPAN, clock=lambda: self.now)
-        self.watch = JobWatch(self.client, self.outbox, CcMessages(()), [SINK], Status(), settings)
+        self.watch = JobWatch(self.client, self.outbox, CcMessages(()), [SINK], Counters(), settings)
 
     def close(self) -> None:
         """Give the files back."""

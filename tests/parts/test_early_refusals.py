@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 import pytest
 
-from cc_slurm_adapter.counters import Status
+from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.model import NodeState
 from cc_slurm_adapter.outbox import sink_health
 from cc_slurm_adapter.outbox.outbox import Batch, Message, Outbox
@@ -195,7 +195,7 @@ class Site:
         self.proxy = proxy
         self.outbox = Outbox(str(folder / "state.sqlite"))
         self.sink = sink_of(proxy)
-        self.sender = Sender(self.sink, self.outbox, Status())
+        self.sender = Sender(self.sink, self.outbox, Counters())
         self.sender.start()
         self._last_job = 100
 

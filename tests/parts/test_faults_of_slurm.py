@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from cc_slurm_adapter.counters import Status
-from cc_slurm_adapter.daemon.main_loop import Inbox, LoopSettings, MainLoop, Stop
+from cc_slurm_adapter.counters import Counters
+from cc_slurm_adapter.daemon.activities import LoopSettings
+from cc_slurm_adapter.daemon.assembly import make_activities
+from cc_slurm_adapter.daemon.inbox import Inbox, Stop
+from cc_slurm_adapter.daemon.main_loop import MainLoop
 from cc_slurm_adapter.daemon.state_files import LastRun
 from cc_slurm_adapter.errors import SlurmError
 from cc_slurm_adapter.jobs.accounting_windows import AUDIT_EVERY, AUDIT_SPAN, OVERLAP, WIDE_AUDIT_EVERY
@@ -90,7 +93,7 @@ class Site:
         self.cluster = Cluster(folder, programs)
         self.commands = CountedCommands()
         self.outbox = Outbox(str(folder / "state.sqlite"))
-        self.status = Status()
+        self.status = Counters()
         self.inbox = Inbox(self.status)
         sink = CcRest("http://127.0.0.1:9", lambda: "token")
         slurm = SlurmClient(self.commands, "lab", str(folder), 1 << 20)
@@ -103,7 +106,8 @@ class Site:
         settings = LoopSettings("lab", 60, 3600, 10, int(time.time()), 1.0)
         last_run = LastRun(str(folder / "lastrun"))
         sender = Sender(sink, self.outbox, self.status)
-        self.loop = MainLoop(self.inbox, self.watch, sender, self.outbox, last_run, self.status, settings)
+        activities = make_activities(settings, self.watch, self.outbox, sender, last_run, self.status)
+        self.loop = MainLoop(self.inbox, activities)
         self.thread = threading.Thread(target=self.loop.run, daemon=True)
 
     def stop(self) -> None:

@@ -32,7 +32,7 @@ REAL
 @pytest.fixture
 def site(tmp_path: Path, programs: FakePrograms, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """Where it counts as nothing how long a query took, which on a busy machine is long."""
-    monkeypatch.setattr("cc_slurm_adapter.slurm.postponed_jobs.TIMES_AS_LONG", 0)
+    monkeypatch.setattr("cc_slurm_adapter.slurm.postponed_jobs.WAIT_PER_SECOND", 0)
     made = Site(tmp_path, programs)
     yield made
     made.close()

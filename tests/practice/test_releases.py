@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import re
@@ -184,14 +185,25 @@ def by_task(document: dict[str, Any]) -> dict[str, Any]:
     return {**document, "jobs": sorted(document["jobs"], key=task)}
 
 
+@pytest.fixture(scope="module")
+def printed(scenes: Scenes) -> Callable[[Recorded], str]:
+    """Prints what we have in place of a recorded document; once for all tests that compare them."""
+
+    @functools.cache
+    def of(recorded: Recorded) -> str:
+        lab, job_id = scenes(recorded.release, recorded.case, recorded.state)
+        answer = lab.run(recorded.command, *recorded.arguments(job_id))
+        assert answer.err == ""
+        return answer.out
+
+    return of
+
+
 @pytest.fixture
-def documents(scenes: Scenes, recorded: Recorded) -> tuple[dict[str, Any], dict[str, Any]]:
+def documents(printed: Callable[[Recorded], str], recorded: Recorded) -> tuple[dict[str, Any], dict[str, Any]]:
     """What we print, and what was recorded."""
-    lab, job_id = scenes(recorded.release, recorded.case, recorded.state)
-    answer = lab.run(recorded.command, *recorded.arguments(job_id))
-    assert answer.err == ""
     theirs = json.loads(recorded.file.read_text(encoding="utf-8"))
-    ours = json.loads(answer.out)
+    ours = json.loads(printed(recorded))
     if recorded.release == "22.05.8":  # its squeue prints other jobs as well
         names = {job["name"] for job in ours["jobs"]}
         theirs["jobs"] = [job for job in theirs["jobs"] if job["name"] in names]

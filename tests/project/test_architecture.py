@@ -213,6 +213,47 @@ def test_between_some_rooms_there_is_one_door() -> None:
                 assert {each for each in found if room(each) == outer} <= {door}, name
 
 
+CHOSEN = {
+    "slurm.client": {"daemon.assembly"},
+    "sinks.rest": {"daemon.destinations"},
+    "sinks.messages": {"daemon.destinations"},
+    "sinks.nats.sink": {"daemon.destinations"},
+    "sinks.nats.client": {"daemon.destinations"},
+}
+"""What the configuration chooses, and which module of another room builds it."""
+
+
+@pytest.mark.parametrize(("chosen", "builders"), CHOSEN.items(), ids=list(CHOSEN))
+def test_what_the_configuration_chooses_is_built_in_one_place(chosen: str, builders: set[str]) -> None:
+    found = {name for name, imported in GRAPH.items() if chosen in imported}
+    assert {name for name in found if room(name) != room(chosen)} == builders
+
+
+MOST_METHODS, MOST_ATTRIBUTES = 20, 14
+"""Of a class in `daemon/`: one that has more is several things."""
+
+
+def attributes(class_: ast.ClassDef) -> set[str]:
+    """What its methods set on `self`."""
+    return {
+        node.attr
+        for node in ast.walk(class_)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+    }
+
+
+def test_no_part_of_the_daemon_is_several() -> None:
+    for name, path in MODULES.items():
+        for class_ in ast.walk(parsed(path)) if room(short(name)) == "daemon" else ():
+            if isinstance(class_, ast.ClassDef):
+                methods = [each for each in class_.body if isinstance(each, ast.FunctionDef)]
+                assert len(methods) <= MOST_METHODS, f"{name}.{class_.name}"
+                assert len(attributes(class_)) <= MOST_ATTRIBUTES, (f"{name}.{class_.name}", attributes(class_))
+
+
 def test_what_slurm_prints_is_read_without_a_process() -> None:
     for name, found in GRAPH.items():
         if name.startswith("slurm.parse."):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cc_slurm_adapter.model import Run
+from cc_slurm_adapter.slurm.parse.jobs import parse_job
 from cc_slurm_adapter.slurm.parse.json_stream import JobSplitter
 from cc_slurm_adapter.slurm.parse.json_values import Json
 from cc_slurm_adapter.slurm.parse.nodes import CELL_END, COLUMNS, NodeLayout
@@ -36,8 +39,9 @@ class Recording(NamedTuple):
         return read_truth(self.version, self.case)
 
 
+@functools.cache
 def read_truth(version: str, case: str) -> list[dict[str, Any]]:
-    """The jobs of a case as they really were."""
+    """The jobs of a case as they really were; read once and shared, so nobody changes them."""
     path = FIXTURES / f"slurm-{version}" / "jobs" / case / "truth.json"
     jobs: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["jobs"]
     return jobs
@@ -49,6 +53,12 @@ def recordings(pattern: str) -> Iterator[Recording]:
         for file in sorted((FIXTURES / f"slurm-{version}" / "jobs").glob(f"*/{pattern}")):
             if file.suffix != ".err":
                 yield Recording(version, file.parent.name, file)
+
+
+@functools.cache
+def runs_of(recording: Recording) -> tuple[Run, ...]:
+    """Each run of a document of squeue or scontrol, also of other cases; parsed once for all tests of a process."""
+    return tuple(parse_job(job, "lab", LAYOUTS) for job in split_document(recording.text, "squeue"))
 
 
 def true_cores(job: dict[str, Any]) -> dict[str, tuple[int, ...]]:

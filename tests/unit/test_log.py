@@ -1,10 +1,13 @@
-"""When a line is said again, and how far long work has come."""
+"""When a line is logged again, how findings are logged, and how far long work has come."""
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
-from cc_slurm_adapter.log import REMIND, Progress, Reminder
+from cc_slurm_adapter.log import REMIND, Progress, Reminder, log_findings
+from cc_slurm_adapter.model import Finding
 
 
 def test_short_work_is_not_mentioned_and_long_work_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
@@ -38,3 +41,18 @@ def test_a_trouble_that_comes_and_goes_is_said_at_most_once_a_minute() -> None:
     reminder = Reminder(clock=iter(moments).__next__)
     said = [(reminder.is_due(), reminder.over()) for _ in moments]
     assert said == [(True, True), (False, False), (False, False), (True, True), (False, False)]
+
+
+def test_findings_are_logged_at_their_levels_with_the_next_step_behind_the_text(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log_findings(
+        Finding(logging.WARNING, "hooks", "it is not set", "set it"),
+        Finding(logging.ERROR, "hooks", "100% is wrong", "Set another value"),
+        Finding(logging.WARNING, "hooks", "all else works"),
+    )
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        ("WARNING", "it is not set: set it"),
+        ("ERROR", "100% is wrong. Set another value"),
+        ("WARNING", "all else works"),
+    ]

@@ -28,7 +28,6 @@ class CcNats:
 
     name = CC_NATS
     label = "NATS"
-    counted_as = "nats_"
     connections = 1
     batch_size = 16
     withdraws = False

@@ -237,13 +237,13 @@ def test_a_configuration_that_cannot_be_read_for_now_is_no_wrong_one(
 def test_an_error_of_this_program_is_one_line_and_may_pass(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(main_module, "_print_version", lambda: "".index("x\n"))
+    monkeypatch.setattr("cc_slurm_adapter.cli.version.print_version", lambda: "".index("x\n"))
     assert main(["-version"]) == OTHER
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("cc-slurm-adapter: an error of this program: ValueError: ")
 
 
 def test_what_is_printed_is_printable(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(config_module, "settings_reference", lambda: [("key\x1b", "a\rb", "text\u202e")])
+    monkeypatch.setattr("cc_slurm_adapter.cli.settings.settings_reference", lambda: [("key\x1b", "a\rb", "text\u202e")])
     assert main(["-settings"]) == 0
     assert capsys.readouterr().out == "key\\x1b (default a\\rb)\n    text\\u202e\n"

@@ -14,9 +14,7 @@ from hypothesis import strategies as st
 
 from cc_slurm_adapter.config.config import (
     Config,
-    load_config,
     masked,
-    parse_config,
     read_prep_secret,
     read_token,
     settings_reference,
@@ -27,6 +25,7 @@ from cc_slurm_adapter.config.keys import SETTINGS
 from cc_slurm_adapter.errors import ConfigError
 from cc_slurm_adapter.model import Numbering
 from cc_slurm_adapter.sinks.hwthreads import numbering_of
+from tests.unit.config.loaded import load_config, parse_config
 
 NEEDED = {"ccRestUrl": "https://cc.example.org", "ccRestJwt": "aa.bb.cc"}
 

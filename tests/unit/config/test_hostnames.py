@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cc_slurm_adapter.config.hostnames import HostNames, shortened
+from cc_slurm_adapter.log import log_findings
 
 
 def make_names(*pairs: tuple[str, str], nodes: tuple[str, ...] = ()) -> HostNames:
-    names = HostNames(tuple((re.compile(pattern), replacement) for pattern, replacement in pairs))
+    names = HostNames(tuple((re.compile(pattern), replacement) for pattern, replacement in pairs), log_findings)
     names.learn(nodes)
     return names
 

@@ -15,7 +15,7 @@ import pytest
 
 from cc_slurm_adapter.config.config import parse_config
 from cc_slurm_adapter.config.proxy import parse_proxy, proxy_variable
-from cc_slurm_adapter.counters import Status
+from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.daemon.destinations import Destinations, choose_proxy
 from cc_slurm_adapter.errors import ConfigError, SinkError
 from cc_slurm_adapter.sinks.base import Kind, Verdict
@@ -138,7 +138,7 @@ def test_a_proxy_of_the_environment_that_cannot_be_used_is_told_with_its_variabl
 
 def test_the_start_names_the_proxy_but_no_password() -> None:
     parsed, _ = parse_config(config(ccRestProxy="http://me:secret@proxy.example.org:3128"))
-    assert Destinations(parsed, Status()).label == f"{URL} through the proxy proxy.example.org:3128"
+    assert Destinations(parsed, Counters()).label == f"{URL} through the proxy proxy.example.org:3128"
 
 
 def test_a_proxy_that_wants_a_password_holds_everything() -> None:

@@ -11,15 +11,14 @@ from hypothesis import strategies as st
 
 from cc_slurm_adapter.config.config import (
     Config,
-    load_config,
     masked,
-    parse_config,
     read_nats_creds,
     read_nats_seed,
     read_token,
 )
 from cc_slurm_adapter.config.values import WrongValue, nats_servers, optional_subject
 from cc_slurm_adapter.errors import ConfigError
+from tests.unit.config.loaded import load_config, parse_config
 from tests.unit.config.test_config import JWT, NEEDED, SEED, problems_of, write
 
 NATS: dict[str, object] = {**NEEDED, "natsServer": "h"}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cc_slurm_adapter.daemon.hook_check import ENDS_SLURMCTLD, hook_troubles
+from cc_slurm_adapter.daemon.hook_check import ENDS_SLURMCTLD, hook_gaps
 from cc_slurm_adapter.daemon.hook_coverage import EVERY, LATEST, MARGIN, HookCoverage
 from cc_slurm_adapter.slurm.cluster_config import Hooks, parse_cluster_config
 from tests.fakes.slurm_and_sinks import make_run
@@ -28,19 +28,17 @@ def hook(folder: Path, name: str, text: str = "#!/bin/sh\n", mode: int = 0o755) 
     return str(path)
 
 
-def troubles(
-    *files: str, epilogs: tuple[str, ...] | None = None, user: str = ME, machine: str = "standby"
-) -> list[str]:
+def gaps(*files: str, epilogs: tuple[str, ...] | None = None, user: str = ME, machine: str = "standby") -> list[str]:
     """Of these files as both hooks."""
     hooks = Hooks(files, files if epilogs is None else epilogs, controllers=HERE)
-    return hook_troubles(hooks, user, machine)
+    return hook_gaps(hooks, user, machine)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_cluster_without_hooks_is_told_so(version: str) -> None:
     setup = parse_cluster_config((FIXTURES / f"slurm-{version}" / "cluster" / "scontrol-show-config.txt").read_text())
     assert setup.hooks == Hooks(controllers=("vm",))
-    told = hook_troubles(setup.hooks, setup.slurm_user, "elsewhere")
+    told = hook_gaps(setup.hooks, setup.slurm_user, "elsewhere")
     assert told == ["PrologSlurmctld is not set", "EpilogSlurmctld is not set"]
 
 
@@ -82,41 +80,41 @@ def test_this_file_and_a_script_that_names_it_are_good_hooks(tmp_path: Path) -> 
     itself = hook(tmp_path, "cc-slurm-adapter", "#!/bin/sh\n# whatever")
     script = hook(tmp_path, "prolog", "#!/bin/bash\n/opt/site/power-up\n/usr/local/sbin/cc-slurm-adapter\n")
     other = hook(tmp_path, "other")
-    assert troubles(itself) == []
-    assert troubles(script) == []
-    assert troubles(other, script) == []
-    assert troubles(str(tmp_path / "pro*"), epilogs=(itself,)) == []
+    assert gaps(itself) == []
+    assert gaps(script) == []
+    assert gaps(other, script) == []
+    assert gaps(str(tmp_path / "pro*"), epilogs=(itself,)) == []
 
 
 def test_a_hook_that_slurmctld_cannot_call_is_named(tmp_path: Path) -> None:
     good = hook(tmp_path, "cc-slurm-adapter")
     plain = hook(tmp_path, "plain-cc-slurm-adapter", mode=0o644)
     gone = str(tmp_path / "gone")
-    assert troubles(good, epilogs=(plain,)) == [f"{plain} (EpilogSlurmctld) is not executable for {ME}{ENDS_SLURMCTLD}"]
-    assert troubles(good, epilogs=(good, gone)) == [f"{gone} (EpilogSlurmctld) does not exist{ENDS_SLURMCTLD}"]
-    assert troubles(good, epilogs=()) == ["EpilogSlurmctld is not set"]
+    assert gaps(good, epilogs=(plain,)) == [f"{plain} (EpilogSlurmctld) is not executable for {ME}{ENDS_SLURMCTLD}"]
+    assert gaps(good, epilogs=(good, gone)) == [f"{gone} (EpilogSlurmctld) does not exist{ENDS_SLURMCTLD}"]
+    assert gaps(good, epilogs=()) == ["EpilogSlurmctld is not set"]
 
 
 def test_a_hook_that_calls_something_else_only_is_named(tmp_path: Path) -> None:
     other = hook(tmp_path, "other", "#!/bin/sh\nexec /opt/site/prolog\n")
-    assert troubles(other, epilogs=(hook(tmp_path, "cc-slurm-adapter"),)) == [
+    assert gaps(other, epilogs=(hook(tmp_path, "cc-slurm-adapter"),)) == [
         f"{other} (PrologSlurmctld) does not call cc-slurm-adapter"
     ]
 
 
 def test_what_cannot_be_seen_from_here_is_no_trouble(tmp_path: Path) -> None:
     other = hook(tmp_path, "other", mode=0o600)
-    assert troubles(other, machine="login1") == []
-    assert troubles("/home/slurm/hook") == []
+    assert gaps(other, machine="login1") == []
+    assert gaps("/home/slurm/hook") == []
     good = hook(tmp_path, "cc-slurm-adapter", mode=0o600)
-    assert troubles(good, user="nobody-knows-this-user") == []
+    assert gaps(good, user="nobody-knows-this-user") == []
 
 
 def test_a_prolog_of_the_nodes_may_be_the_hook(tmp_path: Path) -> None:
-    assert hook_troubles(Hooks(prolog=("/opt/p",), epilog=("/opt/e",), controllers=HERE), ME, "controller") == []
+    assert hook_gaps(Hooks(prolog=("/opt/p",), epilog=("/opt/e",), controllers=HERE), ME, "controller") == []
     plain = hook(tmp_path, "plain", mode=0o644)
     hooks = Hooks((plain,), (), ("/opt/p",), ("/opt/e",), HERE)
-    assert hook_troubles(hooks, ME, "controller") == [
+    assert hook_gaps(hooks, ME, "controller") == [
         f"{plain} (PrologSlurmctld) is not executable for {ME}{ENDS_SLURMCTLD}"
     ]
 
@@ -139,7 +137,7 @@ def test_whether_slurmuser_may_execute_a_hook_is_judged_by_its_mode(
     path = hook(tmp_path, "cc-slurm-adapter", mode=mode)
     account = pwd.getpwnam("daemon")
     os.chown(path, account.pw_uid if owner == "daemon" else 0, account.pw_gid if group == "daemon" else 0)
-    assert (troubles(path, user="daemon") == []) is may
+    assert (gaps(path, user="daemon") == []) is may
 
 
 class Hour:

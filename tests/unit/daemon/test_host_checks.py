@@ -1,7 +1,8 @@
-"""What the configuration says of hosts, held against the nodes of a poll."""
+"""What the configuration says of hosts, compared with the nodes of a poll."""
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
@@ -30,17 +31,14 @@ def node(name: str, cpus: int = 16) -> NodeState:
         ("ignoreHosts", "^login|^vis", "'^login|^vis'"),
     ],
 )
-def test_a_pattern_that_matches_no_node_is_said_once(
-    key: str, value: object, unused: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_pattern_that_matches_no_node_is_said_once(key: str, value: object, unused: str) -> None:
     checks = make_checks(**{key: value})
-    checks.check([])  # a cluster may have no nodes for a while
-    assert caplog.messages == []
-    for _ in range(2):
-        checks.check([node("node01"), node("node02")])
-    assert [(record.levelname, record.message) for record in caplog.records] == [
-        ("WARNING", f"{key}: {unused} matches none of Slurm's 2 nodes: correct or remove it")
+    assert checks.check([]) == []  # a cluster may have no nodes for a while
+    found = checks.check([node("node01"), node("node02")])
+    assert [(finding.level, finding.subject, str(finding)) for finding in found] == [
+        (logging.WARNING, key, f"{key}: {unused} matches none of Slurm's 2 nodes: correct or remove it")
     ]
+    assert checks.check([node("node01"), node("node02")]) == []
 
 
 @pytest.mark.parametrize(
@@ -51,45 +49,39 @@ def test_a_pattern_that_matches_no_node_is_said_once(
         (["npu", "dcu"], [""], "'npu', 'dcu'"),
     ],
 )
-def test_a_gres_that_no_node_has_is_said_once(
-    named: list[str], types: list[str], unused: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_gres_that_no_node_has_is_said_once(named: list[str], types: list[str], unused: str) -> None:
     checks = make_checks(acceleratorGres=named)
     nodes = [NodeState(f"n{number}", ("idle",), 0, 0, 0, gpu_types=each) for number, each in enumerate(types)]
-    for _ in range(2):
-        checks.check(nodes)
-    (line,) = caplog.messages
-    assert line.startswith(f"acceleratorGres: {unused} is a GRES of none of Slurm's {len(nodes)} nodes: ")
+    (finding,) = [each for _ in range(2) for each in checks.check(nodes)]
+    assert str(finding).startswith(f"acceleratorGres: {unused} is a GRES of none of Slurm's {len(nodes)} nodes: ")
 
 
-def test_a_cluster_without_gpus_needs_no_setting(caplog: pytest.LogCaptureFixture) -> None:
-    make_checks().check([node("n1")])
-    make_checks(acceleratorGres=["npu"]).check([NodeState("n1", ("idle",), 0, 0, 0, gpu_types="8 npu:910b")])
-    assert caplog.messages == []
+def test_a_cluster_without_gpus_needs_no_setting() -> None:
+    assert make_checks().check([node("n1")]) == []
+    npus = NodeState("n1", ("idle",), 0, 0, 0, gpu_types="8 npu:910b")
+    assert make_checks(acceleratorGres=["npu"]).check([npus]) == []
 
 
-def test_nothing_is_said_when_all_patterns_match(caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_said_when_all_patterns_match() -> None:
     checks = make_checks(gpuPciAddrs={"1$": []}, hostnameRewrite=[["^n", "m"]], ignoreHosts="^x|2$")
-    checks.check([node("node01"), node("node02")])
-    make_checks().check([node("node01")])
-    assert caplog.messages == []
+    assert checks.check([node("node01"), node("node02")]) == []
+    assert make_checks().check([node("node01")]) == []
 
 
-def test_a_list_that_does_not_fit_its_nodes_is_said_once_for_all_of_them(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_list_that_does_not_fit_its_nodes_is_said_once_for_all_of_them() -> None:
     checks = make_checks(hwthreadNumbering={"^short": [0, 1, 2], "^fits": [[0, 1], 2], "^block": "block"})
     nodes = [node("short2", 4), node("short1", 4), node("long", 4), node("fits", 2), node("block", 4)]
-    for _ in range(2):
-        checks.check(nodes)
-    assert [(record.levelname, record.message) for record in caplog.records] == [
+    found = [each for _ in range(2) for each in checks.check(nodes)]
+    assert [(finding.level, str(finding)) for finding in found] == [
         (
-            "WARNING",
+            logging.WARNING,
             "hwthreadNumbering lists 3 CPUs for nodes that have 4 in Slurm: the hardware threads of short1, short2 are"
             " left out. Run cc-slurm-adapter -topology there for the right list, then restart",
         )
     ]
     # A new node, one that has changed, and one of which nobody knows.
-    checks.check([*nodes[:4], node("short3", 2), node("fits", 3), node("short4", 0)])
-    assert [line[:58] for line in caplog.messages[1:]] == [
+    found = checks.check([*nodes[:4], node("short3", 2), node("fits", 3), node("short4", 0)])
+    assert [str(finding)[:58] for finding in found] == [
         "hwthreadNumbering lists 3 CPUs for nodes that have 2 in Sl",
         "hwthreadNumbering lists 2 CPUs for nodes that have 3 in Sl",
     ]

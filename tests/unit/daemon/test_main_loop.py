@@ -10,10 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from cc_slurm_adapter.counters import Status
-from cc_slurm_adapter.daemon import main_loop
-from cc_slurm_adapter.daemon.main_loop import Inbox, LoopSettings, MainLoop, Reload
+from cc_slurm_adapter.counters import Counters
+from cc_slurm_adapter.daemon import status
+from cc_slurm_adapter.daemon.activities import LoopSettings
+from cc_slurm_adapter.daemon.assembly import make_activities
+from cc_slurm_adapter.daemon.inbox import Inbox, Reload
+from cc_slurm_adapter.daemon.main_loop import MainLoop
 from cc_slurm_adapter.daemon.state_files import LastRun
+from cc_slurm_adapter.daemon.status import StatusLine
 from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, StateError
 from cc_slurm_adapter.hooks.pending_events import MAX_WAITING
 from cc_slurm_adapter.jobs.ignore_rules import IgnoreRules
@@ -71,32 +75,24 @@ class Site:
 
     def __init__(self, folder: Path, poll_interval: float = 60) -> None:
         self.slurm = FakeSlurm()
-        self.status = Status()
-        self.inbox = Inbox(self.status)
+        self.counters = Counters()
+        self.inbox = Inbox(self.counters)
         self.outbox = Outbox(str(folder / "state.sqlite"))
         sink = CcRest("http://127.0.0.1:9", lambda: "token")
-        self.sender = Nodes(sink, self.outbox, self.status)
-        watch = JobWatch(
+        self.sender = Nodes(sink, self.outbox, self.counters)
+        self.watch = JobWatch(
             self.slurm,
             self.outbox,
             CcMessages(()),
             [sink],
-            self.status,
+            self.counters,
             WatchSettings("lab", IgnoreRules(), True, 3600),
         )
         settings = LoopSettings("lab", poll_interval, 3600, 10, int(time.time()), 1.0)
         self.last_run = LastRun(str(folder / "lastrun"))
         self.fed: list[int] = []
-        self.loop = MainLoop(
-            self.inbox,
-            watch,
-            self.sender,
-            self.outbox,
-            self.last_run,
-            self.status,
-            settings,
-            pulse=lambda: self.fed.append(threading.get_ident()),
-        )
+        activities = make_activities(settings, self.watch, self.outbox, self.sender, self.last_run, self.counters)
+        self.loop = MainLoop(self.inbox, activities, lambda: self.fed.append(threading.get_ident()))
         self.thread = threading.Thread(target=self.loop.run, daemon=True)
         self.thread.start()
 
@@ -245,12 +241,12 @@ def test_a_hook_event_ends_the_long_wait_for_a_slurm_that_was_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cc_slurm_adapter.system.backoff.FIRST_RETRY", 50.0)
-    monkeypatch.setattr("cc_slurm_adapter.daemon.main_loop.SOONEST_POLL", 0.1)
+    monkeypatch.setattr("cc_slurm_adapter.daemon.activities.SOONEST_POLL", 0.1)
     site = Site(tmp_path)
     assert site.comes(lambda: site.loop.polled)
     site.slurm.failure = CommandFailed("slurmctld is down")
     site.inbox.put(Reload())
-    assert site.comes(lambda: site.loop._polling.is_failing)
+    assert site.comes(lambda: site.loop.activities.polls.step.is_failing)
     site.slurm.failure = None
     site.slurm.put(make_run(6))
     site.slurm.put(make_run(5))
@@ -259,7 +255,10 @@ def test_a_hook_event_ends_the_long_wait_for_a_slurm_that_was_down(
     site.close()
 
 
-def test_slurmdbd_down_does_not_make_it_ask_slurmctld_more_often(tmp_path: Path) -> None:
+def test_slurmdbd_down_does_not_make_it_ask_slurmctld_more_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(activity_module, "FIRST_RETRY", 0.01)
     site = Site(tmp_path)
 
     def down(*_: object) -> list[object]:
@@ -268,7 +267,7 @@ def test_slurmdbd_down_does_not_make_it_ask_slurmctld_more_often(tmp_path: Path)
 
     site.slurm.ended_between = down  # type: ignore[assignment]
     assert site.comes(lambda: "ended_between" in site.slurm.asked)
-    time.sleep(1.3)
+    time.sleep(0.3)
     assert site.slurm.asked.count("list_jobs") == 1
     site.close()
 
@@ -291,11 +290,11 @@ def test_how_it_stands_is_said_once_an_hour_and_after_what_has_happened(
 ) -> None:
     assert site.comes(lambda: site.last_run.read() is not None)  # the first pass is over
     caplog.set_level(logging.INFO)
-    site.loop._said = ""
-    monkeypatch.setattr(main_loop, "TELL_EVERY", every)
-    site.loop._next_telling = time.monotonic() + every
+    line = StatusLine(site.watch, site.outbox, site.counters)
+    monkeypatch.setattr(status, "NOTICE_EVERY", every)
+    line._next_notice = time.monotonic() + every
     for _ in range(3):
-        site.loop._say_how_it_stands()
+        line.log()
     told = [record for record in caplog.records if record.message.startswith("open runs: ")]
     assert {record.levelname for record in told} == {level}
     assert len(told) == (3 if level == "NOTICE" else 1)
@@ -359,7 +358,7 @@ def test_a_part_that_breaks_stops_nothing_else(busy: Site, monkeypatch: pytest.M
 
     name, method = PARTS[part]
     monkeypatch.setattr(getattr(busy, name), method, broken)
-    monkeypatch.setattr(busy.loop, "_next_tidying", 0.0)
+    monkeypatch.setattr(busy.loop.activities.upkeep, "_next", 0.0)
     for step in STEPS.keys() - {"the nodes are told", "lastrun moves"}:
         assert busy.comes(done[step]), step
 
@@ -402,7 +401,7 @@ def test_an_error_in_the_loop_itself_does_not_end_it(
     site = Site(tmp_path)
     assert site.comes(lambda: site.loop.polled)
     with monkeypatch.context() as patched:
-        patched.setattr(site.loop._hooks, "next_due", lambda: 1 / 0)
+        patched.setattr(site.loop.activities.hooks, "next_due", lambda: 1 / 0)
         site.inbox.put(Reload())
         assert site.comes(lambda: "a turn of the main loop failed" in caplog.text)
     site.slurm.put(make_run(5))
@@ -424,7 +423,7 @@ def test_the_watchdog_is_fed_while_nothing_happens(tmp_path: Path, monkeypatch: 
 
 def test_systemd_is_told_that_it_waits_for_slurmctld(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr("cc_slurm_adapter.daemon.main_loop.tell_status", told.append)
+    monkeypatch.setattr("cc_slurm_adapter.daemon.status.tell_status", told.append)
     monkeypatch.setattr(activity_module, "FIRST_RETRY", 0.01)
     site = Site(tmp_path, poll_interval=0.05)
     assert site.comes(lambda: bool(told) and told[-1].startswith("open runs: 0"))
@@ -437,12 +436,12 @@ def test_systemd_is_told_that_it_waits_for_slurmctld(tmp_path: Path, monkeypatch
 
 
 def test_of_many_reloads_one_waits() -> None:
-    inbox = Inbox(Status())
+    inbox = Inbox(Counters())
     for _ in range(1000):
         inbox.put(Reload())
-    assert len(inbox.take(0)) == 1
+    assert len(inbox.pop_all(0)) == 1
     inbox.put(Reload())
-    assert len(inbox.take(0)) == 1
+    assert len(inbox.pop_all(0)) == 1
 
 
 def test_an_error_of_the_program_ends_nothing(site: Site, caplog: pytest.LogCaptureFixture) -> None:
@@ -475,13 +474,13 @@ def test_a_comparison_that_failed_is_made_again(site: Site, monkeypatch: pytest.
 
 
 def test_a_flood_of_hook_events_is_bounded() -> None:
-    status = Status()
-    inbox = Inbox(status)
+    counters = Counters()
+    inbox = Inbox(counters)
     for job_id in range(3 * MAX_WAITING):
         inbox.put(HookEvent(job_id, "", 0))
     inbox.put(Reload())
-    assert len(inbox.take(0)) == 2 * MAX_WAITING + 1
-    assert status.counts() == {"hook_events_left_to_polls": MAX_WAITING}
+    assert len(inbox.pop_all(0)) == 2 * MAX_WAITING + 1
+    assert counters.counts() == {"hook_events_left_to_polls": MAX_WAITING}
 
 
 def test_a_failing_activity_waits_longer_each_time_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -520,7 +519,7 @@ def test_while_slurmctld_is_away_one_line_says_so_and_one_that_it_is_over(
 
         monkeypatch.setattr(site.slurm, question, fail)
     site.inbox.put(HookEvent(5, "prolog_slurmctld", 0))
-    failing = (site.loop._asking_nodes, site.loop._polling, site.loop._serving)
+    failing = (site.loop.activities.nodes.query, site.loop.activities.polls.step, site.loop.activities.hooks.step)
     assert site.comes(lambda: all(each._backoff.failures > 2 for each in failing))
     lines = [record.getMessage() for record in caplog.records if DOWN in record.getMessage()]
     assert len([line for line in lines if "reading accounting" not in line]) == 1

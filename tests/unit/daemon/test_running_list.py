@@ -9,8 +9,8 @@ from typing import cast
 
 import pytest
 
-from cc_slurm_adapter.daemon import running_list as reconciler_module
-from cc_slurm_adapter.daemon.running_list import Reconciler
+from cc_slurm_adapter.daemon import running_list as running_list_module
+from cc_slurm_adapter.daemon.running_list import RunningListPoller
 from cc_slurm_adapter.errors import SinkError
 from cc_slurm_adapter.sinks.base import AskableSink, RunningRow, RunningRows
 from cc_slurm_adapter.system.backoff import Backoff
@@ -44,12 +44,12 @@ class AskedSink:
 
 
 class Answers:
-    """A reconciler that compares once a day, and what it hands on."""
+    """A poller that asks once a day, and what it hands on."""
 
     def __init__(self) -> None:
         self.sink = AskedSink()
         self._came: queue.SimpleQueue[RunningRows] = queue.SimpleQueue()
-        self.reconciler = Reconciler(cast("AskableSink", self.sink), AskedSink.name, "lab", 86400, self._came.put)
+        self.poller = RunningListPoller(cast("AskableSink", self.sink), AskedSink.name, "lab", 86400, self._came.put)
 
     def next(self) -> RunningRows:
         return self._came.get(timeout=PATIENCE)
@@ -59,27 +59,25 @@ class Answers:
 
 
 @pytest.fixture
-def answers() -> Iterator[Answers]:
+def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers]:
+    monkeypatch.setattr(running_list_module, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(running_list_module, "LONGEST_WAIT", 0.002)
     made = Answers()
     yield made
-    made.reconciler.stop(PATIENCE)
+    made.poller.stop(PATIENCE)
 
 
 def test_it_asks_at_the_start_and_hands_on_whose_rows_they_are(answers: Answers) -> None:
-    answers.reconciler.start()
+    answers.poller.start()
     found = answers.next()
     assert (found.sink, found.rows) == ("asked", [RunningRow(1, 3)])
     assert found.asked > 1_700_000_000
-    assert answers.reconciler.workers[0].steps >= 100
+    assert answers.poller.workers[0].steps >= 100
 
 
-def test_a_destination_that_is_away_is_asked_until_it_answers(
-    answers: Answers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reconciler_module, "FIRST_WAIT", 0.001)
-    monkeypatch.setattr(reconciler_module, "LONGEST_WAIT", 0.002)
+def test_a_destination_that_is_away_is_asked_until_it_answers(answers: Answers) -> None:
     answers.sink.failures = 3
-    answers.reconciler.start()
+    answers.poller.start()
     assert answers.next().rows
     assert answers.sink.failures == 0
 
@@ -88,7 +86,7 @@ def test_a_destination_that_is_away_is_asked_until_it_answers(
 def test_an_error_that_nobody_thought_of_does_not_end_it(
     answers: Answers, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    monkeypatch.setattr(answers.reconciler._worker, "_backoff", Backoff(0.001, 0.002))
+    monkeypatch.setattr(answers.poller._worker, "_backoff", Backoff(0.001, 0.002))
     errors = [error]
     running_rows = answers.sink.running_rows
 
@@ -98,9 +96,9 @@ def test_an_error_that_nobody_thought_of_does_not_end_it(
         return running_rows(cluster)
 
     monkeypatch.setattr(answers.sink, "running_rows", fails_first)
-    answers.reconciler.start()
+    answers.poller.start()
     assert answers.next().rows
-    assert answers.reconciler.workers[0].is_alive
+    assert answers.poller.workers[0].is_alive
 
 
 def test_calls_do_not_shorten_the_rest_of_a_destination_that_is_away(
@@ -115,13 +113,13 @@ def test_calls_do_not_shorten_the_rest_of_a_destination_that_is_away(
         return running_rows(cluster)
 
     monkeypatch.setattr(answers.sink, "running_rows", count)
-    monkeypatch.setattr(answers.reconciler, "_backoff", Backoff(PATIENCE, PATIENCE, jitter=lambda: 1.0))
-    answers.reconciler.start()
+    monkeypatch.setattr(answers.poller, "_backoff", Backoff(PATIENCE, PATIENCE, jitter=lambda: 1.0))
+    answers.poller.start()
     while not asked:
         time.sleep(0.005)
     for _ in range(100):
-        monkeypatch.setattr(answers.reconciler, "_next_call", 0.0)
-        answers.reconciler.ask_now()
+        monkeypatch.setattr(answers.poller, "_next_request", 0.0)
+        answers.poller.poll_soon()
         time.sleep(0.001)
     assert len(asked) == 1
 
@@ -129,28 +127,27 @@ def test_calls_do_not_shorten_the_rest_of_a_destination_that_is_away(
 def test_when_something_was_lost_it_asks_at_once_and_once_more_later(
     answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconciler_module, "AGAIN", 0.01)
-    answers.reconciler.start()
+    monkeypatch.setattr(running_list_module, "SECOND_POLL_AFTER", 0.01)
+    answers.poller.start()
     answers.next()
     for _ in range(100):  # many stops that are not known are one reason
-        answers.reconciler.ask_now()
+        answers.poller.poll_soon()
     answers.next()
     answers.next()
     assert answers.none_is_there()
 
 
-@pytest.mark.parametrize(("long_trouble", "level"), [(3600.0, "INFO"), (0.0, "WARNING")])
+@pytest.mark.parametrize(("long_failure", "level"), [(3600.0, "INFO"), (0.0, "WARNING")])
 def test_a_comparison_that_fails_for_long_is_a_warning_and_a_short_failure_is_none(
     answers: Answers,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    long_trouble: float,
+    long_failure: float,
     level: str,
 ) -> None:
     caplog.set_level("INFO")
-    monkeypatch.setattr(reconciler_module, "FIRST_WAIT", 0.001)
-    monkeypatch.setattr(reconciler_module, "LONG_TROUBLE", long_trouble)
+    monkeypatch.setattr(running_list_module, "LONG_FAILURE", long_failure)
     answers.sink.failures = 2
-    answers.reconciler.start()
+    answers.poller.start()
     answers.next()
     assert [record.levelname for record in caplog.records] == [level]

@@ -22,8 +22,8 @@ import pytest
 from cc_slurm_adapter.config.address import TcpAddress, UnixAddress
 from cc_slurm_adapter.config.config import parse_config
 from cc_slurm_adapter.config.values import Network
-from cc_slurm_adapter.counters import Status
-from cc_slurm_adapter.daemon.daemon import events_folders
+from cc_slurm_adapter.counters import Counters
+from cc_slurm_adapter.daemon.assembly import events_folders
 from cc_slurm_adapter.errors import StateError
 from cc_slurm_adapter.hooks import hook, intake, server, spool
 from cc_slurm_adapter.hooks.access import AllowedSenders
@@ -53,7 +53,7 @@ class Running:
     def __init__(self, folder: Path, cluster: str = "lab", **arguments: object) -> None:
         self.events: queue.SimpleQueue[HookEvent] = queue.SimpleQueue()
         self.received = 0
-        self.status = Status()
+        self.status = Counters()
         self.path = str(folder / "d.sock")
         self.folder = folder / "events"
         address = arguments.pop("address", UnixAddress(self.path))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cc_slurm_adapter.counters import Status
+from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, SlurmError, UnexpectedOutput
 from cc_slurm_adapter.jobs.ignore_rules import IgnoreRules
 from cc_slurm_adapter.jobs.settings import WatchSettings
@@ -63,7 +63,7 @@ def test_many_known_runs_take_no_more_memory_than_few(
 ) -> None:
     outbox = Outbox(str(tmp_path / "state.sqlite"))
     settings = WatchSettings("lab", IgnoreRules(), True, 3600, clock=lambda: NOW)
-    watch = JobWatch(client, outbox, CcMessages(()), [SINK], Status(), settings)
+    watch = JobWatch(client, outbox, CcMessages(()), [SINK], Counters(), settings)
 
     def peak(runs: int) -> int:
         """Bytes at most while so many runs are read that are done already."""

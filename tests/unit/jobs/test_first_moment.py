@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cc_slurm_adapter.counters import Status
+from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.jobs.first_moment import Before, FirstMoment, catch_up_from
 from cc_slurm_adapter.jobs.ignore_rules import IgnoreRules
 from cc_slurm_adapter.jobs.settings import WatchSettings
@@ -375,7 +375,7 @@ class History:
         moment.settle(before, self.now)
         self._since = catch_up_from(before, moment.limit(self.now), self.now)
         watch_settings = WatchSettings("lab", IgnoreRules(), True, WEEK, clock=lambda: self.now, first_moment=moment)
-        self._job_watch = JobWatch(self._slurm, self._outbox, CcMessages(()), [SINK], Status(), watch_settings)
+        self._job_watch = JobWatch(self._slurm, self._outbox, CcMessages(()), [SINK], Counters(), watch_settings)
         self._is_first = True
 
     def _stop(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cc_slurm_adapter.counters import Status
+from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.errors import CommandFailed
 from cc_slurm_adapter.jobs import recorder
 from cc_slurm_adapter.jobs.accounting_windows import OVERLAP
@@ -54,7 +54,7 @@ class Lab:
         self.first_moment = FirstMoment()
         self.late_runs = LateRuns()
         self.outbox = Outbox(str(folder / "state.sqlite"))
-        self.status = Status()
+        self.status = Counters()
         self.watch = self._new_watch()
 
     def _new_watch(self) -> JobWatch:

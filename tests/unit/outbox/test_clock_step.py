@@ -76,7 +76,7 @@ def test_a_clock_that_was_set_is_seen_until_that_was_taken(host: Host) -> None:
 @pytest.fixture
 def waiting(host: Host, monkeypatch: pytest.MonkeyPatch) -> Daemon:
     """A daemon on a host whose clock shows a time in 1970."""
-    monkeypatch.setattr(daemon_module, "CLOCK_LOOK", 0.01)
+    monkeypatch.setattr(daemon_module, "CLOCK_CHECK", 0.01)
     host.set_by(5 * DAY - time.time())
     return Daemon(parse_config({"ccRestUrl": "http://127.0.0.1:1", "ccRestJwt": "token"})[0])
 
@@ -132,11 +132,11 @@ def test_a_clock_that_is_set_forward_by_years_parks_and_forgets_nothing(tmp_path
         site.thread.join(PATIENCE)
         host.set_by(3 * YEAR)
         for _ in range(2):
-            site.loop._tidy()
+            site.loop.activities.upkeep.tidy()
         assert site.outbox.counts() == {"pending": 1}
         assert site.outbox.open_runs("lab")
         host.let_pass(40 * DAY)  # now it has waited long enough by any clock
-        site.loop._tidy()
+        site.loop.activities.upkeep.tidy()
         assert site.outbox.counts() == {"parked": 1}
         assert site.owed() == {(Kind.START.value, 1)}
     finally:
@@ -161,7 +161,7 @@ def test_what_does_not_depend_on_ages_is_tidied_after_the_clock_was_set_forward(
         host.let_pass(DAY)
         host.set_by(2 * DAY)
         caplog.clear()
-        site.loop._tidy()
+        site.loop.activities.upkeep.tidy()
         assert site.outbox.counts() == {"conflict": 1, "parked": 1}
         assert "parked: 1 for cc_rest" in caplog.text
         assert site.outbox.deliveries.next_due("cc_rest", time.time()) == pytest.approx(

@@ -226,8 +226,9 @@ def test_a_file_that_cannot_be_locked_says_what_to_change(
     ]
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: "\n".join(lines))
     assert file_system_type(path) == kind
-    monkeypatch.setattr(database, "BUSY", 0.01)
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda name, **options: connect(name, **{**options, "timeout": 0.01}))
+    with closing(connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(StateError, match="locked") as refused:
             Outbox(path)

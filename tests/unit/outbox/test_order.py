@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cc_slurm_adapter.counters import Status
+from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.model import NodeState, RunKey
 from cc_slurm_adapter.outbox.database import IN_MEMORY
 from cc_slurm_adapter.outbox.outbox import Batch, Message, OpenRun, Outbox, Stage
@@ -208,7 +208,7 @@ class Way:
 class Mixed:
     """A sink whose connections answer at random, and which sees how many requests of a job are under way."""
 
-    name = label = counted_as = SINK
+    name = label = SINK
     connections = 4
     withdraws = False
 
@@ -252,7 +252,7 @@ class Mixed:
 def test_of_a_job_one_request_is_under_way_at_a_time_through_refusals_and_sighups(tmp_path: Path, at_once: int) -> None:
     sink = Mixed(at_once, seed=at_once)
     outbox = Outbox(str(tmp_path / "state.sqlite"))
-    sender = Sender(sink, outbox, Status())
+    sender = Sender(sink, outbox, Counters())
     sender.start()
     deadline = time.monotonic() + PATIENCE
     try:

@@ -10,7 +10,7 @@ from typing import Callable
 
 import pytest
 
-from cc_slurm_adapter.counters import Status
+from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.errors import StateError
 from cc_slurm_adapter.model import End, EndState, NodeState, Run
 from cc_slurm_adapter.outbox import clock_step, sink_health
@@ -46,7 +46,7 @@ class Site:
         self.server.start()
         self.sink = CcRest(self.server.url, lambda: self.backend.token)
         self.outbox = Outbox(str(folder / "state.sqlite"))
-        self.status = Status()
+        self.status = Counters()
         self.sender = Sender(self.sink, self.outbox, self.status)
 
     def close(self) -> None:
@@ -338,7 +338,7 @@ def test_a_stop_that_the_destination_does_not_know_is_told_to_whoever_compares(s
 class Batches:
     """A destination that takes many rows at once, and answers as it is told: `answer` gets try and job id."""
 
-    name, label, counted_as, connections = "cc_nats", "NATS", "nats_", 1
+    name, label, connections = "cc_nats", "NATS", 1
     withdraws = False
 
     def __init__(self, answer: Callable[[int, int], Verdict], at_once: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cc_slurm_adapter.counters import Status
+from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.jobs.run_store import RunStore
 from cc_slurm_adapter.model import End, EndState, Phase, RunKey
 from cc_slurm_adapter.outbox import sink_health, withdrawals
@@ -43,7 +43,7 @@ class Site:
         self.server.start()
         self.withdraws = withdraws
         self.path = str(folder / "state.sqlite")
-        self.status = Status()
+        self.status = Counters()
         self._open()
 
     def _open(self) -> None:
@@ -413,7 +413,7 @@ def test_what_follows_hears_of_every_run_and_of_no_removal(tmp_path: Path) -> No
     rest = CcRest("http://127.0.0.1:1", lambda: "", withdraws=True)
     nats = CcRest("http://127.0.0.1:1", lambda: "")
     nats.name = CC_NATS
-    store = RunStore("lab", outbox, CcMessages(()), [rest, nats], Status(), lambda: None, LateRuns())
+    store = RunStore("lab", outbox, CcMessages(()), [rest, nats], Counters(), lambda: None, LateRuns())
     heard: list[tuple[Kind, int]] = []
 
     def send(sink: str, *verdicts: Verdict) -> None:

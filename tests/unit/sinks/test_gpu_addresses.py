@@ -7,7 +7,7 @@ import re
 import pytest
 
 from cc_slurm_adapter.config.config import parse_config
-from cc_slurm_adapter.counters import Status
+from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.daemon.destinations import Destinations
 from cc_slurm_adapter.model import NodeState
 from cc_slurm_adapter.sinks.gpu_addresses import MissingAddresses
@@ -59,5 +59,5 @@ def test_a_kind_of_node_that_comes_later_is_told_then(caplog: pytest.LogCaptureF
 
 def test_the_nodes_of_a_poll_are_looked_at_whoever_they_are_sent_to(caplog: pytest.LogCaptureFixture) -> None:
     config, _ = parse_config({"ccRestUrl": "http://127.0.0.1:1", "ccRestJwt": "a.b.c"})
-    Destinations(config, Status()).post_nodes("lab", NODES)
+    Destinations(config, Counters()).post_nodes("lab", NODES)
     assert len(caplog.messages) == 2

@@ -28,9 +28,8 @@ from cc_slurm_adapter.model import (
 from cc_slurm_adapter.sinks.gpu_addresses import count_cards
 from cc_slurm_adapter.sinks.hwthreads import hwthreads
 from cc_slurm_adapter.sinks.messages import CcMessages
-from cc_slurm_adapter.slurm.parse.jobs import parse_job
 from tests.fakes.slurm_and_sinks import make_run
-from tests.recorded.fixture_files import FIXTURES, LAYOUTS, VERSIONS, Recording, read_truth, recordings, split_document
+from tests.recorded.fixture_files import FIXTURES, VERSIONS, Recording, read_truth, recordings, runs_of
 
 ADDRESSES = ((re.compile("^node"), ("00000000:00:00.0", "00000000:01:00.0")),)
 RECORDED = json.loads(
@@ -225,8 +224,7 @@ NODE_CORES, NODE_THREADS = 8, 2
 def started(recording: Recording) -> Iterator[tuple[Run, dict[str, Any]]]:
     """Each run of the recorded document that began and that the truth speaks of, with that truth."""
     truths = {(truth["job_id"], truth["start"]): truth for truth in recording.truth if truth["hosts"]}
-    for job in split_document(recording.text, "squeue"):
-        run = parse_job(job, "lab", LAYOUTS)
+    for run in runs_of(recording):
         if run.phase is not Phase.WAITING and run.key[1:] in truths:
             yield run, truths[run.key[1:]]
 

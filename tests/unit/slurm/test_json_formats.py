@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cc_slurm_adapter.errors import SlurmError, UnexpectedOutput
-from cc_slurm_adapter.model import EndState, Phase, Run, Sharing
-from cc_slurm_adapter.slurm import json_formats
+from cc_slurm_adapter.model import EndState, Finding, Phase, Run, Sharing
 from cc_slurm_adapter.slurm.commands import Commands, Finished
-from cc_slurm_adapter.slurm.json_formats import ONLY_V39, PLAIN, JsonFormat, find_format
+from cc_slurm_adapter.slurm.json_formats import ONLY_V39, PLAIN, CurrentFormat, JsonFormat, find_format
 from cc_slurm_adapter.slurm.parse.accounting import parse_accounted_run
 from cc_slurm_adapter.slurm.parse.jobs import parse_job, parse_sharing, sharing_command
 from cc_slurm_adapter.slurm.parse.json_values import Json
@@ -40,11 +39,6 @@ class Offering(Commands):
         return Finished(0 if self._formats else 1, self._formats.encode(), self._errors)
 
 
-@pytest.fixture(autouse=True)
-def forget_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_formats, "_warned", set())
-
-
 @pytest.mark.parametrize(
     ("offered", "used"),
     [
@@ -55,11 +49,9 @@ def forget_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
         (("v0.0.44", "v0.0.45", "v0.0.42", "v0.0.43"), "v0.0.42"),  # 26.05
     ],
 )
-def test_each_release_is_asked_for_its_fastest_format(
-    offered: tuple[str, ...], used: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert find_format(Offering(*offered)) == JsonFormat(used, f"--json={used}")
-    assert not caplog.messages
+def test_each_release_is_asked_for_its_fastest_format(offered: tuple[str, ...], used: str) -> None:
+    found = find_format(Offering(*offered))
+    assert (found, found.finding) == (JsonFormat(used, f"--json={used}"), None)
 
 
 def test_releases_whose_commands_take_no_name() -> None:
@@ -105,11 +97,9 @@ RECORDED_FORMATS = {
 
 
 @pytest.mark.parametrize("release", VERSIONS)
-def test_each_recorded_release_is_asked_for_its_fastest_format_on_whichever_stream_it_lists_them(
-    release: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert find_format(Recorded(release)) == RECORDED_FORMATS[release]
-    assert not caplog.messages
+def test_each_recorded_release_is_asked_for_its_fastest_format_on_whichever_stream_it_lists_them(release: str) -> None:
+    found = find_format(Recorded(release))
+    assert (found, found.finding) == (RECORDED_FORMATS[release], None)
 
 
 def test_a_release_that_does_not_say_its_version_is_not_trusted_to_filter() -> None:
@@ -117,25 +107,36 @@ def test_a_release_that_does_not_say_its_version_is_not_trusted_to_filter() -> N
     assert not find_format(Offering("v0.0.40", version="24.05.1")).filters_by_user_only
 
 
-def test_an_unknown_newer_slurm_is_asked_for_the_newest_format_that_both_know(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    slurm = Offering("v0.0.43", "v0.0.44", "v0.0.45", "v0.0.46")
-    for _ in range(3):
-        found = find_format(slurm)
-        assert (found.option, found.lacks_sharing) == ("--json=v0.0.45", True)
-    assert find_format(Offering("v0.0.44", "v0.0.46")).option == "--json=v0.0.44"
-    first, second = caplog.messages
-    assert "v0.0.43, v0.0.44, v0.0.45, v0.0.46" in first
-    assert "using v0.0.45" in first
-    assert "update this program" in first
-    assert "using v0.0.44" in second
+def test_an_unknown_newer_slurm_is_asked_for_the_newest_format_that_both_know() -> None:
+    found = find_format(Offering("v0.0.43", "v0.0.44", "v0.0.45", "v0.0.46"))
+    assert (found.option, found.lacks_sharing) == ("--json=v0.0.45", True)
+    assert "v0.0.43, v0.0.44, v0.0.45, v0.0.46" in str(found.finding)
+    assert "using v0.0.45" in str(found.finding)
+    assert "update this program" in str(found.finding)
+    found = find_format(Offering("v0.0.44", "v0.0.46"))
+    assert found.option == "--json=v0.0.44"
+    assert "using v0.0.44" in str(found.finding)
 
 
-def test_of_formats_that_nobody_knows_the_newest_is_tried(caplog: pytest.LogCaptureFixture) -> None:
-    assert find_format(Offering("v0.0.99", "v0.0.100")).option == "--json=v0.0.100"
-    assert find_format(Offering("v0.1.2", "v0.0.100")).option == "--json=v0.1.2"
-    assert all("does not know" in line for line in caplog.messages)
+def test_a_newer_slurm_is_reported_once_for_what_it_offers() -> None:
+    found: list[Finding] = []
+    offering = Offering("v0.0.45", "v0.0.46")
+    current = CurrentFormat(offering, found.append)
+    for formats in ("v0.0.46", "v0.0.46", "v0.0.47"):
+        offering._formats += f"data_parser/{formats}\n"
+        for _ in range(2):
+            current._until = 0.0
+            current.find()
+    assert [str(each).partition(":")[0] for each in found] == [
+        "this Slurm offers the JSON formats v0.0.45, v0.0.46",
+        "this Slurm offers the JSON formats v0.0.45, v0.0.46, v0.0.47",
+    ]
+
+
+def test_of_formats_that_nobody_knows_the_newest_is_tried() -> None:
+    found = [find_format(Offering("v0.0.99", "v0.0.100")), find_format(Offering("v0.1.2", "v0.0.100"))]
+    assert [each.option for each in found] == ["--json=v0.0.100", "--json=v0.1.2"]
+    assert all("does not know" in str(each.finding) for each in found)
 
 
 def test_a_slurm_that_says_nothing_is_an_error() -> None:

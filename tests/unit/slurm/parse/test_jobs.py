@@ -9,7 +9,16 @@ import pytest
 
 from cc_slurm_adapter.model import EndState, Missing, Phase, Run, Sharing
 from cc_slurm_adapter.slurm.parse.jobs import job_id_of, parse_job
-from tests.recorded.fixture_files import FIXTURES, LAYOUTS, Recording, recordings, split_document, true_cores, true_gpus
+from tests.recorded.fixture_files import (
+    FIXTURES,
+    LAYOUTS,
+    Recording,
+    recordings,
+    runs_of,
+    split_document,
+    true_cores,
+    true_gpus,
+)
 
 SLURMCTLD = [*recordings("*.squeue*.json"), *recordings("*.scontrol*.json")]
 
@@ -17,8 +26,7 @@ SLURMCTLD = [*recordings("*.squeue*.json"), *recordings("*.scontrol*.json")]
 def pairs(recording: Recording) -> list[tuple[Run, dict[str, Any]]]:
     """Each run of the recorded document that the truth speaks of, with that truth."""
     truths = {(truth["job_id"], truth["start"]): truth for truth in recording.truth}
-    runs = [parse_job(job, "lab", LAYOUTS) for job in split_document(recording.text, "squeue")]
-    return [(run, truths[run.key[1:]]) for run in runs if run.key[1:] in truths]
+    return [(run, truths[run.key[1:]]) for run in runs_of(recording) if run.key[1:] in truths]
 
 
 def test_the_recordings_are_there() -> None:
@@ -66,8 +74,7 @@ def test_a_job_has_its_own_words_and_numbers(recording: Recording) -> None:
 def of_its_case(recording: Recording) -> list[Run]:
     """The runs of the case, without the other jobs that 22.05 prints."""
     ids = {truth["job_id"] for truth in recording.truth}
-    runs = [parse_job(job, "lab", LAYOUTS) for job in split_document(recording.text, "squeue")]
-    return [run for run in runs if run.key.job_id in ids]
+    return [run for run in runs_of(recording) if run.key.job_id in ids]
 
 
 # task1 waits while task0 runs.

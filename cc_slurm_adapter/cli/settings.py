@@ -1,0 +1,13 @@
+"""`-settings`: prints the keys of the configuration."""
+
+from __future__ import annotations
+
+from cc_slurm_adapter.config.config import settings_reference
+from cc_slurm_adapter.lines import print_line
+
+
+def print_settings() -> None:
+    """Print each key with its default, and below it what it is for."""
+    for key, default, text in settings_reference():
+        print_line(f"{key} (default {default})")
+        print_line(f"    {text}")

@@ -1,0 +1,292 @@
+"""What the main loop does beside hook lookups: polls, nodes, catch-up, comparison, upkeep, SIGHUP.
+
+Each is used by the main thread alone, and has retries of its own: what fails in one delays no other.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from cc_slurm_adapter.counters import Counters
+from cc_slurm_adapter.daemon.hook_lookups import HookLookups
+from cc_slurm_adapter.daemon.state_files import LastRun
+from cc_slurm_adapter.jobs.watch import JobWatch
+from cc_slurm_adapter.log import NOTICE, Reminder
+from cc_slurm_adapter.model import NodeState
+from cc_slurm_adapter.outbox.clock_step import Ages
+from cc_slurm_adapter.outbox.outbox import KEEP_DONE, Outbox
+from cc_slurm_adapter.outbox.parking import MAX_AGE, Parked
+from cc_slurm_adapter.sinks.base import RunningRows
+from cc_slurm_adapter.system.backoff import RetriedStep
+
+log = logging.getLogger(__name__)
+
+SOONEST_POLL = 5.0
+"""Seconds from a poll that failed to the next, when a hook event says that slurmctld is there again."""
+TIDY_EVERY = 600.0
+LOG_PARKED_EVERY = 86400.0
+"""Seconds between two lists of why messages are parked: they wait for somebody, who may have missed the first line."""
+MAX_REASONS = 20
+"""Reasons why messages are parked that are logged at most, each in a line."""
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """Times in seconds; `catch_up_from` in Unix seconds."""
+
+    cluster: str
+    poll_interval: float
+    max_span: int
+    max_tries: int
+    catch_up_from: int
+    query_delay: float
+    """How long a hook event waits at most for the first lookup of its job."""
+    parked_max_age: int = MAX_AGE
+
+
+class Senders(Protocol):
+    """What the main loop asks of those that send."""
+
+    def post_nodes(self, cluster: str, nodes: list[NodeState]) -> None: ...
+    def retry_now(self) -> None: ...
+
+
+class Polls:
+    """Reads all of slurmctld's jobs every `interval` seconds.
+
+    Between two polls Slurm has as long a rest as the first of them took, and `interval` seconds at most.
+    """
+
+    def __init__(self, watch: JobWatch, hooks: HookLookups, interval: float) -> None:
+        self._watch = watch
+        self._hooks = hooks
+        self._interval = interval
+        self.step = RetriedStep("asking slurmctld for all jobs")
+        self._slow_polls = Reminder()
+        self._began = 0.0
+        self.next_due = 0.0
+        """time.monotonic() of the next poll; 0 when it is due immediately."""
+        self.polled = False
+        """Whether all jobs were read since the start."""
+
+    def is_due(self) -> bool:
+        """Tell whether the next poll is due now."""
+        return time.monotonic() >= self.next_due
+
+    def expedite(self) -> None:
+        """Let the next poll begin SOONEST_POLL seconds after the one that failed, if not sooner."""
+        self.next_due = min(self.next_due, self._began + SOONEST_POLL)
+
+    def attempt(self, between: Callable[[], None]) -> bool:
+        """Poll, and call `between` between the queries, which are many after a long absence. False when it failed.
+
+        `between` may set `next_due` to 0 meanwhile: SIGHUP came, and another poll follows immediately.
+        """
+        is_first, hook_seconds = not self.polled, self._hooks.seconds
+        began = self._began = time.monotonic()
+        self.next_due = began + self._interval
+        has_worked = self.step.attempt(lambda: self._read(between))
+        if not has_worked:
+            self.next_due = min(self.next_due, self.step.not_before)
+        elapsed = time.monotonic() - began - (self._hooks.seconds - hook_seconds)
+        if self.next_due:
+            self.next_due = max(self.next_due, time.monotonic() + min(elapsed, self._interval))
+        if has_worked:
+            self._warn_if_slow(elapsed, is_first=is_first)
+        return has_worked
+
+    def _read(self, between: Callable[[], None]) -> None:
+        for _ in self._watch.poll():
+            between()
+        self.polled = True
+
+    def _warn_if_slow(self, elapsed: float, *, is_first: bool) -> None:
+        if elapsed <= self._interval:
+            self._slow_polls.over()
+        elif not is_first and self._slow_polls.is_due():
+            log.warning(
+                "a poll took %.0f s, but slurmPollInterval is %.0f s: polls come less often. Set it longer, or see"
+                " what keeps slurmctld busy (sdiag)",
+                elapsed,
+                self._interval,
+            )
+
+
+class NodeReports:
+    """Reads Slurm's nodes, and hands their states to the destinations."""
+
+    def __init__(self, cluster: str, watch: JobWatch, senders: Senders) -> None:
+        self._cluster = cluster
+        self._watch = watch
+        self._senders = senders
+        self.query = RetriedStep("asking for the nodes")
+        self._report = RetriedStep("telling how the nodes stand")
+
+    def read(self) -> bool:
+        """Read the nodes; returns whether that was done. A query that failed rests at least as long as it took."""
+        began = time.monotonic()
+        if not self.query.may_run():
+            return False
+        has_worked = self.query.attempt(self._watch.read_nodes)
+        if not has_worked:
+            now = time.monotonic()
+            self.query.not_before = max(self.query.not_before, now + now - began)
+        return has_worked
+
+    def report(self) -> None:
+        """Send what was read, with the jobs that are known to run on each node."""
+        self._report.attempt(lambda: self._senders.post_nodes(self._cluster, self._watch.node_states()))
+
+
+class CatchUp:
+    """Reads accounting after each poll, a step at a time, so that hook events are served in between.
+
+    When all of it was read, and slurmctld had answered before, the time of the poll is written to lastRunPath.
+    """
+
+    def __init__(self, watch: JobWatch, outbox: Outbox, last_run: LastRun, since: int, interval: float) -> None:
+        """`since` is the Unix time from which accounting is read; `interval` is slurmPollInterval."""
+        self._watch = watch
+        self._outbox = outbox
+        self._last_run = last_run
+        self._since = since
+        self._interval = interval
+        self._reading = RetriedStep("reading accounting")
+        self._noting = RetriedStep("noting the time of this pass")
+        self._steps: Iterator[int] | None = None
+        self._next_without_poll = 0.0
+        self._polled_at = 0.0
+        self._slurmctld_answered = False
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether there is more to read immediately."""
+        return self._steps is not None
+
+    def begin(self, polled_at: float, *, has_jobs: bool) -> None:
+        """Begin after a poll, which began at the Unix time `polled_at` and was answered if it `has_jobs`.
+
+        While slurmctld does not answer, polls come more often; accounting is read once in an interval all the same.
+        """
+        now = time.monotonic()
+        if self._steps is None and self._reading.may_run() and (has_jobs or now >= self._next_without_poll):
+            self._next_without_poll = now + self._interval
+            self._polled_at, self._slurmctld_answered = polled_at, has_jobs
+            self._steps = self._watch.catch_up(self._since)
+
+    def attempt_step(self) -> None:
+        """Read some more, where there is more."""
+        if self._steps is not None:
+            self._reading.attempt(self._read_step)
+
+    def _read_step(self) -> bool:
+        """Return False when there is more to read."""
+        steps, self._steps = self._steps, None
+        for until in steps or ():
+            self._since = until
+            self._steps = steps
+            return False
+        self._since = int(self._polled_at)
+        if self._slurmctld_answered and self._outbox.is_durable:
+            self._noting.attempt(lambda: self._last_run.write(self._polled_at))
+        return True
+
+
+class Comparison:
+    """Compares what cc-backend believes to be running with what is known, for each list that comes."""
+
+    def __init__(self, watch: JobWatch) -> None:
+        self._watch = watch
+        self._rows: RunningRows | None = None
+        self._step = RetriedStep("comparing with cc-backend")
+
+    def add(self, rows: RunningRows) -> None:
+        """Put a list in place of one that was not compared yet."""
+        self._rows = rows
+
+    def next_due(self) -> float | None:
+        """Return time.monotonic() of the next attempt; None while there is nothing to compare."""
+        return None if self._rows is None else self._step.not_before
+
+    def attempt(self) -> None:
+        """Compare, unless the last attempt failed just now."""
+        if self._rows is not None and self._step.may_run():
+            self._step.attempt(self._reconcile)
+
+    def _reconcile(self) -> None:
+        if self._rows is not None:
+            self._watch.reconcile(self._rows)
+        self._rows = None
+
+
+class Upkeep:
+    """Tidies the state file every ten minutes, and logs once a day why messages are parked."""
+
+    def __init__(self, settings: LoopSettings, watch: JobWatch, outbox: Outbox, counters: Counters) -> None:
+        self._settings = settings
+        self._watch = watch
+        self._outbox = outbox
+        self._counters = counters
+        self._ages = Ages(max(settings.max_span + KEEP_DONE, settings.parked_max_age))
+        self._step = RetriedStep("tidying the state file")
+        self._next = 0.0
+        self._next_parked_lines = time.monotonic() + LOG_PARKED_EVERY
+
+    def attempt(self) -> None:
+        """Tidy, if it is time."""
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + TIDY_EVERY
+            self._step.attempt(self.tidy)
+
+    def tidy(self) -> None:
+        """Park, give up and forget what is too old. Raises StateError."""
+        settings, ages_are_right = self._settings, self._ages.are_right()
+        tidied = self._outbox.tidy(settings.max_span, settings.parked_max_age, ages_are_right=ages_are_right)
+        if tidied.parked:
+            log.warning(
+                "%d messages could not be delivered for too long: they are parked and tried later", tidied.parked
+            )
+        for parked in tidied.given_up:
+            self._counters.count("parked_given_up", parked.messages)
+            log.warning("refused for longer than parkedMaxAge and given up: %s", parked)
+        if time.monotonic() >= self._next_parked_lines:
+            self._next_parked_lines = time.monotonic() + LOG_PARKED_EVERY
+            log_parked(self._outbox.parked_by_reason())
+        if ages_are_right:
+            self._outbox.forget_other_clusters(settings.cluster, settings.max_span)
+            self._watch.forget_never_started(settings.max_span)
+
+
+class Reloading:
+    """Retries all that was refused or given up: SIGHUP says that somebody has repaired something."""
+
+    def __init__(self, watch: JobWatch, outbox: Outbox, senders: Senders) -> None:
+        self._watch = watch
+        self._outbox = outbox
+        self._senders = senders
+        self._step = RetriedStep("reloading")
+
+    def attempt(self) -> bool:
+        """Return False when that failed."""
+        return self._step.attempt(self._reload)
+
+    def _reload(self) -> None:
+        log.log(
+            NOTICE,
+            "SIGHUP: trying %d parked messages again, one of each reason first, the others when it is taken",
+            self._outbox.retry_all(),
+        )
+        self._watch.forget_broken()
+        self._senders.retry_now()
+
+
+def log_parked(reasons: Sequence[Parked]) -> None:
+    """Log why messages are parked, a line for each reason."""
+    for parked in reasons[:MAX_REASONS]:
+        log.warning("parked: %s", parked)
+    if len(reasons) > MAX_REASONS:
+        log.warning("parked: %d more reasons", len(reasons) - MAX_REASONS)

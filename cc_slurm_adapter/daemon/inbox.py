@@ -1,0 +1,62 @@
+"""What threads and signal handlers hand to the main thread."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+from dataclasses import dataclass
+from typing import Union
+
+from cc_slurm_adapter.counters import Counters
+from cc_slurm_adapter.hooks.pending_events import MAX_WAITING
+from cc_slurm_adapter.model import HookEvent
+from cc_slurm_adapter.sinks.base import RunningRows
+
+
+class Stop:
+    """SIGTERM or SIGINT came."""
+
+
+class Reload:
+    """SIGHUP came."""
+
+
+@dataclass(frozen=True)
+class ClusterNames:
+    """The clusters that cc-backend knows, read at the start; empty when it gave no answer."""
+
+    names: tuple[str, ...]
+
+
+Item = Union[HookEvent, Stop, Reload, ClusterNames, RunningRows]
+
+
+class Inbox:
+    """A queue in the order of arrival. Every thread may `put`, the main thread alone pops.
+
+    A flood of hook events does not fill the memory: those beyond a limit are counted and left to the polls.
+    """
+
+    def __init__(self, counters: Counters) -> None:
+        self._items: queue.SimpleQueue[Item] = queue.SimpleQueue()
+        self._counters = counters
+        self._reload_waits = False
+        """Of many SIGHUPs one is enough."""
+
+    def put(self, item: Item) -> None:
+        """Append an item; a signal handler may do it, too."""
+        if isinstance(item, HookEvent) and self._items.qsize() >= 2 * MAX_WAITING:
+            self._counters.count("hook_events_left_to_polls")
+        elif not (isinstance(item, Reload) and self._reload_waits):
+            self._reload_waits = self._reload_waits or isinstance(item, Reload)
+            self._items.put(item)
+
+    def pop_all(self, wait: float) -> list[Item]:
+        """Return all that has come; waits up to so many seconds for something."""
+        popped: list[Item] = []
+        with contextlib.suppress(queue.Empty):
+            popped.append(self._items.get(timeout=wait) if wait > 0 else self._items.get_nowait())
+            popped += [self._items.get_nowait() for _ in range(self._items.qsize())]  # not more: others come meanwhile
+        if any(isinstance(item, Reload) for item in popped):
+            self._reload_waits = False
+        return popped

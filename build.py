@@ -50,8 +50,9 @@ TOO_LONG = -1
 NO_TESTS = 5
 """pytest's exit code when its arguments select no test."""
 SHARDS = 2
-"""The parts into which `test --fast` deals the unit tests: two cores are what every machine has."""
-UNIT_TESTS = ["-m", "not built and not slurm", "--ignore=tests/built", "--ignore=tests/lab", "tests"]
+"""The parts into which the unit tests are dealt. Two cores are what every machine has, and neither is idle while the
+slowest Python is at its last tests."""
+UNIT_TESTS = ["--in-memory", "-m", "not built and not slurm", "--ignore=tests/built", "--ignore=tests/lab", "tests"]
 RELEASES = {"22.05": "bookworm", "24.11": "trixie", "26.05": "sid"}
 """The Slurms of the tests on a real one, and the Debians that ship them."""
 BOOTED = {"bookworm": "systemd 252", "trixie": "systemd 257"}
@@ -657,8 +658,7 @@ def test(options: argparse.Namespace, pytest_arguments: list[str]) -> int:
     report.check("build", [sys.executable, "build.py", "build"], 1800)
     provide_nats_server(report)
     pythons.insert(0, (tools.python, running().version))
-    steps = {f"unit tests, Python {version}": [python, *UNIT_TESTS] for python, version in pythons}
-    report.pytest_side_by_side(steps, 900 + 300 * len(steps))
+    report.pytest_side_by_side(unit_test_steps(pythons), 900 + 300 * len(pythons))
     test_built_file(tools, report)
     if options.slurm or options.all:
         test_on_slurm(tools, report)
@@ -681,11 +681,18 @@ def test_fast(options: argparse.Namespace, pytest_arguments: list[str]) -> int:
     tools = environment(running(), ["run", "test", "lint"])
     check_sources(tools, report)
     provide_nats_server(report)
-    shards = range(1, SHARDS + 1)
-    steps = {f"unit tests, part {n} of {SHARDS}": [tools.python, f"--shard={n}/{SHARDS}", *UNIT_TESTS] for n in shards}
-    report.pytest_side_by_side(steps, 900)
+    report.pytest_side_by_side(unit_test_steps([(tools.python, running().version)]), 900)
     report.not_run.append("other Pythons, the built file and all the rest (leave out --fast)")
     return report.close()
+
+
+def unit_test_steps(pythons: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    """The unit tests under each Python, given with its version, a step for each shard."""
+    return {
+        f"unit tests, Python {version}, part {part} of {SHARDS}": [python, f"--shard={part}/{SHARDS}", *UNIT_TESTS]
+        for python, version in pythons
+        for part in range(1, SHARDS + 1)
+    }
 
 
 def check() -> int:

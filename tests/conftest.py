@@ -18,14 +18,16 @@ ROOM = 2 << 30
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--shard", metavar="N/COUNT", default="1/1", help="only each COUNT-th test file, from the N-th on")
+    parser.addoption("--in-memory", action="store_true", help="put the folders of tests into memory where it has room")
 
 
-def pytest_configure() -> None:
-    """Puts `tmp_path` into memory: what state files cost on a disk is nothing that unit tests look for.
+def pytest_configure(config: pytest.Config) -> None:
+    """Puts `tmp_path` into memory if that is wanted: what fsync costs is nothing that unit tests look for.
 
-    A third of a run's time were fsyncs. Where somebody has chosen a place, or memory has no room, it stays on disk.
+    It is a third of their time. Where somebody has chosen a place, or memory has no room, it stays on disk.
     """
-    if not {"TMPDIR", "PYTEST_DEBUG_TEMPROOT"} & set(os.environ) and has_room(MEMORY):
+    is_chosen = {"TMPDIR", "PYTEST_DEBUG_TEMPROOT"} & set(os.environ)
+    if config.getoption("--in-memory") and not is_chosen and has_room(MEMORY):
         os.environ["PYTEST_DEBUG_TEMPROOT"] = str(MEMORY)
 
 

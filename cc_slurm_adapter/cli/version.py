@@ -25,7 +25,7 @@ def bundled() -> list[tuple[str, str, str]]:
     The build writes the manifest into the file, so that the file knows its own parts.
     """
     try:
-        manifest = pkgutil.get_data(__package__, MANIFEST)
+        manifest = pkgutil.get_data("cc_slurm_adapter", MANIFEST)
     except OSError:
         return []
     return [(part["name"], part["version"], part["licence"]) for part in json.loads(manifest or b"[]")]

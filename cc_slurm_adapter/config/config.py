@@ -28,7 +28,7 @@ from cc_slurm_adapter.config.hostnames import HostnameRewrites
 from cc_slurm_adapter.config.keys import BY_NAME, REMOVED, SETTINGS, Setting
 from cc_slurm_adapter.config.secrets import presentable, read_secret, read_secret_file, reason, secret_path
 from cc_slurm_adapter.errors import ConfigError, UnreadableFile
-from cc_slurm_adapter.model import CpuNumbers, Finding, Numbering, NumberingByHost
+from cc_slurm_adapter.model import Finding, NumberingByHost
 
 _WITH_PATTERNS = frozenset(
     {"gpuPciAddrs", "hostnameRewrite", "hwthreadNumbering", "ignoreHosts", "ignorePartitions", "ignoreUsers"}
@@ -414,50 +414,6 @@ def _leftover_events_folder(config: Config) -> list[Finding]:
 
 def _warning(key: str, text: str, next_step: str = "") -> Finding:
     return Finding(logging.WARNING, key, f"{key}: {text}", next_step)
-
-
-def masked(config: Config) -> dict[str, object]:
-    """Return every key with the value in effect, as JSON would have it; secrets are replaced by '***'."""
-    return {setting.key: _masked_value(setting, getattr(config, setting.field)) for setting in SETTINGS}
-
-
-def _masked_value(setting: Setting, value: Any) -> object:
-    if setting.secret:
-        return "***" if value else ""
-    if setting.key in _BY_PATTERN:
-        return _BY_PATTERN[setting.key](value)
-    if isinstance(value, tuple):
-        items = [str(item) for item in value]
-        return ",".join(items) if setting.plural else items
-    if isinstance(value, re.Pattern):
-        return value.pattern
-    return value if isinstance(value, (bool, int)) else str(value or "")
-
-
-def _addresses_as_json(value: values.GpuPciAddrs) -> object:
-    return {pattern.pattern: list(addresses) for pattern, addresses in value}
-
-
-def _rewrites_as_json(value: HostnameRewrites) -> object:
-    return [[pattern.pattern, replacement] for pattern, replacement in value]
-
-
-def _numberings_as_json(value: NumberingByHost) -> object:
-    by_host = {pattern.pattern: _numbering_as_json(numbering) for pattern, numbering in value}
-    return by_host[""] if list(by_host) == [""] else by_host
-
-
-def _numbering_as_json(numbering: Numbering | CpuNumbers) -> object:
-    if isinstance(numbering, Numbering):
-        return numbering.value
-    return [numbers[0] if len(numbers) == 1 else list(numbers) for numbers in numbering]
-
-
-_BY_PATTERN: dict[str, Callable[[Any], object]] = {
-    "gpuPciAddrs": _addresses_as_json,
-    "hwthreadNumbering": _numberings_as_json,
-    "hostnameRewrite": _rewrites_as_json,
-}
 
 
 def settings_reference() -> list[tuple[str, str, str]]:

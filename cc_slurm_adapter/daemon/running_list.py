@@ -25,6 +25,35 @@ SECOND_POLL_AFTER = 360.0
 """Seconds from a requested poll to the next: runs that were too young to be judged by the first are old enough then."""
 
 
+class _Failures:
+    """Failures of the polls in a row: when to try again, and what is logged."""
+
+    def __init__(self) -> None:
+        self._backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
+        self._since = 0.0
+        self._reminder = Reminder()
+
+    @property
+    def is_failing(self) -> bool:
+        """Tell whether the last poll failed."""
+        return self._backoff.failures > 0
+
+    def failed(self, error: SinkError, began: float) -> float:
+        """Log a poll that failed; `began` is its time.monotonic(). Returns the seconds until the next try."""
+        if not self.is_failing:
+            self._since = began
+        is_long = began - self._since >= LONG_FAILURE
+        if self._reminder.is_due("long" if is_long else ""):
+            level = logging.WARNING if is_long else logging.INFO
+            log.log(level, "the running jobs cannot be compared yet: %s", error)
+        return self._backoff.failed()
+
+    def succeeded(self) -> None:
+        """Forget the failures."""
+        self._backoff.succeeded()
+        self._reminder.over()
+
+
 class RunningListPoller:
     """Polls in a thread: at the start, every `interval` seconds, and when `poll_soon()` requests it.
 
@@ -50,9 +79,7 @@ class RunningListPoller:
         self._was_requested = False
         """Whether the poll that is due, or under way, was requested: then a second one follows soon."""
         self._next_request = 0.0
-        self._backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
-        self._failing_since = 0.0
-        self._reminder = Reminder()
+        self._failures = _Failures()
         self._next_poll = 0.0
         """Like all times here by time.monotonic()."""
         self._worker = Worker("running-list", self._turn, self._connection.close)
@@ -91,7 +118,7 @@ class RunningListPoller:
         wait = min(self._next_poll - time.monotonic(), WAIT)
         if wait <= 0:
             self._poll()
-        elif self._backoff.failures:
+        elif self._failures.is_failing:
             self._worker.wait(wait)  # a request does not shorten the rest of a destination that is away
         elif self._requested.wait(wait):
             self._next_poll = 0.0
@@ -103,20 +130,11 @@ class RunningListPoller:
         try:
             rows = list(self._connection.running_rows(self._cluster))
         except SinkError as error:
-            self._log_failure(error, began)
-            self._next_poll = time.monotonic() + self._backoff.failed()
+            wait = self._failures.failed(error, began)
+            self._next_poll = time.monotonic() + wait
             return
-        self._backoff.succeeded()
-        self._reminder.over()
+        self._failures.succeeded()
         wait = min(SECOND_POLL_AFTER, self._interval) if self._was_requested else self._interval
         self._next_poll = time.monotonic() + wait
         self._was_requested = False
         self._deliver(RunningRows(self._sink, rows, asked))
-
-    def _log_failure(self, error: SinkError, began: float) -> None:
-        if not self._backoff.failures:
-            self._failing_since = began
-        is_long = began - self._failing_since >= LONG_FAILURE
-        if self._reminder.is_due("long" if is_long else ""):
-            level = logging.WARNING if is_long else logging.INFO
-            log.log(level, "the running jobs cannot be compared yet: %s", error)

@@ -1,7 +1,7 @@
 """Receives hook events in one thread: from the events folders and from the socket.
 
-Only events of jobs of our own cluster are passed on. Bad input is counted, and logged at most once a minute for each
-kind.
+`Intake` is the thread. It serves the socket with a `HookServer` and scans the folders by `_Folders`; both hand what
+they receive to `_Filter`, which passes on the events of our own cluster.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from cc_slurm_adapter.config.address import TcpAddress, UnixAddress
 from cc_slurm_adapter.config.values import Network
@@ -39,7 +40,6 @@ LONGEST_PAUSE = 5.0
 STUCK_AFTER = 300.0
 """Seconds. A turn takes milliseconds, unless a file system hangs."""
 
-
 REFUSED, GARBAGE, FOREIGN = "hook_events_refused", "hook_events_garbage", "hook_events_of_other_clusters"
 """Counters. Refused are senders without permission, and messages that are too long, too slow or wrongly signed."""
 _COUNTERS = {"refused": REFUSED, "garbage": GARBAGE}
@@ -63,6 +63,119 @@ class _LimitedLog:
         logger.warning("hook events: %s%s", line, more)
 
 
+class _Filter:
+    """Passes on events of jobs of our own cluster.
+
+    Bad input is counted, and logged at most once a minute for each kind. `cluster` is known once Slurm has answered;
+    with '' events of every cluster are passed on.
+    """
+
+    def __init__(self, deliver: Callable[[HookEvent], None], count: Callable[[str], None]) -> None:
+        self.cluster = ""
+        self._deliver = deliver
+        self._count = count
+        self._log = _LimitedLog()
+
+    def is_ours(self, cluster: str) -> bool:
+        """Tell whether an event of this cluster is to be passed on; one without a cluster is."""
+        return not cluster or not self.cluster or cluster.lower() == self.cluster.lower()
+
+    def accept(self, message: HookMessage) -> None:
+        """Pass on an event that came over the socket, if it is of our cluster."""
+        if not self.is_ours(message.cluster):
+            self._count(FOREIGN)
+            self._log.warn("foreign", f"job {message.job_id} is of the cluster {message.cluster!r}, not of ours")
+            return
+        self.pass_on(message)
+
+    def pass_on(self, message: HookMessage) -> None:
+        """Pass on an event that is known to be of our cluster."""
+        self._deliver(HookEvent(message.job_id, message.context, time.monotonic()))
+
+    def refuse(self, kind: str, line: str) -> None:
+        """Count and log what is no event, or comes from somebody who may not send any."""
+        if kind in _COUNTERS:
+            self._count(_COUNTERS[kind])
+        self._log.warn(kind, line)
+
+
+class _Folders:
+    """Scans the events folders when they are due, and when inotify reports new files to the selector."""
+
+    def __init__(
+        self,
+        folders: Sequence[EventsFolder],
+        selector: selectors.BaseSelector,
+        allowed_senders: AllowedSenders,
+        pass_on: Callable[[HookMessage], None],
+    ) -> None:
+        """`pass_on` is called with each event; a folder has checked already that it is of our cluster."""
+        self._folders = folders
+        self._selector = selector
+        self._allowed_senders = allowed_senders
+        self._pass_on = pass_on
+        self._errors = Reminder()
+        self.scanned = threading.Event()
+        """Set once a folder has been scanned."""
+
+    @property
+    def paths(self) -> list[str]:
+        """Return the folders' paths, that of this version first."""
+        return [folder.path for folder in self._folders]
+
+    @property
+    def next_scan(self) -> float:
+        """Return the time.monotonic() at which a folder is to be scanned."""
+        return min(folder.next_scan for folder in self._folders)
+
+    def scan_due(self) -> None:
+        """Scan the folders that are due."""
+        for folder in self._folders:
+            if folder.next_scan <= time.monotonic():
+                self._scan_safely(folder)
+
+    def close(self) -> None:
+        """Close all folders; the selector is closed as well."""
+        for folder in self._folders:
+            folder.close()
+
+    def _scan_safely(self, folder: EventsFolder) -> None:
+        """Scan a folder; an error closes it for a minute, but neither the socket nor the other folder."""
+        try:
+            self._scan(folder)
+            self.scanned.set()
+        except Exception as error:
+            if self._errors.is_due(type(error).__name__):
+                logger.exception("prepEventsPath: an error of this program; it is tried again in a minute")
+            self._close(folder)
+            folder.postpone()
+
+    def _scan(self, folder: EventsFolder) -> None:
+        if not folder.usable:
+            self._open(folder)
+            return
+        for message in folder.pop_events():
+            self._pass_on(message)
+        if not folder.usable:
+            self._close(folder)
+
+    def _open(self, folder: EventsFolder) -> None:
+        self._close(folder)
+        folder.open(self._allowed_senders)
+        if folder.watch is not None:
+            self._selector.register(folder.watch, selectors.EVENT_READ, partial(self._on_watch, folder))
+
+    def _close(self, folder: EventsFolder) -> None:
+        if folder.watch is not None:
+            self._selector.unregister(folder.watch)
+        folder.close()
+
+    def _on_watch(self, folder: EventsFolder) -> None:
+        """Note the new files that inotify names; a folder that was replaced is opened again."""
+        if not folder.read_watch():
+            self._open(folder)
+
+
 class Intake:
     """The thread that turns what hooks report into `HookEvent`s.
 
@@ -82,16 +195,10 @@ class Intake:
         allow: tuple[Network, ...] = (),
     ) -> None:
         self._address = address
-        self._cluster = ""
         self._secret = secret
         self._allow = allow
-        self._deliver = deliver
-        self._count = count
-        self._log = _LimitedLog()
         self._places = folders
-        self._folders: list[EventsFolder] = []
-        self._folder_errors = Reminder()
-        self._scanned = threading.Event()
+        self._filter = _Filter(deliver, count)
         self._listeners: Listeners | None = None
         self._worker = Worker("intake", self._turn, self._end, longest_pause=LONGEST_PAUSE, stuck_after=STUCK_AFTER)
 
@@ -100,6 +207,11 @@ class Intake:
         """The thread, for the supervisor."""
         return [self._worker]
 
+    @property
+    def addresses(self) -> list[Any]:
+        """Return what it listens on, as `getsockname` does, from `open` to `stop`."""
+        return [listener.getsockname() for listener in self._listeners.sockets] if self._listeners else []
+
     def open(self) -> None:
         """Open the socket. Hooks that connect from now on wait until SlurmUser and the cluster are known.
 
@@ -107,7 +219,6 @@ class Intake:
         """
         own = AllowedSenders(frozenset({0, os.geteuid()}), None, self._allow, self._secret)
         self._listeners = open_listeners(self._address, own)
-        self.addresses = [listener.getsockname() for listener in self._listeners.sockets]
 
     def start(self, cluster: str, slurm_user: str) -> None:
         """Start the thread, which opens the events folders. A folder that cannot be used is logged as a warning.
@@ -116,18 +227,19 @@ class Intake:
         name of the user that Slurm's hooks run as.
         """
         assert self._listeners is not None  # noqa: S101 - it was opened before
-        self._cluster = cluster
-        self._allowed_senders = find_allowed_senders(slurm_user, self._secret, self._allow)
-        self._listeners.grant_access(self._allowed_senders)
+        self._filter.cluster = cluster
+        allowed_senders = find_allowed_senders(slurm_user, self._secret, self._allow)
+        self._listeners.grant_access(allowed_senders)
         self._wake_read, self._wake_write = socket.socketpair()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake_read, selectors.EVENT_READ, lambda: None)
-        handlers = Handlers(self._accept, self._refuse)
-        self._server = HookServer(self._listeners, self._allowed_senders, self._selector, handlers)
-        self._folders = [EventsFolder(place, cluster, self._is_ours, self._refuse) for place in self._places]
+        handlers = Handlers(self._filter.accept, self._filter.refuse)
+        self._server = HookServer(self._listeners, allowed_senders, self._selector, handlers)
+        folders = [EventsFolder(place, cluster, self._filter.is_ours, self._filter.refuse) for place in self._places]
+        self._folders = _Folders(folders, self._selector, allowed_senders, self._filter.pass_on)
         self._worker.start()
-        if not self._scanned.wait(OPEN_SECONDS):
-            logger.warning("prepEventsPath: %s does not answer yet: is its file system stuck?", self._folders[0].path)
+        if not self._folders.scanned.wait(OPEN_SECONDS):
+            logger.warning("prepEventsPath: %s does not answer yet: is its file system stuck?", self._folders.paths[0])
 
     def stop(self) -> None:
         """End the thread within half a second; it closes everything and removes the unix socket.
@@ -147,7 +259,7 @@ class Intake:
         if self._worker.is_alive:
             logger.warning(
                 "the intake of hook events does not end: is the file system of %s stuck?",
-                " or ".join(folder.path for folder in self._folders),
+                " or ".join(self._folders.paths),
             )
             return
         self._wake_read.close()
@@ -155,8 +267,7 @@ class Intake:
 
     def _end(self) -> None:
         self._server.close()
-        for folder in self._folders:
-            folder.close()
+        self._folders.close()
         self._selector.close()
 
     def _turn(self) -> None:
@@ -167,66 +278,8 @@ class Intake:
             raise
 
     def _serve(self) -> None:
-        deadline = min(self._server.next_deadline(), *(folder.next_scan for folder in self._folders))
+        deadline = min(self._server.next_deadline(), self._folders.next_scan)
         for key, _ in self._selector.select(min(max(0.0, deadline - time.monotonic()), WAIT)):
             key.data()
         self._server.tick()
-        for folder in self._folders:
-            if folder.next_scan <= time.monotonic():
-                self._scan_safely(folder)
-
-    def _scan_safely(self, folder: EventsFolder) -> None:
-        """Scan a folder; an error closes it for a minute, but neither the socket nor the other folder."""
-        try:
-            self._scan(folder)
-            self._scanned.set()
-        except Exception as error:
-            if self._folder_errors.is_due(type(error).__name__):
-                logger.exception("prepEventsPath: an error of this program; it is tried again in a minute")
-            self._close(folder)
-            folder.postpone()
-
-    def _open(self, folder: EventsFolder) -> None:
-        self._close(folder)
-        folder.open(self._allowed_senders)
-        if folder.watch is not None:
-            self._selector.register(folder.watch, selectors.EVENT_READ, partial(self._on_watch, folder))
-
-    def _close(self, folder: EventsFolder) -> None:
-        if folder.watch is not None:
-            self._selector.unregister(folder.watch)
-        folder.close()
-
-    def _on_watch(self, folder: EventsFolder) -> None:
-        """Note the new files that inotify names; a folder that was replaced is opened again."""
-        if not folder.read_watch():
-            self._open(folder)
-
-    def _scan(self, folder: EventsFolder) -> None:
-        """Deliver the events of a folder, which has checked already that they are of our cluster."""
-        if not folder.usable:
-            self._open(folder)
-            return
-        for message in folder.pop_events():
-            self._pass_on(message)
-        if not folder.usable:
-            self._close(folder)
-
-    def _is_ours(self, cluster: str) -> bool:
-        return not cluster or not self._cluster or cluster.lower() == self._cluster.lower()
-
-    def _accept(self, message: HookMessage) -> None:
-        """Deliver an event that came over the socket, if it is of our cluster."""
-        if not self._is_ours(message.cluster):
-            self._count(FOREIGN)
-            self._log.warn("foreign", f"job {message.job_id} is of the cluster {message.cluster!r}, not of ours")
-            return
-        self._pass_on(message)
-
-    def _pass_on(self, message: HookMessage) -> None:
-        self._deliver(HookEvent(message.job_id, message.context, time.monotonic()))
-
-    def _refuse(self, kind: str, line: str) -> None:
-        if kind in _COUNTERS:
-            self._count(_COUNTERS[kind])
-        self._log.warn(kind, line)
+        self._folders.scan_due()

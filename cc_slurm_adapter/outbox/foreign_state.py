@@ -27,7 +27,7 @@ def refuse_foreign(path: str) -> None:
     """
     if os.path.exists(path) and not os.path.isfile(path):
         raise StateError(f"statePath names {path}, which is no file: set statePath to a file of the daemon's own")
-    with suppress(FileNotFoundError, PermissionError), open(path, "rb") as file:
+    with suppress(FileNotFoundError, NotADirectoryError, PermissionError), open(path, "rb") as file:
         start = file.read(len(HEADER))
         if start == HEADER:
             _refuse_foreign_database(path)

@@ -11,6 +11,9 @@ from collections.abc import Iterator
 
 from cc_slurm_adapter.outbox.schema import SCHEMA
 
+IN_MEMORY = ":memory:"
+MAX_IN_MEMORY = 32 * 1024 * 1024
+"""Bytes of state that are kept in memory at most."""
 DONE_RUNS = 50_000
 """Runs that are over and known in memory, the last ones."""
 TEXT_BYTES = 4 * 1024 * 1024
@@ -39,6 +42,14 @@ _TO_FILE = {
     "INSERT OR IGNORE INTO text VALUES (?, ?)": "SELECT hash, body FROM text",
     "INSERT OR IGNORE INTO text_use VALUES (?, ?)": "SELECT message, hash FROM text_use",
 }
+
+
+def new_memory() -> sqlite3.Connection:
+    """Return an empty database that cannot grow above MAX_IN_MEMORY."""
+    memory = sqlite3.connect(IN_MEMORY, isolation_level=None, check_same_thread=False)
+    page_size = memory.execute("PRAGMA page_size").fetchone()[0]
+    memory.execute(f"PRAGMA max_page_count = {MAX_IN_MEMORY // page_size}")
+    return memory
 
 
 def copy_to_memory(file: sqlite3.Connection, memory: sqlite3.Connection) -> None:

@@ -16,12 +16,13 @@ from typing import NamedTuple
 
 from cc_slurm_adapter.model import End, Run, RunKey
 from cc_slurm_adapter.outbox import parking, queries, stored_messages
-from cc_slurm_adapter.outbox.database import MAX_TEXT_BYTES, StateDatabase
+from cc_slurm_adapter.outbox.database import StateDatabase
 from cc_slurm_adapter.outbox.deliveries import Deliveries
 from cc_slurm_adapter.outbox.parking import Parked, Tidied
 from cc_slurm_adapter.outbox.rerouting import USED_SINKS, use_sinks
 from cc_slurm_adapter.outbox.run_json import run_from_json, run_to_json
 from cc_slurm_adapter.outbox.schema import URGENT, RowState
+from cc_slurm_adapter.outbox.state_file import MAX_TEXT_BYTES
 from cc_slurm_adapter.outbox.text_limit import NewStart, TextLimit
 from cc_slurm_adapter.outbox.withdrawals import forget_all, forget_old
 from cc_slurm_adapter.sinks.base import Encoded, Kind

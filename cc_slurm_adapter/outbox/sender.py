@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from cc_slurm_adapter.counters import Counters
@@ -17,6 +17,7 @@ from cc_slurm_adapter.errors import AdapterError
 from cc_slurm_adapter.model import NodeState
 from cc_slurm_adapter.outbox import sink_health
 from cc_slurm_adapter.outbox.clock_step import ClockStep
+from cc_slurm_adapter.outbox.deliveries import Deliveries
 from cc_slurm_adapter.outbox.late_runs import LateRuns
 from cc_slurm_adapter.outbox.outbox import Outbox
 from cc_slurm_adapter.outbox.row_failures import RowFailures
@@ -36,6 +37,81 @@ LOCK_LIMIT = 0.2
 """Seconds that a stop waits for the threads to listen."""
 GATHER = 0.05
 """Seconds between two tasks of a connection that takes many rows at once, so that there are many."""
+
+
+class _DueRows:
+    """The rows of one sink that are due: some are read at once, and popped as they are sent.
+
+    It is used under the sender's lock; only `is_gathering` needs none.
+    """
+
+    def __init__(self, sink: Sink, deliveries: Deliveries, failures: RowFailures) -> None:
+        """`failures` says which rows may go together."""
+        self._sink = sink
+        self._deliveries = deliveries
+        self._failures = failures
+        self._read: deque[Delivery] = deque()
+        self._gather_until = 0.0
+        self._clock = ClockStep()
+
+    @property
+    def is_gathering(self) -> bool:
+        """Tell whether rows are gathered now, so that many go together."""
+        return time.monotonic() < self._gather_until
+
+    @property
+    def has_more(self) -> bool:
+        """Tell whether rows were read that are not popped yet."""
+        return bool(self._read)
+
+    def drop(self) -> None:
+        """Drop what was read: everything waits, and what is due then is read again."""
+        self._read.clear()
+
+    def next_rows(self, under_way: Iterable[Request]) -> tuple[Rows | None, float | None]:
+        """Pop rows to send now, or return the seconds until there may be some; None without any. Raises StateError."""
+        self.follow_clock()
+        while True:
+            if not self._read:
+                wait = self._gather_until - time.monotonic()
+                if wait > 0:
+                    return None, wait
+                self._refill(under_way)
+            if not self._read:
+                break
+            rows = self._pop()
+            if rows:
+                return Rows(rows), None
+        due = self._deliveries.next_due(self._sink.name, time.time())
+        return None, None if due is None else max(due - time.time(), sink_health.SHORTEST_WAIT)
+
+    def follow_clock(self) -> None:
+        """Shift the times in the outbox when the clock was set, so that no row waits for that.
+
+        They are Unix times, as they outlive this process.
+        """
+        step = self._clock.step()
+        if step:
+            log.warning("the clock was set by %+.0f s", step)
+            self._deliveries.shift_times(self._sink.name, step)
+            self._clock.followed(step)
+
+    def _pop(self) -> list[Delivery]:
+        """Pop some that go together; none where something else of their jobs has become due since they were read."""
+        rows = [self._read.popleft()]
+        while self._read and len(rows) < self._sink.batch_size:
+            if not self._failures.may_go_together(rows[0].row_id, self._read[0].row_id):
+                break
+            rows.append(self._read.popleft())
+        if 1 < self._sink.batch_size > len(rows):
+            self._gather_until = time.monotonic() + GATHER
+        return self._deliveries.begin(rows, time.time())
+
+    def _refill(self, under_way: Iterable[Request]) -> None:
+        """Read more rows that are due: of a job one row is under way at a time."""
+        tasks = [request.task for request in under_way]
+        busy = {each.key[:2] for task in tasks if isinstance(task, Rows) for each in task.deliveries}
+        self._read.extend(self._deliveries.due(self._sink.name, time.time(), BATCH, busy))
 
 
 class Sender:
@@ -59,12 +135,10 @@ class Sender:
         self._deliveries = outbox.deliveries
         self._changed = threading.Condition()
         self._stopping = False
-        self._ready: deque[Delivery] = deque()
         self._under_way: dict[Connection, Request] = {}
         self._nodes: NodeStates | None = None
-        self._gather_until = 0.0
-        self._clock = ClockStep()
         self._failures = RowFailures()
+        self._due = _DueRows(sink, outbox.deliveries, self._failures)
         self._health = SinkHealth(sink.label, sink.connections, self._drop_ready, self._go_on)
         self._settler = Settler(
             sink, outbox.deliveries, counters, self._health, self._failures, on_unknown, on_delivered, late_runs
@@ -94,7 +168,7 @@ class Sender:
 
     def wake(self) -> None:
         """Tell the threads that rows were added. A thread that gathers rows finds them by itself."""
-        if time.monotonic() >= self._gather_until:
+        if not self._due.is_gathering:
             with self._changed:
                 self._changed.notify_all()
 
@@ -144,7 +218,8 @@ class Sender:
                 answer = answer._replace(verdict=Verdict.NOT_YET, retry_after=sink_health.FIRST_WAIT)
             answers = [answer] * len(deliveries)
         try:
-            self._follow_clock()  # before anything is put off
+            with self._changed:
+                self._due.follow_clock()  # before anything is put off
             self._settler.settle(deliveries, answers, request, is_stopping=self._stopping)
         except AdapterError as error:
             log.error("%s", error)
@@ -163,7 +238,7 @@ class Sender:
                     task, wait = self._find_task()
                     if task is not None:
                         self._under_way[connection] = Request(task, time.monotonic(), self._health.successes)
-                        if self._ready or isinstance(task, NodeStates):
+                        if self._due.has_more or isinstance(task, NodeStates):
                             self._changed.notify()
                         return task
                 self._changed.wait(min(wait or WAIT, WAIT))
@@ -175,57 +250,14 @@ class Sender:
             task, self._nodes = self._nodes, None
             return task, None
         try:
-            self._follow_clock()
-            while True:
-                if not self._ready:
-                    wait = self._gather_until - time.monotonic()
-                    if wait > 0:
-                        return None, wait
-                    self._refill()
-                if not self._ready:
-                    break
-                rows = self._pop_rows()
-                if rows:
-                    return Rows(rows), None
-            due = self._deliveries.next_due(self._sink.name, time.time())
+            return self._due.next_rows(self._under_way.values())
         except AdapterError as error:
             log.error("%s", error)
             return None, sink_health.LONGEST_WAIT
-        return None, None if due is None else max(due - time.time(), sink_health.SHORTEST_WAIT)
-
-    def _pop_rows(self) -> list[Delivery]:
-        """Pop some that go together; none where something else of their jobs has become due since they were read."""
-        rows = [self._ready.popleft()]
-        while self._ready and len(rows) < self._sink.batch_size:
-            if not self._failures.may_go_together(rows[0].row_id, self._ready[0].row_id):
-                break
-            rows.append(self._ready.popleft())
-        if 1 < self._sink.batch_size > len(rows):
-            self._gather_until = time.monotonic() + GATHER
-        return self._deliveries.begin(rows, time.time())
-
-    def _follow_clock(self) -> None:
-        """Shift the times in the outbox when the clock was set, so that no row waits for that.
-
-        They are Unix times, as they outlive this process.
-        """
-        with self._changed:
-            step = self._clock.step()
-            if step:
-                log.warning("the clock was set by %+.0f s", step)
-                self._deliveries.shift_times(self._sink.name, step)
-                self._clock.followed(step)
-
-    def _refill(self) -> None:
-        """Read more rows that are due: of a job one row is under way at a time."""
-        tasks = [request.task for request in self._under_way.values()]
-        busy = {each.key[:2] for task in tasks if isinstance(task, Rows) for each in task.deliveries}
-        self._ready.extend(self._deliveries.due(self._sink.name, time.time(), BATCH, busy))
 
     def _drop_ready(self) -> None:
-        """Drop what was read: everything waits, and what is due then is read again."""
         with self._changed:
-            self._ready.clear()
+            self._due.drop()
 
     def _go_on(self, answered: Request) -> None:
         """Let nothing wait any longer for a destination that is back, and send anew what was sent well before this."""

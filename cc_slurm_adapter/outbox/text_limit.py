@@ -56,7 +56,7 @@ class TextLimit:
     def _room(self, database: sqlite3.Connection) -> int:
         """Return the bytes of texts that may be added. Where there are too many already the oldest go."""
         most = self._max_bytes if self._state.is_durable else min(self._max_bytes, BYTES_IN_MEMORY)
-        room = most - self._state.used_bytes(database)
+        room = most - _used_bytes(database)
         if room < -most // 8:
             dropped = stored_messages.drop_oldest_texts(database, -room)
             if dropped and self._dropping.is_due():
@@ -73,3 +73,10 @@ class TextLimit:
                 self._starts_without_texts,
                 key,
             )
+
+
+def _used_bytes(database: sqlite3.Connection) -> int:
+    """Return the bytes of the state, without free pages."""
+    names = ("page_count", "freelist_count", "page_size")
+    pages, free, size = (database.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
+    return int((pages - free) * size)

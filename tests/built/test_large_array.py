@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cc_slurm_adapter.outbox.database import WAL_BYTES
+from cc_slurm_adapter.outbox.state_file import WAL_BYTES
 from examples.practice.site import Site
 from examples.practice.slurm.model import JobRequest, Settings
 from tests.bench.backend import START, STOP, BenchBackend

@@ -11,14 +11,13 @@ from hypothesis import strategies as st
 
 from cc_slurm_adapter.config.config import (
     Config,
-    masked,
     read_nats_creds,
     read_nats_seed,
     read_token,
 )
 from cc_slurm_adapter.config.values import WrongValue, nats_servers, optional_subject
 from cc_slurm_adapter.errors import ConfigError
-from tests.unit.config.loaded import load_config, parse_config
+from tests.unit.config.loaded import load_config, parse_config, value_of
 from tests.unit.config.test_config import JWT, NEEDED, SEED, problems_of, write
 
 NATS: dict[str, object] = {**NEEDED, "natsServer": "h"}
@@ -73,7 +72,6 @@ def only_problem(**settings: object) -> str:
 def test_servers(given: str, used: list[str]) -> None:
     config, _ = parse_config({**NEEDED, "natsServer": given, "natsPort": 4333})
     assert config.nats_servers == tuple(used)
-    assert masked(config)["natsServer"] == ",".join(used)
 
 
 def test_the_port_of_nats_is_4222() -> None:
@@ -154,7 +152,7 @@ def test_any_text_is_servers_or_none(text: str) -> None:
 @pytest.mark.parametrize("key", ["natsSubject", "natsNodeSubject"])
 @pytest.mark.parametrize("value", ["a", "site.jobs", "a.b.c", "a-b_c", "b\u00e4r", "$a"])
 def test_subjects(key: str, value: str) -> None:
-    assert masked(right(**NATS, **{key: value}))[key] == value
+    assert value_of(right(**NATS, **{key: value}), key) == value
 
 
 @pytest.mark.parametrize("key", ["natsSubject", "natsNodeSubject"])

@@ -113,7 +113,7 @@ def test_calls_do_not_shorten_the_rest_of_a_destination_that_is_away(
         return running_rows(cluster)
 
     monkeypatch.setattr(answers.sink, "running_rows", count)
-    monkeypatch.setattr(answers.poller, "_backoff", Backoff(PATIENCE, PATIENCE, jitter=lambda: 1.0))
+    monkeypatch.setattr(answers.poller._failures, "_backoff", Backoff(PATIENCE, PATIENCE, jitter=lambda: 1.0))
     answers.poller.start()
     while not asked:
         time.sleep(0.005)

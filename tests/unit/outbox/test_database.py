@@ -13,7 +13,7 @@ import pytest
 from cc_slurm_adapter.daemon.daemon import _begin_with
 from cc_slurm_adapter.errors import StateError
 from cc_slurm_adapter.model import RunKey
-from cc_slurm_adapter.outbox import database
+from cc_slurm_adapter.outbox import database, memory, state_file
 from cc_slurm_adapter.outbox.outbox import Batch, Message, OpenRun, Outbox, Stage
 from cc_slurm_adapter.sinks.base import Encoded, Kind
 from cc_slurm_adapter.system.file_systems import file_system_type
@@ -139,7 +139,7 @@ def test_a_file_that_is_gone_meanwhile_is_made_again(outbox: Outbox, path: str) 
 
 
 def test_the_memory_for_it_is_limited(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "MAX_IN_MEMORY", 256 * 1024)
+    monkeypatch.setattr(memory, "MAX_IN_MEMORY", 256 * 1024)
     with no_space():
         with suppress(StateError):
             add(outbox, 2)
@@ -153,7 +153,7 @@ def test_the_memory_for_it_is_limited(outbox: Outbox, monkeypatch: pytest.Monkey
 def test_a_lock_of_somebody_else_does_not_stop_the_way_back(
     outbox: Outbox, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "BUSY_BRIEFLY", 0.01)
+    monkeypatch.setattr(state_file, "BUSY_BRIEFLY", 0.01)
     with no_space():
         for _ in range(2):
             with suppress(StateError):
@@ -171,7 +171,7 @@ def test_a_lock_of_somebody_else_does_not_stop_the_way_back(
 def test_a_file_that_is_too_large_for_memory_stays_a_file(
     outbox: Outbox, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "MAX_IN_MEMORY", 8192)
+    monkeypatch.setattr(memory, "MAX_IN_MEMORY", 8192)
     with no_space():
         for _ in range(2):
             with pytest.raises(StateError, match="is the disk full or read-only"):

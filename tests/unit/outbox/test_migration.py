@@ -17,7 +17,7 @@ import pytest
 
 from cc_slurm_adapter.errors import AdapterError, StateError
 from cc_slurm_adapter.model import RunKey
-from cc_slurm_adapter.outbox import database, migration
+from cc_slurm_adapter.outbox import memory, migration
 from cc_slurm_adapter.outbox.database import StateDatabase
 from cc_slurm_adapter.outbox.outbox import Outbox, Stage
 from cc_slurm_adapter.outbox.schema import SCHEMA_VERSION
@@ -373,7 +373,7 @@ def test_a_stop_while_an_older_file_is_held_in_memory_writes_the_new_one(
 def test_what_is_too_much_for_memory_as_well_is_one_clear_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill_with_large_texts(path)
     disk_of(20, monkeypatch)
-    monkeypatch.setattr(database, "MAX_IN_MEMORY", 65536)
+    monkeypatch.setattr(memory, "MAX_IN_MEMORY", 65536)
     with pytest.raises(StateError, match="needs 5 MB at most, and it cannot be held in memory") as refused:
         Outbox(str(path), SINKS)
     assert f"free so much on the file system of {path.parent}" in str(refused.value)

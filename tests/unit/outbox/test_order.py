@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.model import NodeState, RunKey
-from cc_slurm_adapter.outbox.database import IN_MEMORY
+from cc_slurm_adapter.outbox.memory import IN_MEMORY
 from cc_slurm_adapter.outbox.outbox import Batch, Message, OpenRun, Outbox, Stage
 from cc_slurm_adapter.outbox.sender import Sender
 from cc_slurm_adapter.outbox.withdrawals import Room

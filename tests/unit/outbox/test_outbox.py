@@ -16,6 +16,7 @@ import pytest
 from cc_slurm_adapter.errors import StateError
 from cc_slurm_adapter.model import Phase, RunKey
 from cc_slurm_adapter.outbox import queries, rerouting
+from cc_slurm_adapter.outbox.foreign_state import refuse_foreign
 from cc_slurm_adapter.outbox.outbox import KEEP_DONE, Batch, Message, OpenRun, Outbox, Stage
 from cc_slurm_adapter.outbox.run_json import run_from_json, run_to_json
 from cc_slurm_adapter.outbox.schema import SCHEMA_VERSION
@@ -370,6 +371,13 @@ def test_a_folder_is_no_state_file(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="which is no file: set statePath"):
         Outbox(str(tmp_path / "state.sqlite"))
     assert [each.name for each in tmp_path.rglob("*")] == ["state.sqlite"]
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, Path.touch])
+def test_where_nothing_is_nothing_is_refused(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """The folder of the state file may be a file by mistake, which is found and reported later."""
+    make(tmp_path / "state")
+    refuse_foreign(str(tmp_path / "state" / "state.sqlite"))
 
 
 @pytest.mark.parametrize("sign", ["first-moment.own.sqlite", "own.sqlite-wal"])

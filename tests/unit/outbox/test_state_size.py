@@ -19,9 +19,12 @@ from cc_slurm_adapter.errors import CommandCancelled, StateError
 from cc_slurm_adapter.jobs import catch_up
 from cc_slurm_adapter.model import End, EndState, Phase, Run, RunKey
 from cc_slurm_adapter.outbox import database as database_module
-from cc_slurm_adapter.outbox.database import MAX_IN_MEMORY, MAX_TEXT_BYTES, StateDatabase
-from cc_slurm_adapter.outbox.memory import copy_to_memory
+from cc_slurm_adapter.outbox import memory as memory_module
+from cc_slurm_adapter.outbox import state_file
+from cc_slurm_adapter.outbox.database import StateDatabase
+from cc_slurm_adapter.outbox.memory import MAX_IN_MEMORY, copy_to_memory
 from cc_slurm_adapter.outbox.outbox import Batch, Message, OpenRun, Outbox, Stage
+from cc_slurm_adapter.outbox.state_file import MAX_TEXT_BYTES
 from cc_slurm_adapter.outbox.withdrawals import Room
 from cc_slurm_adapter.sinks.base import Delivery, Encoded, Kind
 from cc_slurm_adapter.sinks.messages import CcMessages
@@ -213,10 +216,10 @@ def test_a_reader_that_does_not_end_lets_the_log_grow_only_so_far(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As `sqlite3` with a transaction that somebody has forgotten."""
-    monkeypatch.setattr(database_module, "MAX_WAL_BYTES", 4 * MB)
+    monkeypatch.setattr(state_file, "MAX_WAL_BYTES", 4 * MB)
     monkeypatch.setattr(database_module, "CHECK_ROOM_EVERY", 0.0)
     monkeypatch.setattr(database_module, "RETRY_FILE", 0.0)
-    monkeypatch.setattr(database_module, "BUSY_BRIEFLY", 0.01)
+    monkeypatch.setattr(state_file, "BUSY_BRIEFLY", 0.01)
     site.outbox._state._next_room_check = 0.0
     runs = runs_with(3000, own_script(3000))
     with closing(sqlite3.connect(site.path)) as reader:
@@ -334,8 +337,8 @@ def test_a_stop_writes_all_to_a_disk_that_has_little_room(site: Site, monkeypatc
 def test_a_stop_writes_all_although_somebody_reads(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(database_module, "MAX_WAL_BYTES", -1)
-    monkeypatch.setattr(database_module, "BUSY_BRIEFLY", 0.01)
+    monkeypatch.setattr(state_file, "MAX_WAL_BYTES", -1)
+    monkeypatch.setattr(state_file, "BUSY_BRIEFLY", 0.01)
     site.begin([make_run(1)])
     with closing(sqlite3.connect(site.path)) as reader:
         reader.execute("BEGIN")
@@ -369,7 +372,7 @@ def test_a_file_that_grows_although_it_should_not_is_said_and_copied_seldom(
     monkeypatch.setattr(database_module, "CHECK_ROOM_EVERY", 0.0)
     monkeypatch.setattr(database_module, "RETRY_FILE", 0.0)
     site.begin(runs_with(50, own_script(100), info=100))
-    monkeypatch.setattr(database_module, "MAX_IN_MEMORY", 8192)
+    monkeypatch.setattr(memory_module, "MAX_IN_MEMORY", 8192)
     copies: list[object] = []
 
     def counted(file: sqlite3.Connection, memory: sqlite3.Connection) -> None:
@@ -504,7 +507,7 @@ def test_accounting_is_read_on_however_much_is_parked(tmp_path: Path, monkeypatc
 def test_the_file_is_read_as_a_whole_only_after_an_unclean_end_and_that_can_be_stopped(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database_module, "PROGRESS_STEPS", 10)
+    monkeypatch.setattr(state_file, "PROGRESS_STEPS", 10)
     site.begin(runs_with(100, own_script(3000)))
     site.outbox.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import threading
@@ -215,12 +216,12 @@ def test_the_best_known_format_is_pinned(commands: Commands, programs: FakeProgr
         find_format(commands)
 
 
-def test_a_newer_format_than_any_known_is_tried_with_a_warning(
-    commands: Commands, programs: FakePrograms, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_newer_format_than_any_known_is_tried_with_a_warning(commands: Commands, programs: FakePrograms) -> None:
     programs.make("squeue", "echo data_parser/v0.0.99; echo data_parser/v0.0.100")
-    assert find_format(commands).option == "--json=v0.0.100"
-    assert "v0.0.100" in caplog.text
+    found = find_format(commands)
+    assert found.option == "--json=v0.0.100"
+    assert found.finding is not None
+    assert (found.finding.level, "v0.0.100" in found.finding.text) == (logging.WARNING, True)
 
 
 def test_slurmctld_down_is_an_error_and_not_an_empty_answer(

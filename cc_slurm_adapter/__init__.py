@@ -7,7 +7,7 @@
                   -> sinks.nats -> NATS
     cc-backend's running jobs -> daemon.running_list -> jobs.reconcile -> jobs.run_store
 
-Data goes from left to right and never back. tests/project/test_architecture.py holds who may import whom.
+Data flows from left to right and never back. tests/project/test_architecture.py says which parts may import which.
 """
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Chooses the role by the arguments; the only place that exits."""
+"""Chooses by the arguments whether to run as a hook or to run a command. Only this module exits the process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 
 
 def main(argv: list[str]) -> int:
-    """Exit code of a call. A hook call is 0 whatever happens."""
+    """Run a call and return its exit code. A hook call always returns 0."""
     if "SLURM_JOB_ID" in os.environ and _is_hook_call(argv):
         from cc_slurm_adapter.hooks.hook import run_hook
 
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
 
 
 def _without(module: str) -> str:
-    """Some Pythons are built, or packaged, without parts of the standard library."""
+    """Return the line about a Python that was built or packaged without a part of the standard library."""
     return (
         f"cc-slurm-adapter: {sys.executable} lacks the module {module}: install that part of it, or set"
         " CC_SLURM_ADAPTER_PYTHON to another Python 3.9 or newer"
@@ -37,7 +37,7 @@ def _without(module: str) -> str:
 
 
 def _is_hook_call(argv: list[str]) -> bool:
-    """No arguments, or only -config and -debug with their values."""
+    """Return whether there are no arguments, or only -config and -debug with their values."""
     rest = iter(argv)
     for word in rest:
         name, equals, _ = word.partition("=")

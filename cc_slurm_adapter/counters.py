@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 
 PRINTED_WITHOUT_ITS_NAME = ("sink", "cc_rest")
-"""The label of the sink that nearly every site has: the log names the other one only."""
+"""The label of the sink that nearly every site has. The log names only the other sink."""
 
 
 class Counters:
@@ -22,7 +22,7 @@ class Counters:
             self._counts[name, tuple(labels.items())] += by
 
     def counts(self) -> dict[str, int]:
-        """Return all counters by the names under which the log has them."""
+        """Return all counters by the names that the log uses."""
         with self._lock:
             return {_printed(name, labels): count for (name, labels), count in self._counts.items()}
 
@@ -33,7 +33,7 @@ class Counters:
 def _printed(name: str, labels: tuple[tuple[str, str], ...]) -> str:
     """Return the name with the values of its labels.
 
-    Deliveries are counted most: they have short names, `start_delivered`, and `nats_start_delivered` for NATS.
+    Deliveries are counted most often, so they have short names: `start_delivered`, and `nats_start_delivered` for NATS.
     """
     values = "_".join(label[1] for label in labels if label != PRINTED_WITHOUT_ITS_NAME)
     if name == "deliveries":

@@ -24,7 +24,7 @@ class ConfigError(AdapterError):
 
 
 class UnreadableFile(ConfigError):
-    """A file that the configuration names cannot be read, or holds no secret: it may be repaired or come by itself."""
+    """A file that the configuration names cannot be read, or holds no secret: it may be repaired or appear later."""
 
 
 class OutputError(AdapterError):
@@ -60,7 +60,7 @@ class CommandCancelled(SlurmError):
 
 
 class UnexpectedOutput(SlurmError):
-    """Slurm's output has not the shape that this program knows; `path` is the place that broke."""
+    """Slurm's output does not have the form that this program knows; `path` is the place that does not fit."""
 
     def __init__(self, path: str, problem: str) -> None:
         super().__init__(f"{path}: {problem}")
@@ -68,7 +68,7 @@ class UnexpectedOutput(SlurmError):
 
 
 class NoConversation(SlurmError):
-    """scontrol does not read commands from standard input as it reads them from a pipe."""
+    """scontrol does not read commands from standard input as it would from a pipe."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -82,4 +82,4 @@ class SinkError(AdapterError):
 
 
 class BrokenOff(SinkError):
-    """The connection was broken off while a message was on its way, which may be too large for somebody there."""
+    """The connection was broken off while a message was on its way. The message may be too large for a receiver."""

@@ -1,7 +1,7 @@
-"""Every line that this program prints or logs: one line, printable, and with its priority where the journal reads it.
+"""Writes every line that this program prints or logs: one line, printable, with its priority if the journal reads it.
 
-Texts of others are in it (a job's name, a destination's response, a file's name): they must not forge a line, reach a
-terminal's commands, or turn the direction in which it is read. Light, because hooks use it.
+A line may contain texts from outside (a job's name, a destination's response, a file's name). These must not forge a
+line, send commands to a terminal, or turn the reading direction. Hooks use this module, so it loads little.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import sys
 from cc_slurm_adapter.errors import OutputError
 
 MAX_LOGGED = 8000
-"""Characters of a line on standard error. The journal cuts lines at 48 KiB, and makes a new line of each remainder."""
+"""The most characters of a line on standard error. The journal cuts lines at 48 KiB, which makes new lines."""
 CRITICAL, ERROR, WARNING, NOTICE, INFO, DEBUG = 2, 3, 4, 5, 6, 7
-"""Priorities of syslog, as sd-daemon(3) has them at the beginning of a line."""
+"""Priorities of syslog, as sd-daemon(3) expects them at the beginning of a line."""
 
 
 def printable(text: str) -> str:
-    """Return the text in one line, with an escape as Python writes it for each character that is not to be seen.
+    """Return the text in one line, with each character that is not printable replaced by its Python escape.
 
-    Those are control characters (C0 and C1), ends of lines and paragraphs, marks of direction and other formats, lone
-    surrogates, and what Unicode has not assigned or leaves to others.
+    Those are control characters (C0 and C1), line and paragraph separators, direction marks and other format
+    characters, lone surrogates, and what Unicode has not assigned or leaves for private use.
     """
     if text.isprintable():
         return text
@@ -33,7 +33,10 @@ def _escaped(char: str) -> str:
 
 
 def print_line(text: str) -> None:
-    """Write to standard output, whose reader may have enough before the end, as `head`. Raises OutputError."""
+    """Write a line to standard output. It is not an error if its reader ends early, as `head` does.
+
+    Raises OutputError.
+    """
     try:
         sys.stdout.write(f"{printable(text)}\n")
         sys.stdout.flush()
@@ -44,7 +47,7 @@ def print_line(text: str) -> None:
 
 
 def log_line(text: str, priority: int) -> None:
-    """Write to standard error, with the priority where that is the journal. A line that cannot be written is lost."""
+    """Write a line to standard error, with the priority if that is the journal. If that fails, the line is lost."""
     stream = sys.stderr
     if stream is None:
         return
@@ -59,5 +62,5 @@ def log_line(text: str, priority: int) -> None:
 
 
 def goes_to_journal() -> bool:
-    """Tell whether standard error is the journal, by the environment that systemd gives to what it starts."""
+    """Return whether standard error is the journal, judging by the environment that systemd gives to what it starts."""
     return "JOURNAL_STREAM" in os.environ and not (sys.stderr is None or sys.stderr.closed or sys.stderr.isatty())

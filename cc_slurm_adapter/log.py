@@ -1,4 +1,4 @@
-"""Logs to standard error, where systemd's journal reads it; the time is the journal's job."""
+"""Logs to standard error, where systemd's journal reads it; the journal adds the time."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:  # a call that only prints need not load it
 log = logging.getLogger(__name__)
 
 NOTICE = 25
-"""Good news that an administrator wants to see: started, stopped, answers again. WARNING is for what somebody should
-check, ERROR for what ends a start or waits for somebody."""
+"""Good news that an administrator wants to see: started, stopped, answers again. WARNING is for what an
+administrator should check, ERROR for what prevents a start or for what an administrator must act on."""
 LEVELS = (logging.CRITICAL, logging.ERROR, NOTICE, logging.INFO, logging.DEBUG, logging.DEBUG)
-"""By -debug 0 to 5. At 2, the default, the start, the stop and all failures are logged; single jobs at 3."""
+"""The levels of -debug 0 to 5. At 2, the default, start, stop and all failures are logged; single jobs at 3."""
 
 _PRIORITIES = (
     (logging.CRITICAL, lines.CRITICAL),
@@ -34,13 +34,13 @@ _PRIORITIES = (
 )
 logging.addLevelName(NOTICE, "NOTICE")
 MAX_FRAMES, MAX_CAUSES = 12, 3
-"""Calls of an error that are named, and errors behind it."""
+"""How many calls that led to an error are named, and how many errors that caused it."""
 REMIND, AT_MOST_EVERY, SOMETHING_ELSE = 600.0, 60.0, 10.0
 """Seconds until a failure is logged again: one that lasts, one that comes and goes, and one of another kind."""
 
 
 class Reminder:
-    """Says when to log a failure: immediately, and again now and then while it lasts or comes back."""
+    """Decides when to log a failure: immediately, and again now and then while it lasts or comes back."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -49,7 +49,7 @@ class Reminder:
         self._is_open = False
 
     def is_due(self, about: str = "") -> bool:
-        """Tell whether to log it now; if so, that is noted. Something else than the last time is logged soon."""
+        """Return whether to log it now, and if so record that. It is due soon if `about` differs from the last time."""
         now = self._clock()
         wait = REMIND if self._is_open else AT_MOST_EVERY
         if now - self._logged_at < (wait if about == self._about else min(wait, SOMETHING_ELSE)):
@@ -62,16 +62,16 @@ class Reminder:
         self._logged_at = -REMIND
 
     def over(self) -> bool:
-        """Note that the failure has ended. Returns whether to log that, which is so if the failure was logged."""
+        """Record that the failure has ended. Return whether to log that: if the failure was logged."""
         was_open, self._is_open = self._is_open, False
         return was_open
 
 
 class _Lines(logging.Handler):
-    """One line a record, also of one with an error of this program; with the time where the journal has none."""
+    """Writes one line for each record, also if it has an error. It adds the time if the journal does not."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the record; one that cannot be formatted ends nothing of what it is about."""
+        """Write the record. If it cannot be formatted, the work that it is about still goes on."""
         try:
             text = self.format(record)
         except Exception as error:  # noqa: BLE001 - as logging's own handlers do it
@@ -95,7 +95,7 @@ def _time_text(record: logging.LogRecord) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """Describe an error of this program in one line: what it is, which calls raised it, and what was behind it."""
+    """Describe an error of this program in one line: what it is, which calls raised it, and which errors caused it."""
     texts: list[str] = []
     found: BaseException | None = error
     while found is not None and len(texts) <= MAX_CAUSES:
@@ -111,7 +111,7 @@ def _calls(trace: TracebackType | None) -> str:
 
 
 def set_up(debug: int) -> None:
-    """Log to standard error at one of the six levels, also what would end a thread or the program."""
+    """Set up the log to standard error at one of the six levels. Errors that would end a thread are logged, too."""
     logging.captureWarnings(True)
     root = logging.getLogger()
     root.handlers[:] = [_Lines()]
@@ -133,7 +133,7 @@ def moment_text(when: float) -> str:
 
 
 def log_findings(*findings: Finding) -> None:
-    """Log a line for each, at its own level."""
+    """Log a line for each finding, at its own level."""
     for finding in findings:
         log.log(finding.level, "%s", finding)
 
@@ -143,7 +143,7 @@ PROGRESS_INTERVAL = 10.0
 
 
 class Progress:
-    """Counts towards a total. Short work is never mentioned."""
+    """Logs how far a long piece of work is. Short work is never mentioned."""
 
     def __init__(self, what: str, total: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._what = what

@@ -1,8 +1,7 @@
-"""What is known of jobs, in this program's own words.
+"""What is known about jobs, in this program's own words.
 
-Slurm's words stop at `slurm/`, cc-backend's words begin in `sinks/`; between them there is `Run`:
-one stay of a job on its nodes, from its start to its end. A requeued job has several runs, and so
-has a job id that was given out again.
+Slurm's words are used only in `slurm/`, and cc-backend's words only in `sinks/`. Between them there is `Run`. A run is
+a job from one start to one end; a requeued job has several, and so has a job id that Slurm has used again.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Union
 
 NAMED = 10
-"""Jobs that a line of the log names."""
+"""How many jobs a line of the log names."""
 
 
 class RunKey(NamedTuple):
-    """Names one run for ever. `start_time` is in Unix seconds."""
+    """The permanent name of one run. `start_time` is in Unix seconds."""
 
     cluster: str
     job_id: int
@@ -29,7 +28,7 @@ class RunKey(NamedTuple):
 
 
 def job_list(keys: Iterable[RunKey]) -> str:
-    """For the log: the ids of the first ten jobs, and how many more there are."""
+    """Return, for the log, the ids of the first ten jobs and how many more there are."""
     ids = sorted({key.job_id for key in keys})
     named = ", ".join(map(str, ids[:NAMED]))
     return f"{named} and {len(ids) - NAMED} more" if len(ids) > NAMED else named
@@ -37,12 +36,12 @@ def job_list(keys: Iterable[RunKey]) -> str:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about a site that somebody should know or mend. As text it is one line for the log."""
+    """Something about a site that an administrator should know or correct. As text it is one line for the log."""
 
     level: int
-    """As logging has it: WARNING for what somebody should look at, ERROR for what waits for somebody."""
+    """A level of `logging`: WARNING for what an administrator should check, ERROR if an administrator must act."""
     subject: str
-    """What it is about: a key of the configuration, or a part of the site in a word, as `hooks`."""
+    """What it is about: a key of the configuration, or a word for a part of the site, such as `hooks`."""
     text: str
     next_step: str = ""
     """What to do about it: a clause, or a sentence of its own, which begins with a capital letter."""
@@ -89,12 +88,12 @@ class Sharing(enum.Enum):
 
 
 class Missing(enum.Enum):
-    """A fact that could not be had any more when the run was first seen."""
+    """A fact that could not be read any more when the run was first seen."""
 
     CORES = "cores"
     GPUS = "gpus"
     SHARING = "sharing"
-    """Who else may have been on the nodes: it is reported that anybody may."""
+    """Who else may have been on the nodes. Then it is reported that any user may."""
 
 
 class ListedJob(NamedTuple):
@@ -107,15 +106,15 @@ class ListedJob(NamedTuple):
     end_time: int | None
     """Unix seconds, only for a run that is over."""
     end_state: EndState | None
-    """None unless the listing itself names it: a completing run's comes with its details."""
+    """None unless the listing itself names it. For a completing run it comes with the details."""
     raw_state: str
     has_nodes: bool = True
 
     @property
     def never_ran(self) -> bool:
-        """A job that was cancelled while it waited: Slurm gives it one moment as its start and its end, and no nodes.
+        """Whether the job was cancelled while it waited. Then Slurm shows the same start and end time, and no nodes.
 
-        Not while it completes: then Slurm takes its nodes away one by one.
+        This is not judged while it completes, because Slurm then removes its nodes one by one.
         """
         return self.end_state is not None and not self.has_nodes and self.start_time == self.end_time
 
@@ -129,7 +128,7 @@ class End(NamedTuple):
 
     @property
     def is_requeue(self) -> bool:
-        """Whether it says itself that the job went back to the queue."""
+        """Whether Slurm's word itself says that the job went back to the queue."""
         return "REQUEUED" in self.raw_state
 
     @property
@@ -152,12 +151,12 @@ class Resource:
     threads_per_core: int = 1
     """Hardware threads of each core: all threads of its cores are allocated to the run."""
     other_gres: tuple[str, ...] = ()
-    """GRES of which devices are allocated to the run, and which the site does not name as accelerators."""
+    """GRES that have devices allocated to the run, but that the site does not name as accelerators."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run with all that is reported of it."""
+    """A run is a job from one start to one end; a requeued job has several. This is all that is reported about one."""
 
     key: RunKey
     phase: Phase
@@ -183,28 +182,28 @@ class Run:
     het_job_offset: int | None = None
     """Which component it is, counted from 0."""
     has_script: bool = True
-    """False for those of salloc and srun; of runs that only accounting knows it is not known."""
+    """False for jobs of salloc and srun. It is not known for runs that only accounting knows."""
     opted_out: bool = False
-    """Its administrator's comment says that cc-backend is not to know it."""
+    """Whether its administrator's comment says that it must not be reported to cc-backend."""
     missing: frozenset[Missing] = field(default_factory=frozenset)
     awaits_layout: bool = False
-    """Its cores cannot be numbered now: the layout of a node is not known, and sinfo does not answer. It is read again,
-    and never written down like this."""
+    """Whether its cores cannot be numbered now: the layout of a node is not known, and sinfo does not answer. Such a
+    run is read again, and is never stored like this."""
     slurm_info: str = ""
     """The text of `scontrol show job`, for people."""
     job_script: str = ""
 
     @property
     def never_ran(self) -> bool:
-        """A job that was cancelled while it waited: it has a state and times but never had a node.
+        """Whether the job was cancelled while it waited: it has a state and times but never had a node.
 
-        Not while it completes: then Slurm takes its nodes away one by one.
+        This is not judged while it completes, because Slurm then removes its nodes one by one.
         """
         return self.end is not None and not self.resources and not self.is_completing
 
     @property
     def is_completing(self) -> bool:
-        """Over, but its nodes are still being cleaned."""
+        """Whether it is over, but its nodes are still being cleaned."""
         return self.end is not None and "COMPLETING" in self.end.raw_state
 
 
@@ -221,11 +220,11 @@ class NodeState:
     gpus_in_use: tuple[int, ...] = ()
     """Slurm's indices of the allocated GPUs; () where Slurm only counts them."""
     cpus: int = 0
-    """All of them as Slurm's layout of the node has them: sockets * cores * threads."""
+    """All CPUs of the node, by Slurm's layout of it: sockets * cores * threads."""
     gpus: int = 0
-    """All that it has, in use or not."""
+    """All GPUs of the node, in use or not."""
     gpu_types: str = ""
-    """The same for people: `4 gpu:h100`."""
+    """The same as text for people: `4 gpu:h100`."""
 
 
 @dataclass(frozen=True)
@@ -240,14 +239,15 @@ class HookEvent:
 
     @property
     def is_end(self) -> bool:
-        """An epilog: the job should be over."""
+        """Whether it is from an epilog: then the job should be over."""
         return self.context.startswith("epilog")
 
     @property
     def comes_once(self) -> bool:
-        """Of slurmctld's own hooks, called once for each start and end; others come from every node or task.
+        """Whether it is from slurmctld's own hooks, which are called once for each start and end.
 
-        An event without a context counts as one of them, so that it is served immediately.
+        Other hooks are called on every node or for every task. An event without a context counts as one of slurmctld's,
+        so that it is served immediately.
         """
         return not self.context or self.context.endswith("_slurmctld")
 
@@ -258,7 +258,7 @@ class AccountedEnd(NamedTuple):
     key: RunKey
     end: End
     may_be_remainder: bool = False
-    """Its record was made when it began: so it may be the remainder of a run that was resized at that moment."""
+    """Whether its record was made when it began. Then it may be the remainder of a run that was resized then."""
 
 
 class AccountedLaunch(NamedTuple):
@@ -268,7 +268,7 @@ class AccountedLaunch(NamedTuple):
     end_time: int | None
     """Unix seconds; None while it is open."""
     has_launched: bool
-    """It has its batch script or another step."""
+    """Whether it has its batch script or another step."""
 
 
 @dataclass
@@ -278,7 +278,7 @@ class Details:
     runs: list[Run] = field(default_factory=list)
     broken: dict[int, str] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
-    """Slurm's own command fails for them, while it answers for others; but not for so long that they are given up."""
+    """Jobs for which Slurm's command fails while it answers for others, but not so long yet that they are given up."""
     listed: int = 0
     """How many jobs Slurm printed, wanted or not."""
 
@@ -295,7 +295,7 @@ class Numbering(enum.Enum):
 
 
 CpuNumbers = tuple[tuple[int, ...], ...]
-"""For each of Slurm's CPUs of a node the operating system's numbers, mostly one."""
+"""The operating system's numbers for each CPU that Slurm sees on a node; mostly one."""
 NumberingByHost = tuple[tuple["re.Pattern[str]", Union[Numbering, CpuNumbers]], ...]
 """The first regular expression that is found in a host name counts."""
 

@@ -1,1 +1,1 @@
-"""Things to try the adapter with. Nothing in here is part of the shipped file."""
+"""Programs and files to try the adapter with. Nothing here is part of the shipped file."""

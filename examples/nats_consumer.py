@@ -1,6 +1,6 @@
-"""Prints job events as they come: python3 nats_consumer.py [SERVER [SUBJECT]] (needs pip install nats-py).
+"""Prints job events as they arrive: python3 nats_consumer.py [SERVER [SUBJECT]] (needs pip install nats-py).
 
-SERVER may have a login, as in nats://user:password@host:4222. What is no job event is printed as it is.
+SERVER may have a login, as in nats://user:password@host:4222. A message that is not a job event is printed unchanged.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import nats
 
 
 async def main(server: str = "nats://127.0.0.1:4222", subject: str = "jobs") -> None:
-    """Until it is interrupted."""
+    """Print events until interrupted."""
     client = await nats.connect(server)
     subscription = await client.subscribe(subject)
     async for message in subscription.messages:

@@ -1,1 +1,1 @@
-"""What a person types: one file a command."""
+"""The commands that a person types: one file for each."""

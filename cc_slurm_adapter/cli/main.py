@@ -1,4 +1,7 @@
-"""The flags, as the existing adapter has them, each with one dash or two; and which command they call."""
+"""The flags of the command line, and the command that each calls.
+
+The flags are those of the existing adapter. Each may have one dash or two.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,8 @@ EXIT_CODES = {
     64: "wrong arguments",
     78: "a wrong configuration: it must be changed before the next start",
 }
-"""All that this program ends with: EX_USAGE and EX_CONFIG of sysexits.h are its own. A shell ends with 2 where it finds
-only half of this file, so that a start that comes too early for a copy is tried again."""
+"""All exit codes of this program. 64 and 78 are EX_USAGE and EX_CONFIG of sysexits.h, which only this program uses. A
+shell that finds only half of this file ends with 2: so a start that is too early, during a copy, is tried again."""
 OTHER, USAGE, CONFIG = 1, 64, 78
 
 EPILOG = """\
@@ -47,7 +50,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return all flags."""
+    """Return a parser for all flags."""
     parser = _Parser(
         prog="cc-slurm-adapter",
         description=DESCRIPTION,
@@ -84,7 +87,7 @@ def _level(text: str) -> int:
 
 
 def run_command(argv: list[str]) -> int:
-    """Return the exit code of a call that is no hook, after a line for each problem on standard error."""
+    """Run a call that is not a hook call, and return its exit code. Each problem is a line on standard error."""
     try:
         return _run(make_parser().parse_args(argv))
     except UnreadableFile as error:
@@ -114,7 +117,11 @@ def _rest_without_file(error: UnreadableFile) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """Each command is imported only where it is called for: -version works wherever this file starts."""
+    """Run the command that the flags name, and return its exit code.
+
+    To add a command, add a flag in `make_parser` and a branch here; the command's code is a module of its own. A branch
+    imports its module itself, so that a call loads only what it needs: -version works wherever this file starts.
+    """
     if arguments.version:
         from cc_slurm_adapter.cli.version import print_version
 

@@ -1,4 +1,4 @@
-"""`-daemon`: runs in the foreground until a signal ends it."""
+"""`-daemon`: runs the daemon in the foreground until a signal ends it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ def run_daemon(config_path: str, *, explicit: bool, debug: int) -> None:
     log.set_up(debug)
     config, findings = load_config(config_path, explicit=explicit)
     log.log_findings(*findings)
-    from cc_slurm_adapter.daemon.daemon import Daemon  # noqa: PLC0415 - slow to load: a mistake is reported without it
+    from cc_slurm_adapter.daemon.daemon import Daemon  # noqa: PLC0415 - slow to load: mistakes are reported before
 
     Daemon(config).run()

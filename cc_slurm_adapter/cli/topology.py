@@ -25,9 +25,9 @@ class TopologyReport:
     numbering: str | list[int] | None
     """A word or a list; None where nothing is known to be right."""
     cpus: int
-    """In Slurm's layout, so many as a list has; 0 where nothing is known."""
+    """How many CPUs the node has in Slurm's layout, and a list has as many; 0 where nothing is known."""
     read: tuple[str, ...]
-    """Where it was read."""
+    """The sources that were read."""
     notes: tuple[str, ...]
     """What to know before it is used, one line each."""
     checked: bool = False
@@ -48,7 +48,7 @@ class TopologyReport:
         return "" if self.numbering is None else f'"hwthreadNumbering": {json.dumps({self.pattern: self.numbering})}'
 
     def as_json(self) -> str:
-        """Return one line: those of many nodes are gathered."""
+        """Return the report as one line, so that the lines of many nodes can be gathered."""
         return json.dumps(
             {
                 "hostname": self.node_name,
@@ -78,10 +78,10 @@ def print_topology(*, as_json: bool) -> bool:
 
 
 def read_topology(root: str = "/") -> TopologyReport:
-    """Read /sys below `root`, and ask Slurm as far as it is there. Never raises for what it does not find."""
+    """Read /sys below `root`, and ask Slurm if it is there. Never raises because something is missing."""
     commands = Commands()
     try:
-        # Inside of a job the environment has the node's name in Slurm.
+        # Inside a job the environment has the node's name in Slurm.
         local = read_local_node(commands, os.environ.get("SLURMD_NODENAME", ""), os.uname().nodename)
     finally:
         commands.close()
@@ -93,7 +93,7 @@ def read_topology(root: str = "/") -> TopologyReport:
 
 
 def make_report(machine: Machine, local: LocalNode, folder: str = "/sys") -> TopologyReport:
-    """Return the report on what was read of the machine and of Slurm."""
+    """Return the report about what was read from the machine and from Slurm."""
     asked = {"slurmd -C": local.machine, "scontrol show node": local.configured}
     read = (folder, *(name for name, layout in asked.items() if layout))
     layout = local.configured or machine.layout
@@ -108,7 +108,7 @@ def make_report(machine: Machine, local: LocalNode, folder: str = "/sys") -> Top
 
 
 def _check_slurmd(machine: Machine, seen: SlurmLayout | None) -> None:
-    """Raise TopologyError when slurmd sees other CPUs. Its sockets may differ (SlurmdParameters)."""
+    """Raise TopologyError if slurmd sees other CPUs. Its sockets may differ (SlurmdParameters)."""
     if seen and (seen.cpus, seen.threads_per_core) != (len(machine.cpus), machine.threads_per_core):
         raise TopologyError(f"slurmd sees {seen} where the system has {machine.layout}")
 

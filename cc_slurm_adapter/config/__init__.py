@@ -1,1 +1,1 @@
-"""config.json becomes a frozen Config, or a list of all that is wrong with it."""
+"""Turns config.json into a frozen Config, or into a list of everything that is wrong with it."""

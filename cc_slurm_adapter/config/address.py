@@ -1,4 +1,4 @@
-"""Where hooks and daemon meet: a unix socket or a TCP socket, as the configuration names it.
+"""Where hooks and daemon meet: a unix socket or a TCP socket, as configured.
 
 Each hook call that needs Python loads this module, so it imports nothing that is slow to load.
 """
@@ -12,7 +12,7 @@ from cc_slurm_adapter.config.secrets import presentable
 from cc_slurm_adapter.errors import ConfigError
 
 MAX_UNIX_PATH = 107
-"""Bytes of a unix socket's path: the kernel's limit without the closing zero byte."""
+"""Most bytes of a unix socket's path: the kernel's limit without the closing zero byte."""
 _ADDRESS_FORMS = (
     "/path, unix:/path, tcp:127.0.0.1:12345, tcp:[::1]:12345, tcp::12345 (all IPv4 and IPv6) or tcp:host:12345"
 )
@@ -35,7 +35,7 @@ class UnixAddress:
 
 
 class TcpAddress:
-    """A TCP socket. `host` is a name, an address or '' for every IPv4 and IPv6 address."""
+    """A TCP socket. `host` is a name, an address, or '' for every IPv4 and IPv6 address."""
 
     def __init__(self, host: str, port: int) -> None:
         self.host = host
@@ -49,7 +49,7 @@ class TcpAddress:
 
 
 def parse_address(text: str) -> UnixAddress | TcpAddress:
-    """Understand prepSockListenPath or prepSockConnectPath. Raises ConfigError with the accepted forms."""
+    """Parse prepSockListenPath or prepSockConnectPath. Raises ConfigError with the accepted forms."""
     scheme, colon, rest = text.partition(":")
     if text.startswith("/") or not colon:
         return _unix_address(text, text)

@@ -41,12 +41,12 @@ _NEED_NATS = frozenset(setting.key for setting in SETTINGS if setting.key.starts
 _LASTING = frozenset(
     {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO}
 )
-"""Why a configuration file cannot be read until somebody acts; other reasons may pass by themselves."""
+"""Why a configuration file cannot be read until an administrator acts. Other reasons may pass by themselves."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """All settings, checked; a field for each row of `SETTINGS`. Times are in seconds."""
+    """All settings, checked, with a field for each row of `SETTINGS`. Times are in seconds."""
 
     pid_file_path: str
     prep_sock_listen_path: UnixAddress | TcpAddress
@@ -71,12 +71,12 @@ class Config:
     requeued_runs: str
     """`first` or `last`."""
     cc_rest_url: str
-    """Without a slash at the end and without /api; '' only without cc_rest_submit_jobs."""
+    """It has no slash at the end and no /api. It may be '' only without cc_rest_submit_jobs."""
     cc_rest_jwt: str = field(repr=False)
     cc_rest_jwt_file: str
     cc_rest_ca_file: str
     cc_rest_proxy: str = field(repr=False)
-    """A URL, 'none', or '' for what the environment says."""
+    """A URL, 'none', or '' for the proxy that the environment names."""
     gpu_pci_addrs: values.GpuPciAddrs
     accelerator_gres: tuple[str, ...]
     hwthread_numbering: NumberingByHost
@@ -86,15 +86,16 @@ class Config:
     ignore_partitions: re.Pattern[str] | None
     ignore_users: re.Pattern[str] | None
     nats_servers: tuple[str, ...]
-    """Whole URLs, as nats://host:4222 and tls://[::1]:4222; () for no NATS."""
+    """Complete URLs, as nats://host:4222 and tls://[::1]:4222; () for no NATS."""
     nats_port: int
-    """The port is in the URLs already."""
+    """This port is already in the URLs."""
     nats_subject: str
     nats_node_subject: str
     nats_user: str
     nats_password: str = field(repr=False)
     nats_creds_file: str
-    """Like the next and the key a path: the folder of systemd's credentials is filled in already."""
+    """A path, as are the next field and `nats_tls_key_file`: the folder of systemd's credentials is already filled
+    in."""
     nats_nkey_seed_file: str
     nats_tls_ca_file: str
     nats_tls_cert_file: str
@@ -104,7 +105,7 @@ class Config:
 
 
 class _Draft:
-    """What was found while the settings are read: all problems are reported together."""
+    """What was found while the settings are read. All problems are reported together."""
 
     def __init__(self) -> None:
         self.fields: dict[str, Any] = {}
@@ -112,31 +113,31 @@ class _Draft:
         self.problems: list[str] = []
         self.warnings: list[Finding] = []
         self.uses_rest = True
-        """Whether cc-backend is used over REST, be it for comparisons only."""
+        """Whether cc-backend is used over REST, even if only for comparisons."""
         self.serves_nats = False
 
     def warn(self, key: str, text: str, next_step: str = "") -> None:
-        """Note that somebody should know what becomes of a value, which can be used."""
+        """Add a warning about what happens to a value that can be used."""
         self.warnings.append(_warning(key, text, next_step))
 
     def given(self, key: str) -> bool:
-        """Tell whether a key has another value than its default; not if that value is wrong."""
+        """Return whether a key has a value other than its default. A wrong value does not count."""
         setting = BY_NAME[key.lower()]
         return bool(self.fields[setting.field] != setting.default)
 
 
 def load_config(path: str, *, explicit: bool) -> tuple[Config, list[Finding]]:
-    """Read and check the configuration; returns it with what should be known of it.
+    """Read and check the configuration. Return it with what the administrator should know about it.
 
-    `explicit` tells whether the path was given by the caller or is the default. Raises ConfigError
-    with all problems together: an unreadable file or secret, wrong values, missing settings. That is
-    UnreadableFile where nothing in the configuration has to be changed.
+    `explicit` tells whether the caller gave the path or it is the default. Raises ConfigError with all problems
+    together: an unreadable file or secret, wrong values, missing settings. The error is UnreadableFile if nothing in
+    the configuration has to be changed.
     """
     file = _read(path, explicit=explicit)
     draft, config = _parse(file)
     unreadable = _unreadable_files(config, draft)
     if draft.problems or unreadable:
-        # With the warnings, so that nobody meets them one start later.
+        # With the warnings, so that nobody sees them only at the next start.
         lines = [f"{path}: {line}" for line in [*draft.problems, *unreadable, *draft.warnings]]
         raise ConfigError(lines) if draft.problems else UnreadableFile(lines)
     warnings = draft.warnings + _exposed_secrets(config, file.mode) + _leftover_events_folder(config)
@@ -144,7 +145,7 @@ def load_config(path: str, *, explicit: bool) -> tuple[Config, list[Finding]]:
 
 
 def parse_config(settings: Mapping[str, object]) -> tuple[Config, list[Finding]]:
-    """Check settings that were read already; reads no file. Raises ConfigError."""
+    """Check settings that were read already. No file is read. Raises ConfigError."""
     entries = {key.lower(): (key, value) for key, value in settings.items() if value is not None}
     draft, config = _parse(ConfigFile(entries, []))
     if draft.problems:
@@ -221,7 +222,7 @@ def _shown(setting: Setting, value: object) -> str:
     if setting.secret:
         return _type_name(value)
     text = json.dumps(value)
-    # In a regular expression a question mark means nothing bad.
+    # In a regular expression a question mark is harmless.
     return _shorten(text if setting.key in _WITH_PATTERNS else presentable(text))
 
 
@@ -256,7 +257,7 @@ def _with_defaults(fields: dict[str, Any]) -> Config:
 
 
 def _check_paths(config: Config, draft: _Draft) -> None:
-    """Find files that the daemon writes and the configuration names for something else, too."""
+    """Find files that the daemon writes and that the configuration also names for something else."""
     socket = config.prep_sock_listen_path
     written = {
         "pidFilePath": config.pid_file_path,
@@ -283,7 +284,7 @@ def _check_rest(config: Config, draft: _Draft) -> None:
 
 
 def _check_nats(draft: _Draft) -> None:
-    """Find keys of NATS that exclude or need each other; one with a wrong value is a problem already."""
+    """Find keys of NATS that exclude or need each other. A key with a wrong value is already a problem."""
     for pair in _TOGETHER:
         for key, other in (pair, pair[::-1]):
             if draft.given(key) and not draft.given(other) and other not in draft.wrong:
@@ -303,7 +304,7 @@ def _warn_of_ignored(keys: frozenset[str], missing: str, draft: _Draft) -> None:
 
 
 def read_token(config: Config) -> str:
-    """Return the token for cc-backend, read again from its file if it lies in one. Raises ConfigError."""
+    """Return the token for cc-backend, read again at each call if it is in a file. Raises ConfigError."""
     if not config.cc_rest_jwt_file:
         return config.cc_rest_jwt
     found = read_secret_file("ccRestJwtFile", config.cc_rest_jwt_file)
@@ -315,17 +316,17 @@ def read_token(config: Config) -> str:
 
 
 def read_nats_creds(config: Config) -> str:
-    """Return the text of natsCredsFile, read again at each call; '' without one. Raises ConfigError."""
+    """Return the text of natsCredsFile, read again at each call; '' if it is not set. Raises ConfigError."""
     return read_secret_file("natsCredsFile", config.nats_creds_file) if config.nats_creds_file else ""
 
 
 def read_nats_seed(config: Config) -> str:
-    """Return the seed in natsNKeySeedFile, read again at each call; '' without one. Raises ConfigError."""
+    """Return the seed in natsNKeySeedFile, read again at each call; '' if it is not set. Raises ConfigError."""
     return read_secret_file("natsNKeySeedFile", config.nats_nkey_seed_file) if config.nats_nkey_seed_file else ""
 
 
 def read_prep_secret(config: Config) -> bytes | None:
-    """Return the secret that hooks sign their events with; None without prepSecretFile. Raises ConfigError."""
+    """Return the secret with which hooks sign their events; None without prepSecretFile. Raises ConfigError."""
     return read_secret(config.prep_secret_file) if config.prep_secret_file else None
 
 
@@ -376,7 +377,7 @@ def _exposed_secrets(config: Config, mode: int) -> list[Finding]:
 
 
 def _holds_secret(setting: Setting, config: Config) -> bool:
-    """Tell whether the value is secret: the address of a proxy is only with a password in it."""
+    """Return whether the value is secret. The address of a proxy is secret only if it has a password."""
     value = str(getattr(config, setting.field))
     return "@" in value if setting.key == "ccRestProxy" else bool(value)
 
@@ -400,7 +401,7 @@ def _warn_of_former_events_path(draft: _Draft, config: Config) -> None:
 
 
 def _leftover_events_folder(config: Config) -> list[Finding]:
-    """Return a warning where hooks may leave events that nobody reads: without arguments they know one folder only."""
+    """Return a warning if hooks may leave events that nobody reads: without arguments they know one folder only."""
     used, known = config.prep_events_path, DEFAULT_EVENTS_PATH
     if os.path.realpath(used) == os.path.realpath(known) or not os.path.isdir(known):
         return []

@@ -1,7 +1,6 @@
-"""Reads the configuration file, and the files that hold one secret each.
+"""Reads the configuration file.
 
-Hooks read their few settings with this module alone. It therefore imports nothing that is slow to
-load: no dataclasses, no typing.
+Hooks read their few settings with this module. So it imports nothing that is slow to load: no dataclasses, no typing.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ DEFAULT_CONFIG_PATH = "/etc/cc-slurm-adapter/config.json"
 DEFAULT_SOCKET_PATH = "/run/cc-slurm-adapter/daemon.sock"
 DEFAULT_LAST_RUN_PATH = "/var/lib/cc-slurm-adapter/lastrun"
 DEFAULT_EVENTS_PATH = "/run/cc-slurm-adapter/events"
-"""In memory, so that no hook waits for a disk. The shell part knows it too."""
+"""In memory, so that no hook waits for a disk. The shell part knows this path, too."""
 
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
 
@@ -23,8 +22,8 @@ MAX_CONFIG_BYTES = 4 * 1024 * 1024
 class ConfigFile:
     """The settings of one file as they were written.
 
-    `entries` maps a key in lower case to (the key as written, its value); a null is left out, it
-    means the default. `repeated` names the keys that occur twice, `mode` is the file's st_mode.
+    `entries` maps a key in lower case to (the key as written, its value). A null is left out, because it means the
+    default. `repeated` names the keys that occur twice, and `mode` is the file's st_mode.
     """
 
     def __init__(self, entries: dict[str, tuple[str, object]], repeated: list[str], mode: int = 0) -> None:
@@ -33,12 +32,12 @@ class ConfigFile:
         self.mode = mode
 
     def get(self, key: str) -> object:
-        """Return the value of a key, whatever its case; None when it is not set."""
+        """Return the value of a key, in upper or lower case; None if it is not set."""
         return self.entries.get(key.lower(), (key, None))[1]
 
 
 def read_config_file(path: str) -> ConfigFile:
-    """Read the file. Raises OSError when it cannot be read, ConfigError when it is not a JSON object."""
+    """Read the file. Raises OSError if it cannot be read, ConfigError if it is not a JSON object."""
     with open(path, "rb") as file:
         mode = os.fstat(file.fileno()).st_mode
         data = file.read(MAX_CONFIG_BYTES + 1)
@@ -50,7 +49,7 @@ def read_config_file(path: str) -> ConfigFile:
 
 
 def parse_config_text(data: bytes) -> ConfigFile:
-    """Turn JSON text (UTF-8, a byte order mark is fine) into settings. Raises ConfigError."""
+    """Parse the settings from JSON text (UTF-8; a byte order mark is allowed). Raises ConfigError."""
     repeated: list[str] = []
 
     def to_object(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -89,12 +88,12 @@ def _fold_case(document: dict[str, object], repeated: list[str]) -> ConfigFile:
 
 
 def beside(last_run_path: str, name: str) -> str:
-    """Return the path of something that lies in the state folder, which is the directory of lastRunPath."""
+    """Return the path of a name in the state folder, which is the directory of lastRunPath."""
     return os.path.join(os.path.dirname(last_run_path), name)
 
 
 def former_events_paths(last_run_path: str) -> tuple[str, ...]:
-    """Return where events were left by default before there was `DEFAULT_EVENTS_PATH`."""
+    """Return where events were left by default before `DEFAULT_EVENTS_PATH` existed."""
     both = (last_run_path, DEFAULT_LAST_RUN_PATH)
     return tuple(dict.fromkeys(os.path.normpath(beside(path, "events")) for path in both))
 

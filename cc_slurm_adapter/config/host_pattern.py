@@ -1,8 +1,7 @@
 """Regular expressions on host names and the like: written in Go's dialect, compiled by Python.
 
-The existing adapter's configuration was written for Go (RE2). Most of that means the same here; what
-is only spelled otherwise is respelled, and what Python cannot do is refused, so that no pattern
-changes its meaning silently.
+The existing adapter's configuration was written for Go (RE2). Most of that means the same here. What is only spelled
+differently is respelled, and what Python cannot do is refused. So no pattern changes its meaning silently.
 """
 
 from __future__ import annotations
@@ -46,11 +45,11 @@ _INSIDE = re.compile(_CODE_POINT + r"|(?P<posix>\[:\^?[a-z]+:\])|(?P<close>\])|(
 
 
 class PatternError(ValueError):
-    """A pattern that cannot be used; the text says why."""
+    """A pattern that cannot be used. The text says why."""
 
 
 def compile_host_pattern(pattern: str) -> re.Pattern[str]:
-    """Compile a pattern to be searched, not anchored, in names. Raises PatternError."""
+    """Compile a pattern that is searched in names, without anchors. Raises PatternError."""
     respelled = _respell(pattern)
     try:
         with warnings.catch_warnings():
@@ -80,7 +79,7 @@ def _respell_token(kind: str, text: str, *, in_set: bool) -> str:
     respell = _RESPELLED.get(kind)
     if respell:
         return respell(text)
-    # Python reserves these in sets and warns; in Go they stand for themselves.
+    # Python reserves these in sets and warns. In Go they have no special meaning.
     return "\\" + text if in_set and text in _QUOTED_IN_SETS else text
 
 

@@ -1,7 +1,7 @@
-"""What a node is called in what is sent: Slurm's NodeName, or what hostnameRewrite makes of it.
+"""The name under which a node is reported: Slurm's NodeName, or what hostnameRewrite makes of it.
 
-The metrics of a host come to cc-backend under the name that the host has for itself. Where that is not
-its NodeName, jobs would be shown without metrics.
+cc-backend gets the metrics of a host under the name that the host has for itself. If that is not its NodeName, jobs
+would be shown without metrics.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from collections.abc import Callable, Iterable, Mapping
 from cc_slurm_adapter.model import Finding
 
 HostnameRewrites = tuple[tuple["re.Pattern[str]", str], ...]
-"""Pairs of a regular expression and what it is replaced by; the first that is found in a NodeName counts."""
+"""Pairs of a regular expression and its replacement. The first expression that is found in a NodeName counts."""
 
 _HOSTNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}\Z")
 
 
 class HostNames:
-    """The names of the nodes. `learn` and `sent` may be called from several threads."""
+    """The names of the nodes. Several threads may call `learn` and `sent`."""
 
     def __init__(self, rewrites: HostnameRewrites, report: Callable[[Finding], None]) -> None:
-        """`report` is called with what is wrong with the patterns, in the thread in which that shows."""
+        """Store the patterns. `report` is called with what is wrong with them, in the thread that finds it."""
         self._rewrites = rewrites
         self._report = report
         self._sent: dict[str, str] = {}
-        """By NodeName, for all nodes of the last poll. It is replaced as a whole."""
+        """The reported names by NodeName, for all nodes of the last poll. It is replaced as a whole."""
         self._others: dict[str, str] = {}
-        """NodeNames by the name under which they were sent, of nodes that no poll had listed then."""
+        """NodeNames by their reported names, for nodes that no poll had listed when they were reported."""
         self._reported: set[tuple[str, ...]] = set()
-        """The nodes that were reported already: alone for a name that is none, together for one name."""
+        """The nodes that the log has named: one alone for an unusable name, several together for the same name."""
 
     def learn(self, nodes: Iterable[str]) -> None:
-        """All nodes that Slurm lists. Nodes that would come to have one name keep Slurm's, and that is reported."""
+        """Learn all nodes that Slurm lists. Nodes that would get the same name keep Slurm's, and that is reported."""
         if not self._rewrites:
             return
         names = set(nodes)
@@ -48,7 +48,10 @@ class HostNames:
         self._sent = sent
 
     def sent(self, node: str) -> str:
-        """Return the name of a node in what is sent; one that Slurm has not listed never gets another's."""
+        """Return the name under which a node is reported.
+
+        A node that Slurm has not listed never gets the name of another.
+        """
         if not self._rewrites:
             return node
         known = self._sent
@@ -65,7 +68,7 @@ class HostNames:
         return node
 
     def _usable(self, made: Mapping[str, str]) -> dict[str, str]:
-        """Return the new names by NodeName, or Slurm's name where the new one is no host name."""
+        """Return the new names by NodeName, with Slurm's name if the new one is not a host name."""
         unusable = sorted(node for node, name in made.items() if name != node and not _HOSTNAME.match(name))
         new = [node for node in unusable if (node,) not in self._reported]
         self._reported.update((node,) for node in new)
@@ -91,7 +94,7 @@ class HostNames:
 
 
 def shortened(names: Iterable[str]) -> str:
-    """Return names for a log line: at most ten of them, and how many more there are."""
+    """Return names for a log line: at most ten, and how many more there are."""
     listed = sorted(names)
     more = f" and {len(listed) - 10} more" if len(listed) > 10 else ""
     return ", ".join(listed[:10]) + more

@@ -1,7 +1,7 @@
 """The table of settings: one row for each key of the configuration.
 
-Keys, defaults and meaning are those of the existing adapter, so that its config.json works
-unchanged. The parser, the fields of `Config` and the reference for people derive from it.
+Keys, defaults and meaning are those of the existing adapter, so its config.json works unchanged. The parser, the fields
+of `Config` and the reference for people are made from this table.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cc_slurm_adapter.config.file import DEFAULT_EVENTS_PATH, DEFAULT_LAST_RUN_P
 
 
 class Setting(NamedTuple):
-    """One key of the configuration. `default` is the JSON value that counts when the key is not set."""
+    """One key of the configuration. `default` is the JSON value that counts if the key is not set."""
 
     key: str
     parse: values.Parser
@@ -23,11 +23,11 @@ class Setting(NamedTuple):
     old_names: tuple[str, ...] = ()
     secret: bool = False
     plural: bool = False
-    """Whether one text is several values: its field has an s at the end."""
+    """Whether one text holds several values. Then its field has an s at the end."""
 
     @property
     def field(self) -> str:
-        """The name of its field in `Config`."""
+        """Return the name of its field in `Config`."""
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", self.key).lower() + ("s" if self.plural else "")
 
 
@@ -286,9 +286,9 @@ SETTINGS = (
 )
 
 BY_NAME = {name.lower(): setting for setting in SETTINGS for name in (setting.key, *setting.old_names)}
-"""The row of a key in lower case, old names included."""
+"""The rows by key in lower case, including old names."""
 
 REMOVED = {
     "ipcsockpath": "it was removed: use prepSockListenPath for the daemon and prepSockConnectPath for the hook",
 }
-"""What to do about a key, in lower case, that is no more."""
+"""What to do about keys, in lower case, that were removed."""

@@ -1,6 +1,6 @@
-"""Which proxy a request goes through: as Go's http.ProxyFromEnvironment decides, which the existing adapter follows.
+"""Which proxy a request is sent through, by the rules of Go's http.ProxyFromEnvironment.
 
-The rules are those of the package golang.org/x/net/http/httpproxy.
+The existing adapter follows these rules. They are those of the package golang.org/x/net/http/httpproxy.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def parse_proxy(text: str) -> Proxy:
-    """Return the proxy of a URL, or of HOST[:PORT] alone. Raises ValueError, whose text has no password."""
+    """Return the proxy that a URL, or HOST[:PORT] alone, names. Raises ValueError, whose text has no password."""
     url = text if "://" in text else f"http://{text}"
     try:
         parts = urlsplit(url)
@@ -41,7 +41,7 @@ def _authorization(user: str | None, password: str | None) -> str:
 
 
 def proxy_variable(url: str, environment: Mapping[str, str]) -> str:
-    """Return the environment variable that names the proxy for a URL, '' if it is to be reached without one."""
+    """Return the environment variable that names the proxy for a URL; '' if no proxy is used for it."""
     parts = urlsplit(url)
     name = "HTTPS_PROXY" if parts.scheme == "https" else "HTTP_PROXY"
     found = next((each for each in (name, name.lower()) if environment.get(each)), "")
@@ -56,7 +56,10 @@ def _is_local(host: str) -> bool:
 
 
 def _is_excepted(host: str, port: int, no_proxy: str) -> bool:
-    """Tell whether NO_PROXY has this host: a domain with all below it, an address, a network, each also with a port."""
+    """Return whether NO_PROXY names this host.
+
+    It may name a domain with everything below it, an address, or a network. A domain or an address may have a port.
+    """
     entries = [entry.strip().lower() for entry in no_proxy.split(",") if entry.strip()]
     return any(entry == "*" or _matches(host, port, entry) for entry in entries)
 
@@ -81,7 +84,7 @@ def _matches(host: str, port: int, entry: str) -> bool:
 
 
 def _split_port(entry: str) -> tuple[str, str]:
-    """Return host and port of `host:port` and `[::1]:port`; an address of IPv6 alone has no port."""
+    """Return host and port of `host:port` and `[::1]:port`. An IPv6 address alone has no port."""
     if _address(entry.strip("[]")) is not None:
         return entry.strip("[]"), ""
     host, colon, port = entry.rpartition(":")

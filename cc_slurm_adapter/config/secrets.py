@@ -1,4 +1,4 @@
-"""Files that hold one secret each, and texts that may hold one.
+"""Files that hold one secret each, and texts that may contain one.
 
 Each hook call that needs Python loads this module, so it imports nothing that is slow to load.
 """
@@ -11,20 +11,20 @@ import re
 from cc_slurm_adapter.errors import UnreadableFile
 
 MIN_SECRET = 16
-"""Bytes of a shared secret."""
+"""Fewest bytes of a shared secret."""
 MAX_SECRET_BYTES = 64 * 1024
 
 
 def secret_path(name: str) -> str:
-    """Return where a secret lies: a relative name is looked up among systemd's credentials, if there are any."""
+    """Return the path of a secret. A relative name is looked up among systemd's credentials, if there are any."""
     folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
     return os.path.join(folder, name) if folder else name
 
 
 def read_secret_file(key: str, name: str) -> str:
-    """Return the text of a secret's file without white space around it; `key` names the setting in errors.
+    """Return the text of a secret's file without white space around it. `key` names the setting in errors.
 
-    Raises UnreadableFile, also when the file is empty, too long or not ASCII text.
+    Raises UnreadableFile, also if the file is empty, too long or not ASCII text.
     """
     path = secret_path(name)
     try:
@@ -41,7 +41,7 @@ def read_secret_file(key: str, name: str) -> str:
 
 
 def presentable(text: str) -> str:
-    """Return the text for an error message; one that may be or hold a secret is not shown."""
+    """Return the text for an error message. A text that may be or contain a secret is not shown."""
     suspicious = (
         r"eyJ[\w-]{8,}|[0-9A-Fa-f]{32,}|[A-Z2-7]{40,}|(?=[\w+-]*[0-9])(?=[\w+-]*[A-Z])(?=[\w+-]*[a-z])[\w+-]{32,}"
     )

@@ -1,7 +1,7 @@
 """One parser for each kind of value in the configuration: from JSON to what the program uses.
 
-A parser takes the JSON value and a function for warnings. It raises `WrongValue` with a text that
-says what is expected; who calls it adds the key and the value.
+A parser takes the JSON value and a function for warnings. It raises `WrongValue` with a text that says what is
+expected. The caller adds the key and the value.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ LARGEST_NUMBER = 2**31 - 1
 
 
 class WrongValue(ValueError):
-    """A value that cannot be used; the text says what is expected instead.
+    """A value that cannot be used. The text says what is expected instead.
 
-    It does not hold the value itself, which may be a secret.
+    It does not contain the value itself, which may be a secret.
     """
 
 
 def text(value: object, warn: Warn) -> str:
-    """Accept any text, '' included."""
+    """Accept any text, including ''."""
     if not isinstance(value, str):
         raise WrongValue("expected text in quotes")
     if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
@@ -48,7 +48,7 @@ def text(value: object, warn: Warn) -> str:
 
 
 def word(value: object, warn: Warn) -> str:
-    """Accept text without white space, '' included."""
+    """Accept text without white space, including ''."""
     found = text(value, warn)
     if any(char.isspace() for char in found):
         raise WrongValue("expected text without white space")
@@ -62,14 +62,14 @@ def _required(found: str, expected: str) -> str:
 
 
 def token(value: object, warn: Warn) -> str:
-    """Accept a token that can stand in an HTTP header, or ''. White space around it does not count."""
+    """Accept a token that an HTTP header can contain, or ''. White space around it is removed."""
     found = text(value, warn).strip()
     check_token(found)
     return found
 
 
 def check_token(found: str) -> None:
-    """Raise WrongValue when the text cannot stand in an HTTP header."""
+    """Raise WrongValue if an HTTP header cannot contain the text."""
     if not all("!" <= char <= "~" for char in found):
         raise WrongValue("expected a token in ASCII without white space")
 
@@ -83,12 +83,12 @@ def optional_path(value: object, warn: Warn) -> str:
 
 
 def path(value: object, warn: Warn) -> str:
-    """Accept a path, at least one character."""
+    """Accept a path that is not empty."""
     return _required(optional_path(value, warn), "expected a path")
 
 
 def secret_file(value: object, warn: Warn) -> str:
-    """Accept the path of a secret's file, or the name of a systemd credential, or '' for none."""
+    """Accept the path of a secret's file, the name of a systemd credential, or '' for none."""
     return text(value, warn) if "CREDENTIALS_DIRECTORY" in os.environ else optional_path(value, warn)
 
 
@@ -104,7 +104,7 @@ def address(value: object, warn: Warn) -> UnixAddress | TcpAddress:
 
 
 def hook_address(value: object, warn: Warn) -> UnixAddress | TcpAddress:
-    """Accept the same for a setting that the daemon does not use: '' is the default."""
+    """Accept a socket address for a setting that the daemon does not use. '' means the default."""
     if value == "":
         warn(f"is empty, using {DEFAULT_SOCKET_PATH}")
         return UnixAddress(DEFAULT_SOCKET_PATH)
@@ -119,7 +119,7 @@ def boolean(value: object, warn: Warn) -> bool:
 
 
 def whole_number(low: int, high: int = LARGEST_NUMBER) -> Parser:
-    """Make a parser that accepts a whole number within the limits; 60.0, "60" and true are none."""
+    """Make a parser that accepts a whole number within the limits. 60.0, "60" and true are refused."""
 
     def parse(value: object, warn: Warn) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -130,7 +130,7 @@ def whole_number(low: int, high: int = LARGEST_NUMBER) -> Parser:
 
 
 def one_of(*words: str) -> Parser:
-    """Make a parser that accepts one of some words."""
+    """Make a parser that accepts one of these words."""
 
     def parse(value: object, warn: Warn) -> str:
         if value not in words:
@@ -141,7 +141,7 @@ def one_of(*words: str) -> Parser:
 
 
 def at_least(low: int, high: int = LARGEST_NUMBER) -> Parser:
-    """Make a parser of whole numbers: one beyond the limits becomes the nearest, as with the existing adapter."""
+    """Make a parser of whole numbers. One beyond the limits becomes the nearest limit, as in the existing adapter."""
 
     def parse(value: object, warn: Warn) -> object:
         if _is_below(low, value):
@@ -164,7 +164,7 @@ def _few_digits(value: object) -> str:
 
 
 def seconds_or_every_poll(value: object, warn: Warn) -> object:
-    """Accept a whole number of seconds, or 0 for every poll of Slurm: that is what too low a number means."""
+    """Accept a whole number of seconds, or 0 for every poll of Slurm. A number that is too low becomes 0."""
     if _is_below(1, value):
         warn(f"{_few_digits(value)} is below 1, using slurmPollInterval")
         return 0
@@ -229,7 +229,7 @@ _NATS_EXPECTED = (
 
 
 def nats_servers(value: object, warn: Warn) -> tuple[str, ...]:
-    """Accept the URLs of NATS servers, with a port where one is given; () for ''."""
+    """Accept the URLs of NATS servers, each with a port if one is given; () for ''."""
     found = text(value, warn)
     if "@" in found:
         raise WrongValue(f"{_NATS_EXPECTED}; user name and password are set by natsUser and natsPassword")
@@ -297,10 +297,10 @@ _WORDS = ", ".join(numbering.value for numbering in Numbering)
 
 
 def hwthread_numbering(value: object, warn: Warn) -> NumberingByHost:
-    """Accept pairs of a regular expression on host names and a numbering; one value is for all hosts.
+    """Accept pairs of a regular expression on host names and a numbering. One value alone is for all hosts.
 
-    A numbering is a word, or a list with the operating system's number, or a list of numbers, of each of
-    Slurm's CPUs.
+    A numbering is a word or a list. A list has, for each of Slurm's CPUs, the operating system's number or a list of
+    such numbers.
     """
     by_host = value if isinstance(value, dict) else {"": value}
     wrong = [
@@ -333,7 +333,7 @@ def _wrong_numbering(value: object) -> str:
 
 
 def _numbering(value: object) -> Numbering | CpuNumbers:
-    """Return the same, for a value that nothing is wrong with."""
+    """Return the numbering for a value that nothing is wrong with."""
     if isinstance(value, list):
         return tuple(tuple(cpu) if isinstance(cpu, list) else (cpu,) for cpu in value)
     return Numbering(value)
@@ -371,7 +371,7 @@ def _check_replacement(compiled: re.Pattern[str], pattern: str, replacement: str
         raise WrongValue(f"expected letters, digits, dots, '-', '_' and groups written \\1 or \\g<name> {where}")
     found = [match.span() for match in compiled.finditer(_SAMPLE)]
     if len(found) > 1 and any(first == last for first, last in found):
-        # r".*" matches a name, and once more the nothing behind it: the replacement would come twice.
+        # r".*" matches a name, and then the empty text after it: the replacement would be made twice.
         raise WrongValue(f"expected a pattern that matches once; {pattern!r} also matches nothing: begin it with ^")
 
 
@@ -413,7 +413,7 @@ _SHARES = ("shard", "mps")
 
 
 def gres_names(value: object, warn: Warn) -> tuple[str, ...]:
-    """Accept names of GRES in the file's order, at least one, none of them twice."""
+    """Accept names of GRES in the file's order: at least one, and none twice."""
     expected = 'expected a list of names of GRES without their types, for example ["gpu", "npu"]'
     if not isinstance(value, list) or not value:
         raise WrongValue(expected)

@@ -1,6 +1,6 @@
 """What the main loop does beside hook lookups: polls, nodes, catch-up, comparison, upkeep, SIGHUP.
 
-Each is used by the main thread alone, and has retries of its own: what fails in one delays no other.
+Only the main thread uses them. Each has its own retries: a failure in one does not delay the others.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ from cc_slurm_adapter.system.backoff import RetriedStep
 log = logging.getLogger(__name__)
 
 SOONEST_POLL = 5.0
-"""Seconds from a poll that failed to the next, when a hook event says that slurmctld is there again."""
+"""Seconds from a poll that failed to the next one, if a hook event shows that slurmctld is back."""
 TIDY_EVERY = 600.0
 LOG_PARKED_EVERY = 86400.0
-"""Seconds between two lists of why messages are parked: they wait for somebody, who may have missed the first line."""
+"""Seconds between two lists of why messages are parked. An administrator must act, and may have missed the first line.
+"""
 MAX_REASONS = 20
-"""Reasons why messages are parked that are logged at most, each in a line."""
+"""The most reasons why messages are parked that are logged, each in a line."""
 
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """Times in seconds; `catch_up_from` in Unix seconds."""
+    """The settings of the main loop. Times are in seconds, `catch_up_from` in Unix seconds."""
 
     cluster: str
     poll_interval: float
@@ -44,12 +45,12 @@ class LoopSettings:
     max_tries: int
     catch_up_from: int
     query_delay: float
-    """How long a hook event waits at most for the first lookup of its job."""
+    """The longest time that a hook event waits for the first lookup of its job."""
     parked_max_age: int = MAX_AGE
 
 
 class Senders(Protocol):
-    """What the main loop asks of those that send."""
+    """What the main loop needs from those that send."""
 
     def post_nodes(self, cluster: str, nodes: list[NodeState]) -> None: ...
     def retry_now(self) -> None: ...
@@ -58,7 +59,7 @@ class Senders(Protocol):
 class Polls:
     """Reads all of slurmctld's jobs every `interval` seconds.
 
-    Between two polls Slurm has as long a rest as the first of them took, and `interval` seconds at most.
+    After a poll Slurm has a rest for as long as the poll took, but at most for `interval` seconds.
     """
 
     def __init__(self, watch: JobWatch, hooks: HookLookups, interval: float) -> None:
@@ -69,12 +70,12 @@ class Polls:
         self._slow_polls = Reminder()
         self._began = 0.0
         self.next_due = 0.0
-        """time.monotonic() of the next poll; 0 when it is due immediately."""
+        """time.monotonic() of the next poll; 0 if it is due immediately."""
         self.polled = False
         """Whether all jobs were read since the start."""
 
     def is_due(self) -> bool:
-        """Tell whether the next poll is due now."""
+        """Return whether the next poll is due now."""
         return time.monotonic() >= self.next_due
 
     def expedite(self) -> None:
@@ -82,9 +83,9 @@ class Polls:
         self.next_due = min(self.next_due, self._began + SOONEST_POLL)
 
     def attempt(self, between: Callable[[], None]) -> bool:
-        """Poll, and call `between` between the queries, which are many after a long absence. False when it failed.
+        """Poll, and call `between` between the queries, which are many after a long absence. Return False if it failed.
 
-        `between` may set `next_due` to 0 meanwhile: SIGHUP came, and another poll follows immediately.
+        `between` may set `next_due` to 0 meanwhile, after a SIGHUP: then another poll follows immediately.
         """
         is_first, hook_seconds = not self.polled, self._hooks.seconds
         began = self._began = time.monotonic()
@@ -117,7 +118,7 @@ class Polls:
 
 
 class NodeReports:
-    """Reads Slurm's nodes, and hands their states to the destinations."""
+    """Reads Slurm's nodes, and passes their states to the destinations."""
 
     def __init__(self, cluster: str, watch: JobWatch, senders: Senders) -> None:
         self._cluster = cluster
@@ -127,7 +128,7 @@ class NodeReports:
         self._report = RetriedStep("telling how the nodes stand")
 
     def read(self) -> bool:
-        """Read the nodes; returns whether that was done. A query that failed rests at least as long as it took."""
+        """Read the nodes. Return whether that was done. After a failure the query waits at least as long as it took."""
         began = time.monotonic()
         if not self.query.may_run():
             return False
@@ -168,9 +169,9 @@ class CatchUp:
         return self._steps is not None
 
     def begin(self, polled_at: float, *, has_jobs: bool) -> None:
-        """Begin after a poll, which began at the Unix time `polled_at` and was answered if it `has_jobs`.
+        """Begin after a poll that began at `polled_at` (Unix time). `has_jobs` says that the poll was answered.
 
-        While slurmctld does not answer, polls come more often; accounting is read once in an interval all the same.
+        While slurmctld does not answer, polls come more often, but accounting is still read only once in an interval.
         """
         now = time.monotonic()
         if self._steps is None and self._reading.may_run() and (has_jobs or now >= self._next_without_poll):
@@ -179,12 +180,12 @@ class CatchUp:
             self._steps = self._watch.catch_up(self._since)
 
     def attempt_step(self) -> None:
-        """Read some more, where there is more."""
+        """Read the next step, if there is one."""
         if self._steps is not None:
             self._reading.attempt(self._read_step)
 
     def _read_step(self) -> bool:
-        """Return False when there is more to read."""
+        """Read the next step. Return False if there is more to read."""
         steps, self._steps = self._steps, None
         for until in steps or ():
             self._since = until
@@ -205,7 +206,7 @@ class Comparison:
         self._step = RetriedStep("comparing with cc-backend")
 
     def add(self, rows: RunningRows) -> None:
-        """Put a list in place of one that was not compared yet."""
+        """Add a list. It replaces one that was not compared yet."""
         self._rows = rows
 
     def next_due(self) -> float | None:
@@ -262,7 +263,7 @@ class Upkeep:
 
 
 class Reloading:
-    """Retries all that was refused or given up: SIGHUP says that somebody has repaired something."""
+    """Retries all that was refused or given up: SIGHUP says that an administrator has repaired something."""
 
     def __init__(self, watch: JobWatch, outbox: Outbox, senders: Senders) -> None:
         self._watch = watch
@@ -271,7 +272,7 @@ class Reloading:
         self._step = RetriedStep("reloading")
 
     def attempt(self) -> bool:
-        """Return False when that failed."""
+        """Retry everything. Return False if that failed."""
         return self._step.attempt(self._reload)
 
     def _reload(self) -> None:

@@ -1,6 +1,6 @@
-"""Builds the parts of a life from the configuration: it starts none of them and waits for nothing.
+"""Builds the parts for one run of the daemon from the configuration. It starts none of them and waits for nothing.
 
-Of all of `daemon/` only this module chooses Slurm's client, and only `destinations`, its helper, the sinks.
+In `daemon/`, only this module chooses Slurm's client, and only its helper `destinations` chooses the sinks.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 class Mode(NamedTuple):
-    """What one kind of life has in place of another's: one that only prints has other destinations."""
+    """What differs between ways to run the daemon, for example where it reports to."""
 
     destinations: Callable[[Config, Counters], Destinations]
 
@@ -48,10 +48,10 @@ DAEMON = Mode(destinations=Destinations)
 
 
 class Assembly:
-    """The parts that a life has from its first moment, and a method for each of the others.
+    """The parts that one run of the daemon has from the beginning, and a method that makes each of the others.
 
-    The methods are in the order in which a start can use them: each needs what those before it have made, or what
-    Slurm has answered by then.
+    The methods are in the order in which a start can use them: each needs what earlier methods have made, or what Slurm
+    has answered by then.
     """
 
     def __init__(self, config: Config, mode: Mode, pulse: Callable[[], None]) -> None:
@@ -68,7 +68,7 @@ class Assembly:
         )
 
     def make_intake(self) -> Intake:
-        """Make what accepts hook events. Raises ConfigError when the secret cannot be read."""
+        """Make what accepts hook events. Raises ConfigError if the secret cannot be read."""
         config = self._config
         return Intake(
             address=config.prep_sock_listen_path,
@@ -85,12 +85,12 @@ class Assembly:
         return Outbox(config.state_path, sinks_of(config), go_on, config.state_max_bytes)
 
     def make_slurm(self, cluster: str, state_folder: str) -> SlurmClient:
-        """Make what asks Slurm; `cluster` is the name in all that is sent."""
+        """Make the client that asks Slurm. `cluster` is the name in everything that is sent."""
         config = self._config
         return SlurmClient(self.commands, cluster, state_folder, config.job_script_max_bytes, config.accelerator_gres)
 
     def make_destinations(self) -> Destinations:
-        """Make what jobs and nodes are reported to. Raises ConfigError when a secret or certificate cannot be used."""
+        """Make what jobs and nodes are reported to. Raises ConfigError if a secret or certificate cannot be used."""
         return self._mode.destinations(self._config, self.counters)
 
     def make_loop(
@@ -131,7 +131,7 @@ class Assembly:
         return MainLoop(self.inbox, found, self._pulse)
 
     def _settle_first_moment(self, cluster: str, outbox: Outbox, last_run: LastRun) -> tuple[FirstMoment, int]:
-        """Return it with the Unix time from which accounting is read."""
+        """Settle the first moment. Return it, and the Unix time from which accounting is read."""
         before = Before(
             outbox.checkpoint(cluster),
             last_run.read(),
@@ -161,7 +161,7 @@ def make_activities(  # noqa: PLR0913 - the parts that they share
     counters: Counters,
     coverage: HookCoverage | None = None,
 ) -> Activities:
-    """Make all that the main loop does, over one watch and one outbox."""
+    """Make all activities of the main loop, which share one watch and one outbox."""
     hooks = HookLookups(watch, counters, settings.max_tries, settings.query_delay, coverage)
     polls = activities.Polls(watch, hooks, settings.poll_interval)
     nodes = activities.NodeReports(settings.cluster, watch, senders)
@@ -181,14 +181,14 @@ def make_activities(  # noqa: PLR0913 - the parts that they share
 
 
 def events_folders(config: Config) -> list[Place]:
-    """Return the one in use; if that is the default one, also those that hooks of an older version have by default."""
+    """Return the events folder in use; if it is the default one, also those that older hooks have by default."""
     used = config.prep_events_path
     former = former_events_paths(config.last_run_path) if used == DEFAULT_EVENTS_PATH else ()
     return [Place(used, state_folders(config)), *(Place(path, former=True) for path in former)]
 
 
 def _coverage(cluster_config: ClusterConfig) -> HookCoverage | None:
-    """Return None where no hook announces the start of jobs."""
+    """Return what counts missing hook events; None if no hook announces the start of jobs."""
     hooks = cluster_config.hooks
     if not hooks.prolog_slurmctld and not hooks.prolog:
         return None

@@ -1,7 +1,8 @@
-"""Counts in a file how often in a row the daemon has ended right after its start, and how long it waits for that.
+"""Counts in a file how often in a row the daemon has ended right after its start, which decides how long a start waits.
 
-systemd starts it again after a second, so that little is missed. A daemon that cannot live must not read its state and
-ask Slurm and cc-backend every second. (systemd itself waits longer each time only since version 254: RestartSteps=.)
+systemd starts it again after a second, so that little is missed. But a daemon that cannot keep running must not read
+its state and ask Slurm and cc-backend every second. (systemd itself waits longer each time only since version 254:
+RestartSteps=.)
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ import re
 log = logging.getLogger(__name__)
 
 FREE = 5
-"""Quick ends in a row after which a start does not wait."""
+"""From this many quick ends in a row on, a start waits."""
 LONGEST = 300.0
-"""Seconds that a start waits at most."""
+"""The most seconds that a start waits."""
 GOOD_LIFE = 30.0
-"""Seconds of work after which the next end is the first one again."""
+"""After this many seconds of work, the next end counts as the first one again."""
 _DIGITS = 6
 
 
 class CrashCount:
-    """The file beside the state file. One that cannot be read counts as none; one that cannot be written, too."""
+    """The count, in a file beside the state file. A file that cannot be read or written counts as missing."""
 
     def __init__(self, state_path: str) -> None:
         self._path = f"{state_path}.crashes"
@@ -32,7 +33,7 @@ class CrashCount:
         self._is_clear = True
 
     def begin(self) -> None:
-        """Count this start as one that ends soon, until `clear`."""
+        """Count this start as one that ends soon, until `clear` is called."""
         self.before = self._read()
         self._is_clear = False
         self._write(self.before + 1)
@@ -43,7 +44,7 @@ class CrashCount:
         return 0.0 if self.before < FREE else min(2.0 ** min(self.before - FREE, 30), LONGEST)
 
     def clear(self) -> None:
-        """Count from 0 again: the daemon was stopped, or has lived for GOOD_LIFE. May be called often."""
+        """Count from 0 again: the daemon was stopped, or has worked for GOOD_LIFE seconds. May be called often."""
         if not self._is_clear:
             self._is_clear = True
             self._write(0)
@@ -60,7 +61,7 @@ class CrashCount:
         return 0
 
     def _is_ours(self) -> bool:
-        """Tell whether the file holds a number, or what a power cut leaves of one; else it is somebody else's."""
+        """Return whether the file holds a number, or what a power cut leaves of one. Any other file is not ours."""
         try:
             return re.fullmatch(rb"[0-9\0]*\s*", self._content()) is not None
         except FileNotFoundError:

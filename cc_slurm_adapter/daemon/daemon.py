@@ -1,20 +1,20 @@
-"""The daemon's life: startup, signals, shutdown, with the main loop in between.
+"""One run of the daemon: startup, main loop and shutdown, and its signals.
 
 Which thread runs which method:
 
 - The main thread runs `Daemon`, the main loop with its activities, all of `jobs/` and all that asks Slurm, one step
-  after the other. It alone feeds systemd's watchdog (`_pulse`), and it checks that the others get on.
+  after the other. Only this thread feeds systemd's watchdog (`_pulse`). It checks that the others are not stuck.
 - `intake` reads the socket and the events folders, each connection of a sender (`cc_rest-0` to `cc_rest-3`,
   `cc_nats-0`) sends rows, `running-list` polls cc-backend for its running jobs. They are `Worker`s, which survive what
-  their turns raise, and none of them calls a method of the main thread's parts: they put what they have into the
-  `Inbox`, and get rows from the `Outbox`. Beside these two, only `Counters`, `LateRuns` and what a sender shares among
-  its connections are used from several threads; each has a lock.
-- `socket` and `clusters` live for a moment at the start, since what they do may hang.
+  their turns raise. None of them calls a method of the main thread's parts: they put what they have into the `Inbox`,
+  and get rows from the `Outbox`. Apart from these two, only `Counters`, `LateRuns` and what a sender shares among its
+  connections are used from several threads; each has a lock.
+- `socket` and `clusters` run for a moment at the start. They are threads because what they do may hang.
 - Signal handlers run in the main thread, between any two of its instructions. So they only set flags, put an item into
   the inbox, and end the command under way.
 
-What may hang in the main thread is a Slurm command, which has a limit, or a file: where a file system does not answer
-for longer than WatchdogSec, systemd ends the daemon.
+Two things may hang in the main thread: a Slurm command, which has a time limit, and access to a file. If a file system
+does not answer for longer than WatchdogSec, systemd ends the daemon.
 """
 
 from __future__ import annotations
@@ -52,19 +52,20 @@ from cc_slurm_adapter.system.threads import Aside, Supervisor, run_beside
 log = logging.getLogger(__name__)
 
 LONGEST_UNREADY = 30.0
-"""Seconds that a start which cannot become ready waits after many crashes: systemd waits for it (90 s by default)."""
+"""The most seconds that a start that cannot become ready waits after many crashes. systemd waits for it meanwhile (90 s
+by default)."""
 SOCKET_LIMIT, SOCKET_TICK = 30.0, 0.2
-"""Seconds for the socket, whose address may come from a name server; and how soon a stop ends that wait."""
+"""The most seconds to open the socket, whose address may come from a name server; and how soon a stop ends the wait."""
 STOP_LIMIT = 1.0
-"""Seconds that threads get to end: a stop takes less than two with all else that it does."""
+"""Seconds that threads have to end. A stop takes less than two seconds with everything else that it does."""
 CLOCK_CHECK = 1.0
-"""Seconds between two checks of a clock that is still to be set."""
+"""Seconds between two checks of a clock that was not set yet."""
 CLUSTERS_LIMIT = 3.0
 """Seconds that the start waits for cc-backend's list of clusters."""
 
 
 class Daemon:
-    """Everything that lives while the daemon runs. `run()` returns after SIGTERM or SIGINT."""
+    """Everything that exists while the daemon runs. `run()` returns after SIGTERM or SIGINT."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -74,16 +75,16 @@ class Daemon:
         self._supervisor = Supervisor()
         self._crashes = CrashCount(config.state_path)
         self._good_at = float("inf")
-        """time.monotonic() from which on this start counts as a good one."""
+        """The time.monotonic() from which on this start counts as a good one."""
         self._fault = ""
-        """Why it ends, when nobody has asked for that."""
+        """Why it ends, if it was not asked to end."""
         self._locks = PidFile(config.pid_file_path), PidFile(f"{config.state_path}.lock", "statePath")
         self._loop: MainLoop | None = None
         self._stopping = False
         self._closers: list[Callable[[], None]] = []
 
     def run(self) -> None:
-        """Run until a signal ends it. Raises AdapterError when the daemon cannot start, or must end."""
+        """Run until a signal ends it. Raises AdapterError if the daemon cannot start, or must end."""
         self._watch_signals()
         try:
             folder, intake = self._get_ready()
@@ -106,7 +107,7 @@ class Daemon:
         signal.signal(signal.SIGHUP, lambda *_: self._inbox.put(Reload()))
 
     def _go_on(self) -> None:
-        """Feed the watchdog while the state file is read as a whole, and end the reading after a stop."""
+        """Feed the watchdog while the whole state file is read, and end the reading after a stop."""
         if self._stopping:
             raise CommandCancelled("the daemon stops")
         self._pulse()
@@ -120,8 +121,9 @@ class Daemon:
         self._inbox.put(Stop())
 
     def _pulse(self) -> None:
-        """Feed the watchdog and check the threads. The main thread calls it between the steps of its work, and once a
-        second while it waits.
+        """Feed the watchdog and check the threads.
+
+        The main thread calls it between the steps of its work, and once a second while it waits.
         """
         self._watchdog.feed()
         if time.monotonic() >= self._good_at:
@@ -167,7 +169,7 @@ class Daemon:
         return intake
 
     def _rest_after_crashes(self, seconds: float) -> None:
-        """Wait before anything is read or asked, if this daemon has ended right after its start again and again."""
+        """Wait before anything is read or asked, if the daemon has ended right after its start again and again."""
         if seconds and not self._stopping:
             line = f"ended {self._crashes.before} times in a row soon after the start, waiting {seconds:.0f} s"
             log.warning("%s: the lines before each end say why", line)
@@ -175,7 +177,7 @@ class Daemon:
             self._await(Stop, seconds)
 
     def _startup(self, folder: str, intake: Intake) -> MainLoop | None:
-        """Build and start all parts, in the order in which mistakes are best reported. None when a stop comes."""
+        """Build and start all parts, in the order in which mistakes are best reported. Return None if a stop comes."""
         if self._stopping:
             return None
         self._good_at = time.monotonic() + GOOD_LIFE
@@ -196,10 +198,11 @@ class Daemon:
     def _start_reporting(
         self, folder: str, intake: Intake, outbox: Outbox, cluster_config: ClusterConfig
     ) -> MainLoop | None:
-        """Start all threads, since Slurm has answered. None when a stop came before."""
+        """Start all threads, after Slurm has answered. Return None if a stop comes before."""
         cluster = self._config.cluster_name or cluster_config.cluster
         slurm = self._assembly.make_slurm(cluster, folder)
-        log_findings(*find_missing_privileges(slurm, cluster_config, _user_name()))
+        for finding in find_missing_privileges(slurm, cluster_config, _user_name()):
+            log_findings(finding)  # before accounting is asked, which may take long
         intake.start(cluster_config.cluster, cluster_config.slurm_user)
         self._supervisor.watch(intake.workers)
         destinations = self._assembly.make_destinations()
@@ -227,9 +230,9 @@ class Daemon:
         return loop
 
     def _wait_for_clock(self) -> None:
-        """Wait while the clock shows a time that cannot be: a host without a battery begins in 1970.
+        """Wait while the clock shows an impossible time: a host without a battery begins in 1970.
 
-        By such a time all that waits would be parked as too old as soon as the clock is set, and all that is
+        With such a time all waiting messages would be parked as too old as soon as the clock is set, and all that is
         remembered would be forgotten.
         """
         reminder = Reminder()
@@ -246,7 +249,7 @@ class Daemon:
             log.log(NOTICE, "the clock of this host was set, it says %s", moment_text(time.time()))
 
     def _wait_for_slurm(self) -> ClusterConfig | None:
-        """Read Slurm's configuration, and wait while slurmctld does not answer. None when a stop came first."""
+        """Read Slurm's configuration, and wait while slurmctld does not answer. Return None if a stop comes first."""
         backoff, reminder = Backoff(FIRST_RETRY, LONGEST_RETRY, jitter=lambda: 1.0), Reminder()
         tell_status("waiting for Slurm's answer (scontrol show config)")
         while not self._stopping:
@@ -269,7 +272,10 @@ class Daemon:
         return None
 
     def _await(self, kind: type, seconds: float) -> Item | None:
-        """Return the first item of a kind that comes in time, None also for a stop. Others wait for the main loop."""
+        """Return the first item of a kind that arrives in time; None if none does, or at a stop.
+
+        Other items are kept for the main loop.
+        """
         deadline = time.monotonic() + seconds
         others: list[Item] = []
         found = None
@@ -285,10 +291,10 @@ class Daemon:
         return found
 
     def _check_cluster(self, destinations: Destinations, cluster: str, own_name: str) -> None:
-        """Raise StateError when cc-backend does not know the cluster: it would refuse every job.
+        """Raise StateError if cc-backend does not know the cluster: it would refuse every job.
 
-        A cc-backend that is away is not waited for. It is asked in a thread, because a connection that hangs must not
-        delay a stop.
+        The start does not wait for a cc-backend that is away. It is asked in a thread, because a connection that hangs
+        must not delay a stop.
         """
         tell_status("asking cc-backend for its clusters")
         run_beside("clusters", lambda: self._read_clusters(destinations))
@@ -302,7 +308,7 @@ class Daemon:
             log_findings(_two_names(cluster, own_name))
 
     def _read_clusters(self, destinations: Destinations) -> None:
-        """Run in a thread of its own."""
+        """Put the clusters that cc-backend knows into the inbox. This runs in a thread of its own."""
         names: list[str] = []
         try:
             names = destinations.cluster_names()
@@ -312,7 +318,7 @@ class Daemon:
             self._inbox.put(ClusterNames(tuple(names)))
 
     def _shutdown(self) -> None:
-        """Undo the startup from its end; each step has its limit."""
+        """Undo the startup in reverse order. Each step has a time limit."""
         if self._stopping and not self._fault:
             self._crashes.clear()
         for close in reversed(self._closers):
@@ -320,7 +326,7 @@ class Daemon:
         self._assembly.commands.close()
         if self._loop is not None:
             log.log(NOTICE, "stopped; since the start: %s", self._assembly.counters)
-        if not self._stopping:  # an error ends it: what follows is to be ended by a signal as any program
+        if not self._stopping:  # an error ends it: from here on a signal must end it like any program
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
@@ -333,7 +339,7 @@ def _two_names(cluster: str, own_name: str) -> Finding:
 
 
 def _other_clusters(outbox: Outbox, cluster: str) -> list[Finding]:
-    """Return a warning for each cluster that was reported by this state file before, and has runs that are open."""
+    """Return a warning for each other cluster that was reported with this state file before and has open runs."""
     next_step = (
         "Set it back until they are over, or end them in cc-backend; after slurmQueryMaxSpan they are forgotten here"
     )
@@ -350,7 +356,7 @@ def _other_clusters(outbox: Outbox, cluster: str) -> list[Finding]:
 
 
 def _root() -> list[Finding]:
-    """Return a warning when the daemon runs as root."""
+    """Return a warning if the daemon runs as root."""
     if os.geteuid() != 0:
         return []
     text = "the daemon runs as root, which it does not need"
@@ -358,7 +364,7 @@ def _root() -> list[Finding]:
 
 
 def _begin_with(outbox: Outbox) -> None:
-    """End every wait for a retry: whoever starts a daemon has repaired something, or set the clock."""
+    """End every wait for a retry: an administrator who starts a daemon has repaired something, or set the clock."""
     before = outbox.counts()
     outbox.retry_all()
     waiting = [f"{before[each]} {each}" for each in ("pending", "parked", "conflict") if each in before]

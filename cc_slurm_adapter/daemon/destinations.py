@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 
 def sinks_of(config: Config) -> dict[str, str]:
-    """Return the sinks that jobs are reported to, each with the one whose messages its own follow, or ''.
+    """Return the sinks that jobs are reported to, each with the sink that it follows, or ''.
 
-    Beside REST, NATS is sent only what cc-backend has accepted.
+    If REST is used, too, NATS is sent only what cc-backend has accepted.
     """
     rest = {CC_REST: ""} if config.cc_rest_submit_jobs else {}
     return {**rest, CC_NATS: CC_REST if rest else ""} if config.nats_servers else rest
@@ -70,7 +70,7 @@ class Destinations:
         )
         self._proxy: Proxy | None = None
         self.rest: CcRest | None = None
-        """cc-backend's REST interface: for the jobs, or for the comparison alone."""
+        """cc-backend's REST interface: for the jobs, or only for the comparison."""
         if config.cc_rest_url:
             self._proxy = choose_proxy(config, os.environ)
             self.rest = CcRest(
@@ -81,7 +81,7 @@ class Destinations:
                 withdraws=config.requeued_runs == "last",
             )
         self.sinks: list[Sink] = [self.rest] if self.rest and config.cc_rest_submit_jobs else []
-        """Those that jobs are reported to, the leading one first."""
+        """The sinks that jobs are reported to, the leading one first."""
         if config.nats_servers:
             self.sinks.append(_make_nats(config))
         self._missing_addresses = MissingAddresses(config.gpu_pci_addrs)
@@ -91,7 +91,7 @@ class Destinations:
 
     @property
     def label(self) -> str:
-        """For the log: where everything goes."""
+        """A text for the log: where everything is sent."""
         through = f" through the proxy {self._proxy}" if self._proxy else ""
         places = [self._config.cc_rest_url + through] if self._config.cc_rest_submit_jobs else []
         return " and ".join([*places, *filter(None, [", ".join(self._config.nats_servers)])])
@@ -106,7 +106,7 @@ class Destinations:
         return [*self._senders, *([self._poller] if self._poller else [])]
 
     def start(self, outbox: Outbox, cluster: str, deliver: Callable[[RunningRows], None]) -> None:
-        """Begin to send, and to poll what cc-backend believes to be running: `deliver` gets the lists."""
+        """Begin to send, and to poll what cc-backend believes to be running. The lists are passed to `deliver`."""
         if self.rest is not None:
             reported_to = self.sinks[0].name
             self._poller = RunningListPoller(self.rest, reported_to, cluster, self._config.cc_poll_interval, deliver)
@@ -122,7 +122,7 @@ class Destinations:
             self._poller.start()
 
     def stop(self, time_limit: float) -> None:
-        """End all threads within so many seconds."""
+        """End all threads within `time_limit` seconds."""
         stop_all(self._parts, time_limit)
 
     def wake(self) -> None:
@@ -151,12 +151,15 @@ class Destinations:
         return counted if name == node.hostname else replace(counted, hostname=name)
 
     def learn(self, nodes: Sequence[NodeState]) -> None:
-        """Compare what the configuration says of hosts with all nodes that Slurm lists; called after each poll."""
+        """Compare what the configuration says about hosts with all nodes that Slurm lists; called after each poll."""
         self._names.learn(node.hostname for node in nodes)
         log_findings(*self._checks.check(nodes))
 
     def cluster_names(self) -> list[str]:
-        """Read which clusters cc-backend knows: `none` when it knows none; nothing without REST. Raises SinkError."""
+        """Return the clusters that cc-backend knows: `none` if it knows none; an empty list without REST.
+
+        Raises SinkError.
+        """
         if self.rest is None:
             return []
         connection = self.rest.connect()
@@ -187,7 +190,7 @@ def _make_nats(config: Config) -> CcNats:
 
 
 def _read_nats_access(config: Config) -> NatsAccess:
-    """Read what gives access to NATS, from the files as they are now. Raises ConfigError."""
+    """Return what gives access to NATS, from the files as they are now. Raises ConfigError."""
     from cc_slurm_adapter.sinks.nats.client import NatsAccess  # noqa: PLC0415
     from cc_slurm_adapter.sinks.nats.keys import Credentials, public_key, read_credentials  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""Whether slurmctld can call this program as its hook: by its own configuration, and by the files that it names."""
+"""Checks whether slurmctld can call this program as its hook, by its configuration and by the files that it names."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ NAME = b"cc-slurm-adapter"
 READ = 1024 * 1024
 """Bytes of a file in which the name is searched."""
 UNSEEN = ("/home/", "/root/", "/run/user/")
-"""systemd may hide from the daemon what slurmctld has in these places (ProtectHome)."""
+"""Places where systemd may hide from the daemon what slurmctld has there (ProtectHome)."""
 ENDS_SLURMCTLD = " (a newer slurmctld that is started or reconfigured so ends)"
 """Seen on 24.11 and 26.05, `fatal: failed to initialize prep plugin`; 22.05 only logs it."""
 ACCESS_LIST = "system.posix_acl_access"
 
 
 def check_hooks(cluster_config: ClusterConfig, machine: str) -> list[Finding]:
-    """Return a warning when slurmctld's hooks do not report every start and end; `machine` is this host's name."""
+    """Return a warning if slurmctld's hooks do not report every start and end. `machine` is this host's name."""
     gaps = hook_gaps(cluster_config.hooks, cluster_config.slurm_user, machine)
     if not gaps:
         return []
@@ -41,7 +41,7 @@ def check_hooks(cluster_config: ClusterConfig, machine: str) -> list[Finding]:
 
 
 def hook_gaps(hooks: Hooks, slurm_user: str, machine: str) -> list[str]:
-    """Return what keeps slurmctld's hooks from reporting every start and end; empty when nothing is known to.
+    """Return what keeps slurmctld's hooks from reporting every start and end; empty if no such thing is known.
 
     Files are read only where slurmctld runs. Whether a Prolog or Epilog of the nodes calls this program cannot be
     seen from here, so with one of them slurmctld's own hook may be missing.
@@ -67,12 +67,12 @@ def _short(host: str) -> str:
 
 
 def _paths(files: Sequence[str]) -> list[str]:
-    """Return the paths, and for patterns those that match. slurmctld itself accepts absolute paths only."""
+    """Return the paths, and for a pattern the paths that match it. slurmctld itself accepts only absolute paths."""
     return [path for each in files for path in (sorted(glob.glob(each)) if glob.has_magic(each) else [each])]
 
 
 def _broken(name: str, files: Sequence[str], slurm_user: str) -> str:
-    """Return why slurmctld cannot call the first file of which that is known; '' when it can call all."""
+    """Return why slurmctld cannot call one of the files, the first for which a reason is known; '' if there is none."""
     for path in _paths(files):
         try:
             may_execute = _may_execute(path, slurm_user)
@@ -88,7 +88,7 @@ def _broken(name: str, files: Sequence[str], slurm_user: str) -> str:
 
 
 def _may_execute(path: str, user: str) -> bool:
-    """Tell what the mode of the file allows; True for a user that this host does not know, and with an access list.
+    """Return whether the mode of the file lets the user execute it; True for an unknown user, and with an access list.
 
     Raises OSError.
     """
@@ -116,7 +116,7 @@ def _has_access_list(path: str) -> bool:
 
 
 def _may_call_this(path: str) -> bool:
-    """Tell whether a file has this program's name in its own or inside; also when it cannot be read."""
+    """Return whether a file has this program's name in its path or content. True, too, if it cannot be read."""
     try:
         with Path(path).open("rb") as file:
             return NAME in path.encode() or NAME in file.read(READ)

@@ -1,4 +1,4 @@
-"""Counts runs that began without a hook event where hooks should announce them all; once an hour it logs how many."""
+"""Counts runs that began without a hook event although hooks should announce all. Once an hour it logs how many."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ log = logging.getLogger(__name__)
 EVERY = 3600.0
 """Seconds between two lines."""
 LATEST = 300.0
-"""Seconds that an event may come after its run was found."""
+"""An event may arrive this many seconds after its run was found."""
 MARGIN = 60
-"""Seconds after the start of the daemon in which a run may have begun that was announced to nobody."""
+"""A run that began within this many seconds after the start of the daemon may not have been announced to it."""
 MAX_JOBS = 100_000
-"""Jobs of an hour that are remembered. With more than that nothing is counted."""
+"""The most jobs of an hour that are remembered. If there are more, nothing is counted."""
 NAMED = 10
-"""Jobs that a line names at most."""
+"""The most jobs that a line names."""
 
 
 class HookCoverage:
     """Compares the runs of one cluster with the hook events that named their jobs.
 
-    `up_since` is the Unix time from which events are accepted, `clock` is monotonic. `only_batch` says that the one
-    hook is Prolog: slurmd calls it when a job first runs something on a node, which an allocation may never do. The
-    later components of a heterogeneous job are not counted either, since an event may name its leader alone.
+    `up_since` is the Unix time from which events are accepted, `clock` is monotonic. `only_batch` says that Prolog is
+    the only hook: slurmd calls it when a job first runs something on a node, which an allocation may never do. So only
+    runs with a script are counted then. The later components of a heterogeneous job are not counted either, since an
+    event may name only its leader.
     """
 
     def __init__(self, up_since: int, *, only_batch: bool, clock: Callable[[], float] = time.monotonic) -> None:
@@ -37,26 +38,26 @@ class HookCoverage:
         self._next = clock() + EVERY
         self._announced: set[int] = set()
         self._announced_before: set[int] = set()
-        """In the hour before: an event may be older than the run that was found."""
+        """Jobs that were announced in the hour before: an event may be older than the time when its run was found."""
         self._began: dict[int, float] = {}
         """The time at which a run of the job was found, on `clock`."""
 
     def announced(self, job_id: int) -> None:
-        """Note that a hook event named this job."""
+        """Record that a hook event named this job."""
         if len(self._announced) >= MAX_JOBS:
             self._began.clear()
         else:
             self._announced.add(job_id)
 
     def began(self, run: Run) -> None:
-        """Note a run whose start was enqueued now."""
+        """Record a run whose start was just enqueued."""
         if run.key.start_time < self._earliest or run.het_job_offset or (self._only_batch and not run.has_script):
             return
         if len(self._began) < MAX_JOBS:
             self._began[run.key.job_id] = self._clock()
 
     def log_missed(self) -> None:
-        """Log such runs when an hour is over. Those that were found just now are judged an hour later."""
+        """Log runs without a hook event when an hour is over. Runs that were just found are checked an hour later."""
         now = self._clock()
         if now < self._next:
             return

@@ -12,11 +12,11 @@ from cc_slurm_adapter.model import HookEvent
 from cc_slurm_adapter.system.backoff import RetriedStep
 
 LONGEST_RETRY = 5.0
-"""Seconds between two tries. A hook event says that slurmctld runs, so it is tried sooner than by polls."""
+"""The most seconds between two tries. A hook event shows that slurmctld runs, so it is tried sooner than by polls."""
 
 
 class HookLookups:
-    """The hook events that wait, and one lookup for many of them when they are due. Used by the main thread alone."""
+    """The hook events that wait, and one lookup for many of them when they are due. Used only by the main thread."""
 
     def __init__(
         self,
@@ -26,17 +26,17 @@ class HookLookups:
         query_delay: float,
         coverage: HookCoverage | None = None,
     ) -> None:
-        """`query_delay` is how many seconds an event waits at most for the first lookup of its job."""
+        """`query_delay` is the most seconds that an event waits for the first lookup of its job."""
         self._watch = watch
         self._counters = counters
         self._coverage = coverage
         self._pending = PendingEvents(max_tries, query_delay, watch.reads_all_jobs)
         self.step = RetriedStep("serving hook events", LONGEST_RETRY)
         self.seconds = 0.0
-        """Spent on lookups since the start: a poll that they interrupt took less by so much."""
+        """Seconds spent on lookups since the start. They do not count as the time of a poll that they interrupt."""
 
     def add(self, event: HookEvent) -> None:
-        """Add an event that arrived; it is left to the next poll when too many wait."""
+        """Add an event that has arrived. It is left to the next poll if too many wait."""
         self._counters.count("hook_events")
         if self._coverage is not None:
             self._coverage.announced(event.job_id)
@@ -49,19 +49,19 @@ class HookLookups:
         return None if moment is None else max(moment, self.step.not_before)
 
     def is_due(self) -> bool:
-        """Tell whether the next lookup is due now."""
+        """Return whether the next lookup is due now."""
         moment = self.next_due()
         return moment is not None and time.monotonic() >= moment
 
     def attempt(self) -> bool:
-        """Look up the jobs whose events are due. Returns False when that failed; they are looked up again later."""
+        """Look up the jobs whose events are due. Return False if that failed: then they are looked up again later."""
         began = time.monotonic()
         has_worked = self.step.attempt(self._look_up)
         self.seconds += time.monotonic() - began
         return has_worked
 
     def _look_up(self) -> bool:
-        """Return False when there was nothing to look up."""
+        """Look up the jobs whose events are due. Return False if there was nothing to look up."""
         began = time.monotonic()
         job_ids = self._pending.due(began, lambda event: self._watch.is_known(event.job_id, over=event.is_end))
         if not job_ids:

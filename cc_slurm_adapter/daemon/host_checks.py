@@ -1,6 +1,6 @@
-"""Compares what the configuration says of hosts with the nodes that Slurm lists.
+"""Compares what the configuration says about hosts with the nodes that Slurm lists.
 
-Whether a pattern is right shows only when the nodes are known. Each thing is found once.
+Only when the nodes are known does it show whether a pattern is right. Each problem is reported once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class HostChecks:
         self._has_lists = any(not isinstance(numbering, Numbering) for _, numbering in self._numberings)
         self._patterns_checked = False
         self._fitted: dict[str, int] = {}
-        """The CPUs with which each node was compared with its list."""
+        """How many CPUs each node had when it was compared with its list."""
 
     def check(self, nodes: Sequence[NodeState]) -> list[Finding]:
         """Compare all nodes of a poll.

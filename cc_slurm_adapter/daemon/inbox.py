@@ -1,4 +1,4 @@
-"""What threads and signal handlers hand to the main thread."""
+"""What threads and signal handlers pass to the main thread."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Item = Union[HookEvent, Stop, Reload, ClusterNames, RunningRows]
 
 
 class Inbox:
-    """A queue in the order of arrival. Every thread may `put`, the main thread alone pops.
+    """A queue in the order of arrival. Every thread may `put`, only the main thread pops.
 
     A flood of hook events does not fill the memory: those beyond a limit are counted and left to the polls.
     """
@@ -41,7 +41,7 @@ class Inbox:
         self._items: queue.SimpleQueue[Item] = queue.SimpleQueue()
         self._counters = counters
         self._reload_waits = False
-        """Of many SIGHUPs one is enough."""
+        """Whether a SIGHUP already waits in the queue: one is enough."""
 
     def put(self, item: Item) -> None:
         """Append an item; a signal handler may do it, too."""
@@ -52,7 +52,7 @@ class Inbox:
             self._items.put(item)
 
     def pop_all(self, wait: float) -> list[Item]:
-        """Return all that has come; waits up to so many seconds for something."""
+        """Return all items that have arrived. If there are none, wait for one, at most `wait` seconds."""
         popped: list[Item] = []
         with contextlib.suppress(queue.Empty):
             popped.append(self._items.get(timeout=wait) if wait > 0 else self._items.get_nowait())

@@ -1,4 +1,4 @@
-"""The order of the daemon's work: hook events as they come, a poll every slurmPollInterval, accounting in steps."""
+"""The order of the daemon's work: hook events when they arrive, a poll every slurmPollInterval, accounting in steps."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from cc_slurm_adapter.system.backoff import RetriedStep
 TICK = 1.0
 """Seconds that the main thread waits at most before it checks the other threads and feeds the watchdog."""
 REST = 0.2
-"""Seconds between two checks for a stop, while the loop rests after an error that nobody thought of."""
+"""Seconds between two checks for a stop, while the loop rests after an unexpected error."""
 LONGEST_REST = 5.0
-"""Seconds of such a rest at most: hook events wait meanwhile."""
+"""The most seconds of such a rest. Hook events wait meanwhile."""
 
 
 @dataclass(frozen=True)
 class Activities:
-    """All that the loop does. Each is retried for itself: what fails is logged, waits, and stops no other."""
+    """All activities of the loop. Each is retried separately: one that fails is logged and waits, the others go on."""
 
     hooks: HookLookups
     polls: Polls
@@ -57,7 +57,7 @@ class MainLoop:
         self._stopping = True
 
     def run(self) -> None:
-        """Run until the stop."""
+        """Run until `stop` is called."""
         while not self._stopping:
             if self._turning.may_run():
                 self._turning.attempt(self._turn)
@@ -76,7 +76,7 @@ class MainLoop:
         elif do.nodes.query.is_failing and do.nodes.read():
             do.nodes.report()
         do.catch_up.attempt_step()
-        # Not before it is known what runs: else all of cc-backend's rows seem stale, and Slurm is asked about each.
+        # Not before a poll has shown what runs: else all rows of cc-backend seem stale, and Slurm is asked about each.
         if do.polls.polled:
             do.comparison.attempt()
 

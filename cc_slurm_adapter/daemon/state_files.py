@@ -17,11 +17,11 @@ log = logging.getLogger(__name__)
 
 
 class PidFile:
-    """The file that is locked while the daemon runs. The lock counts: no stale or recycled pid blocks a start.
+    """The file that is locked while the daemon runs. Only the lock counts: a stale or reused pid blocks no start.
 
-    `lock()` leaves a file that is there as it is, since it may be another program's, in case this start
-    is refused later; `publish()` writes the pid into it once all else has been had. `key` is the setting
-    that names the file.
+    `lock()` does not change a file that already exists: it may be another program's, and this start may be refused
+    later. `publish()` writes the pid into it when everything else has succeeded. `key` is the setting that names the
+    file.
     """
 
     def __init__(self, path: str, key: str = "pidFilePath") -> None:
@@ -49,7 +49,7 @@ class PidFile:
                 self.publish()
 
     def _check_content(self, fd: int) -> None:
-        """Raise StateError for a file with anything but a number in it: it is not ours, and stays as it is."""
+        """Raise StateError for a file with anything but a number in it: it is not ours, and is not changed."""
         if not re.fullmatch(rb"\s*[0-9]{0,20}\s*", os.pread(fd, 64, 0)):
             raise StateError(
                 f"{self._key} {self._path} is no pid file, as something else is in it: configure another path"
@@ -66,7 +66,7 @@ class PidFile:
             log.warning("%s: the pid cannot be written into %s: %s", self._key, self._path, error.strerror)
 
     def release(self) -> None:
-        """Remove the file and give the lock back."""
+        """Remove the file and release the lock."""
         if self._fd >= 0:
             if self._is_ours:
                 with contextlib.suppress(OSError):
@@ -114,7 +114,7 @@ class LastRun:
         self._path = Path(path)
 
     def read(self) -> int | None:
-        """Return its time in Unix seconds; None when there was no run."""
+        """Return its time in Unix seconds; None if there was no run."""
         try:
             return int(self._path.stat().st_mtime)
         except FileNotFoundError:
@@ -123,7 +123,7 @@ class LastRun:
             raise StateError(f"lastRunPath {self._path} cannot be read: {error.strerror}") from error
 
     def write(self, when: float) -> None:
-        """Move the modification time to a moment (Unix seconds)."""
+        """Set the modification time to `when` (Unix seconds)."""
         try:
             self._path.touch()
             os.utime(self._path, (when, when))
@@ -132,7 +132,7 @@ class LastRun:
 
 
 def check_state_folder(last_run_path: str) -> str:
-    """Return the folder of lastRunPath, proven writable. Raises StateError."""
+    """Return the folder of lastRunPath, after a test that it can be written. Raises StateError."""
     folder = Path(last_run_path).parent
     try:
         try_writing(str(folder))

@@ -16,11 +16,11 @@ from cc_slurm_adapter.system.backoff import RetriedStep
 log = logging.getLogger(__name__)
 
 NOTICE_EVERY = 3600.0
-"""Seconds between two lines at NOTICE, which -debug 2 shows: whoever reads that log sees that the daemon works."""
+"""Seconds between two lines at NOTICE, which -debug 2 shows: they show that the daemon works."""
 
 
 class StatusLine:
-    """Makes the line of what is known, waits and has happened. Used by the main thread alone."""
+    """Makes the line about what is known, what waits and what has happened. Used only by the main thread."""
 
     def __init__(
         self, watch: JobWatch, outbox: Outbox, counters: Counters, coverage: HookCoverage | None = None
@@ -53,7 +53,7 @@ class StatusLine:
         self._line = line
 
     def show(self, *, slurmctld_answers: bool) -> None:
-        """Hand the last line to systemd, if that shows another one."""
+        """Give the last line to systemd, if systemd shows another one."""
         shown = self._line if slurmctld_answers else f"waiting for slurmctld, which does not answer; {self._line}"
         if shown != self._shown:
             self._shown = shown

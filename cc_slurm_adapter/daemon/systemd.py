@@ -14,15 +14,15 @@ from collections.abc import Callable, Mapping
 from cc_slurm_adapter.lines import printable
 
 SEND_LIMIT = 1.0
-"""Seconds that systemd gets to take a message: its queue may be full."""
+"""The most seconds to wait until systemd takes a message: its queue may be full."""
 REST = 10.0
-"""Seconds from what keeps from a start to the end of the process; a SIGTERM ends them."""
+"""Seconds that the process waits before it ends, if something prevents its start. A SIGTERM ends the wait."""
 FEEDS = 4
-"""How often the watchdog is fed in the time that it waits."""
+"""How often the watchdog is fed within its time limit."""
 
 
 def notify(state: str) -> None:
-    """Send `READY=1`, `STOPPING=1` or the like to the socket that systemd named, if it did."""
+    """Send `READY=1`, `STOPPING=1` or the like to the socket that systemd has named, if there is one."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
@@ -37,9 +37,10 @@ def tell_status(text: str) -> None:
 
 
 def rest_before_the_next_start(why: str, wait: Callable[[float], object]) -> None:
-    """What keeps from a start may pass by itself; systemd starts it again a second later, and the log is not to fill.
+    """Wait before the process ends because of what prevents its start, if systemd has started it.
 
-    `wait` takes seconds. Whoever starts it by hand need not wait.
+    The reason may pass by itself. systemd starts the daemon again a second later, and the log must not fill up. `wait`
+    takes seconds. After a start by hand there is no wait.
     """
     if "NOTIFY_SOCKET" in os.environ:
         tell_status(f"cannot start: {why}")
@@ -47,7 +48,7 @@ def rest_before_the_next_start(why: str, wait: Callable[[float], object]) -> Non
 
 
 class Watchdog:
-    """systemd's, which ends the daemon when its main thread is stuck; only that thread may feed it."""
+    """The watchdog of systemd, which ends the daemon when its main thread is stuck. Only that thread may feed it."""
 
     def __init__(self, environ: Mapping[str, str], clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -55,7 +56,7 @@ class Watchdog:
         self._next = 0.0
 
     def feed(self) -> None:
-        """Tell systemd that the main thread gets on: as often as it needs that, however often this is called."""
+        """Tell systemd that the main thread is not stuck. May be called often: it tells only as often as needed."""
         now = self._clock()
         if self._every and now >= self._next:
             self._next = now + self._every
@@ -63,7 +64,7 @@ class Watchdog:
 
 
 def _time_limit(environ: Mapping[str, str]) -> float:
-    """Return the seconds that systemd waits for a sign; 0 without a watchdog, or where it watches another process."""
+    """Return how many seconds systemd waits for a sign; 0 without a watchdog, or if it watches another process."""
     if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return 0.0
     microseconds = environ.get("WATCHDOG_USEC", "")

@@ -10,9 +10,9 @@ from cc_slurm_adapter.config.config import Config
 
 
 class WrittenPath(NamedTuple):
-    """One path. `setting` is the key that it comes from; in `names` a * stands for what differs.
+    """One path. `setting` is the key that it comes from. In `names` a * replaces what may differ.
 
-    `beside` is whether the names are put in place of the last part of the setting's value; else they are put behind it.
+    If `beside`, the names replace the last part of the setting's value; else they are appended to the value.
     """
 
     setting: str
@@ -33,7 +33,7 @@ WRITTEN_PATHS = (
 
 
 def patterns(config: Config) -> list[str]:
-    """Return the paths for this configuration, with * for what differs."""
+    """Return the paths for this configuration, with * for what may differ."""
     found = []
     for written in WRITTEN_PATHS:
         value = _path_of(config, written.setting)
@@ -43,12 +43,12 @@ def patterns(config: Config) -> list[str]:
 
 
 def state_folders(config: Config) -> list[str]:
-    """Return the folders of the files that outlive the daemon."""
+    """Return the folders of the files that remain when the daemon ends."""
     return sorted({os.path.dirname(path) or "." for path in (config.last_run_path, config.state_path)})
 
 
 def folders(config: Config) -> list[str]:
-    """Return the folders in which the daemon needs to be allowed to write."""
+    """Return the folders in which the daemon must be allowed to write."""
     return sorted({os.path.dirname(path) or "." for path in patterns(config)})
 
 

@@ -1,8 +1,8 @@
 """Who may report hook events, and whether they can reach the daemon's folder and socket at all.
 
 Slurm calls the hooks on the controller as SlurmUser. So the folder of event files and the socket get SlurmUser's group
-when the daemon makes them, if the daemon is a member of that group. Nothing in this module changes a permission: it
-checks them, and its warnings tell the administrator what to do.
+when the daemon makes them, if the daemon is a member of that group. This module changes no permissions. It checks them,
+and its warnings tell the administrator what to do.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ class AllowedSenders:
     """Who may report events."""
 
     uids: frozenset[int]
-    """The users who may use the unix socket: root, SlurmUser and the daemon's own."""
+    """The users who may use the unix socket: root, SlurmUser and the daemon's own user."""
     group: int | None = None
     """SlurmUser's group; None when it is not known."""
     networks: tuple[Network, ...] = ()
     """The addresses that may send over TCP."""
     secret: bytes | None = None
-    """With a secret, messages over TCP must be signed."""
+    """The secret with which messages over TCP must be signed; None if they need no signature."""
 
     @property
     def other_uids(self) -> frozenset[int]:
-        """The users who need permissions: root and the daemon's own user have them anyway."""
+        """Return the users who need permissions. Root and the daemon's own user have them anyway."""
         return self.uids - {0, os.geteuid()}
 
 
 def find_allowed_senders(slurm_user: str, secret: bytes | None, networks: tuple[Network, ...]) -> AllowedSenders:
-    """Find out who may report when Slurm's hooks run as this user; the log warns when the user has no account."""
+    """Return who may report when Slurm's hooks run as this user. The log warns if the user has no account."""
     uids = {0, os.geteuid()}
     try:
         account = pwd.getpwnam(slurm_user)
@@ -50,7 +50,7 @@ def find_allowed_senders(slurm_user: str, secret: bytes | None, networks: tuple[
 
 
 def access_warning(path: str, needed: int, allowed_senders: AllowedSenders) -> str:
-    """Return a warning with advice when SlurmUser cannot use a folder or socket of the daemon, '' otherwise.
+    """Return a warning with advice if SlurmUser cannot use a folder or socket of the daemon, '' otherwise.
 
     `needed` are the permission bits that SlurmUser must have on it (2 to write, 3 to write and search). Raises OSError.
     """
@@ -59,9 +59,9 @@ def access_warning(path: str, needed: int, allowed_senders: AllowedSenders) -> s
 
 
 def blocked_at(path: str, needed: int, allowed_senders: AllowedSenders) -> str:
-    """Return the first folder on the way, or the path itself, whose permissions keep one of the other users out.
+    """Return the topmost folder on the way, or the path itself, whose permissions keep one of `other_uids` out.
 
-    It returns '' when all of them get through, and changes nothing. Raises OSError.
+    Return '' if all of them get through. Nothing is changed. Raises OSError.
     """
     parents = []
     parent = os.path.dirname(os.path.abspath(path))
@@ -96,7 +96,7 @@ def _advice(path: str, blocked: str, allowed_senders: AllowedSenders) -> str:
 
 
 def sharing_advice(path: str, allowed_senders: AllowedSenders) -> str:
-    """Return the commands that let hooks and the daemon use a folder that belongs to somebody else."""
+    """Return the commands that let hooks and the daemon use a folder that belongs to another user."""
     group = _group_name(allowed_senders.group)
     member = allowed_senders.group in (os.getegid(), *os.getgroups())
     membership = "" if member else f", and run the daemon with group {group} (Group= in its systemd unit)"

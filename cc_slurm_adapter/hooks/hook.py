@@ -2,7 +2,8 @@
 
 A PrologSlurmctld that fails requeues the job, a Prolog or Epilog that fails drains the node, and Slurm waits for all of
 them (https://slurm.schedmd.com/prolog_epilog.html). So the hook always exits with 0, within a second, and writes
-nothing to the job's output: problems go to syslog. Without a hook the daemon's poll finds the job too, only later.
+nothing to the job's output: problems are logged to syslog. If no hook reports a job, the daemon's poll finds it, only
+later.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ from cc_slurm_adapter.lines import printable
 from cc_slurm_adapter.system.event_files import is_closed, marker_name
 
 REPORT_SECONDS = 0.7
-"""Longest time for all that a hook does ..."""
+"""Longest time, in seconds, for everything that a hook does ..."""
 SYSLOG_SECONDS = 0.1
-"""... and for logging afterwards that it took too long."""
+"""... and for logging afterwards that this took too long."""
 SEND_SECONDS = 0.4
-"""Longest time for the socket, the lookup of its name included, so that some is left for the event file."""
+"""Longest time for the socket, including the lookup of its name. It leaves some time for the event file."""
 
 
 class _Settings:
-    """The few settings that a hook needs, and the problems that were met while they were read."""
+    """The few settings that a hook needs, and the problems found while reading them."""
 
     def __init__(self) -> None:
         self.address: UnixAddress | TcpAddress = UnixAddress(DEFAULT_SOCKET_PATH)
@@ -50,10 +51,10 @@ class _Settings:
 
 
 def run_hook(argv: Sequence[str], environ: Mapping[str, str], log: Callable[[str], None] | None = None) -> int:
-    """Report the job in the environment; always returns 0, after 0.8 s at most.
+    """Report the job that the environment names. Return 0 in any case, after 0.8 s at most.
 
-    `argv` are the arguments after the program's name. `log` is called with one line about a problem; without it
-    the line goes to syslog.
+    `argv` are the arguments after the program's name. `log` is called with one line about a problem. Without `log` the
+    line is written to syslog.
     """
     log = log or _log_to_syslog
     if not _within(REPORT_SECONDS, lambda: _report(argv, environ, log)):
@@ -62,10 +63,10 @@ def run_hook(argv: Sequence[str], environ: Mapping[str, str], log: Callable[[str
 
 
 def _within(seconds: float, work: Callable[[], None]) -> bool:
-    """Do the work in a thread of its own; False when it did not end in time. Raises what the work raises.
+    """Do the work in a thread of its own and return whether it ended in time. Raises what the work raises.
 
-    A signal could not do this: Python's signal handlers interrupt neither the lookup of a name nor a hanging file
-    system. A thread that is late does not keep the process alive.
+    A signal could not limit the time: Python's signal handlers interrupt neither the lookup of a name nor a file system
+    that hangs. A thread that is late does not keep the process alive.
     """
     finished = _thread.allocate_lock()
     finished.acquire(blocking=False)
@@ -97,7 +98,7 @@ def _report(argv: Sequence[str], environ: Mapping[str, str], log: Callable[[str]
 
 
 def _deliver(argv: Sequence[str], environ: Mapping[str, str]) -> list[str]:
-    """Report over the socket, or else by an event file; returns the problems to log."""
+    """Report over the socket or, if that fails, by an event file. Return the problems to log."""
     try:
         message = read_environment(environ)
     except AdapterError as error:
@@ -122,7 +123,7 @@ def _read_settings(argv: Sequence[str]) -> _Settings:
     try:
         file = read_config_file(path or DEFAULT_CONFIG_PATH)
     except (OSError, ValueError) as error:
-        # The default file need not be there, and often hooks may not read it.
+        # The default file may be missing, and often hooks are not allowed to read it.
         if path is not None:
             settings.problems.append(f"cannot read {path}: {reason(error)}; using the defaults")
         return settings
@@ -161,7 +162,7 @@ def _text(file: ConfigFile, key: str, settings: _Settings) -> str:
 
 
 def _send(settings: _Settings, environ: Mapping[str, str]) -> str:
-    """Send the message; returns why that failed, or ''."""
+    """Send the message. Return why that failed, or ''."""
     failure = [f"{settings.address}: no connection within {SEND_SECONDS} s"]
 
     def send() -> None:
@@ -190,7 +191,7 @@ def _send_to(address: UnixAddress | TcpAddress, message: bytes) -> None:
 
 
 def _connect_unix(address: UnixAddress) -> _socket.socket:
-    # The bare sockets beneath the module `socket`, because loading that takes longer than all the rest.
+    # The bare sockets below the module `socket`, because loading that module takes longer than everything else.
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         connection.settimeout(SEND_SECONDS)
@@ -208,7 +209,7 @@ def _connect_tcp(address: TcpAddress) -> _socket.socket:
 
 
 def _leave_event_file(folder: str, message: HookMessage) -> str:
-    """Leave an event file for a daemon that is down, but not for long; returns why that failed, or ''."""
+    """Leave an event file for a daemon that is down only for a short time. Return why that failed, or ''."""
     if is_closed(folder, marker_name(message.cluster)):
         return f"{folder}: no daemon has looked into it for a while, so nothing more is left there"
     name = event_name(message, os.getpid())

@@ -17,10 +17,10 @@ _IN_IGNORED = 0x8000
 _IN_ONLYDIR = 0x1000000
 _WATCHED = _IN_MOVED_TO | _IN_CREATE | _IN_DELETE_SELF | _IN_MOVE_SELF | _IN_ONLYDIR
 _READS = 16
-"""Buffers that are read in a row: whoever makes files without end must not keep the reader busy."""
+"""Buffers that are read in a row. A process that makes files without end must not keep the reader busy."""
 _HEADER = struct.Struct("iIII")
 MAX_NAMES = 20_000
-"""Names in one notice; the kernel keeps 16,384 by default (fs.inotify.max_queued_events)."""
+"""Most names in one notice. The kernel keeps 16,384 by default (fs.inotify.max_queued_events)."""
 
 
 class Notice(NamedTuple):
@@ -29,7 +29,7 @@ class Notice(NamedTuple):
     names: list[str]
     """Names of files that appeared, in order."""
     is_complete: bool
-    """False when more appeared than could be kept."""
+    """Whether all files that appeared are named; False when there were more than could be kept."""
     is_alive: bool
     """False when the folder is gone or was moved away, so the watch is over."""
 
@@ -72,7 +72,7 @@ class FolderWatch:
 
 
 def _events(data: bytes) -> Iterator[tuple[int, str]]:
-    """Yield the mask, and the name or '', of each event."""
+    """Yield the mask and the name ('' if there is none) of each event."""
     offset = 0
     while offset < len(data):
         _, mask, _, length = _HEADER.unpack_from(data, offset)
@@ -82,7 +82,7 @@ def _events(data: bytes) -> Iterator[tuple[int, str]]:
 
 
 def _libc() -> Any:
-    # Not every Python has ctypes, and not every system has inotify: then the folder is listed again and again.
+    # Not every Python has ctypes, and not every system has inotify. Without them the folder is listed repeatedly.
     try:
         import ctypes  # noqa: PLC0415
 

@@ -19,16 +19,16 @@ from cc_slurm_adapter.system.own_files import identity, remove_socket, share_soc
 logger = logging.getLogger(__name__)
 
 BACKLOG = 1024
-"""Connections that the kernel keeps waiting: an array job starts many hooks at once."""
+"""Connections that the kernel keeps waiting: an array job starts many hooks at the same time."""
 _PEER = struct.Struct("3i")
 _WILDCARDS = ("", "::", "0.0.0.0")  # noqa: S104 - recognised here, not bound
 _CONNECT_TEST_SECONDS = 0.5
 _NOT_ON_THIS_HOST = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
-"""Errors of bind(2) where there is no IPv6: one of several addresses may be missing."""
+"""Errors of bind(2) on a host without IPv6. One of several addresses may be missing."""
 
 
 class Listeners:
-    """The listening sockets of one address: two for IPv4 and IPv6, one otherwise."""
+    """The listening sockets of one address: two for IPv4 and IPv6 together, one otherwise."""
 
     def __init__(self, sockets: list[socket.socket], unix_path: str = "") -> None:
         self.sockets = sockets
@@ -36,7 +36,7 @@ class Listeners:
         self._made = identity(unix_path) if unix_path else None
 
     def grant_access(self, allowed_senders: AllowedSenders) -> None:
-        """Give SlurmUser's group access to the unix socket; the log warns when SlurmUser still cannot use it.
+        """Give SlurmUser's group access to the unix socket. The log warns if SlurmUser still cannot use it.
 
         A socket that another process has put in its place is not touched.
         """
@@ -62,7 +62,7 @@ class Listeners:
 
 
 def open_listeners(address: UnixAddress | TcpAddress, allowed_senders: AllowedSenders) -> Listeners:
-    """Listen on prepSockListenPath. Raises StateError when that is not possible."""
+    """Listen on prepSockListenPath. Raises StateError if that is not possible."""
     if isinstance(address, UnixAddress):
         return _open_unix(address.path, allowed_senders)
     return _open_tcp(address, allowed_senders)
@@ -119,7 +119,7 @@ def _remove_stale_socket(path: str) -> None:
 
 
 def _who_serves(path: str) -> str:
-    """Describe the process that listens on a unix socket; '' when nobody does. Raises OSError."""
+    """Return a description of the process that listens on a unix socket, '' if there is none. Raises OSError."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(_CONNECT_TEST_SECONDS)
         try:
@@ -162,7 +162,10 @@ def _open_tcp(address: TcpAddress, allowed_senders: AllowedSenders) -> Listeners
 
 
 def _hosts_to_bind(address: TcpAddress, allowed_senders: AllowedSenders) -> list[tuple[int, str]]:
-    """Return the (family, numeric address) pairs to listen on: without secret and prepAllow only loopback ones."""
+    """Return the (family, numeric address) pairs to listen on.
+
+    Without a secret and prepAllow these are loopback addresses only.
+    """
     wildcard = address.host in _WILDCARDS
     open_to_all = allowed_senders.secret is None and not allowed_senders.networks
     if wildcard and open_to_all:

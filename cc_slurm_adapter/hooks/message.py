@@ -1,7 +1,7 @@
-"""What hook and daemon agree on: socket addresses, the message, its signature, names of event files.
+"""What hook and daemon agree on: the message that is sent over a socket, and the names of event files.
 
-A message is one JSON object of environment values, ended by the end of the stream; there is no reply. With a shared
-secret a signature line precedes it. An event file is empty: its name holds the whole event.
+A message is one JSON object of environment values, ended by the end of the stream. There is no reply. With a shared
+secret a signature line precedes it (see `signature`). An event file is empty: its name holds the whole event.
 
 The hook loads this module for every job, so it imports nothing that is slow to load.
 """
@@ -16,9 +16,9 @@ from cc_slurm_adapter.errors import AdapterError
 from cc_slurm_adapter.system.event_files import CLUSTER, nameable
 
 MAX_MESSAGE = 64 * 1024
-"""Bytes of a message, without its signature."""
+"""Most bytes of a message, without its signature."""
 MAX_JOB_ID = 2**31 - 1
-"""squeue refuses a whole list for one larger id, and scontrol takes 2**32 for all jobs."""
+"""The largest job id. squeue refuses a whole list because of one larger id, and scontrol reads 2**32 as all jobs."""
 
 VARIABLES = (
     "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE",
@@ -69,7 +69,7 @@ _EVENT_NAME = rf"([0-9]{{1,19}})\.({_CONTEXT})\.({CLUSTER})\.[0-9]{{1,19}}"
 
 
 class BadMessage(AdapterError):
-    """The message cannot be understood or must not be trusted."""
+    """The message cannot be understood, or it must not be trusted."""
 
 
 class HookMessage:
@@ -84,7 +84,7 @@ class HookMessage:
 def encode(environ: Mapping[str, str]) -> bytes:
     """Encode the message of a hook that was called with this environment.
 
-    Only what a receiver needs is sent, because it may cross a network unencrypted. The other keys are empty.
+    Only what a receiver needs is sent, because the message may cross a network unencrypted. The other keys are empty.
     """
     message = dict.fromkeys(VARIABLES, "")
     message.update((name, environ.get(name, "")[:255]) for name in _READ_VARIABLES)
@@ -92,7 +92,7 @@ def encode(environ: Mapping[str, str]) -> bytes:
 
 
 def decode(message: bytes) -> HookMessage:
-    """Decode an unsigned message. Raises nothing but BadMessage, whatever the bytes are."""
+    """Decode an unsigned message. Raises BadMessage and no other error, whatever the bytes are."""
     try:
         values = json.loads(message)
     except (ValueError, RecursionError):
@@ -103,7 +103,7 @@ def decode(message: bytes) -> HookMessage:
 
 
 def read_environment(values: Mapping[str, object]) -> HookMessage:
-    """Return what the daemon needs. Raises BadMessage without a usable SLURM_JOB_ID.
+    """Return the part of the values that the daemon uses. Raises BadMessage if SLURM_JOB_ID is missing or unusable.
 
     A context or cluster of an unexpected form counts as not given.
     """
@@ -122,15 +122,15 @@ def read_environment(values: Mapping[str, object]) -> HookMessage:
 
 
 def event_name(message: HookMessage, pid: int) -> str:
-    """Return the name of the event file; the hook's process id keeps names apart.
+    """Return the name of the event file. The hook's process id distinguishes it from other events of the job.
 
-    A cluster whose name cannot be part of it is left out, and then any daemon accepts the event.
+    A cluster whose name cannot be part of a file name is left out. Then any daemon accepts the event.
     """
     return f"{message.job_id}.{message.context}.{nameable(message.cluster)}.{pid}"
 
 
 def parse_event_name(name: str) -> HookMessage | None:
-    """Parse the name of an event file; None when it is something else."""
+    """Parse the name of an event file. Return None for any other name."""
     match = re.fullmatch(_EVENT_NAME, name)
     if match is None or not 0 < int(match[1]) <= MAX_JOB_ID:
         return None

@@ -1,6 +1,7 @@
-"""Hook events that wait until Slurm shows what they announced: looked up soon, and again a little later each time.
+"""Hook events that wait until Slurm shows what they announced.
 
-This module alone decides when Slurm is asked and for which jobs. It has no clock: every time is passed in.
+An event is looked up soon, and again after waits that grow. This module alone decides when Slurm is asked and for which
+jobs. It has no clock: every time is passed in.
 """
 
 from __future__ import annotations
@@ -12,21 +13,22 @@ from typing import NamedTuple
 from cc_slurm_adapter.model import HookEvent
 
 PROLOG_WAIT = 0.05
-"""Seconds before the first lookup after a prolog: while that runs the job is still CONFIGURING. Epilogs do not wait."""
+"""Seconds before the first lookup after a prolog: the job is CONFIGURING while the prolog runs. Epilogs do not wait."""
 WAITS = (0.2, 0.5, 1.0, 2.0)
-"""Seconds before each further lookup; the last one again and again."""
+"""Seconds before each further lookup. The last value repeats."""
 MAX_WAITING = 5000
-"""Events that wait at the same time. More are a flood, and the poll finds real jobs all the same."""
+"""Most events that wait at the same time. More than that is a flood, and the poll finds the real jobs anyway."""
 MAX_BATCH = 200
-"""Jobs in one lookup, unless it reads all jobs in any case: then it serves all that wait."""
+"""Most jobs in one lookup. A lookup that reads all jobs in any case serves all events that wait."""
 BURST = 50
-"""There is no rest after a lookup of so many jobs: they were a burst, and those that came meanwhile are served now."""
+"""A lookup of at least this many jobs has no rest after it: the jobs came in a burst, and those that arrived meanwhile
+are served now."""
 REST_SHARE = 5
-"""A rest is at most the longest wait divided by this."""
+"""A rest is at most the longest wait divided by this number."""
 UNKNOWN_TRIES = 2
-"""Lookups of a job that slurmctld does not know: it may have been named by hand."""
+"""Lookups of a job that slurmctld does not know: somebody may have called the hook by hand."""
 LONGEST_REPEAT = 60.0
-"""Seconds at most until a job is looked up whose event says what is known already: as often as polls come."""
+"""Longest wait, in seconds, for an event that says what is already known. By default polls come as often as this."""
 
 
 @dataclass
@@ -36,9 +38,9 @@ class _Waiting:
     due: float
     tries: int = 0
     successes: int = 0
-    """How many lookups had succeeded when this job's own last failed."""
+    """How many lookups had succeeded when the last lookup of this job failed."""
     is_repeat: bool = False
-    """It says what is known already, and was postponed for that."""
+    """Whether the event says what is already known, and was postponed for that reason."""
 
 
 class _Repeat(NamedTuple):
@@ -48,27 +50,28 @@ class _Repeat(NamedTuple):
     wait: float
 
     def is_over(self, now: float) -> bool:
-        """Tell whether nothing came for so long that the next event counts as the first of a series."""
+        """Return whether no event came for so long that the next one counts as the first of a series."""
         return now - self.looked_up > 2 * self.wait
 
 
 class PendingEvents:
-    """The events that wait, by job and kind: of several epilogs of one job the newest counts.
+    """The events that wait, by job and kind. Several epilogs of one job count as one event.
 
-    After a lookup there is a rest as long as the lookup took, so that the events of a burst come together: a lookup of
-    a few jobs costs Slurm nearly as much as one of many. No new event waits longer than `longest_wait` seconds
-    (slurmQueryDelay): a rest takes a fifth of that at most, and the remainder is for the lookup under way. Only where a
-    lookup of so many jobs makes slurmctld print all jobs, as `reads_all` tells, Slurm rests half of the time in any
-    case.
+    After a lookup Slurm gets a rest that is as long as the lookup was. So the events of a burst are looked up together:
+    a lookup of a few jobs costs Slurm nearly as much as one of many. No new event waits longer than `longest_wait`
+    seconds (slurmQueryDelay): a rest takes at most a fifth of that, and the remainder is for the lookup under way.
+    There is one exception: if a lookup of this many jobs makes slurmctld print all jobs (`reads_all` tells), Slurm
+    always rests half of the time.
 
-    Many events can say the same. Prolog, Epilog and their like run on every node of a job, those of slurmctld once for
-    each start. When an event of the first kind says what is known already, it is postponed: for `longest_wait`, and
-    twice as long each time. It is not dropped, because it may belong to a requeued job's next run, which looks the same
-    (SLURM_JOB_RESTART_COUNT is not in event files): that run must be found while it holds its GPUs. Events of
-    slurmctld's own hooks are never postponed, so where these are used a next run is found immediately.
+    Many events can say the same. Hooks like Prolog and Epilog run on every node of a job; slurmctld's own hooks run
+    once for each start. An event of the first kind that says what is already known is postponed by `longest_wait`, and
+    by twice as long each further time. It is not dropped, because it may belong to the next run of a requeued job,
+    which looks the same (SLURM_JOB_RESTART_COUNT is not in event files). That run must be found while it holds its
+    GPUs. Events of slurmctld's own hooks are never postponed. So the next run is found immediately where these hooks
+    are used.
 
-    Losing the events when the daemon is killed costs nothing: the first poll after a start asks for all jobs.
-    Times are of time.monotonic().
+    If the daemon is killed, the events are lost. That costs nothing: the first poll after a start asks for all jobs.
+    Times are values of time.monotonic().
     """
 
     def __init__(
@@ -80,12 +83,12 @@ class PendingEvents:
         self._waiting: dict[tuple[int, bool], _Waiting] = {}
         self._repeats: dict[tuple[int, bool], _Repeat] = {}
         self._batch_size = MAX_BATCH
-        """Smaller after a failure: so the job that makes a lookup fail is found, and the others are served."""
+        """It is smaller after a failure. So the job that makes a lookup fail is found, and the others are served."""
         self._successes = 0
         self._rest_until = 0.0
 
     def add(self, event: HookEvent, now: float) -> bool:
-        """Add an event. False when too many wait: then it is left to the next poll, which asks for all jobs."""
+        """Add an event and return whether there was room. If not, the next poll covers it: that asks for all jobs."""
         key = event.job_id, event.is_end
         before = self._waiting.get(key)
         if before is not None and not event.comes_once:
@@ -100,15 +103,15 @@ class PendingEvents:
         return True
 
     def next_due(self) -> float | None:
-        """Return the time of the next lookup; None when nothing waits."""
+        """Return the time of the next lookup; None if no event waits."""
         if not self._waiting:
             return None
         return max(min(waiting.due for waiting in self._waiting.values()), self._rest_until)
 
     def due(self, now: float, is_known: Callable[[HookEvent], bool]) -> list[int]:
-        """Return the jobs to look up now: as many as fit into one lookup, those that are due longest first.
+        """Return the jobs to look up now, as many as fit into one lookup. Those that have been due longest come first.
 
-        `is_known` tells whether what an event says is known already.
+        `is_known` tells whether what an event says is already known.
         """
         if now < self._rest_until:
             return []
@@ -118,7 +121,7 @@ class PendingEvents:
         return jobs if self._reads_all(len(jobs)) else jobs[: self._batch_size]
 
     def _postpone(self, waiting: _Waiting, now: float, is_known: Callable[[HookEvent], bool]) -> bool:
-        """Postpone an event that says what is known already; returns whether it was one."""
+        """Postpone an event that says what is already known. Return whether it was postponed."""
         event = waiting.event
         if event.comes_once or waiting.is_repeat or waiting.tries or not is_known(event):
             return False
@@ -135,10 +138,10 @@ class PendingEvents:
         is_settled: Callable[[HookEvent], bool],
         known: Collection[int],
     ) -> None:
-        """Remove the events of a lookup that are settled or were tried often enough; the others wait on.
+        """Remove the events of a lookup that are settled or were tried often enough. The others keep waiting.
 
-        The lookup of these jobs took from `began` until `now`. `known` are the jobs that slurmctld knows. A job of a
-        real event is among them: others are soon given up.
+        The lookup of these jobs took from `began` until `now`. `known` are the jobs that slurmctld knows. The job of a
+        real event is one of them, so events of other jobs are given up soon.
         """
         self._successes += 1
         self._batch_size = min(2 * self._batch_size, MAX_BATCH)
@@ -154,7 +157,10 @@ class PendingEvents:
                 waiting.due = now + WAITS[min(waiting.tries, len(WAITS)) - 1]
 
     def failed(self, job_ids: Sequence[int], began: float, now: float) -> None:
-        """Note that the lookup of these jobs failed. A job that fails alone while other lookups succeed is given up."""
+        """Record that the lookup of these jobs failed.
+
+        A job whose lookup fails alone, while other lookups succeed, is given up after some tries.
+        """
         self._batch_size = max(len(job_ids) // 2, 1)
         self._rest(len(job_ids), began, now)
         if len(job_ids) > 1:
@@ -167,7 +173,10 @@ class PendingEvents:
                 del self._waiting[key]
 
     def _looked_up_at(self, job_ids: Sequence[int], began: float) -> Iterator[tuple[tuple[int, bool], _Waiting]]:
-        """Yield what waited for a lookup that began then. An event that was due later gets a lookup of its own."""
+        """Yield the events of these jobs that were due when a lookup began at `began`, with their keys.
+
+        An event that was due later gets another lookup.
+        """
         for key in [(job_id, is_end) for job_id in job_ids for is_end in (False, True)]:
             waiting = self._waiting.get(key)
             if waiting is not None and waiting.due <= began:

@@ -24,19 +24,19 @@ from cc_slurm_adapter.log import Reminder
 logger = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 64
-"""Messages that are received at the same time. Over TCP the oldest connection gives way to a new one."""
+"""Most messages that are received at the same time. Over TCP the oldest connection is closed to accept a new one."""
 MESSAGE_SECONDS = 2.0
 """Longest time for one message to arrive."""
 PAUSE_SECONDS = 0.2
-"""How long no connection is accepted after the system had no file descriptor left."""
+"""Seconds without accepting connections after the system has run out of file descriptors."""
 ACCEPT_BATCH = 64
-"""Connections that are accepted in a row before others are served again."""
+"""Most connections that are accepted in a row before others are served again."""
 GONE = (errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR)
 """Errors of accept(2) for a connection that ended, or that a firewall forbade, before it was accepted."""
 
 
 class Handlers(NamedTuple):
-    """What the server calls with messages and refusals; both are called in its thread."""
+    """Functions for messages and for refusals. The server calls both in its thread."""
 
     deliver: Callable[[HookMessage], None]
     refuse: Callable[[str, str], None]
@@ -56,12 +56,12 @@ class _Incoming:
 
 
 class HookServer:
-    """Serves the listeners from the loop that owns the selector: data of its keys is a function to call.
+    """Serves the listeners from the loop that owns the selector. The data of a selector key is the function to call.
 
     Over a unix socket the kernel names the sender before its message is read. So everyone whose message is read is
     trusted, and connections beyond MAX_CONNECTIONS wait in the kernel until there is room. Over TCP anybody may
-    connect: a connection is read as soon as it is accepted, so that an honest hook, which sends its message as it
-    connects, mostly needs no place among those that wait.
+    connect, so a connection is read as soon as it is accepted. An honest hook sends its message when it connects, and
+    mostly needs no place among the connections that wait.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class HookServer:
             self._selector.register(listener, selectors.EVENT_READ, lambda on=listener: self._accept(on))
 
     def _accept(self, listener: socket.socket) -> None:
-        """Accept the connections that wait, ACCEPT_BATCH at most."""
+        """Accept up to ACCEPT_BATCH of the connections that wait."""
         for _ in range(ACCEPT_BATCH):
             if self._paused:
                 return
@@ -140,7 +140,7 @@ class HookServer:
             self._start_receiving(connection, address)
 
     def _pause_without_descriptors(self, error: OSError) -> None:
-        """Stop accepting for a while: without file descriptors the listener would be ready again and again."""
+        """Stop accepting for a while. Without file descriptors the listener would be ready again and again."""
         self._handlers.refuse("refused", f"cannot take a connection: {reason(error)}")
         self._pause(PAUSE_SECONDS)
         oldest = next(iter(self._incoming), None)
@@ -166,7 +166,7 @@ class HookServer:
         if incoming in self._incoming:
             self._wait_for_more(incoming)
         if not incoming.over_tcp and not self._has_room():
-            self._pause(0.0)  # `tick` goes on as soon as there is room
+            self._pause(0.0)  # `tick` resumes as soon as there is room
 
     def _wait_for_more(self, incoming: _Incoming) -> None:
         try:
@@ -177,9 +177,9 @@ class HookServer:
             incoming.is_registered = True
 
     def _make_room(self) -> None:
-        """Drop the oldest connection of the address that has the most, so that one sender keeps no other out.
+        """Drop the oldest connection of the sender that has the most, so that one sender cannot keep the others out.
 
-        It is read first, so that no complete message is lost.
+        What has arrived on it is read first, so that no complete message is lost.
         """
         counts = Counter(incoming.sender for incoming in self._incoming)
         most = max(counts.values())
@@ -193,7 +193,7 @@ class HookServer:
         self._drop(incoming)
 
     def _check_sender(self, connection: socket.socket, address: object) -> tuple[str, str]:
-        """Return the sender for the log, and why it is refused or ''."""
+        """Return the sender as the log names it, and why it is refused ('' if it is accepted)."""
         if connection.family == socket.AF_UNIX:
             pid, uid = peer_ids(connection)
             allowed = uid in self._allowed_senders.uids
@@ -205,7 +205,7 @@ class HookServer:
         return host, ""
 
     def _serve(self, incoming: _Incoming) -> None:
-        """Read what has arrived on a connection; an error closes only this one."""
+        """Read what has arrived on a connection. An error closes only this connection."""
         if incoming not in self._incoming:
             return  # it was dropped earlier in this turn of the loop
         try:
@@ -251,7 +251,7 @@ class HookServer:
             self._handlers.refuse("garbage", f"{incoming.sender}: {error}")
 
     def _drop(self, incoming: _Incoming) -> None:
-        """Close a connection; may be called more than once."""
+        """Close a connection. May be called more than once."""
         if incoming not in self._incoming:
             return
         del self._incoming[incoming]

@@ -1,6 +1,6 @@
-"""The line before a message over TCP that holds its time and proves that the sender knows the secret.
+"""The signature line before a message over TCP: it holds a time and proves that the sender knows the secret.
 
-The hook loads this module for each event that it sends so, so it imports nothing that is slow to load.
+The hook loads this module for each event that it signs, so it imports nothing that is slow to load.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from cc_slurm_adapter.hooks.message import MAX_MESSAGE, BadMessage
 CLOCK_TOLERANCE = 60.0
 """Seconds by which the clocks of a node and the daemon's host may differ."""
 REMEMBERED_NONCES = 20_000
-"""Nonces of messages that are kept at most, so that nobody can fill the memory."""
+"""Most nonces of messages that are remembered, so that nobody can fill the memory."""
 _SIGNATURE_MARK = b"HMAC-SHA256 "
 _SIGNATURE = rb"HMAC-SHA256 ([0-9]{1,12}) ([0-9a-f]{32}) ([0-9a-f]{64})"
 MAX_SIGNED_MESSAGE = MAX_MESSAGE + 128
 
 
 def sign(message: bytes, secret: bytes, now: float) -> bytes:
-    """Sign a message with the secret at this time (Unix seconds)."""
+    """Return a message with its signature line, made with the secret at this time (Unix seconds)."""
     stamp = f"{int(now)} {os.urandom(16).hex()}".encode()
     return _SIGNATURE_MARK + stamp + b" " + _mac(stamp, message, secret) + b"\n" + message
 
 
 def _mac(stamp: bytes, message: bytes, secret: bytes) -> bytes:
-    # Loading the cryptography takes as long as all the rest: only hooks with a secret pay for it.
+    # Loading the cryptography takes as long as everything else: only hooks with a secret pay for it.
     import hmac  # noqa: PLC0415
 
     return hmac.new(secret, stamp + b"\n" + message, "sha256").hexdigest().encode()
 
 
 def split_signature(message: bytes) -> tuple[bytes, bytes]:
-    """Return the signature line, or b'', and the JSON: a JSON object never begins like a signature."""
+    """Return the signature line (b'' if there is none) and the JSON. A JSON object never begins like a signature."""
     if not message.startswith(_SIGNATURE_MARK):
         return b"", message
     line, _, body = message.partition(b"\n")
@@ -42,7 +42,7 @@ def split_signature(message: bytes) -> tuple[bytes, bytes]:
 
 
 class SignatureCheck:
-    """Checks signed messages and accepts each of them only once."""
+    """Checks signed messages and accepts each only once."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret

@@ -1,15 +1,15 @@
 """The folder in which hooks leave event files: empty files whose names hold the whole event.
 
 A file is removed as soon as its event is in the daemon's memory. Nothing is lost if the daemon is killed right then:
-when it starts again it asks Slurm for all that runs and all that ended, and that covers every earlier event. So files
-that were left while the daemon was away are removed unread.
+when it starts again, it asks Slurm for all jobs that run and all that ended, and that covers every earlier event. So
+files that were left while the daemon was away are removed unread.
 
-Where files can be listed but not removed, their events are read all the same and their names remembered.
+If files can be listed but not removed, their events are still read, and their names are remembered.
 
 Several clusters may share the folder. Events of other clusters are left to their daemons, for a day. inotify reports
-the names of new files, so the number of files costs nothing at each event; all of them are listed only now and then.
+the names of new files, so the number of files costs nothing at each event. All files are listed only now and then.
 
-A folder that holds anything but events is not used: somebody has configured the wrong one.
+A folder that holds anything other than events is not used, because it must be the wrong folder.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from cc_slurm_adapter.system.own_files import (
 logger = logging.getLogger(__name__)
 
 BATCH = 500
-"""Events that are read in a row, so that the socket is served in between ..."""
+"""Most events that are read in a row, so that the socket is served in between ..."""
 ENTRIES_AT_ONCE = 5000
-"""... and files that are listed in a row."""
+"""... and most files that are listed in a row."""
 REMEMBERED_NAMES = 10_000
 RETRY_SECONDS = 60.0
 """Seconds until a file that could not be removed, or a folder that could not be used, is tried again."""
@@ -51,29 +51,29 @@ LIST_SECONDS = 0.2
 WATCHED_LIST_SECONDS = 10.0
 """... and where it is watched: inotify does not report what another host leaves on a shared file system."""
 LIST_SHARE = 100
-"""Listing may use a hundredth of the time: the longer one listing takes, the later the next begins ..."""
+"""Listing may use a hundredth of the time: the longer one listing takes, the later the next one begins ..."""
 LONGEST_LIST_SECONDS = 60.0
 """... but not later than this."""
 FOREIGN_SECONDS = 24 * 3600.0
-"""After this time nobody needs an event any more: a daemon that starts asks Slurm anyway."""
+"""Seconds after which an event is of no use any more: a daemon that starts asks Slurm anyway."""
 SWEEP_SECONDS = 3600.0
 """Seconds between two checks of the age of other clusters' events."""
 MANY_FOREIGN = 1000
-"""Files of other clusters are left to their own daemons; so many mean that none reads them."""
+"""With this many event files of other clusters the log warns, because their daemons seem not to read them."""
 CLOCK_SECONDS = 1.0
 """A file may seem older than it is by this much, because file systems use a coarse clock."""
 MARK_SECONDS = 60.0
 """Seconds between two updates of the marker."""
 OPEN_SECONDS = 15 * 60.0
-"""How long hooks leave events after the last update of the marker: the daemon may stay away, and the folder mostly
-lies in memory (/run), which they must not fill."""
+"""Seconds after the last update of the marker in which hooks leave events. The daemon may stay away, and the folder is
+usually in memory (/run), which the events must not fill."""
 
 
 class Place(NamedTuple):
-    """Where an events folder is. `state_folders` are folders that it must not be, hold or lie in.
+    """The place of an events folder. It must not be one of `state_folders`, hold one, or lie in one.
 
-    A `former` one is where hooks of an older version leave their events: it is emptied if it exists, never made, and
-    may lie anywhere.
+    A `former` folder is where hooks of an older version leave their events. It is emptied if it exists, it is never
+    made, and it may lie anywhere.
     """
 
     path: str
@@ -84,7 +84,7 @@ class Place(NamedTuple):
 class EventsFolder:
     """One folder of event files: whether it can be used, its inotify watch, and the marker for hooks.
 
-    It never raises: without the folder the socket alone serves.
+    Its methods raise no errors: without the folder, events come over the socket only.
     """
 
     def __init__(
@@ -94,9 +94,10 @@ class EventsFolder:
         is_ours: Callable[[str], bool],
         refuse: Callable[[str, str], None],
     ) -> None:
-        """`is_ours` tells whether a cluster's name is ours; `refuse` is called with a kind and a line for the log.
+        """Prepare the folder; `open` makes and checks it.
 
-        Events that are older than this object are removed unread.
+        `is_ours` tells whether a cluster's name is ours. `refuse` is called with a kind and a line for the log. Events
+        that are older than this object are removed unread.
         """
         self.path = place.path
         self.watch: FolderWatch | None = None
@@ -108,16 +109,16 @@ class EventsFolder:
         self._next_mark = 0.0
         self._next_open = 0.0
         self._warned: set[str] = set()
-        """Kinds of warnings that were logged since all was well."""
+        """Kinds of warnings that were logged since the folder last worked without a problem."""
         self._was_given_up = False
 
     @property
     def next_scan(self) -> float:
-        """The time.monotonic() at which `pop_events` is due, or `open` while the folder is not usable."""
+        """Return the time.monotonic() at which `pop_events` is due, or `open` while the folder is not usable."""
         return self._files.next_scan if self.usable else self._next_open
 
     def open(self, allowed_senders: AllowedSenders) -> None:
-        """Make the folder if it is missing, check it and watch it; the log says once why it cannot be used."""
+        """Make the folder if it is missing, check it and watch it. The log says once why it cannot be used."""
         self.close()
         self.postpone()
         if self._place.former and not os.path.isdir(self.path):
@@ -138,7 +139,7 @@ class EventsFolder:
             self._start_watch()
 
     def _check(self, allowed_senders: AllowedSenders) -> None:
-        """Set `usable` when events can be read here, and log what does not work. Raises OSError."""
+        """Set `usable` if events can be read here, and log what does not work. Raises OSError."""
         if not os.access(self.path, os.R_OK | os.X_OK):
             self._give_up(
                 "unreadable",
@@ -162,7 +163,7 @@ class EventsFolder:
         self.usable = True
 
     def _misplaced(self) -> str:
-        """Return why the folder lies in a wrong place, or ''."""
+        """Return why the folder is in a wrong place, or ''."""
         own = os.path.realpath(self.path)
         for folder in () if self._place.former else self._place.state_folders:
             state = os.path.realpath(folder)
@@ -186,7 +187,7 @@ class EventsFolder:
             logger.info("looking into %s five times a second: %s", self.path, reason(error))
 
     def _give_up(self, kind: str, why: str) -> None:
-        """Stop using the folder for a minute, and have hooks report over the socket."""
+        """Stop using the folder for a minute, and make hooks report over the socket."""
         self.usable = False
         self.postpone()
         self._files.forget()
@@ -201,7 +202,7 @@ class EventsFolder:
                     mark_closed(self.path, marker)
 
     def _warn(self, kind: str, line: str) -> None:
-        """Log a warning once for each kind, until a complete listing has found all well."""
+        """Log a warning once for each kind, until a complete listing has worked without a problem."""
         if kind not in self._warned:
             logger.warning("prepEventsPath: %s", line)
         self._warned.add(kind)
@@ -219,7 +220,7 @@ class EventsFolder:
         self._next_open = time.monotonic() + RETRY_SECONDS
 
     def read_watch(self) -> bool:
-        """Note the files that inotify reports; False when the folder is gone and must be opened again."""
+        """Take the names that inotify reports. Return False if the folder is gone and must be opened again."""
         if self.watch is None:
             return True
         notice = self.watch.drain()
@@ -227,9 +228,9 @@ class EventsFolder:
         return notice.is_alive
 
     def pop_events(self) -> list[HookMessage]:
-        """Return up to `BATCH` events of this cluster, whose files are removed; `next_scan` tells when to go on.
+        """Return up to `BATCH` events of this cluster, and remove their files.
 
-        Afterwards the folder may be not `usable` any more.
+        `next_scan` tells when to call it again. Afterwards the folder may no longer be `usable`.
         """
         events: list[HookMessage] = []
         try:
@@ -247,7 +248,7 @@ class EventsFolder:
         return events
 
     def _all_is_well(self) -> None:
-        """Log it when the folder had been given up; what goes wrong from here on is new."""
+        """Log that a folder that was given up is used again. Later problems are logged as new ones."""
         self._warned.clear()
         if self._was_given_up:
             self._was_given_up = False
@@ -268,7 +269,10 @@ class EventsFolder:
 
 
 class _EventFiles:
-    """The files in an events folder: finds them by inotify's names or by listing, and decides what becomes of each."""
+    """The files in an events folder.
+
+    It finds them by inotify's names or by listing, and decides what happens to each.
+    """
 
     def __init__(self, path: str, is_ours: Callable[[str], bool], refuse: Callable[[str, str], None]) -> None:
         self._path = path
@@ -286,7 +290,7 @@ class _EventFiles:
 
     @property
     def next_scan(self) -> float:
-        """The time.monotonic() at which `read` has something to do."""
+        """Return the time.monotonic() at which `read` has something to do."""
         return 0.0 if self._named or self._listing else self._next_listing
 
     def list_now(self) -> None:
@@ -301,7 +305,7 @@ class _EventFiles:
         self._listing = None
 
     def add_names(self, names: Iterable[str], *, is_complete: bool) -> None:
-        """Note new files; when some are missing from the names, the folder is listed instead."""
+        """Take the names of new files. If some names are missing, the folder is listed instead."""
         if is_complete:
             self._named += names
         if not is_complete or len(self._named) > REMEMBERED_NAMES:
@@ -309,7 +313,10 @@ class _EventFiles:
             self.list_now()
 
     def read(self, events: list[HookMessage], *, is_watched: bool) -> bool:
-        """Append up to `BATCH` events; True when a listing of all files has ended. Raises OSError and _UnknownEntry."""
+        """Append up to `BATCH` events. Return whether a listing of all files has ended.
+
+        Raises OSError and _UnknownEntry.
+        """
         if self._named:
             for _ in range(min(len(self._named), BATCH)):
                 self._read_file(self._named.popleft(), events)
@@ -337,7 +344,7 @@ class _EventFiles:
         return listing
 
     def _read_file(self, name: str, events: list[HookMessage], listing: _Listing | None = None) -> None:
-        """Append the event of one file, or leave or remove the file. Raises OSError and _UnknownEntry."""
+        """Append the event of one file, or leave the file, or remove it. Raises OSError and _UnknownEntry."""
         message = parse_event_name(name)
         if message is not None and not self._is_ours(message.cluster):
             if listing is not None:
@@ -355,7 +362,7 @@ class _EventFiles:
             self._refuse("garbage", f"prepEventsPath: {name!r} in {self._path} is of no job that there can be: removed")
 
     def _count_foreign(self, name: str, listing: _Listing) -> None:
-        """Leave the event of another cluster to its daemon; a sweep removes those that are a day old."""
+        """Leave the event of another cluster to its daemon. A sweep removes those that are a day old."""
         listing.foreign += 1
         if not listing.sweep:
             return
@@ -367,7 +374,10 @@ class _EventFiles:
     def _handle_event(
         self, message: HookMessage, name: str, modified: float, events: list[HookMessage], listing: _Listing | None
     ) -> None:
-        """Remove the file of an event and append the event, once, unless the first poll covers it."""
+        """Remove the file of an event and append the event, once.
+
+        An event that the first poll covers is only removed.
+        """
         if name in self._unremovable:
             if listing is not None and not (listing.retry and self._remove(name)):
                 listing.unremovable.add(name)
@@ -384,7 +394,7 @@ class _EventFiles:
             listing.ignored += 1
 
     def _remove(self, name: str) -> bool:
-        """Remove a file; returns whether it is gone."""
+        """Remove a file. Return whether it is gone."""
         try:
             remove_event_file(self._path, name)
         except FileNotFoundError:
@@ -427,11 +437,14 @@ class _OldEvents:
         self._began = time.time() - CLOCK_SECONDS
         self._is_first_listing = True
         self._some_remain = False
-        """Some could not be removed, so later listings meet them again."""
+        """Whether some could not be removed, so that later listings find them again."""
         self.removed = 0
 
     def covers(self, modified: float) -> bool:
-        """Tell whether an event of this Unix time is old. Clocks may differ, so this counts only while some remain."""
+        """Return whether an event of this Unix time is old.
+
+        Clocks may differ, so this counts only while some old events remain.
+        """
         return (self._is_first_listing or self._some_remain) and modified < self._began
 
     def count(self, *, is_removed: bool) -> None:
@@ -442,7 +455,7 @@ class _OldEvents:
             self._some_remain = True
 
     def end_listing(self) -> None:
-        """Log how many were removed."""
+        """Log how many old events were removed, and take the first listing as done."""
         if self.removed:
             logger.info("%d events from before the start removed unread: the first poll covers them", self.removed)
         self._is_first_listing = False
@@ -464,7 +477,7 @@ def _first_unknown_entry(path: str) -> str:
 
 
 def _is_unknown(entry: os.DirEntry[str]) -> bool:
-    """Raises OSError."""
+    """Return whether an entry is neither an event nor one of our own files. Raises OSError."""
     try:
         return not _may_be_here(entry.name, is_file=is_empty_file(entry.stat(follow_symlinks=False)))
     except FileNotFoundError:
@@ -472,7 +485,7 @@ def _is_unknown(entry: os.DirEntry[str]) -> bool:
 
 
 def _may_be_here(name: str, *, is_file: bool) -> bool:
-    """Tell whether this is an event, a marker, or what a file system puts into folders by itself."""
+    """Return whether this is an event, a marker, or something that a file system makes in folders by itself."""
     if name == "lost+found" or name.startswith(".nfs"):
         return True
     return is_file and (looks_like_event(name) or is_marker_name(name))
@@ -483,24 +496,24 @@ def _kind(error: OSError) -> str:
 
 
 def _unusable(error: OSError) -> str:
-    return f"{reason(error)}; trying again every minute, until then hook events come over the socket only"
+    return f"{reason(error)}; until it can be used hook events come over the socket only"
 
 
 class _Listing:
     """One listing of all files, in several parts, and what was found in it.
 
-    `retry` is whether files that could not be removed are tried again, `sweep` whether old events of other clusters are
-    removed.
+    `retry` tells whether to try again to remove files that could not be removed. `sweep` tells whether to remove old
+    events of other clusters.
     """
 
     def __init__(self, path: str, *, retry: bool, sweep: bool) -> None:
-        """Raises OSError."""
+        """Open the folder. Raises OSError."""
         self._entries = os.scandir(path)
         self.retry = retry
         self.sweep = sweep
         self.is_over = False
         self.elapsed = 0.0
-        """Seconds spent on it."""
+        """Seconds spent on this listing."""
         self.unremovable: set[str] = set()
         self.foreign = 0
         self.ignored = 0

@@ -1,1 +1,1 @@
-"""What is known of runs, and what follows from what Slurm says of them."""
+"""What this program knows about runs, and what follows from what Slurm says about them."""

@@ -1,7 +1,8 @@
-"""Records runs that accounting has closed: with their stop, or with start and stop where nobody has seen them before.
+"""Records runs that accounting has closed.
 
-A run that ended before the first moment and was not known then is history: it is not started. A query that failed
-ends the step with a SlurmError, and nothing is concluded from the failure.
+A run whose start is enqueued already gets its stop. A run that was not seen before gets its start and stop together. A
+run that ended before the first moment and was not known then is history: its start is not reported. A failed query ends
+the step with a SlurmError, and nothing is concluded from the failure.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from cc_slurm_adapter.slurm.interface import Slurm
 log = logging.getLogger(__name__)
 
 MAX_UNRESOLVED = 10_000
-"""Runs that are remembered as logged at most; above that all are logged again."""
+"""The most runs that are remembered as logged. Above that number all are logged again."""
 
 
 class AccountedRuns:
@@ -37,10 +38,10 @@ class AccountedRuns:
         self._lost = lost
         self._settings = settings
         self._unresolved: set[RunKey] = set()
-        """Runs of which neither slurmctld nor accounting has more than their end: each is logged once."""
+        """Runs about which neither slurmctld nor accounting knows more than their end. Each is logged once."""
 
     def look_up(self, keys: Sequence[RunKey]) -> Iterator[None]:
-        """Ask for the ends of open runs that slurmctld has forgotten, or whose job has another run now.
+        """Ask accounting for the ends of open runs that slurmctld has forgotten, or whose job has another run now.
 
         Yields between its queries. Raises SlurmError.
         """
@@ -52,9 +53,9 @@ class AccountedRuns:
             yield
 
     def record(self, ended: list[AccountedEnd]) -> None:
-        """Record runs that accounting has closed: open ones get their stop, the others start and stop together.
+        """Record runs that accounting has closed: open ones get their stop, the others get start and stop together.
 
-        Nearly all are done already: for those a query of the outbox is all. Raises SlurmError.
+        Nearly all are done already, and need only one query of the outbox. Raises SlurmError.
         """
         for each in ended:
             self._lost.note_end(each.end.end_time)
@@ -63,7 +64,7 @@ class AccountedRuns:
         new = [each for each in ended if each.key in self._open or each.key in unknown]
         ends = {each.key: each.end for each in self._without_remainders(new, unknown)}
         unknown = self._unknown(ends)
-        # First what needs no further query, which may fail.
+        # First those that need no further query, since a query may fail.
         begun = {key: end for key, end in ends.items() if self._open.has_begun(key)}
         self._store.end({key: self._lost.end_of(key, end) for key, end in begun.items()})
         self._record_late({key: end for key, end in ends.items() if key in unknown or self._open.is_preparing(key)})
@@ -72,9 +73,9 @@ class AccountedRuns:
         return set(self._store.unknown(key for key in keys if key not in self._open))
 
     def _without_remainders(self, ended: list[AccountedEnd], unknown: set[RunKey]) -> list[AccountedEnd]:
-        """The same ends, where the remainder of a resized run is replaced by the run that it belongs to.
+        """Return these ends, with the remainder of a resized run replaced by the run that it belongs to.
 
-        Accounting closes the record of a resized run and goes on with another one, often outside of this window.
+        When a run is resized, accounting closes its record and opens another one, often outside of this window.
         """
         doubtful = [each for each in ended if each.may_be_remainder and each.key in unknown]
         if not doubtful:
@@ -94,7 +95,7 @@ class AccountedRuns:
         return [each for each in ended if each.key not in left_out] + resized
 
     def _record_late(self, ends: Mapping[RunKey, End]) -> None:
-        """Record runs that ended before their start was enqueued: with the best resources that can still be had."""
+        """Record runs that ended before their start was enqueued, with the best resources that Slurm can still show."""
         if not ends:
             return
         current: list[Run] = []
@@ -110,7 +111,7 @@ class AccountedRuns:
             self._log_unresolved(left)
 
     def _record_from_accounting(self, ends: Mapping[RunKey, End], current: Sequence[Run]) -> None:
-        """Record runs that slurmctld has forgotten. `current` are those that it shows of their jobs."""
+        """Record runs that slurmctld has forgotten. `current` are the runs that it shows of the same jobs."""
         since = min(key.start_time for key in ends)
         for details in self._slurm.read_accounted({key.job_id for key in ends}, since, self._settings.now()):
             runs = with_ends(details.runs, ends)
@@ -119,7 +120,10 @@ class AccountedRuns:
             self._recorder.record(details, [run for run in runs if run.key not in idle])
 
     def _leave_out_idle(self, requeued: list[Run]) -> set[RunKey]:
-        """Leave out requeued runs that never launched anything: cc-backend would take them for the real run."""
+        """Leave out requeued runs that never launched anything, and return their keys.
+
+        cc-backend would take such a run for the real one.
+        """
         if not requeued or not self._settings.records_steps:
             return set()
         jobs = {job_id for run in requeued for job_id in (run.key.job_id, run.het_job_id) if job_id}
@@ -130,7 +134,7 @@ class AccountedRuns:
         return set(idle)
 
     def _log_unresolved(self, asked: set[RunKey]) -> None:
-        """Log, once for each, runs of these that are still not reported."""
+        """Log those of these runs that are still not reported, each once."""
         unresolved = self._unreported(asked)
         for key in unresolved - self._unresolved:
             log.error("%s is over, but neither slurmctld nor accounting tells more: they are asked again", key)

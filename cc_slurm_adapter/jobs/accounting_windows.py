@@ -1,7 +1,7 @@
-"""Chooses the windows of accounting that a catch-up reads: slurmdbd may get its records late, so some come again.
+"""Chooses the windows of accounting that a catch-up reads. Some are read again, since slurmdbd may get records late.
 
-Each catch-up reads what is new and a little before that. Audits read further back, once an hour and once a day, some
-windows with each catch-up, so that slurmdbd notices little of it.
+Each catch-up reads what is new and a little before that. Audits read further back, once an hour and once a day. Each
+catch-up reads only some of an audit's windows, so that the load on slurmdbd stays small.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ WINDOW = 3600
 OVERLAP = 600
 """Seconds that every catch-up reads again."""
 AUDIT_EVERY, AUDIT_SPAN = 3600, 6 * 3600
-"""Once an hour six hours are read again."""
+"""Seconds between two audits, and the span that each reads again: once an hour six hours."""
 WIDE_AUDIT_EVERY = 86400
-"""Once a day everything is read again that may be read at all."""
+"""Seconds between two audits that read again everything that may be read: once a day."""
 AUDITS_AT_MOST = 4
-"""Windows of audits in one catch-up: the hourly audit takes two catch-ups, the daily one of a week 42."""
+"""The most windows of audits in one catch-up: the hourly audit takes two catch-ups, the daily one over a week 42."""
 
 
 class Window(NamedTuple):
@@ -26,11 +26,11 @@ class Window(NamedTuple):
     start: int
     until: int
     is_audit: bool
-    """It was read before: how far accounting is read does not depend on it."""
+    """Whether it was read before. Such a window does not change the time up to which accounting was read."""
 
 
 class AccountingWindows:
-    """Remembers what is to be read again. `max_span` is the seconds that accounting is read back at most."""
+    """The windows that are still to be read again. `max_span` is how many seconds accounting is read back at most."""
 
     def __init__(self, max_span: int, now: int) -> None:
         self._max_span = max_span
@@ -39,9 +39,9 @@ class AccountingWindows:
         self._audit: list[Window] = []
 
     def next(self, since: int, now: int, first_moment: int = 0) -> list[Window]:
-        """The windows to read at `now` when all until `since` has been: new ones from the oldest on, then audits.
+        """Return the windows to read at `now` if all was read until `since`: the new ones, oldest first, then audits.
 
-        None begins before the first moment.
+        No window begins before the first moment.
         """
         longest_ago = max(now - self._max_span, first_moment)
         self._plan_audits(since, now, longest_ago)
@@ -50,7 +50,7 @@ class AccountingWindows:
         return [*_windows(begin, now, is_audit=False), *self._audit[:AUDITS_AT_MOST]]
 
     def was_read(self, window: Window) -> None:
-        """Note that all of a window was read. One of an audit that failed is read with the next catch-up."""
+        """Record that all of a window was read. If a window of an audit fails, the next catch-up reads it."""
         if window in self._audit:
             self._audit.remove(window)
 
@@ -58,7 +58,7 @@ class AccountingWindows:
         if now - since > AUDIT_EVERY:
             # After an outage sacct answers before slurmctld has sent slurmdbd all that it kept.
             self._next_wide_audit = now + AUDIT_EVERY
-        # A clock that was set back must not put them off.
+        # The audits must not be delayed because the clock was set back.
         self._next_audit = min(self._next_audit, now + AUDIT_EVERY)
         self._next_wide_audit = min(self._next_wide_audit, now + WIDE_AUDIT_EVERY)
         if now >= self._next_wide_audit:
@@ -69,9 +69,9 @@ class AccountingWindows:
             self._begin_audit(max(now - AUDIT_SPAN, longest_ago), now)
 
     def _begin_audit(self, since: int, now: int) -> None:
-        """Plan an audit from the newest window on: most late records are not very late.
+        """Plan an audit that begins with the newest window, since most late records are not very late.
 
-        Windows that another audit still has in this span are replaced.
+        Windows in this span that another audit has not read yet are replaced.
         """
         new = _windows(since, now, is_audit=True)[::-1]
         self._audit = new + [window for window in self._audit if window.start < since]

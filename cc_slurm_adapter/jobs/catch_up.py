@@ -1,8 +1,8 @@
-"""Reads from accounting how runs ended that slurmctld shows no more, or whose job it shows with another run.
+"""Reads from accounting how runs ended that slurmctld does not show any more, or whose job it shows with another run.
 
-At a site without slurmdbd there is only slurmctld's word. Runs that Slurm has lost have no end: see `lost_runs`.
+At a site without slurmdbd, only slurmctld can tell. Runs that Slurm has lost have no end: see `lost_runs`.
 
-A query that failed ends the step with a SlurmError, and nothing is concluded from the failure.
+A failed query ends the step with a SlurmError, and nothing is concluded from the failure.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from cc_slurm_adapter.slurm.interface import Slurm, ask_slurmctld
 log = logging.getLogger(__name__)
 
 MAX_PENDING = 20_000
-"""Pending messages above which accounting is not read on: it keeps all that it has. Parked ones do not count: they may
-stay for weeks, and would keep accounting from being read for so long."""
+"""The most pending messages with which accounting is read on; it keeps all that it has. Parked ones do not count: they
+may wait for weeks, and accounting would not be read all that time."""
 FIRST_WAIT, LONGEST_WAIT = 30, 3600
-"""Seconds until it is looked up why accounting has no end of a run, and between two such lookups at most."""
+"""Seconds until the first lookup of why accounting has no end of a run, and the most between two such lookups."""
 MAX_WITHOUT_END = 200
-"""Runs that are looked up so in one catch-up, those that have waited longest first."""
+"""The most runs that are looked up in this way in one catch-up, those that have waited longest first."""
 
 
 class _Wait(NamedTuple):
-    """A wait until a Unix time, for so many seconds."""
+    """A wait: the Unix time at which it ends, and how many seconds it lasts."""
 
     until: float
     seconds: float
 
     def is_over(self, now: float) -> bool:
-        """Whether it is over; also when the clock was set back."""
+        """Return whether it is over. It is over, too, if the clock was set back."""
         return not self.until - self.seconds <= now < self.until
 
     def longer(self, now: float) -> _Wait:
-        """The next one."""
+        """Return the next wait: twice as long, but LONGEST_WAIT at most."""
         seconds = min(2 * self.seconds, LONGEST_WAIT)
         return _Wait(now + seconds, seconds)
 
@@ -65,14 +65,14 @@ class CatchUp:
         self._settings = settings
         self._windows = AccountingWindows(settings.max_span, settings.now())
         self._waits: dict[RunKey, _Wait] = {}
-        """Vanished runs, each with the time at which it is looked up again."""
+        """Vanished runs, each with the wait until its next lookup."""
 
     def run(self, since: int, vanished: Mapping[RunKey, int]) -> Iterator[int]:
         """Read accounting from `since` until now, an hour at a time, and move the checkpoint. Raises SlurmError.
 
-        `vanished` are open runs that the last listing did not have, with the times at which they were seen last: those
-        whose time has come are asked for first. All times are in Unix seconds. It yields how far it has come, also
-        when only some runs of an hour were recorded.
+        `vanished` are the open runs that the last listing did not have, each with the time when it was last seen. Those
+        that are due for a lookup are asked for first. Yields the time up to which accounting was read, also when only
+        some runs of an hour were recorded. All times are in Unix seconds.
         """
         now = self._settings.now()
         self._settings.first_moment.keep()
@@ -100,7 +100,7 @@ class CatchUp:
             yield reached
 
     def _read_windows(self, since: int, now: int) -> Iterator[int]:
-        """Record what ended in the hours that are due, and move the checkpoint; yields how far it has come."""
+        """Record what ended in the hours that are due, and move the checkpoint. Yields how far accounting was read."""
         windows = self._windows.next(since, now, self._settings.first_moment.limit(now))
         progress = Progress("catching up with accounting, hours", len(windows))
         reached = since
@@ -118,17 +118,20 @@ class CatchUp:
             yield reached
 
     def _require_room(self) -> None:
-        """Raise StateError while too many messages wait: accounting keeps what it has, also without the state file."""
+        """Raise StateError while too many messages wait: accounting keeps what it has.
+
+        A state file that cannot be read does not raise here.
+        """
         try:
             are_too_many = self._store.has_pending(more_than=MAX_PENDING)
         except StateError:
-            return  # whether it can be written shows then
+            return  # the next write shows whether the file can be used
         if are_too_many:
             text = f"more than {MAX_PENDING} messages wait to be delivered: accounting is read on when they are fewer"
             raise StateError(text)
 
     def _due(self, vanished: Sequence[RunKey]) -> tuple[list[RunKey], list[RunKey]]:
-        """Runs to be asked for: those that have just vanished, and those that are asked for again, ever more seldom."""
+        """Return the runs to ask for: those that have just vanished, and those whose wait for a lookup is over."""
         now = self._settings.clock()
         new = [key for key in vanished if key not in self._waits]
         overdue = [key for key in vanished if key in self._waits and self._waits[key].is_over(now)]
@@ -138,9 +141,9 @@ class CatchUp:
         return new, overdue
 
     def _settle_without_accounting(self, vanished: Iterable[RunKey]) -> None:
-        """End runs that slurmctld lists no more, by its own word: a site without slurmdbd has no other.
+        """End runs that slurmctld does not list any more.
 
-        Raises SlurmError.
+        At a site without slurmdbd only slurmctld can tell how they ended. Raises SlurmError.
         """
         gone = [key for key in vanished if self._open.has_begun(key)]
         current, forgotten = ask_slurmctld(self._slurm, {key.job_id for key in gone})
@@ -152,7 +155,7 @@ class CatchUp:
         self._store.end(ends)
 
     def _end_without_accounted_end(self, overdue: Iterable[RunKey], last_seen: Mapping[RunKey, int]) -> Iterator[None]:
-        """End runs of which accounting has no end: their job was requeued, or Slurm has lost them.
+        """End runs for which accounting has no end, because their job was requeued or Slurm has lost them.
 
         Yields between its queries. Raises SlurmError.
         """
@@ -163,14 +166,14 @@ class CatchUp:
         left = [key for key in left if key in self._open]
         if left and self._lost.can_be_judged():
             yield
-            # What had waited for slurmdbd is there now.
+            # Records that waited for slurmdbd have reached it by now.
             yield from self._accounted.look_up(left)
             yield from self._lost.look_up({key: last_seen[key] for key in left})
 
     def _end_if_requeued(self, overdue: Sequence[RunKey]) -> Iterator[None]:
-        """End runs without an end in accounting that has a later run of their job: so they were requeued.
+        """End runs for which accounting has no end but a later run of the same job: so they were requeued.
 
-        22.05 may have such records of jobs that are requeued right after their start. Raises SlurmError.
+        Slurm 22.05 may leave such records of jobs that are requeued right after their start. Raises SlurmError.
         """
         details = self._slurm.read_details({key.job_id for key in overdue})
         later = {run.key.job_id: run for some in details for run in some.runs}
@@ -190,7 +193,7 @@ class CatchUp:
             log.warning("%s was requeued at %d: accounting knows a later run and no end of it", key, end.end_time)
 
     def _ends_of_requeued(self, keys: Iterable[RunKey], current: Mapping[int, Run]) -> dict[RunKey, End]:
-        """The ends of those runs that slurmctld's current run of the same job has replaced."""
+        """Return the ends of those runs that slurmctld's current run of the same job has replaced."""
         ends = {}
         for key in keys:
             starts = [known.key.start_time for known in self._open.of_job(key.job_id)]

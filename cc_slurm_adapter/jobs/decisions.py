@@ -1,4 +1,7 @@
-"""Decides, from what Slurm shows and what is known, what is asked next and what is enqueued. All of it is pure.
+"""Decides what to ask next and what to enqueue, from what Slurm shows and what is known. All functions are pure.
+
+A run is a job from one start to one end; a requeued job has several (`model.Run`). Which of Slurm's words for a job's
+state count as ended is decided in `slurm/parse/states.py`.
 
 The states of a run (`Stage`; each run that is not DONE is an open one):
 
@@ -13,9 +16,9 @@ The states of a run (`Stage`; each run that is not DONE is an open one):
                                                                was IGNORED or never ran
 
 IGNORED runs are open as well: they count on their nodes, and their end is awaited. A run that is DONE is remembered
-for a day longer than accounting is read back, so that accounting does not bring it again.
+for a day longer than accounting is read back, so that it is recognized when accounting shows it again.
 
-What follows when the details of a run were read. `+` is what is enqueued with the new state:
+What happens when the details of a run were read. After the `+` is what is enqueued with the new state:
 
     state before   WAITING   CONFIGURING   RUNNING           ENDED
     ------------   -------   -----------   ---------------   ----------------------
@@ -25,22 +28,22 @@ What follows when the details of a run were read. `+` is what is enqueued with t
     IGNORED        -         -             -                 DONE
     DONE           -         -             -                 -
 
-Where a start would be enqueued some runs go another way:
+For some runs the start that the table shows is not enqueued:
 
-- One that is left out becomes IGNORED, or DONE if it is over, and nothing is enqueued.
-- One that never ran (it was cancelled while it waited) becomes DONE, and nothing is enqueued.
-- One that launched nothing before its job was requeued (`never_launched`) becomes DONE, and nothing is enqueued.
-- One without nodes (Slurm takes them away one by one while a job completes), or without an end although it is ENDED,
-  is read again.
-- One whose cores cannot be numbered yet (`awaits_layout`) is read again when sinfo has answered.
-- One that ended before the first moment is history: it counts as DONE.
+- A run that is left out becomes IGNORED, or DONE if it is over, and nothing is enqueued.
+- A run that never ran (it was cancelled while it waited) becomes DONE, and nothing is enqueued.
+- A run that launched nothing before its job was requeued (`never_launched`) becomes DONE, and nothing is enqueued.
+- A run without nodes (Slurm removes them one by one while a job completes), or without an end although it is ENDED, is
+  read again.
+- A run whose cores cannot be numbered yet (`awaits_layout`) is read again when sinfo has answered.
+- A run that ended before the first moment is history: it counts as DONE.
 
-The start of a PREPARING run may move, and with it its key. So when another run of the same job begins or prepares, the
-PREPARING one is dropped: it was that run before (`Decision.replaces`). A PREPARING run that never starts is dropped
-when it is older than accounting is read back.
+The start time of a PREPARING run may move, and with it the key of the run. So when another run of the same job begins
+or prepares, the PREPARING one is dropped: both are the same run (`Decision.replaces`). A PREPARING run that never
+starts is dropped when it is older than accounting is read back.
 
-A STARTED or IGNORED run that Slurm has lost keeps its state, but no nodes, and the time at which it was seen last
-(`OpenRun.lost_since`). When Slurm shows it again it gets its nodes back; else `lost_runs` ends it.
+A STARTED or IGNORED run that Slurm has lost keeps its state but not its nodes. The time when it was last seen is stored
+(`OpenRun.lost_since`). If Slurm shows it again, it gets its nodes back; else `lost_runs` ends it.
 """
 
 from __future__ import annotations
@@ -52,7 +55,7 @@ from cc_slurm_adapter.model import AccountedEnd, AccountedLaunch, End, EndState,
 from cc_slurm_adapter.outbox.outbox import OpenRun, Stage
 
 NEAR = 300
-"""Seconds by which the start times of cc-backend's row and of Slurm's run may differ at most to be one run."""
+"""If the start times of cc-backend's row and of Slurm's run differ by at most this many seconds, they are one run."""
 
 
 @dataclass
@@ -60,13 +63,13 @@ class Comparison:
     """What follows from a listing."""
 
     ended: dict[RunKey, End] = field(default_factory=dict)
-    """STARTED and IGNORED runs that are over by the listing itself."""
+    """STARTED and IGNORED runs that are over according to the listing alone."""
     to_read: set[int] = field(default_factory=set)
-    """Jobs of open runs whose details say more: ready nodes, how a completing run ended, the nodes of a lost one."""
+    """Jobs of open runs whose details are needed: ready nodes, how a completing run ended, the nodes of a lost run."""
     unknown_keys: list[RunKey] = field(default_factory=list)
     """Runs that are not open; the outbox may know them as DONE."""
     vanished: list[RunKey] = field(default_factory=list)
-    """Open runs that the listing does not have: that alone ends none of them."""
+    """Open runs that are not in the listing. That alone does not end them."""
 
 
 def compare(
@@ -114,10 +117,10 @@ class Decision:
 
     run: Run
     stage: Stage | None = None
-    """Its new state; None: nothing new."""
+    """Its new state; None if it does not change."""
     enqueue_start: bool = False
     left_out: str = ""
-    """Why its start, which would be enqueued now, is left out."""
+    """Why its start is left out, which would be enqueued now; '' if it is not left out."""
     awaits_layout: bool = False
     """Its start is not enqueued yet: its cores cannot be numbered."""
     enqueue_stop: bool = False
@@ -126,10 +129,10 @@ class Decision:
 
 
 def decide(run: Run, same_job: Collection[OpenRun], *, reported: bool, left_out: str) -> Decision:
-    """What follows from the details of a run, see the tables above.
+    """Return what follows from the details of a run, see the tables above.
 
-    `same_job` are the open runs of its job; `reported` says that this very run is DONE already; `left_out` says why its
-    start is not to be enqueued, if so. A run whose start was enqueued before gets its stop all the same.
+    `same_job` are the open runs of its job. `reported` says that this run itself is DONE already. `left_out` is the
+    reason why its start is not to be enqueued, or ''. A run whose start was enqueued before still gets its stop.
     """
     if reported or run.phase is Phase.WAITING or not run.key.start_time:
         return Decision(run)
@@ -143,7 +146,7 @@ def decide(run: Run, same_job: Collection[OpenRun], *, reported: bool, left_out:
 
 
 def _begin(run: Run, same_job: Collection[OpenRun], *, is_new: bool, left_out: str) -> Decision:
-    """What follows for a run that is unknown or PREPARING."""
+    """Return what follows for a run that is unknown or PREPARING."""
     if run.never_ran:
         return Decision(run, Stage.DONE)
     if not run.resources or (run.phase is Phase.ENDED and not run.end):
@@ -161,7 +164,7 @@ def _begin(run: Run, same_job: Collection[OpenRun], *, is_new: bool, left_out: s
 
 
 def complete_from_seen(run: Run, same_job: Iterable[OpenRun]) -> Run:
-    """The run with what was read of it while its nodes were made ready, when less can be had now."""
+    """Return the run. If Slurm shows less now, add what was read while its nodes were made ready."""
     if not run.missing:
         return run
     hosts = [resource.hostname for resource in run.resources]
@@ -173,7 +176,7 @@ def complete_from_seen(run: Run, same_job: Iterable[OpenRun]) -> Run:
 
 
 def with_ends(runs: Iterable[Run], ends: Mapping[RunKey, End]) -> list[Run]:
-    """The runs that have one of these ends. Of a resized run accounting has several records: the first one counts."""
+    """Return the runs that have one of these ends. If a run was resized, the first of its records counts."""
     found: dict[RunKey, Run] = {}
     for run in runs:
         if run.key in ends:
@@ -182,14 +185,14 @@ def with_ends(runs: Iterable[Run], ends: Mapping[RunKey, End]) -> list[Run]:
 
 
 def requeued_end(key: RunKey, current: Run | None, starts: Iterable[int]) -> End | None:
-    """The end of a run whose job slurmctld shows with another run, if that is a later one, else None.
+    """Return the end of a run if slurmctld shows a later run of its job, else None.
 
-    A requeued job has a new submit time: that of the requeue. One that was requeued more than once ended before
-    the next of its `starts`.
+    A requeued job has a new submit time: the time of the requeue. If the job was requeued more than once, the run ended
+    before the next of its `starts`.
     """
     if current is None or current.key == key:
         return None
-    # A run that was submitted in the second in which this one began is a later one for sure only while it waits.
+    # A run that was submitted in the same second in which this one began is certainly later only while it waits.
     begins_later = current.submit_time > key.start_time
     if not begins_later and not (current.submit_time == key.start_time and current.phase is Phase.WAITING):
         return None
@@ -198,7 +201,7 @@ def requeued_end(key: RunKey, current: Run | None, starts: Iterable[int]) -> End
 
 
 def went_back(run: Run, others: Iterable[Run]) -> bool:
-    """Whether the job of a run that is over waits or runs again: it says so itself, or a later run of it is known."""
+    """Return whether the job of an ended run waits or runs again: the end says so, or a later run of it is known."""
     end = run.end
     if end is None:
         return False
@@ -207,9 +210,9 @@ def went_back(run: Run, others: Iterable[Run]) -> bool:
 
 
 def never_launched(runs: Iterable[Run], launches: Iterable[AccountedLaunch]) -> list[Run]:
-    """Those of the runs that are over of which accounting has a record without a step.
+    """Return those of these ended runs that have a record in accounting, but no step.
 
-    Of a heterogeneous job the leader has the batch script of all components.
+    In a heterogeneous job the leader has the batch script of all components.
     """
     records = list(launches)
     known = {each.key for each in records}
@@ -227,24 +230,24 @@ def _is_launch_of(run: Run, launch: AccountedLaunch) -> bool:
 
 
 def forgotten_end(now: int) -> End:
-    """The end of a run of which slurmctld says only that it knows no such job, at a site without slurmdbd."""
+    """Return the end of a run whose job slurmctld does not know any more, at a site without slurmdbd."""
     return End(EndState.FAILED, now, "forgotten by slurmctld")
 
 
 def lost_end(last_seen: int) -> End:
-    """The end of a run that Slurm has lost, and that was seen last at a Unix time."""
+    """Return the end of a run that Slurm has lost and that was last seen at `last_seen` (Unix time)."""
     return End(EndState.FAILED, last_seen, "lost by Slurm")
 
 
 def resize_remainders(doubtful: Iterable[AccountedEnd], whole: Iterable[AccountedEnd]) -> set[RunKey]:
-    """Those of the doubtful ends that are no runs: a run of the same job began before and has the same end."""
+    """Return those doubtful ends that are not runs: another run of the same job began earlier and has the same end."""
     starts = {(each.key.job_id, each.end.end_time): each.key.start_time for each in whole}
     first = {each.key: starts.get((each.key.job_id, each.end.end_time)) for each in doubtful}
     return {key for key, start in first.items() if start is not None and start < key.start_time}
 
 
 def nearest_end(key: RunKey, ends: Iterable[AccountedEnd], still_open: Iterable[OpenRun]) -> End | None:
-    """The end of the run of this job that began at this time, or else at nearly this time and is over."""
+    """Return the end of the job's run that began nearest to this time; None if that is not near or the run is open."""
     ended = {each.key: each.end for each in ends if each.key.job_id == key.job_id}
     candidates = [*(run.key for run in still_open), *ended]
     nearest = min(candidates, key=lambda each: abs(each.start_time - key.start_time), default=None)

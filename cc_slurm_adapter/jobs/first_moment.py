@@ -1,8 +1,8 @@
-"""Keeps the first moment: runs that ended in Slurm before it were somebody else's to report.
+"""Keeps the first moment: another program had to report the runs that ended in Slurm before it.
 
-It lies in a file of its own beside the state file, so that it outlives the loss of that. It is written once and never
-moved. It limits starts alone, those of runs that are over when they are first seen: whatever runs at the first moment
-or later is this program's, and whatever is open here or in cc-backend gets its stop, whenever it ended.
+It is stored in a file of its own beside the state file, so it survives if the state file is lost. It is written once
+and never moved. It limits only the starts of runs that are over when they are first seen. This program reports whatever
+runs at the first moment or later. Whatever is open here or in cc-backend gets its stop, whenever it ended.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ log = logging.getLogger(__name__)
 
 
 class Before(NamedTuple):
-    """What the daemons before this one have left. Times in Unix seconds."""
+    """What earlier daemons have left. Times are in Unix seconds."""
 
     checkpoint: int | None
-    """Until when accounting was read, as the state file has it; None where that is new or was lost."""
+    """The time up to which accounting was read, from the state file; None if that file is new or was lost."""
     last_run: int | None
     """The time of lastRunPath; None where there is no such file."""
     is_rebuilt: bool
-    """The state file was damaged, and set aside at this start."""
+    """Whether the state file was damaged, and was set aside at this start."""
     max_span: int
-    """Seconds that accounting is read back at most."""
+    """How many seconds accounting is read back at most."""
 
 
 class FirstMoment:
-    """No limit before `settle`. Used from one thread."""
+    """The first moment and its file. There is no limit before `settle`. Used from one thread."""
 
     def __init__(self, state_path: str = DEFAULT_STATE) -> None:
         self._path = moment_path(state_path)
         self._state_path = state_path
         self._when = 0
         self._is_kept = True
-        """Whether it is in the file, or is not to be written there."""
+        """Whether it is in the file, or must not be written there."""
         self._reminder = Reminder()
         self._is_ahead = False
-        """Whether it was still to come when it was last asked for."""
+        """Whether it was in the future when `limit` was last called."""
 
     def settle(self, before: Before, now: float) -> None:
-        """Read it from the file, or decide it from what is there and write it. No failure here prevents a start.
+        """Read it from the file, or choose it from what there is and write it. No failure here prevents a start.
 
-        Even a file that cannot be used shows that this program was here before. Then lastRunPath is its own, with the
-        time until which runs were recorded, not until which they were delivered.
+        Even a file that cannot be used shows that this program ran here before. Then lastRunPath is its own file, with
+        the time up to which runs were recorded, not up to which they were delivered.
         """
         try:
             text = moment_file.read(self._path)
@@ -87,10 +87,10 @@ class FirstMoment:
         self.limit(now)
 
     def limit(self, now: float) -> int:
-        """The first moment in Unix seconds, at the Unix time `now`; 0, no limit, while it is still to come.
+        """Return the first moment in Unix seconds; 0 (no limit) while it is later than `now` (Unix time).
 
-        A run that ended before it and was not known then is not started. When it is still to come the clock was set
-        back since, and what ends now is this program's to report.
+        The start of a run that ended before it and was not known then is not reported. If it is later than now, the
+        clock was set back since, and this program has to report what ends now.
         """
         is_ahead = self._when > now
         if is_ahead and not self._is_ahead:
@@ -122,9 +122,9 @@ class FirstMoment:
             log.log(NOTICE, "%s is written now", self._path)
 
     def _decide(self, before: Before, now: int, *, is_first: bool, keep: bool = True) -> None:
-        """Choose it. `is_first` says that this program was never here, or never until it had read accounting once."""
+        """Choose it. `is_first` says that this program never ran here, or never long enough to read accounting once."""
         if before.checkpoint is not None:
-            # By a version without such a file: it went back so far from there, so that no older run is started now.
+            # From a version without such a file. That version read back this far, so no older run is started now.
             self._when = min(before.checkpoint, now) - before.max_span
         elif not is_first or before.last_run is None:
             self._when = now - before.max_span
@@ -141,10 +141,10 @@ class FirstMoment:
 
 
 def catch_up_from(before: Before, first_moment: int, now: int) -> int:
-    """Unix seconds from which accounting is read at the start: the earlier of checkpoint and lastRunPath.
+    """Return the Unix time from which accounting is read at the start: the earlier of checkpoint and lastRunPath.
 
-    Without a checkpoint the messages that were pending are lost, so all is read that may be read. A time that is still
-    to come counts for nothing: the clock was set back since.
+    Without a checkpoint the messages that were pending are lost, so everything is read that may be read. A time in the
+    future is ignored: the clock was set back since.
     """
     longest_ago = max(now - before.max_span, first_moment)
     if before.checkpoint is None:

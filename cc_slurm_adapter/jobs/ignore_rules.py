@@ -1,4 +1,4 @@
-"""Says which runs a site leaves out: by host, partition or user, or because an administrator has opted them out."""
+"""Decides which runs are left out: by host, partition or user, or because an administrator has opted them out."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ Pattern = Optional["re.Pattern[str]"]
 
 @dataclass(frozen=True)
 class IgnoreRules:
-    """The patterns of the configuration, searched in the names; None matches nothing."""
+    """The patterns of the configuration, which are searched in the names; None matches nothing."""
 
     hosts: Pattern = None
     partitions: Pattern = None
     users: Pattern = None
 
     def ignores_host(self, hostname: str) -> bool:
-        """Whether the state of this host is not reported. Runs are left out when all their hosts are ignored."""
+        """Return whether the state of this host is not reported. Runs are left out when all their hosts are ignored."""
         return bool(self.hosts and self.hosts.search(hostname))
 
     def reason(self, run: Run) -> str:
-        """Why a run is left out, for the log; '' for one that is reported."""
+        """Return why a run is left out, for the log; '' if it is reported."""
         if run.opted_out:
             return "its AdminComment has disable_cc_submission"
         if self.partitions and self.partitions.search(run.partition):

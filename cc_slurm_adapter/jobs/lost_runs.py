@@ -1,13 +1,14 @@
-"""Ends runs that Slurm itself has lost: slurmctld knows no such job, and accounting never gets an end of it.
+"""Ends runs that Slurm itself has lost: slurmctld does not know the job, and accounting never gets its end.
 
-Slurm calls them runaway jobs: their end was lost on its way to slurmdbd, as when slurmctld had more to report than it
-keeps, and slurmctld has forgotten them. (`slurmctld -c` is no cause: it ends all jobs in accounting itself.) They are
-the one exception to "a run is over only when Slurm says so", since nobody would ever say so. What counts instead is
-evidence that accounting has all it will ever get: slurmctld denies the job, nothing waits in it for slurmdbd, and
-accounting shows ends of other runs from a day after the run was seen last. Then it is reported as failed at that time.
+Slurm calls them runaway jobs. Their end was lost on its way to slurmdbd, for example because slurmctld had more to
+report than it keeps, and slurmctld has forgotten them. (`slurmctld -c` does not cause this: it ends all jobs in
+accounting itself.) They are the one exception to "a run is over only when Slurm says so", since Slurm would never say
+so. What counts instead is evidence that accounting has all that it will ever get: slurmctld does not know the job, it
+has nothing left to send to slurmdbd, and accounting shows ends of other runs from a day after the run was last seen.
+Then the run is reported as failed at the time when it was last seen.
 
-A run that counts as lost has no nodes in the outbox any more, but the time at which it was seen last: so a restart
-changes nothing. A run that does not count as lost yet at a restart was seen at the last checkpoint.
+A run that counts as lost has no nodes in the outbox any more. The time when it was last seen is stored there instead,
+so a restart changes nothing. A run that does not count as lost yet at a restart was seen at the last checkpoint.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from cc_slurm_adapter.slurm.interface import Slurm
 log = logging.getLogger(__name__)
 
 PROOF = 86400
-"""Seconds that the newest end in accounting must be later than a run was seen last, so that it counts as lost."""
+"""A lost run is ended when the newest end in accounting is at least this many seconds after it was last seen."""
 
 
 class LostRuns:
-    """Judges runs of one cluster with accounting."""
+    """Decides which runs are lost, for one cluster with accounting."""
 
     def __init__(self, slurm: Slurm, store: RunStore, clock: Callable[[], float]) -> None:
         self._slurm = slurm
@@ -38,27 +39,28 @@ class LostRuns:
         self._open = store.open_runs
         self._clock = clock
         self._newest_end = 0
-        """The newest Unix time at which accounting shows that any run ended."""
+        """The latest Unix time at which any run ended according to accounting."""
         self._reminder = Reminder()
 
     def note_end(self, end_time: int) -> None:
-        """Note that accounting shows a run that ended at this Unix time; one that is still to come proves nothing."""
+        """Record that accounting shows a run that ended at this Unix time. A time in the future proves nothing."""
         now = self._clock()
         if end_time <= now:
             self._newest_end = max(self._newest_end, end_time) if self._newest_end <= now else end_time
 
     def end_of(self, key: RunKey, end: End) -> End:
-        """The end that is reported of an open run that is over by accounting.
+        """Return the end to report for an open run that is over according to accounting.
 
-        `sacctmgr show runawayjobs` ends runs with their start as their end, completed: seen later they were not over.
+        `sacctmgr show runawayjobs` ends runs as completed, with their start as their end. A run that was seen after
+        that end was not over then.
         """
         lost_since = self._open[key].lost_since
         return end if lost_since is None or end.end_time >= lost_since else lost_end(lost_since)
 
     def look_up(self, last_seen: Mapping[RunKey, int]) -> Iterator[None]:
-        """Ask slurmctld for runs that neither it nor accounting has shown, and judge those that are still open.
+        """Ask slurmctld about runs that neither it nor accounting has shown, and mark or end those that are still open.
 
-        With them are the Unix times at which they were seen last. Yields between its queries. Raises SlurmError.
+        `last_seen` has the Unix time when each of them was last seen. Yields between its queries. Raises SlurmError.
         """
         now = int(self._clock())
         lost: dict[RunKey, int] = {}
@@ -75,7 +77,7 @@ class LostRuns:
         self._end(over)
 
     def can_be_judged(self) -> bool:
-        """Whether slurmctld has nothing left for slurmdbd, so that accounting has all that it will get."""
+        """Return whether slurmctld has nothing left for slurmdbd, so that accounting has all that it will get."""
         try:
             backlog = self._slurm.accounting_backlog()
         except CommandCancelled:
@@ -91,7 +93,7 @@ class LostRuns:
         return lost_since + PROOF <= self._newest_end <= now
 
     def _mark_lost(self, lost: Mapping[RunKey, int]) -> None:
-        """Note that these runs are lost: from now on they hold no nodes."""
+        """Mark these runs as lost: from now on they hold no nodes."""
         lost = {key: seen for key, seen in lost.items() if key in self._open}
         if not lost:
             return

@@ -1,4 +1,4 @@
-"""Finds the runs that hold nodes as far as is known: by run, by job and by node."""
+"""Finds the runs that are known to hold nodes: by run, by job and by node."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cc_slurm_adapter.outbox.outbox import OpenRun, Stage
 
 
 class OpenRuns(Mapping[RunKey, OpenRun]):
-    """A mapping of the runs that are not DONE; putting in one that is takes it out."""
+    """A mapping of the runs that are not DONE. Putting in a DONE run removes it."""
 
     def __init__(self, runs: Iterable[OpenRun] = ()) -> None:
         self._runs: dict[RunKey, OpenRun] = {}
@@ -27,18 +27,18 @@ class OpenRuns(Mapping[RunKey, OpenRun]):
         return iter(self._runs)
 
     def get(self, key: RunKey, default: Any = None) -> Any:
-        """As every mapping has it, but quick: a poll asks for each running job."""
+        """Return a run, as every mapping does, but quickly: a poll asks for each running job."""
         return self._runs.get(key, default)
 
     def items(self) -> ItemsView[RunKey, OpenRun]:
-        """As every mapping has it, but quick."""
+        """Return all items, as every mapping does, but quickly."""
         return self._runs.items()
 
     def __len__(self) -> int:
         return len(self._runs)
 
     def put(self, run: OpenRun) -> None:
-        """Note the new state of a run."""
+        """Store the new state of a run."""
         self.drop(run.key)
         if run.stage is not Stage.DONE:
             self._runs[run.key] = run
@@ -56,22 +56,22 @@ class OpenRuns(Mapping[RunKey, OpenRun]):
                 del self._by_job[key.job_id]
 
     def of_job(self, job_id: int) -> list[OpenRun]:
-        """The open runs of a job: one, or two for a moment when it was requeued."""
+        """Return the open runs of a job: one, or for a short time two after a requeue."""
         return [self._runs[key] for key in self._by_job.get(job_id, ())]
 
     def stage(self, key: RunKey) -> Stage | None:
-        """The state of a run; None when it is not open."""
+        """Return the state of a run; None if it is not open."""
         known = self._runs.get(key)
         return known.stage if known else None
 
     def is_preparing(self, key: RunKey) -> bool:
-        """Whether a run is open and its start may still move."""
+        """Return whether a run is open and its start may still move."""
         return self.stage(key) is Stage.PREPARING
 
     def has_begun(self, key: RunKey) -> bool:
-        """Whether a run is open and its start is sure: it is STARTED or IGNORED."""
+        """Return whether a run is open and its start is certain: it is STARTED or IGNORED."""
         return self.stage(key) in (Stage.STARTED, Stage.IGNORED)
 
     def jobs_on(self, hostname: str) -> int:
-        """How many runs hold a node."""
+        """Return how many runs hold a node."""
         return self._by_host[hostname]

@@ -1,4 +1,4 @@
-"""Compares what a destination believes to be running with what runs."""
+"""Compares what a destination believes to be running with what runs in Slurm."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from cc_slurm_adapter.slurm.interface import Slurm, ask_slurmctld
 log = logging.getLogger(__name__)
 
 YOUNG = 300
-"""Seconds for which cc-backend may not list a run yet: two intervals of its commit worker, and a bit."""
+"""For this many seconds cc-backend may not list a new run yet: two intervals of its commit worker, and a bit more."""
 ROWS_PER_QUERY = 200
-"""Rows whose jobs Slurm is asked for together."""
+"""The most rows whose jobs Slurm is asked about in one query."""
 
 
 class Reconciliation:
-    """Enqueues stops of rows that are over by Slurm, and again the starts of runs that the destination has lost."""
+    """Enqueues stops of rows that are over according to Slurm, and again the starts that the destination has lost."""
 
     def __init__(self, slurm: Slurm, store: RunStore, counters: Counters, settings: WatchSettings) -> None:
         self._slurm = slurm
@@ -35,8 +35,8 @@ class Reconciliation:
     def reconcile(self, running: RunningRows) -> None:
         """Compare a list of running rows, and enqueue what follows. Raises SlurmError.
 
-        The list is as old as the request for it: runs that have ended since are left out, and so are those whose stop
-        was delivered since.
+        The list is as old as the request for it. So runs that have ended since the request are left out, and also those
+        whose stop was delivered since.
         """
         self._resend_lost(running)
         now, cluster = self._settings.now(), self._settings.cluster
@@ -59,7 +59,7 @@ class Reconciliation:
             log.warning("cc-backend has lost %d jobs that run: their starts are sent again", len(lost))
 
     def _is_stale(self, key: RunKey, now: int) -> bool:
-        is_young = abs(now - key.start_time) <= YOUNG  # one from the future is old: the clock was set back since
+        is_young = abs(now - key.start_time) <= YOUNG  # a start in the future is old: the clock was set back since
         return not is_young and key not in self._open and not self._store.has_pending_stop(key)
 
     def _stop_some(self, stale: list[RunKey], now: int, asked: float) -> None:
@@ -69,11 +69,11 @@ class Reconciliation:
             key
             for key, end in found.items()
             if end and asked <= end.end_time <= now and key.start_time <= now and key.job_id not in forgotten
-        }  # not what is still to come: the clock was set back since
+        }  # not ends in the future: the clock was set back since
         self._stop({key: end for key, end in found.items() if key not in ended_since})
 
     def _stop(self, found: Mapping[RunKey, End | None]) -> None:
-        """Enqueue the stops of those that have an end."""
+        """Enqueue the stops of those runs that have an end."""
         if not found:
             return
         batch = Batch()
@@ -93,7 +93,7 @@ class Reconciliation:
     def _log_without_end(self, keys: Iterable[RunKey]) -> None:
         """Log rows that have no end.
 
-        They are not ended as runs are that Slurm has lost: that they ran in this cluster was never seen here.
+        They are not ended like runs that Slurm has lost, since this program never saw them run in this cluster.
         """
         without_end = [key for key in keys if not self._is_near_open(key)]
         if without_end:
@@ -109,7 +109,7 @@ class Reconciliation:
         return any(abs(start - key.start_time) <= NEAR for start in starts)
 
     def _ends_of(self, stale: list[RunKey], now: int) -> tuple[list[AccountedEnd], set[int]]:
-        """The ends of these runs, and the jobs of which slurmctld only says that it knows none such."""
+        """Return the ends of these runs, and the jobs about which slurmctld only says that it does not know them."""
         jobs = {key.job_id for key in stale}
         if self._settings.has_accounting:
             since = min(key.start_time for key in stale) - NEAR

@@ -1,13 +1,13 @@
 """Records runs as Slurm shows them: decides what follows, adds their texts, and commits them in batches.
 
-It lies below what finds runs: `watch` (polls and hook events) and `catch_up` (accounting). Each job is isolated: one
-that cannot be understood, or for which this program has an error, is set aside, and the others go on.
+The modules that find runs call it: `watch` (polls and hook events) and `catch_up` (accounting). Each job is isolated: a
+job that cannot be understood, or that causes an error of this program, is set aside, and the others are recorded.
 
-Why texts are a second query: squeue prints many jobs at once, but neither their scripts nor the text of `scontrol show
-job`. scontrol must be asked for scripts job by job: with rl_enable and its 2 queries a second 10,000 jobs take 83
-minutes. So it is decided first, and texts are read only for runs whose start is enqueued, a slice at a time: hook
-events are served between two slices. A script may have a megabyte, so texts come one by one, and a batch is committed
-as soon as it has 2 MB. Runs whose texts are complete are kept when the query fails for the next one.
+Why texts are a second query: squeue prints many jobs in one query, but neither their scripts nor the text of `scontrol
+show job`. scontrol must be asked for the script of each job: with rl_enable, which allows 2 queries a second, 10,000
+jobs take 83 minutes. So decisions come first, and texts are read only for runs whose start is enqueued, one slice at a
+time. Hook events are served between two slices. A script may have a megabyte, so texts are read one by one, and a batch
+is committed as soon as it has 2 MB. If the query for a text fails, the runs whose texts are complete are kept.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from cc_slurm_adapter.slurm.interface import Slurm
 log = logging.getLogger(__name__)
 
 SLICE = 100
-"""Runs whose texts are asked for together at most; fewer where that takes longer than SLICE_SECONDS."""
+"""The most runs whose texts are asked for together; fewer if that takes longer than SLICE_SECONDS."""
 SLICE_SECONDS = 2.0
 """About as long as a hook event waits for the slice under way."""
 COMMIT_BYTES = 2 * 1024 * 1024
-"""So many bytes of messages are written before more texts are read: each may have a script of a megabyte."""
+"""A batch with this many bytes of messages is written before more texts are read: a script may have a megabyte."""
 
 
 class Recorder:
@@ -49,31 +49,31 @@ class Recorder:
         self._settings = settings
         self._slice_size = SLICE
         self._broken: set[int] = set()
-        """Jobs of which some run could not be understood: each is logged once."""
+        """Jobs with a run that could not be understood. Each is logged once."""
         self._broken_since_poll: set[int] = set()
-        """Those that could not be understood since the last poll began to read."""
+        """Jobs that could not be understood since the last poll began to read."""
         self._awaiting_layout: set[RunKey] = set()
         """Runs that wait for the layout of their nodes: they are not read again before sinfo has answered."""
         self._no_layout = Reminder()
 
     def record(self, details: Details, runs: Sequence[Run], *, urgent: bool = False) -> None:
-        """Record some of the runs that were read. Urgent ones are sent before all that wait already.
+        """Record some of the runs that were read. Urgent ones are sent before all messages that already wait.
 
-        Raises SlurmError when their texts cannot be had, and StateError.
+        Raises SlurmError if their texts cannot be read, and StateError.
         """
         self.set_aside(details.broken)
         for some in self.slices(runs):
             self.record_slice(some, urgent=urgent)
 
     def slices(self, runs: Sequence[Run]) -> Iterator[list[Run]]:
-        """Cut the runs into lists for `record_slice`, each as long as the time of the one before allows."""
+        """Yield the runs in lists for `record_slice`. The time that a list takes decides how long the next one is."""
         rest = list(runs)
         while rest:
             some, rest = rest[: self._slice_size], rest[self._slice_size :]
             yield some
 
     def record_slice(self, runs: list[Run], *, urgent: bool = False) -> None:
-        """Record these runs, and make the next slices shorter while texts take long, as they do with rl_enable."""
+        """Record these runs. Make the next slices shorter while texts take long, as they do with rl_enable."""
         began = time.monotonic()
         try:
             self._record_runs(runs, urgent=urgent)
@@ -125,9 +125,9 @@ class Recorder:
         ]
 
     def _without_waiting(self, run: Run) -> Run:
-        """The run as it is reported where there is no accounting: once it is over it waits for no layout any longer.
+        """Return the run. If it is over and there is no accounting, it does not wait for a layout any longer.
 
-        Accounting would tell of it later. Without that, slurmctld forgets it and nobody does.
+        Accounting would show the run later. Without it slurmctld forgets the run, and nothing shows it any more.
         """
         return replace(run, awaits_layout=False) if run.end and not self._settings.has_accounting else run
 
@@ -135,7 +135,7 @@ class Recorder:
         """Add to a batch what follows for one run."""
         run = decision.run
         batch.dropped += decision.replaces
-        if not self._settings.has_accounting:  # else that tells of it, also whether it launched something
+        if not self._settings.has_accounting:  # accounting would show the run, and whether it launched something
             self._log_idle(decision)
         if decision.left_out:
             self._counters.count("left_out")
@@ -151,9 +151,9 @@ class Recorder:
             self._store.set_state(batch, run, decision.stage)
 
     def _log_idle(self, decision: Decision) -> None:
-        """Log runs that this one replaces, if they were requeued: then they belong to another submission.
+        """Log the runs that this one replaces if they were requeued: then their submit time is another one.
 
-        Of the others only the start has moved.
+        If the submit time is the same, only the start has moved.
         """
         for key in decision.replaces:
             before = self._open[key].details
@@ -166,7 +166,7 @@ class Recorder:
             self._set_job_aside(job_id, reason)
 
     def _set_job_aside(self, job_id: int, reason: str) -> None:
-        """Log it once for each job; after a reload or a restart it is tried again."""
+        """Set one job aside, and log that once. After a reload or a restart the job is tried again."""
         self._broken_since_poll.add(job_id)
         if job_id not in self._broken:
             self._broken.add(job_id)
@@ -178,11 +178,11 @@ class Recorder:
         self._broken_since_poll.clear()
 
     def is_broken(self, job_id: int) -> bool:
-        """Whether a job could not be understood since the last poll began."""
+        """Return whether a job could not be understood since the last poll began."""
         return job_id in self._broken_since_poll
 
     def forget_broken(self) -> None:
-        """Log jobs that cannot be understood again, those that are known as well."""
+        """Forget which jobs could not be understood. Those that still cannot be are logged again."""
         self._broken.clear()
 
     @property
@@ -199,6 +199,6 @@ class Recorder:
             )
 
     def layouts_are_known(self) -> None:
-        """Note that sinfo has answered: runs that waited for it are read again."""
+        """Record that sinfo has answered: runs that waited for that are read again."""
         self._awaiting_layout.clear()
         self._no_layout.over()

@@ -1,7 +1,7 @@
 """Keeps the open runs of a cluster in memory and in the outbox, and enqueues the messages about them.
 
-This is the one part of the room that asks the outbox or writes to it. All that changes is collected in a `Batch`, which
-is committed as a whole: a run never has a state without the messages that belong to it.
+In `jobs/`, this is the module that reads runs from the outbox and writes to it. All changes are collected in a `Batch`,
+which is committed as a whole: a run never has a state without the messages that belong to it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class RunStore:
         late_runs: LateRuns,
     ) -> None:
         self.open_runs = OpenRuns(outbox.open_runs(cluster))
-        """Changed by `commit` alone."""
+        """Only `commit` changes it."""
         self._cluster = cluster
         self._outbox = outbox
         self._encoder = encoder
@@ -53,7 +53,7 @@ class RunStore:
     def enqueue_stop(self, batch: Batch, key: RunKey, end: End) -> None:
         """Add the stop of a run to a batch, for every sink.
 
-        Where a later run of the job may be refused because of it, the message that would withdraw it is kept as well.
+        If a later run of the job may be refused because of this run, the message that would withdraw it is added, too.
         """
         batch.over.append((key, end))
         self._enqueue(batch, key, Kind.STOP, self._encoder.encode_stop(key, end))
@@ -67,7 +67,7 @@ class RunStore:
     def set_state(self, batch: Batch, run: Run, stage: Stage) -> None:
         """Add the new state of a run to a batch.
 
-        Its nodes are kept while it holds them, and all of it while its start may still move.
+        Its nodes are stored while it holds them, and all its details while its start may still move.
         """
         hosts = ",".join(resource.hostname for resource in run.resources) if stage is not Stage.DONE else ""
         batch.runs[run.key] = OpenRun(run.key, stage, hosts, run if stage is Stage.PREPARING else None)
@@ -82,13 +82,13 @@ class RunStore:
         self.commit(batch)
 
     def leave_out_idle(self, ends: Mapping[RunKey, End]) -> None:
-        """Note as done, without a message, runs that launched nothing before their job went back to the queue."""
+        """Record as DONE, without a message, runs that launched nothing before their job went back to the queue."""
         self.commit(Batch(runs={key: OpenRun(key, Stage.DONE, "", None) for key in ends}))
         for key, end in ends.items():
             self.log_idle(key, end.raw_state)
 
     def log_idle(self, key: RunKey, why: str) -> None:
-        """Count such a run by the reason, a word of Slurm, and log its name."""
+        """Log a run that launched nothing, and count it by the reason, a word of Slurm."""
         self._counters.count("never_launched", reason=why.split()[0].lower())
         log.info("%s launched nothing before its job went back to the queue (%s): not reported", key, why)
 
@@ -107,30 +107,30 @@ class RunStore:
             self._on_pending()
 
     def resend_starts(self, sink: str, is_lost: Callable[[RunKey], bool], sent_before: float) -> list[RunKey]:
-        """Make starts pending again that a sink had and has lost, if they were sent before a Unix time."""
+        """Make starts pending again that a sink has lost, if they were sent before `sent_before` (Unix time)."""
         lost = self._outbox.resend_starts(sink, self._cluster, is_lost, sent_before)
         if lost:
             self._on_pending()
         return lost
 
     def has_pending_stop(self, key: RunKey) -> bool:
-        """Whether the stop of a run waits to be sent to the leading sink."""
+        """Return whether the stop of a run waits to be sent to the leading sink."""
         return self._outbox.has_message([self._leading.name], key, Kind.STOP)
 
     def settled_since(self, keys: Iterable[RunKey], when: float) -> set[RunKey]:
-        """Those of the runs that were found to be over, or of which that was delivered, at a Unix time or later."""
+        """Return those runs that were found to be over, or whose stop was delivered, at `when` (Unix time) or later."""
         return self._outbox.settled_since(keys, when)
 
     def unknown(self, keys: Iterable[RunKey]) -> list[RunKey]:
-        """Those of the keys that name no run in any state, in their order."""
+        """Return those keys for which no run is known in any state, in their order."""
         return self._outbox.unknown(keys)
 
     def knows_job(self, job_id: int) -> bool:
-        """Whether any run of a job is known, in any state."""
+        """Return whether any run of a job is known, in any state."""
         return self._outbox.knows_job(self._cluster, job_id)
 
     def has_pending(self, *, more_than: int) -> bool:
-        """Whether more than so many messages wait to be sent. Parked ones are not counted. Raises StateError."""
+        """Return whether more than `more_than` messages wait to be sent, without parked ones. Raises StateError."""
         return self._outbox.has_waiting(more_than=more_than)
 
     def _log_incomplete(self, run: Run) -> None:

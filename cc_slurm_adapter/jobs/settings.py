@@ -1,4 +1,4 @@
-"""What watching the jobs of a cluster needs of the configuration and of Slurm's, and whom it calls."""
+"""The settings for watching the jobs of a cluster, from the configuration and from Slurm, and the functions to call."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from cc_slurm_adapter.outbox.late_runs import LateRuns
 
 @dataclass(frozen=True)
 class WatchSettings:
-    """The same for all parts of this room."""
+    """Settings that all parts of `jobs/` share."""
 
     cluster: str
     ignore: IgnoreRules
     has_accounting: bool
     max_span: int
-    """Seconds that accounting is read back at most."""
+    """How many seconds accounting is read back at most."""
     records_steps: bool = True
     """Whether accounting, where there is any, knows what was launched in a run."""
     on_pending: Callable[[], None] = lambda: None
@@ -31,13 +31,13 @@ class WatchSettings:
     """Called with each run whose start is enqueued."""
     clock: Callable[[], float] = time.time
     first_moment: FirstMoment = field(default_factory=FirstMoment)
-    """A run that ended before it and was not known then is not started."""
+    """The start of a run that ended before it and was not known then is not reported."""
     late_runs: LateRuns = field(default_factory=LateRuns)
 
     def now(self) -> int:
-        """Unix seconds."""
+        """Return the time in Unix seconds."""
         return int(self.clock())
 
     def history_until(self) -> int:
-        """The first moment in Unix seconds, 0 where there is no such limit now."""
+        """Return the first moment in Unix seconds; 0 if there is no such limit now."""
         return self.first_moment.limit(self.clock())

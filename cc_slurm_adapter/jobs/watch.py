@@ -1,15 +1,16 @@
 """Follows the jobs of a cluster: polls all of them, and looks up single ones when hook events name them.
 
-A query that failed ends a poll or a lookup with a SlurmError. What was concluded before it is kept, and nothing is
-concluded from the failure.
+A failed query ends a poll or a lookup with a SlurmError. What was concluded before it is kept, and nothing is concluded
+from the failure.
 
 Why lookups run inside a poll: after an absence a poll reads thousands of jobs, which may take an hour (see `recorder`).
-A job that a hook announces may be over and forgotten by then, and its cores and GPUs with it. So `poll` yields after
+By then a job that a hook announces may be over and forgotten, and its cores and GPUs with it. So `poll` yields after
 each slice, and the main loop serves hook events there, in the same thread and without a lock.
 
-What that forbids: nothing that a poll has read is sure after a yield. What follows from the listing alone is committed
-before the first yield, and no batch is open across one. A slice is decided about by the runs that are open at that
-moment, without those that a lookup has read since (`JobLookups.is_outdated`). A lookup never yields, and never polls.
+What that requires: after a yield, anything that the poll has read may be outdated. So what follows from the listing
+alone is committed before the first yield, and no batch stays open across a yield. Each slice is decided with the runs
+that are open at that moment, without those that a lookup has read since (`JobLookups.is_outdated`). A lookup never
+yields, and never polls.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 class JobWatch:
-    """Knows the open runs of one cluster and moves them on. Used from one thread."""
+    """The open runs of one cluster, and the steps that update them. Used from one thread."""
 
     def __init__(  # noqa: PLR0913 - the parts it needs
         self,
@@ -67,16 +68,16 @@ class JobWatch:
         self._listed = outbox.checkpoint(settings.cluster) or 0
         """Unix seconds of the last listing; each was followed by a catch-up."""
         self._vanished: dict[RunKey, int] = {}
-        """Open runs that the last listing did not have, each with the time of the last one that had it."""
+        """Open runs that the last listing did not have, each with the time of the last listing that had it."""
         self._nodes: list[NodeState] = []
 
     @property
     def open_runs(self) -> int:
-        """How many runs hold nodes as far as is known."""
+        """How many runs are known to hold nodes."""
         return len(self._open)
 
     def poll(self) -> Iterator[None]:
-        """Compare all of slurmctld's jobs with what is known; yields between its queries. Raises SlurmError."""
+        """Compare all of slurmctld's jobs with what is known. Yields between its queries. Raises SlurmError."""
         now = self._settings.now()
         history_until = self._settings.first_moment.limit(now)
         found = compare(self._slurm.list_jobs(), self._open, self._settings.cluster, history_until)
@@ -93,9 +94,9 @@ class JobWatch:
         self._recorder.log_awaiting_layout()
 
     def _runs_to_skip(self) -> set[RunKey]:
-        """Runs that a poll does not read.
+        """Return the runs that a poll does not read.
 
-        Without accounting nobody tells of a run later, so one that waits for a layout is read as long as slurmctld
+        Without accounting nothing shows a run later. So a run that waits for a layout is then read as long as slurmctld
         has it.
         """
         return self._skipped.union(self._recorder.awaiting_layout if self._settings.has_accounting else ())
@@ -105,7 +106,7 @@ class JobWatch:
         self._vanished = {key: before.get(key, max(self._listed, key.start_time)) for key in vanished}
 
     def _read(self, job_ids: set[int]) -> Iterator[None]:
-        """Read these jobs and record them. What a lookup has read in between is newer than what is asked here."""
+        """Read these jobs and record them, without runs that a lookup has read meanwhile: what it has read is newer."""
         self._lookups.start_poll()
         self._recorder.start_poll()
         if not job_ids:
@@ -121,7 +122,7 @@ class JobWatch:
                     yield
 
     def read_nodes(self) -> None:
-        """Ask for the states of all nodes. Their layouts number the cores: runs that waited for them are read again.
+        """Ask for the states of all nodes. Their layouts number the cores, so runs that waited for them are read again.
 
         Raises SlurmError.
         """
@@ -131,24 +132,24 @@ class JobWatch:
         self._settings.on_nodes(self._nodes)
 
     def node_states(self) -> list[NodeState]:
-        """All nodes that are not ignored, as they were last read, each with the number of runs on it."""
+        """Return all nodes that are not ignored, as they were last read, each with the number of runs on it."""
         nodes = [node for node in self._nodes if not self._settings.ignore.ignores_host(node.hostname)]
         return [replace(node, jobs_running=self._open.jobs_on(node.hostname)) for node in nodes]
 
     def reads_all_jobs(self, count: int) -> bool:
-        """Whether a query for so many jobs makes slurmctld print all that it knows."""
+        """Return whether a query for `count` jobs makes slurmctld print all jobs that it knows."""
         return self._slurm.reads_all_jobs(count)
 
     def look_up(self, job_ids: Iterable[int]) -> set[int]:
-        """Look up the jobs that hook events name; returns those that slurmctld knows. Raises SlurmError."""
+        """Look up the jobs that hook events name. Return those that slurmctld knows. Raises SlurmError."""
         return self._lookups.look_up(job_ids)
 
     def is_known(self, job_id: int, *, over: bool) -> bool:
-        """Whether what an event says of a job is known already, see `JobLookups.is_known`."""
+        """Return whether what an event says about a job is already known, see `JobLookups.is_known`."""
         return self._lookups.is_known(job_id, over=over)
 
     def is_settled(self, job_id: int, *, over: bool) -> bool:
-        """Whether an event has nothing more to announce, see `JobLookups.is_settled`."""
+        """Return whether an event has nothing more to announce, see `JobLookups.is_settled`."""
         return self._lookups.is_settled(job_id, over=over)
 
     def catch_up(self, since: int) -> Iterator[int]:
@@ -166,7 +167,7 @@ class JobWatch:
         self._store.commit(Batch(dropped=old))
 
     def forget_broken(self) -> None:
-        """Read jobs again that could not be understood, or not be asked for."""
+        """Let jobs be read again that could not be understood, or that Slurm could not be asked about."""
         self._slurm.retry_all()
         self._recorder.forget_broken()
         self._skipped.clear()
@@ -185,7 +186,7 @@ class JobLookups:
         self._accounted = accounted
         self._settings = settings
         self._read_since_poll: dict[int, RunKey] = {}
-        """Jobs that were looked up since a poll began to read its own, each with its run."""
+        """Jobs that were looked up since the poll began to read its own, each with its run."""
         self._accounting_failures = Reminder()
 
     def start_poll(self) -> None:
@@ -193,7 +194,10 @@ class JobLookups:
         self._read_since_poll.clear()
 
     def is_outdated(self, run: Run) -> bool:
-        """Whether a lookup has read this run since the poll asked, or another start of it. Not an earlier run."""
+        """Return whether a lookup has read this run since the poll asked, or the same run with another start time.
+
+        A lookup of a later run of the job does not make an earlier run outdated.
+        """
         newer = self._read_since_poll.get(run.key.job_id)
         if newer is None or newer == run.key:
             return newer is not None
@@ -201,7 +205,7 @@ class JobLookups:
         return may_move or any(each.stage is Stage.PREPARING for each in self._open.of_job(run.key.job_id))
 
     def look_up(self, job_ids: Iterable[int]) -> set[int]:
-        """Read these jobs and record them as urgent; returns those that slurmctld knows. Raises SlurmError."""
+        """Read these jobs and record them as urgent. Return those that slurmctld knows. Raises SlurmError."""
         known: set[int] = set()
         wanted = set(job_ids)
         for details in self._slurm.read_details(wanted) if wanted else ():
@@ -212,9 +216,10 @@ class JobLookups:
         return known
 
     def _end_replaced(self, details: Details) -> None:
-        """Ask accounting for the runs before those that were read: of a requeued job slurmctld shows the next run only.
+        """Ask accounting about the runs before those that were read.
 
-        When it does not answer the event waits on, and the next catch-up asks again: no other event waits for that.
+        slurmctld shows only the next run of a requeued job. If accounting does not answer, the event waits longer, and
+        the next catch-up asks again. No other event waits for that.
         """
         keys = {run.key for run in details.runs}
         jobs = {key.job_id for key in keys} | details.broken.keys()
@@ -232,9 +237,9 @@ class JobLookups:
             self._accounting_failures.over()
 
     def is_known(self, job_id: int, *, over: bool) -> bool:
-        """Whether what an event says of a job is known already.
+        """Return whether what an event says about a job is already known.
 
-        For a prolog that is a run of the job that is open and has begun; for an epilog, the end of all its runs.
+        For a prolog that means that an open run of the job has begun; for an epilog, that all its runs are over.
         """
         stages = [known.stage for known in self._open.of_job(job_id)]
         if over:
@@ -242,5 +247,8 @@ class JobLookups:
         return bool(stages) and Stage.PREPARING not in stages
 
     def is_settled(self, job_id: int, *, over: bool) -> bool:
-        """Whether an event has nothing more to announce. A prolog is late where a run of its job is known and over."""
+        """Return whether an event has nothing more to announce.
+
+        A prolog is late if a run of its job is known and over.
+        """
         return self.is_known(job_id, over=over) or (not over and self.is_known(job_id, over=True))

@@ -1,1 +1,1 @@
-"""What is pending, on disk, and the threads that send it."""
+"""The pending messages, which are stored on disk, and the threads that send them."""

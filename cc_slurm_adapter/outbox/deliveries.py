@@ -1,7 +1,7 @@
-"""What is to be sent to each sink, and what the answers make of it: the senders' side of the outbox.
+"""The senders' side of the outbox: what is to be sent to each sink, and what an answer changes.
 
-What an answer settles survives a killed process. A settled row that a power cut brings back is sent again, and the
-sink knows it.
+What an answer settles survives a killed process. After a power cut a settled row may be pending again: then it is sent
+again, and the sink recognizes it.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from cc_slurm_adapter.outbox.withdrawals import Room, forget_withdrawn, give_up,
 from cc_slurm_adapter.sinks.base import Delivery, Kind
 
 FORGET_AT_ONCE, FORGET_BYTES = 100, 128 * 1024
-"""After so many delivered messages, or one so large, what is not needed any more is deleted."""
+"""After this many delivered messages, or this many bytes delivered together, what is not needed any more is deleted."""
 
 
 class Deliveries:
     """Used by the senders of all sinks: every call is one locked transaction. Raises StateError."""
 
     def __init__(self, state: StateDatabase, leaders: Mapping[str, str]) -> None:
-        """`leaders` are the sinks that follow, each with the one that it follows."""
+        """`leaders` has each sink that follows, with the sink that it follows."""
         self._state = state
         self._leaders = leaders
         self._delivered_starts: list[Delivered] = []
         self._delivered_stops: list[tuple[str, int, int, int]] = []
-        """To be forgotten together; what a crash leaves of them is found by the next `forget_done`."""
+        """They are forgotten together. The next `forget_done` finds what a crash leaves of them."""
 
     def due(self, sink: str, now: float, limit: int, busy: Collection[tuple[str, int]] = ()) -> list[Delivery]:
-        """Rows that may be sent now, at most one of each job, without those of jobs that are `busy` (cluster, job id).
+        """Return rows that may be sent now: at most one for each job, none of jobs that are `busy` (cluster, job id).
 
-        Urgent ones come first, then the others, the oldest first, then those that failed. Which of a job's rows goes
-        first is what the view `sendable` says.
+        Urgent rows come first, then the others, the oldest first, then those that failed. The view `sendable` says
+        which row of a job is sent first.
         """
         values = {"sink": sink, "now": now, "limit": limit + len(busy)}
         with self._state.reading() as database:
@@ -48,9 +48,9 @@ class Deliveries:
             return [_delivery(database, *row) for row in idle]
 
     def begin(self, deliveries: Iterable[Delivery], now: float) -> list[Delivery]:
-        """Those of some that were due that still may be sent.
+        """Return those of these rows, which were due, that may still be sent.
 
-        They are noted as sent at `now` before anything leaves.
+        They are recorded as sent at `now` before anything is sent.
         """
         with self._state.writing() as database:
             begun = [
@@ -60,17 +60,17 @@ class Deliveries:
         return begun
 
     def next_due(self, sink: str, now: float) -> float | None:
-        """The next Unix time after `now` at which a row may be sent; None when there is none.
+        """Return the next Unix time after `now` at which a row may be sent; None if there is none.
 
-        A row whose time has come and that is not `due` waits for another row: it is sent after that one's answer.
+        A row whose time has come but that is not `due` waits for another row: it is sent after the answer to that row.
         """
         found: float | None = self._state.read(queries.NEXT_DUE, (sink, now))[0][0]
         return found
 
     def delivered(self, *deliveries: Delivery, had_before: Collection[int] = ()) -> None:
-        """Note that the sink has them. With a stop its start is no longer needed either, unless it may be withdrawn.
+        """Record that the sink has them. After a stop its start is not needed either, unless the run may be withdrawn.
 
-        `had_before` are the numbers of rows that it had before they were sent.
+        `had_before` are the numbers of the rows that the sink had before they were sent.
         """
         with self._state.writing() as database:
             for delivery in deliveries:
@@ -87,7 +87,7 @@ class Deliveries:
         )
 
     def _forget(self, database: sqlite3.Connection, deliveries: Sequence[Delivery]) -> None:
-        """Forget what is not needed any more of these, once there are many: that writes less."""
+        """Forget what is not needed any more of these deliveries, once there are many: that writes less."""
         self._delivered_starts += [Delivered(each.message, each.row_id) for each in deliveries if each.texts]
         self._delivered_stops += [(*each.key, each.row_id) for each in deliveries if each.kind is Kind.STOP]
         is_large = sum(len(each.payload) for each in deliveries) >= FORGET_BYTES
@@ -97,24 +97,24 @@ class Deliveries:
             self._delivered_starts, self._delivered_stops = [], []
 
     def forget_done(self, database: sqlite3.Connection) -> None:
-        """Forget all that is done, and all texts that no start needs any more. A step of a transaction."""
+        """Forget all that is done, and all texts that no start needs any more. This is a step of a transaction."""
         database.execute(queries.DELETE_DONE)
         stored_messages.sweep(database)
         self._delivered_starts, self._delivered_stops = [], []
 
     def parked(self, delivery: Delivery, reason: str) -> list[RunKey]:
-        """Note that it was refused for now: it is tried again with others of its reason, see `parking`.
+        """Record that it was refused for now: it is tried again with others of the same reason, see `parking`.
 
-        Returns runs that were withdrawn for the start and are pending again.
+        Returns the runs that were withdrawn for this start and are pending again.
         """
         with self._state.writing() as database:
             parking.park(database, delivery, reason, time.time())
             return restore(database, delivery, time.time()) if delivery.kind is Kind.START else []
 
     def conflict(self, delivery: Delivery, reason: str) -> list[RunKey]:
-        """Note that it was refused because of another run: neither it nor its stop is sent again.
+        """Record that it was refused because of another run: neither it nor its stop is sent again.
 
-        Returns runs that were withdrawn for it and are pending again.
+        Returns the runs that were withdrawn for it and are pending again.
         """
         with self._state.writing() as database:
             return self._set_conflict(database, delivery, reason)
@@ -128,7 +128,8 @@ class Deliveries:
     def make_room(self, delivery: Delivery, retry_at: float) -> Room:
         """Make room for a start that was refused because of another run of its job.
 
-        The start is sent again, LATER at the Unix time `retry_at`. An intention that a power cut would undo is put off.
+        The start is sent again; if this returns LATER, at `retry_at` (Unix time). It returns LATER, too, while a power
+        cut would undo the intention to withdraw a run.
         """
         if not self._state.is_durable:
             room = Room.LATER
@@ -136,45 +137,45 @@ class Deliveries:
             with self._state.writing(durable=True) as database:
                 room = make_room(database, delivery, time.time())
         if room is Room.LATER:
-            with self._state.writing() as database:  # the answer said that it is not stored: nothing is unsure of it
+            with self._state.writing() as database:  # the answer said that it is not stored, so that is certain
                 database.execute(queries.RETRY_AT, (retry_at, delivery.row_id))
         return room
 
     def not_withdrawn(self, delivery: Delivery, reason: str) -> tuple[RunKey | None, list[RunKey]]:
-        """Note that the sink does not remove a run: the start that waited for that is refused for good.
+        """Record that the sink does not remove a run: the refusal of the start that waited for that is final.
 
-        Returns its run, and the runs that were withdrawn for it and are pending again.
+        Returns the run of that start, and the runs that were withdrawn for it and are pending again.
         """
         with self._state.writing() as database:
             waiting = give_up(database, delivery)
             return (waiting.key, self._set_conflict(database, waiting, reason)) if waiting else (None, [])
 
     def put_off(self, delivery: Delivery, until: float, reason: str, *, refused: bool = False) -> None:
-        """Try again at a Unix time. `refused` counts against the row itself."""
+        """Try it again at `until` (Unix time). `refused` says that the row itself was refused, which is counted."""
         with self._state.writing() as database:
             _set_state(database, delivery.row_id, RowState.PENDING, until, reason)
             if refused:
                 database.execute(queries.COUNT_REFUSAL, (delivery.row_id,))
 
     def cut(self, delivery: Delivery) -> bool:
-        """Send it without its next text, immediately. False when there is none left to leave out."""
+        """Send it again immediately without its next text. Return False if it has no text left."""
         with self._state.writing() as database:
             return database.execute(queries.CUT, (delivery.row_id, delivery.texts)).rowcount > 0
 
     def start_first(self, delivery: Delivery) -> bool:
-        """Send the start of this stop's run again, and the stop after it. False when there is no start to send."""
+        """Send the start of this stop's run again, and the stop after it. Return False if there is no start to send."""
         with self._state.writing() as database:
             found = database.execute(queries.RESEND_START_OF, (int(time.time()), *delivery.key, delivery.row_id))
             return found.rowcount > 0
 
     def retry_pending(self, sink: str) -> None:
-        """Make all rows due immediately that wait for another try."""
-        now = time.time()  # not 0: what was never tried goes first
+        """Make all rows that wait for another try due immediately."""
+        now = time.time()  # not 0: rows that were never tried are sent first
         with self._state.writing() as database:
             database.execute(queries.RETRY_PENDING, (now, sink, now))
 
     def shift_times(self, sink: str, step: float) -> None:
-        """Shift all times of a sink by which the clock was set: `step` in seconds, negative when it was set back."""
+        """Shift all times of a sink after the clock was set by `step` seconds, which is negative if it was set back."""
         with self._state.writing() as database:
             for column in queries.SHIFTED_TIMES:
                 database.execute(queries.SHIFT_TIME.format(column=column), (step, sink))

@@ -1,7 +1,7 @@
-"""Whether what statePath names may be this program's state file: anything else is told, and neither changed nor used.
+"""Checks whether statePath may name this program's state file. Any other file is reported, and not changed or used.
 
-It is judged by the file as it lies there, so that not even SQLite changes anything: no lock, no recovery, no files
-beside it.
+The check only reads the file as it is, so that not even SQLite changes anything: no lock, no recovery, no files beside
+it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from cc_slurm_adapter.outbox.moment_file import DEFAULT_STATE, names_moment
 HEADER = b"SQLite format 3\0"
 """The first bytes of every SQLite database (https://www.sqlite.org/fileformat2.html)."""
 OWN_TABLES = {"checkpoint", "run", "message"}
-"""Every format has them, and they are made together: a later one must keep them, or its files are taken for foreign."""
+"""Every format has these tables, made together. A later format must keep them, or its files are taken for foreign."""
 
 
 def refuse_foreign(path: str) -> None:
-    """Raises StateError where the path names what is somebody else's. A file that cannot be read is nobody's yet.
+    """Raise StateError if the path names what belongs to another program. A file that cannot be read is not refused.
 
-    A state file that is damaged is known by its name, its log or its first moment.
+    A damaged state file is recognized by its name, its log or its first moment.
     """
     if os.path.exists(path) and not os.path.isfile(path):
         raise StateError(f"statePath names {path}, which is no file: set statePath to a file of the daemon's own")
@@ -46,8 +46,8 @@ def _refuse_foreign_database(path: str) -> None:
     except sqlite3.DatabaseError:
         is_ours = has_log or has_journal or _has_our_name(path)
     else:
-        # While a transaction of rollback is unfinished, and in an empty file with a log, that does not say all. Our
-        # own tables are in the file before it has a log.
+        # The file alone does not show everything if it has a rollback journal, or if it is empty and has a log. Our own
+        # tables are in the file before it has a log.
         is_ours = has_journal or (may_be_ours and (bool(names) or not has_log or _has_our_name(path)))
     if not is_ours:
         raise foreign(path)
@@ -58,7 +58,7 @@ def _has_our_name(path: str) -> bool:
 
 
 def is_ours_or_new(database: sqlite3.Connection) -> bool:
-    """Whether a database has this program's tables, whatever else is in it, or nothing at all. Raises sqlite3.Error."""
+    """Return whether a database has this program's tables, whatever else it has, or is empty. Raises sqlite3.Error."""
     names = _names(database)
     marks = [database.execute(f"PRAGMA {mark}").fetchone()[0] for mark in ("user_version", "application_id")]
     return names >= OWN_TABLES or not (names or any(marks))
@@ -69,7 +69,7 @@ def _names(database: sqlite3.Connection) -> set[str]:
 
 
 def foreign(path: str) -> StateError:
-    """What to do about a database that is somebody else's."""
+    """Return the error for a database of another program, which says what to do."""
     return StateError(
         f"statePath names {path}, a database of another program, which is left alone: set statePath to a file of the"
         " daemon's own, or move that one away"

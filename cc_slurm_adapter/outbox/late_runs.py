@@ -1,8 +1,8 @@
-"""Runs that ended before they were seen, so that their cores or GPUs could not be had any more: which, and why.
+"""Runs that ended before they were seen, so that their cores or GPUs could not be read any more: which, and why.
 
-They are reported when a destination has newly accepted their starts: mostly it knows them already, from another program
-or from before the state was lost. What waits for an answer is not remembered over a restart; the log has each run
-at INFO when it is written down.
+The log names them when a destination has accepted their starts as new. Mostly it knows them already, from another
+program or from before the state was lost. Runs that wait for an answer are not remembered across a restart. But each
+run is also logged, at INFO, when it is recorded.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ log = logging.getLogger(__name__)
 GAP = 300
 """Seconds without a complete poll that count as an absence."""
 MAX_WAITING = 10_000
-"""Runs whose starts are on their way, at most: more are only in the log of single runs."""
+"""The most runs that are remembered while their starts are on their way. Others are only logged one by one."""
 
 
 class Absence(NamedTuple):
-    """Unix seconds between which nobody watched."""
+    """A time in which the jobs were not watched, in Unix seconds."""
 
     since: int
     until: int
 
 
 class LateRuns:
-    """Used from every thread."""
+    """The runs that were seen too late, until they are logged. Used from every thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -39,17 +39,17 @@ class LateRuns:
         self._accepted: dict[Absence | None, list[RunKey]] = {}
 
     def set_absence(self, since: int, now: int) -> None:
-        """Note that what is found from now on is of the time from `since` to `now` (Unix seconds)."""
+        """Record that what is found from now on is from the time between `since` and `now` (Unix seconds)."""
         self._absence = Absence(since, now) if now - since > GAP else None
 
     def found(self, key: RunKey) -> None:
-        """Note that the start of this run is pending, incomplete."""
+        """Record that the start of this run is pending, and incomplete."""
         with self._lock:
             if len(self._waiting) < MAX_WAITING:
                 self._waiting[key] = self._absence
 
     def start_delivered(self, key: RunKey, *, is_new: bool) -> None:
-        """Note that a destination has the start of any run; `is_new`: it had not known it."""
+        """Record that a destination has the start of a run. `is_new` says that it did not know the run before."""
         with self._lock:
             if key in self._waiting:
                 absence = self._waiting.pop(key)
@@ -57,7 +57,7 @@ class LateRuns:
                     self._accepted.setdefault(absence, []).append(key)
 
     def report(self) -> None:
-        """Log a line about those that were accepted since the last time, for each reason."""
+        """Log one line for each reason, about the runs that were accepted since the last call."""
         with self._lock:
             accepted, self._accepted = self._accepted, {}
         for absence, keys in accepted.items():

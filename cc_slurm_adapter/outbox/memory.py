@@ -1,7 +1,7 @@
-"""What of the state is kept in memory while the file cannot be written, and how that comes back into the file.
+"""Copies a part of the state into memory while the file cannot be written, and back into the file.
 
-It is what is pending, what comes back if another run is refused, and the keys: which runs are known, and the state of
-every delivery. Other messages that are delivered stay in the file alone, so do most texts.
+That part is the pending messages, those that are sent again if another run is refused, and the keys: which runs are
+known, and the state of every delivery. Other delivered messages stay only in the file, and so do most texts.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ IN_MEMORY = ":memory:"
 MAX_IN_MEMORY = 32 * 1024 * 1024
 """Bytes of state that are kept in memory at most."""
 DONE_RUNS = 50_000
-"""Runs that are over and known in memory, the last ones."""
+"""The most runs that are over and known in memory: the latest ones."""
 TEXT_BYTES = 4 * 1024 * 1024
-"""Of texts of pending starts, the latest ones."""
+"""The most bytes of texts of pending starts in memory: the latest ones."""
 _RUN = "SELECT cluster, job_id, start_time, stage, hosts, details, changed FROM run"
 _TO_MEMORY = {
     "INSERT INTO checkpoint VALUES (?, ?)": "SELECT cluster, seen_until FROM checkpoint",
@@ -53,8 +53,8 @@ def new_memory() -> sqlite3.Connection:
 
 
 def copy_to_memory(file: sqlite3.Connection, memory: sqlite3.Connection) -> None:
-    """Copy what is needed into an empty database. Raises sqlite3.Error, also when there is no room for it there."""
-    file.execute("PRAGMA shrink_memory")  # what it holds of the file is room for what is copied
+    """Copy what is needed into an empty database. Raises sqlite3.Error, also if there is no room for it there."""
+    file.execute("PRAGMA shrink_memory")  # frees the memory that it uses for the file, for what is copied
     memory.executescript(SCHEMA)
     memory.execute("BEGIN")
     for statement, query in _TO_MEMORY.items():
@@ -64,7 +64,7 @@ def copy_to_memory(file: sqlite3.Connection, memory: sqlite3.Connection) -> None
     for message, key, body in _some_texts(file):
         memory.execute("INSERT OR IGNORE INTO text VALUES (?, ?)", (key, body))
         memory.execute("INSERT INTO text_use VALUES (?, ?)", (message, key))
-    # Numbers that only the file has are not given again.
+    # So that numbers that only the file has are not used again.
     memory.execute("DELETE FROM sqlite_sequence")
     memory.executemany(
         "INSERT INTO sqlite_sequence VALUES (?, ?)", file.execute("SELECT name, seq FROM sqlite_sequence")
@@ -84,7 +84,7 @@ def copy_to_file(memory: sqlite3.Connection, file: sqlite3.Connection) -> None:
         for statement, query in _TO_FILE.items():
             file.executemany(statement, memory.execute(query))
         _copy_deliveries(memory, file)
-        # Where the file was gone meanwhile, with the messages that only it had.
+        # If the file was lost meanwhile, the messages that only it had are lost, too.
         file.execute("DELETE FROM delivery WHERE message NOT IN (SELECT id FROM message)")
         file.execute("COMMIT")
     except BaseException:

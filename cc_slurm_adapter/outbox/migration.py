@@ -1,8 +1,8 @@
-"""A state file of an older version becomes one of the present format.
+"""Brings a state file of an older version to the present format.
 
-A new file is written beside the old one, with what is pending and the keys, but without texts that are not needed any
-more; then it takes the place of the old one in one step. Until then the old file stays as it is: a kill at any moment
-costs only the work so far. The old file is kept, if it is not too large, for whoever goes back to the version before.
+A new file is written beside the old one, with the pending messages and the keys, but without texts that are not needed
+any more. Then it replaces the old file in one step. Until then the old file is not changed: if the process is killed,
+only the work so far is lost. The old file is kept if it is not too large, so that one can go back to the older version.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ log = logging.getLogger(__name__)
 
 OLDER = range(1, SCHEMA_VERSION)
 AT_ONCE = 200
-"""Rows of a transaction."""
+"""How many rows one transaction copies."""
 KEPT_BYTES = 256 * 1024 * 1024
 """An old file that is larger is not kept."""
 STATES = {"owed": "pending", "shadowed": "conflict", "kept": "retained"}
 STAGES = {"seen": "preparing", "live": "started"}
 TEXTS = ("jobScript", "slurmInfo")
 NO_ROOM = ("full", "disk I/O")
-"""Parts of SQLite's errors where a disk has no room; the second where a quota or a limit is reached."""
+"""Parts of SQLite's errors if a disk has no room; the second one if a quota or a limit is reached."""
 NEEDS_TEXTS = ("pending", "parked", "following")
 _RUNS = "SELECT cluster, job_id, start_time, stage, hosts, details, changed FROM run"
 _MESSAGES = "SELECT * FROM message ORDER BY id"
@@ -57,10 +57,11 @@ def new_database(database: sqlite3.Connection) -> None:
 
 
 def migrate(path: str, go_on: Callable[[], None], max_text_bytes: int) -> None:
-    """Nobody may use the file meanwhile. `go_on` is called again and again, and may raise to end it.
+    """Bring the file to the present format. Nothing else may use it meanwhile.
 
-    Texts of pending starts are copied up to so many bytes, and none where the disk turns out to be full. Whatever
-    fails leaves the old file as it was, and nothing beside it. Raises OSError and sqlite3.Error.
+    `go_on` is called again and again, and may raise to end the work. Texts of pending starts are copied up to
+    `max_text_bytes`, and none if the disk turns out to be full. If anything fails, the old file is as it was, and
+    nothing is left beside it. Raises OSError and sqlite3.Error.
     """
     log.warning("the state file %s is of an older version and is brought to the present format", path)
     try:
@@ -73,7 +74,7 @@ def migrate(path: str, go_on: Callable[[], None], max_text_bytes: int) -> None:
 
 
 def migrate_to_memory(path: str, memory: sqlite3.Connection, go_on: Callable[[], None]) -> None:
-    """All that an older file has, but texts, is copied into an empty database in memory. Raises sqlite3.Error."""
+    """Copy everything except texts from an older file into an empty database in memory. Raises sqlite3.Error."""
     with closing(_open(path)) as old:
         new_database(memory)
         for _ in _Copy(old, memory, 0).steps():
@@ -81,16 +82,16 @@ def migrate_to_memory(path: str, memory: sqlite3.Connection, go_on: Callable[[],
 
 
 def replace_older(path: str, memory: sqlite3.Connection) -> None:
-    """A file of the present format with what is in memory takes the place of an older one.
+    """Replace an older file by one of the present format, with what is in memory.
 
-    `migrate_to_memory` has copied that into memory before. Raises OSError and sqlite3.Error.
+    `migrate_to_memory` has copied the older file into memory before. Raises OSError and sqlite3.Error.
     """
     with _replaced(path) as (_, target):
         copy_to_file(memory, target)
 
 
 def is_of_room(error: sqlite3.Error) -> bool:
-    """Whether the disk has no room, as far as SQLite tells."""
+    """Return whether the disk has no room, as far as SQLite's error shows."""
     return any(word in str(error) for word in NO_ROOM)
 
 
@@ -102,7 +103,7 @@ def _rewrite(path: str, go_on: Callable[[], None], max_text_bytes: int) -> None:
 
 @contextlib.contextmanager
 def _replaced(path: str) -> Iterator[tuple[sqlite3.Connection, sqlite3.Connection]]:
-    """The old file, and the new one that replaces it at the end; nothing of the new one stays where anything fails."""
+    """Yield the old file, and the new one that replaces it at the end. If anything fails, the new one is removed."""
     new = f"{path}.new"
     _remove(new)
     try:
@@ -128,14 +129,14 @@ def _open(path: str) -> sqlite3.Connection:
 
 
 def _remove(new: str) -> None:
-    """What was written so far, by this start or by one that was killed."""
+    """Remove what this start, or one that was killed, has written so far."""
     for suffix in ("", "-journal"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(new + suffix)
 
 
 class _Copy:
-    """From an old file into a new one."""
+    """Copies an old file into a new one."""
 
     def __init__(self, old: sqlite3.Connection, new: sqlite3.Connection, max_text_bytes: int) -> None:
         self._old = old
@@ -143,7 +144,7 @@ class _Copy:
         self._text_bytes = max_text_bytes
 
     def steps(self) -> Iterator[None]:
-        """Everything, in transactions of some rows."""
+        """Copy everything, in transactions of AT_ONCE rows. Yields after each."""
         self._new.execute("BEGIN")
         for number, copy in enumerate(self._rows(), 1):
             copy()
@@ -165,7 +166,7 @@ class _Copy:
         yield from (partial(self._add_message, dict(row)) for row in self._old.execute(_MESSAGES))
 
     def _add_run(self, *row: Any, is_first: bool) -> None:
-        """In the first format a run that was left out may have had no nodes, and others lacked their threads."""
+        """Add a run. In the first format a run that was left out may have no nodes, and others lack their threads."""
         cluster, job_id, start_time, stage, *rest = row
         if is_first and stage == "seen":
             return  # it is read from Slurm again
@@ -190,7 +191,7 @@ class _Copy:
 
 
 def _encoded(payload: bytes) -> Encoded:
-    """A start of the formats before, with its texts apart; as it is where it cannot be taken apart."""
+    """Return a start of an older format with its texts separated, or as it is if they cannot be separated."""
     try:
         message = json.loads(payload)
         meta_data = message.pop("metaData")

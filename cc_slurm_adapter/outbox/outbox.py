@@ -1,6 +1,6 @@
-"""The durable state (SQLite): which runs are known, and what is still to be reported of them to each destination.
+"""The durable state (SQLite): which runs are known, and what is still to be reported about them to each destination.
 
-A row is durable before anything is sent, and leaves only on an answer: see `deliveries`, the senders' side. The
+A row is durable before anything is sent, and only an answer settles it: see `deliveries`, the senders' side. The
 delivered start of a run stays until its stop is delivered, since a destination that has lost the run needs it again.
 """
 
@@ -28,11 +28,12 @@ from cc_slurm_adapter.outbox.withdrawals import forget_all, forget_old
 from cc_slurm_adapter.sinks.base import Encoded, Kind
 
 KEEP_DONE = 86400
-"""Seconds for which a finished run is remembered longer than accounting is read back, which must not bring it again."""
+"""A finished run is remembered this many seconds longer than accounting is read back, so that it is not reported again
+when accounting shows it."""
 
 
 class Stage(enum.Enum):
-    """What has been done about a run: `schema` has the table."""
+    """What was done about a run so far; `schema` has the table."""
 
     PREPARING = "preparing"
     """It holds its nodes, but its start time may still move: nothing is reported yet."""
@@ -45,7 +46,7 @@ class Stage(enum.Enum):
 
 
 class OpenRun(NamedTuple):
-    """A run that is not over as far as this program knows. `details` only while it is PREPARING."""
+    """A run that is not over as far as this program knows. It has `details` only while it is PREPARING."""
 
     key: RunKey
     stage: Stage
@@ -53,11 +54,11 @@ class OpenRun(NamedTuple):
     """Its nodes, separated by commas; '' when Slurm has lost it."""
     details: Run | None
     lost_since: int | None = None
-    """Unix seconds at which a run that Slurm has lost was seen last; in the file that is `changed`."""
+    """The Unix time when a run that Slurm has lost was last seen; in the file that is `changed`."""
 
 
 class Message(NamedTuple):
-    """What is to be reported of a run, and to which sinks."""
+    """What is to be reported about a run, and to which sinks."""
 
     sinks: tuple[str, ...]
     key: RunKey
@@ -67,7 +68,7 @@ class Message(NamedTuple):
 
 @dataclass
 class Batch:
-    """What a poll, a lookup or a catch-up found out: written as a whole or not at all."""
+    """What a poll, a lookup or a catch-up found out. It is written as a whole or not at all."""
 
     runs: dict[RunKey, OpenRun] = field(default_factory=dict)
     dropped: list[RunKey] = field(default_factory=list)
@@ -77,7 +78,7 @@ class Batch:
     checkpoint: int | None = None
     """Unix seconds up to which accounting has been read."""
     urgent: bool = False
-    """Its messages are sent before all that wait already, but for those of the same jobs."""
+    """Whether its messages are sent before all that already wait, except those of the same jobs."""
 
     @property
     def size(self) -> int:
@@ -89,7 +90,7 @@ class Batch:
 
 
 class Outbox:
-    """Used by the main thread; `deliveries` is what the senders use at the same time.
+    """The state file. The main thread uses it; the senders use `deliveries` at the same time.
 
     Every call is one locked transaction. Raises StateError when the file cannot be read or written.
     """
@@ -101,10 +102,11 @@ class Outbox:
         go_on: Callable[[], None] = lambda: None,
         max_text_bytes: int = MAX_TEXT_BYTES,
     ) -> None:
-        """`sinks` are those in use, each with the one whose messages its own follow, or ''. None: all, on their own.
+        """`sinks` are the sinks in use, each with the sink that it follows, or ''.
 
-        `go_on` is called again and again while the file is brought to the present format or checked, and may raise to
-        end that. Where the file has more than `max_text_bytes` texts are left out.
+        None means that all sinks may be used, and that no sink follows another. `go_on` is called again and again while
+        the file is brought to the present format or checked, and may raise to end that. If the file has more than
+        `max_text_bytes`, texts are left out.
         """
         self._state = StateDatabase(path, go_on, max_text_bytes)
         self._texts = TextLimit(self._state, max_text_bytes)
@@ -115,12 +117,12 @@ class Outbox:
 
     @property
     def is_rebuilt(self) -> bool:
-        """A damaged file was set aside: what had been pending must be found out again."""
+        """Whether a damaged file was set aside, so that what was pending must be found out again."""
         return self._state.is_rebuilt
 
     @property
     def is_durable(self) -> bool:
-        """Whether all of it is in the file; not so while that cannot be written."""
+        """Whether all of the state is in the file, which is not so while the file cannot be written."""
         return self._state.is_durable
 
     def close(self) -> None:
@@ -128,34 +130,34 @@ class Outbox:
         self._state.close()
 
     def checkpoint(self, cluster: str) -> int | None:
-        """Unix seconds up to which accounting has been read; None at the first start."""
+        """Return the Unix time up to which accounting has been read; None at the first start."""
         rows = self._state.read(queries.CHECKPOINT, (cluster,))
         return rows[0][0] if rows else None
 
     def open_runs(self, cluster: str) -> list[OpenRun]:
-        """All runs that hold nodes as far as is known: PREPARING, STARTED and IGNORED ones."""
+        """Return all runs that are known to hold nodes: PREPARING, STARTED and IGNORED ones."""
         return [_open_run(cluster, row) for row in self._state.read(queries.OPEN_RUNS, (cluster,))]
 
     def unknown(self, keys: Iterable[RunKey]) -> list[RunKey]:
-        """Those of the keys that name no run in any stage, in their order."""
+        """Return those keys for which no run is known in any stage, in their order."""
         with self._state.reading() as database:
             return [key for key in keys if database.execute(queries.RUN_IS_KNOWN, key).fetchone() is None]
 
     def settled_since(self, keys: Iterable[RunKey], when: float) -> set[RunKey]:
-        """Those of the runs that were found to be over, or whose stop was delivered, at a Unix time or later."""
+        """Return those runs that were found to be over, or whose stop was delivered, at `when` (Unix time) or later."""
         with self._state.reading() as database:
             return {key for key in keys if database.execute(queries.RUN_IS_OVER, (*key, int(when))).fetchone()}
 
     def knows_job(self, cluster: str, job_id: int) -> bool:
-        """Whether any run of a job is known, in any stage."""
+        """Return whether any run of a job is known, in any stage."""
         return bool(self._state.read(queries.JOB_IS_KNOWN, (cluster, job_id)))
 
     def has_message(self, sinks: Iterable[str], key: RunKey, kind: Kind) -> bool:
-        """Whether this message of the run is still to be delivered to one of these sinks."""
+        """Return whether this message of the run is still to be delivered to one of these sinks."""
         return any(self._state.read(queries.IS_UNDELIVERED, (sink, *key, kind.value)) for sink in sinks)
 
     def commit(self, cluster: str, batch: Batch) -> None:
-        """Write what was found out. When this returns it survives a power cut."""
+        """Write what was found out. When this returns, it survives a power cut."""
         self._state.write(lambda database: self._write_batch(database, cluster, batch))
 
     def _write_batch(self, database: sqlite3.Connection, cluster: str, batch: Batch) -> None:
@@ -170,7 +172,10 @@ class Outbox:
             database.execute(queries.SET_CHECKPOINT, (cluster, batch.checkpoint))
 
     def _add(self, database: sqlite3.Connection, message: Message, now: int, urgent: bool) -> int:
-        """Add a message; one that is there already stays, unless it is over. Returns its number if it was written."""
+        """Add a message. Return its number if it was written, else 0.
+
+        A message that already exists is not changed, unless it is over.
+        """
         place = (*message.key, message.kind.value)
         known = database.execute(queries.MESSAGE_OF, place).fetchone()
         number = known[0] if known else stored_messages.add(database, message.body)
@@ -189,7 +194,7 @@ class Outbox:
         return RowState.FOLLOWING if sink in self._leaders else RowState.PENDING
 
     def _add_stops(self, database: sqlite3.Connection, stops: list[Message], urgent: bool) -> None:
-        """Let stops that were just added wait for their starts, whatever has become of those; expedite the urgent."""
+        """Let stops that were just added wait for their starts, whatever state those are in. Expedite urgent ones."""
         if not stops:
             return
         database.execute(queries.CONFLICT_OF_STOPS)
@@ -202,9 +207,10 @@ class Outbox:
     def resend_starts(
         self, sink: str, cluster: str, is_lost: Callable[[RunKey], bool], sent_before: float
     ) -> list[RunKey]:
-        """Make the delivered starts of live runs pending again that the destination has lost.
+        """Make the delivered starts of running runs pending again if the destination has lost them. Return their keys.
 
-        Only starts that were sent before a Unix time: younger ones it may not show yet. They are as old as now.
+        Only starts that were sent before `sent_before` (Unix time): the destination may not show younger ones yet. From
+        then on their age counts from now.
         """
         now = int(time.time())
         with self._state.writing(durable=True) as database:
@@ -214,22 +220,22 @@ class Outbox:
         return list(lost.values())
 
     def withdraw_nothing(self) -> None:
-        """Withdraw no runs any more, but for those that may be so already."""
+        """Let no run be withdrawn any more, except runs that may have been withdrawn already."""
         self._state.write(forget_all)
 
     def retry_all(self) -> int:
-        """Make all rows due immediately that wait, and one parked row of each reason; returns how many are parked.
+        """Make all waiting rows due immediately, and one parked row of each reason. Return how many rows are parked.
 
-        A state file that could not be written is tried again, too.
+        If the state file could not be written, that is tried again, too.
         """
         self._state.retry_file()
         return self._state.write(_make_all_due)
 
     def tidy(self, max_age: float, parked_max_age: float = parking.MAX_AGE, *, ages_are_right: bool = True) -> Tidied:
-        """Park rows that have been pending for longer than `max_age` seconds; forget what is long over.
+        """Park rows that have been pending for longer than `max_age` seconds, and forget what was over long ago.
 
-        That is what is parked for longer than `parked_max_age` seconds, too. A run that is open keeps its rows. Where
-        the clock makes ages wrong nothing is older than any age.
+        Rows that have been parked for longer than `parked_max_age` seconds are forgotten, too. A run that is open keeps
+        its rows. If the clock makes ages wrong, nothing counts as too old.
         """
         now = time.time()
         aged_until = now if ages_are_right else -math.inf
@@ -246,35 +252,35 @@ class Outbox:
         return tidied
 
     def other_clusters(self, cluster: str) -> dict[str, int]:
-        """How many runs of other clusters are open: nobody follows them."""
+        """Return how many runs of each other cluster are open. They are not followed."""
         return dict(self._state.read(queries.OTHER_CLUSTERS, (cluster,)))
 
     def forget_other_clusters(self, cluster: str, max_age: float) -> None:
-        """Forget open runs of other clusters, which nobody has watched for so many seconds, and their starts."""
+        """Forget open runs of other clusters that were not watched for `max_age` seconds, and their starts."""
         with self._state.writing() as database:
             for statement in queries.FORGET_CLUSTERS:
                 database.execute(statement, (cluster, time.time() - max_age))
 
     def parked_by_reason(self) -> list[Parked]:
-        """List what is parked, the reason of most messages first."""
+        """Return all reasons for which messages are parked, the one with most messages first."""
         with self._state.reading() as database:
             return parking.parked_by_reason(database)
 
     def waiting(self) -> int:
-        """How many messages are still to be delivered, parked ones included; not those that follow others."""
+        """Return how many messages are still to be delivered, also parked ones, but not those that follow others."""
         return int(self._state.read(queries.COUNT_WAITING, ())[0][0])
 
     def has_waiting(self, *, more_than: int) -> bool:
-        """Whether more than so many messages wait, without what is parked and the stops of that; counted no further."""
+        """Return whether more than `more_than` messages wait, without parked ones and the stops that wait for those."""
         return int(self._state.read(queries.COUNT_PENDING_TO, (more_than + 1,))[0][0]) > more_than
 
     def counts(self) -> dict[str, int]:
-        """How many rows are in each state."""
+        """Return how many rows are in each state."""
         return dict(self._state.read(queries.COUNT_STATES, ()))
 
 
 def _make_all_due(database: sqlite3.Connection) -> int:
-    """Make what waits due, and a probe of each reason. Returns how many are parked."""
+    """Make all waiting rows due, and a probe of each reason. Return how many rows are parked."""
     now = time.time()
     database.execute(queries.RETRY_ALL_PENDING)
     database.execute(queries.CORRECT_FIRST_SENT, (now, now))

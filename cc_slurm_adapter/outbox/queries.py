@@ -1,7 +1,7 @@
-"""The statements with which the outbox reads and writes the state file, each with its name and what it is for.
+"""The SQL statements with which the outbox reads and writes the state file.
 
-Statements about parking, withdrawals, texts, other sinks and the copy in memory stand beside their functions.
-The places of a key are always cluster, job id and start time.
+Statements about parking, withdrawals, texts, other sinks and the copy in memory are in the modules that use them.
+The placeholders of a key are always cluster, job id and start time, in this order.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ JOB_IS_KNOWN = "SELECT 1 FROM run WHERE cluster = ? AND job_id = ? LIMIT 1"
 SET_STOP_DELIVERED = """
 UPDATE run SET changed = ? WHERE cluster = ? AND job_id = ? AND start_time = ? AND stage = 'done'
 """
-"""A list of running jobs that the sink was asked for before may still have the run, and RUN_IS_OVER has to know."""
+"""A list of running jobs that was requested before may still contain the run. RUN_IS_OVER uses this time."""
 FORGET_RUNS = "DELETE FROM run WHERE stage = 'done' AND changed < ?"
 OTHER_CLUSTERS = "SELECT cluster, COUNT(*) FROM run WHERE cluster != ? AND stage != 'done' GROUP BY cluster"
 _UNWATCHED = """
@@ -33,14 +33,14 @@ FORGET_CLUSTERS = (
     f"DELETE FROM delivery WHERE state = 'delivered' AND cluster IN ({_UNWATCHED})",
     f"DELETE FROM run WHERE stage != 'done' AND cluster IN ({_UNWATCHED})",
 )
-"""Open runs of clusters whose accounting was read last before a Unix time, and their starts. In this order."""
+"""Delete open runs of clusters whose accounting was last read before a Unix time, and their starts. In this order."""
 
 # --- what is put in
 
 MESSAGE_OF = """
 SELECT message FROM delivery WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = ? LIMIT 1
 """
-"""The number of the message of a kind that a run has already."""
+"""The number of the message of this kind that a run already has."""
 ADD_DELIVERY = """
 INSERT INTO delivery (sink, cluster, job_id, start_time, kind, message, created, next_try, state)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -49,19 +49,19 @@ created = excluded.created, next_try = excluded.next_try, state = excluded.state
 parkings = 0, parked_since = 0, why = ''
 WHERE state IN ('done', 'retained')
 """
-"""A delivery that is there already stays as it is, unless it is over."""
+"""A delivery that already exists is not changed, unless it is over."""
 EXPEDITE_START_OF = """
 UPDATE delivery SET next_try = ?
 WHERE sink = ? AND cluster = ? AND job_id = ? AND start_time = ? AND kind = 'start'
 AND state = 'pending' AND next_try = 0
 """
-"""An urgent stop waits for its start. A start that failed before keeps its own next try."""
+"""An urgent stop waits for its start, so the start is urgent, too. A start that failed before keeps its next try."""
 CONFLICT_OF_STOPS = """
 UPDATE delivery SET state = 'conflict' WHERE kind = 'stop' AND state IN ('pending', 'parked')
 AND (sink, cluster, job_id, start_time) IN
 (SELECT sink, cluster, job_id, start_time FROM delivery WHERE state = 'conflict' AND kind = 'start')
 """
-"""The stop of a run that was refused because of another one would end the other's row: it is never sent."""
+"""If a run was refused because of another run, its stop is never sent: it would end the row of the other run."""
 IS_UNDELIVERED = """
 SELECT 1 FROM delivery WHERE sink = ? AND cluster = ? AND job_id = ? AND start_time = ? AND kind = ?
 AND state NOT IN ('delivered', 'retained', 'done')
@@ -77,7 +77,7 @@ WHERE s.sink = :sink AND s.next_try <= :now AND (s.yields_from IS NULL OR s.yiel
 ORDER BY s.next_try, s.id LIMIT :limit
 """
 IS_STILL_DUE = "SELECT 1 FROM sendable WHERE id = ? AND (yields_from IS NULL OR yields_from > ?)"
-"""Something earlier of its job may have become due since the row was read."""
+"""An earlier row of its job may have become due since the row was read."""
 SET_FIRST_SENT = "UPDATE delivery SET first_sent = ? WHERE id = ? AND first_sent = 0"
 NEXT_DUE = f"SELECT MIN(next_try) FROM delivery WHERE sink = ? AND {WAITING} AND next_try > ?"
 
@@ -87,13 +87,13 @@ SET_STATE = "UPDATE delivery SET state = ?, next_try = ?, reason = ? WHERE id = 
 SET_DELIVERED = """
 UPDATE delivery SET state = 'delivered', next_try = 0, reason = ?, parkings = 0, parked_since = 0, why = '' WHERE id = ?
 """
-"""A later refusal, after the sink has lost it, is another matter than the refusals before."""
+"""Refusals so far are forgotten: they have nothing to do with a refusal after the sink has lost the run."""
 RELEASE_STOP_OF = """
 UPDATE delivery SET next_try = 0
 WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = 'stop' AND state = 'pending' AND next_try > 0
 AND sink = (SELECT sink FROM delivery WHERE id = ? AND kind = 'start')
 """
-"""A start was delivered that may have been parked, even while it was under way, and its stop with it."""
+"""For a start that was delivered. It may have been parked, even while it was under way, and its stop with it."""
 DELETE_DONE_OF = """
 DELETE FROM delivery
 WHERE cluster = ? AND job_id = ? AND start_time = ? AND state = 'done' AND sink = (
@@ -104,11 +104,11 @@ UPDATE delivery SET state = 'pending', next_try = 0, first_sent = 0, created = ?
 WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = 'start' AND state IN ('delivered', 'retained')
 AND sink = (SELECT sink FROM delivery WHERE id = ?) AND message IN (SELECT id FROM message)
 """
-"""In memory most messages that are delivered are missing: nothing can be sent of them, so they stay delivered."""
+"""While the state is in memory, most delivered messages are missing: they cannot be sent, so they stay delivered."""
 RETRY_AT = "UPDATE delivery SET next_try = ?, first_sent = 0 WHERE id = ?"
 COUNT_REFUSAL = "UPDATE delivery SET refusals = refusals + 1 WHERE id = ?"
 CUT = "UPDATE delivery SET cuts = cuts + 1, next_try = 0 WHERE id = ? AND cuts < ?"
-"""The message is sent without its next text, immediately; nothing changes where it has none left."""
+"""The message is sent again immediately, without its next text. Nothing changes if it has no text left."""
 
 # --- a sink that follows
 
@@ -117,18 +117,18 @@ UPDATE delivery SET state = 'pending'
 WHERE sink = ? AND cluster = ? AND job_id = ? AND start_time = ? AND kind = ? AND state = 'following'
 AND EXISTS (SELECT 1 FROM delivery WHERE id = ? AND sink = ?)
 """
-"""What a sink that leads has may be sent to the one that follows."""
+"""A message that the leading sink has may be sent to the following sink."""
 CONFLICT_OF_FOLLOWERS = """
 UPDATE delivery SET state = 'conflict'
 WHERE sink = ? AND state = 'following' AND (cluster, job_id, start_time, kind) IN
 (SELECT cluster, job_id, start_time, kind FROM delivery WHERE sink = ? AND state = 'conflict')
 """
-"""What is never sent to a sink is not sent to those that follow it either."""
+"""A message that is never sent to a sink is not sent to the sinks that follow it either."""
 FORGET_FOLLOWERS = """
 DELETE FROM delivery WHERE sink = ? AND state = 'following' AND (cluster, job_id, start_time, kind) NOT IN
 (SELECT cluster, job_id, start_time, kind FROM delivery WHERE sink = ?) AND created < ?
 """
-"""What the sink that leads has given up never becomes pending for the one that follows."""
+"""A message that was given up for the leading sink never becomes pending for the following sink."""
 
 # --- waits and ages
 
@@ -137,7 +137,7 @@ SHIFTED_TIMES = ("next_try", "first_sent", "created", "parked_since")
 SHIFT_TIME = f"""
 UPDATE delivery SET {{column}} = {{column}} + ? WHERE sink = ? AND {{column}} > 0 AND {{column}} < {AFTER_PROBE}
 """
-"""The clock was set: what is 0 or AFTER_PROBE is no time."""
+"""For a clock that was set. The values 0 and AFTER_PROBE are not times."""
 RETRY_PENDING = f"""
 UPDATE delivery SET next_try = ? WHERE sink = ? AND {PENDING} AND next_try > ? AND next_try < {AFTER_PROBE}
 """
@@ -146,26 +146,26 @@ UPDATE delivery INDEXED BY delivery_next SET next_try = 0
 WHERE {PENDING} AND next_try > 0 AND next_try < {AFTER_PROBE}
 """
 CORRECT_FIRST_SENT = "UPDATE delivery SET first_sent = ? WHERE first_sent > ?"
-"""A moment to come can only be from before the clock was set back."""
+"""A time in the future can only be from before the clock was set back."""
 DELIVERED_BEFORE = """
 SELECT m.id, m.job_id, m.start_time FROM delivery AS m JOIN run AS r
 ON r.cluster = m.cluster AND r.job_id = m.job_id AND r.start_time = m.start_time AND r.stage = 'started'
 WHERE m.sink = ? AND m.cluster = ? AND m.kind = 'start' AND m.state = 'delivered' AND m.first_sent < ?
 AND m.message IN (SELECT id FROM message)
 """
-"""The starts of open runs that were first sent before a Unix time; in memory those whose messages are there."""
+"""The starts of open runs that were first sent before a Unix time. In memory, only those whose messages are there."""
 RESEND_START = "UPDATE delivery SET state = 'pending', next_try = 0, first_sent = 0, created = ? WHERE id = ?"
 FORGET_CONFLICTS = """
 DELETE FROM delivery WHERE state = 'conflict' AND created < ? AND NOT EXISTS (
     SELECT 1 FROM run AS r WHERE r.cluster = delivery.cluster AND r.job_id = delivery.job_id
     AND r.start_time = delivery.start_time AND r.stage != 'done')
 """
-"""While a run is open its stop is still to come, which its start keeps back."""
+"""Not while the run is open: its stop is still to come, and must not be sent because of the start in conflict."""
 DELETE_DONE = "DELETE FROM delivery WHERE state = 'done'"
 
 # --- numbers
 
 COUNT_WAITING = f"SELECT COUNT(*) FROM delivery WHERE {WAITING}"
 COUNT_PENDING_TO = f"SELECT COUNT(*) FROM (SELECT 1 FROM delivery WHERE {PENDING} AND next_try < {AFTER_PROBE} LIMIT ?)"
-"""How many messages wait, without what is parked and the stops of that; it counts to a limit and no further."""
+"""How many messages wait, without parked ones and the stops that wait for those. It counts only up to a limit."""
 COUNT_STATES = "SELECT state, COUNT(*) FROM delivery WHERE state != 'done' GROUP BY state"

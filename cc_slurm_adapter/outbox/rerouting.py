@@ -1,7 +1,8 @@
-"""What becomes of messages when the configuration names other sinks than those that they were written for.
+"""Assigns messages to other sinks when the configuration no longer names those that they were written for.
 
-The messages are the same for all sinks. What is pending for the sink that led goes to the one that leads now, which may
-so receive something twice. What is pending for a sink that followed has been accepted by the one that led.
+The messages are the same for all sinks. Messages that are pending for the former leading sink are sent to the new one,
+which may receive some of them twice. Messages that are pending for a sink that followed were accepted by the former
+leading sink.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ _COLUMNS = (
     "cluster, job_id, start_time, kind, message, created, refusals, first_sent, next_try, state, reason, cuts,"
     " parkings, parked_since, why"
 )
-"""All of a delivery but the number of the row and its sink."""
+"""All columns of a delivery except the number of the row and its sink."""
 _SEND_AGAIN = """
 UPDATE delivery SET state = 'pending', next_try = 0, first_sent = 0
 WHERE sink = ? AND state = 'delivered' AND (cluster, job_id, start_time, kind) IN
 (SELECT cluster, job_id, start_time, kind FROM delivery WHERE sink = ? AND state IN ('pending', 'parked'))
 """
-"""What is sent again to the one, after it was delivered once, is sent again to the other, too."""
+"""A message that is sent again to one sink, after it was delivered once, is sent again to the other sink, too."""
 _SEND_WITHDRAWN = """
 UPDATE delivery SET state = 'pending', next_try = 0, first_sent = 0
 WHERE sink = ? AND state = 'retained' AND kind != 'withdraw' AND (cluster, job_id, start_time) IN (
     SELECT cluster, job_id, start_time FROM delivery AS w WHERE w.sink = delivery.sink AND w.kind = 'withdraw'
     AND (w.state = 'delivered' OR w.first_sent > 0))
 """
-"""What may have been withdrawn from the sink that led is sent again."""
+"""Messages that may have been withdrawn from the former leading sink are sent again."""
 _FORGET_RETAINED = "DELETE FROM delivery WHERE sink = ? AND (state = 'retained' OR kind = 'withdraw')"
 _MOVE = "UPDATE OR IGNORE delivery SET sink = ? WHERE sink = ?"
 """The rows keep their numbers, and so their order."""
@@ -44,13 +45,13 @@ INSERT OR IGNORE INTO delivery (sink, {_COLUMNS}) SELECT ?, {_COLUMNS} FROM deli
 
 
 def use_sinks(database: sqlite3.Connection, sinks: Mapping[str, str]) -> None:
-    """Bring the messages to the sinks in use, each given with the one that it follows or '', and note these sinks."""
+    """Assign the messages to the sinks in use, and record these. Each is given with the sink that it follows, or ''."""
     database.execute("DELETE FROM delivery WHERE state = 'done'")
     before = {sink for query in (USED_SINKS, _SINKS_OF_ROWS) for (sink,) in database.execute(query)}
     leading = next(iter(sinks))
     has_led = next((sink for sink in RANK if sink in before), leading)
     if has_led != leading:
-        for statement in (_SEND_WITHDRAWN, _FORGET_RETAINED):  # whoever leads now withdraws nothing of it
+        for statement in (_SEND_WITHDRAWN, _FORGET_RETAINED):  # the sink that leads now withdraws nothing
             database.execute(statement, (has_led,))
         database.execute(_SEND_AGAIN, (leading, has_led))
         database.execute(_COPY if has_led in sinks else _MOVE, (leading, has_led))

@@ -1,4 +1,4 @@
-"""Lines of the log about messages that a destination does not accept: one for each reason, however many there are."""
+"""Logs messages that a destination does not accept: one line for each reason, however many messages there are."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from cc_slurm_adapter.sinks.base import Delivery, Kind
 log = logging.getLogger(__name__)
 
 SOON, AT_MOST_EVERY = 60.0, 3600.0
-"""Seconds from the line about the first message to the one about those that came after it, and between further ones."""
+"""Seconds from the line about the first message to the line about those after it, and between further lines."""
 MAX_REASONS = 100
-"""Reasons that are counted each by itself."""
+"""The most reasons that are counted separately."""
 _OTHERS = "other reasons"
 
 
@@ -34,7 +34,7 @@ class _Reason:
 
 
 class RowLines:
-    """Of one destination; used by several threads. `report_due` is called now and then."""
+    """The lines about one destination. Used by several threads; `report_due` is called now and then."""
 
     def __init__(self, label: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._label = label
@@ -43,7 +43,7 @@ class RowLines:
         self._reasons: dict[tuple[str, str], _Reason] = {}
 
     def report(self, delivery: Delivery, what: str, reason: str, level: int = logging.WARNING) -> None:
-        """Log that a message was not accepted: immediately when its reason is new, else counted; at -debug 3 always."""
+        """Log that a message was not accepted, if the reason is new; else count it. At -debug 3 log it in any case."""
         line = f"{delivery.key}: {delivery.kind.value} {what}: {self._label}: {reason}"
         with self._lock:
             known = self._reasons.get((what, kind_of(reason))) or self._begin(what, kind_of(reason), level)
@@ -56,14 +56,14 @@ class RowLines:
                 known.first, known.text, known.hosts = str(delivery.key), reason, _hosts(delivery)
 
     def _begin(self, what: str, kind: str, level: int) -> _Reason | None:
-        """Return None for a reason that is counted by itself from now on; else what it is counted with."""
+        """Count a reason separately from now on, and return None. If there are too many, return the shared count."""
         if len(self._reasons) < MAX_REASONS:
             self._reasons[what, kind] = _Reason(self._clock() + SOON, level)
             return None
         return self._reasons.setdefault((what, _OTHERS), _Reason(self._clock() + SOON, level))
 
     def report_due(self) -> None:
-        """Log how many more there were, of each reason for which that is due; forget the reasons that are gone."""
+        """Log how many more messages there were, for each reason that is due. Forget reasons without new messages."""
         now = self._clock()
         with self._lock:
             for (what, kind), reason in list(self._reasons.items()):

@@ -1,4 +1,4 @@
-"""A Run as JSON and back, for runs that must survive a restart before their start is pending."""
+"""Converts a Run to JSON and back, for runs that must survive a restart before their start is pending."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cc_slurm_adapter.model import End, EndState, Missing, Phase, Resource, Run,
 
 
 def run_to_json(run: Run) -> str:
-    """A text from which `run_from_json` makes an equal Run, but for what is true of a moment only."""
+    """Return a text from which `run_from_json` makes an equal Run, without what is true only for a moment."""
     plain: dict[str, Any] = {**vars(run), "key": list(run.key), "phase": run.phase.value}
     del plain["awaits_layout"]
     plain["end"] = [run.end.end_state.value, run.end.end_time, run.end.raw_state] if run.end else None
@@ -21,7 +21,7 @@ def run_to_json(run: Run) -> str:
 
 
 def run_from_json(text: str) -> Run:
-    """The Run that `run_to_json` wrote. Raises ValueError, KeyError or TypeError for anything else."""
+    """Return the Run that `run_to_json` wrote. Raises ValueError, KeyError or TypeError for anything else."""
     plain = json.loads(text)
     end = plain["end"]
     plain["key"] = RunKey(*plain["key"])
@@ -36,5 +36,5 @@ def run_from_json(text: str) -> Run:
 def _resource(  # noqa: PLR0913 - the fields of a Resource in their order
     hostname: str, cores: list[int], gpus: list[int], node_cores: int, threads: int, other_gres: Sequence[str] = ()
 ) -> Resource:
-    """Without `other_gres` it was written by an older version."""
+    """Return a Resource. An older version wrote it without `other_gres`."""
     return Resource(hostname, tuple(cores), tuple(gpus), node_cores, threads, tuple(other_gres))

@@ -1,10 +1,10 @@
 """The tables of the state file, the stages of a run, and the states of a delivery.
 
-A run is one stay of a job on its nodes. A message is what is reported of a run: its start, its stop, or, where it must
-make room for the next run of its job, its removal. A message is stored once, however many sinks it is sent to. Each
-sink has a delivery of it: a small row without payload, so that a change of its state writes little. Job scripts and
-Slurm's texts are no part of a message. They are stored once by their hash, and are deleted as soon as no start that is
-still to be delivered needs them.
+A run is a job from one start to one end; a requeued job has several. A message is what is reported about a run: its
+start, its stop, or its removal, if it must make room for the next run of its job. A message is stored once, however
+many sinks it is sent to. Each sink has a delivery of it: a small row without payload, so that a change of its state
+writes little. Job scripts and Slurm's texts are not part of a message. They are stored once by their hash, and are
+deleted as soon as no start that is still to be delivered needs them.
 
     run 1 ──── 1..3 message 1 ──── 1..n delivery (one for each sink)
                     message n ──── n text, through text_use while it is needed
@@ -13,8 +13,8 @@ Stages of a run
 ---------------
 Stage      Meaning                                        Next
 preparing  It holds its nodes, but its start time may     started: it runs
-           still move. `details` has all that was read    done: it ended at once
-           of it.                                         deleted: it never began
+           still move. `details` has all that was read    done: it is over already
+           about it.                                      deleted: it never began
 started    Its start is pending or delivered, its end     done: Slurm says that it is over
            is not known.
 ignored    It holds its nodes and is not reported: the    done: Slurm says that it is over
@@ -42,22 +42,23 @@ retained   no       Delivered and over, or the message    pending: the run is wi
                     withdrawals.py.
 done       no       Delivered and over.                   deleted: with others
 
-A stop waits for the start of its own run. It leaves when that is delivered, and is never sent while that is parked or
-in conflict: a stop without its start is refused, and the stop of a run in conflict would end the row of the other run.
+A stop waits for the start of its own run. It is sent when the start is delivered, and never while the start is parked
+or in conflict: a stop without its start is refused, and the stop of a run in conflict would end the row of the other
+run.
 
 A delivered start stays until its stop is delivered, because a sink that has lost the run needs it again before the
-stop. From then on both are done, or retained where cc-backend may refuse the next run of the job because of this one.
+stop. From then on both are done, or retained if cc-backend may refuse the next run of the job because of this one.
 Rows that are done are deleted together, a hundred at a time, since that writes less than a deletion for each answer.
 
-A row in conflict stays although it is never sent: while its run is open the stop is still to come, and the start in
-conflict is what keeps that back.
+A row in conflict stays although it is never sent. While its run is open the stop is still to come, and the start in
+conflict prevents the stop from being sent.
 
-What a sink that follows is sent has been delivered to the sink that leads. So NATS hears only what cc-backend has
+A sink that follows is sent only what was delivered to the sink that leads. So NATS gets only what cc-backend has
 stored, and whatever cc-backend never stores is never published.
 
-`next_try` is a Unix time, or one of three values: URGENT, 0 for what was never tried, and AFTER_PROBE for what waits
-for another row. Rows that are due leave in this order: urgent ones, those that were never tried, the oldest first, and
-then those that failed. Within a job the view `sendable` says which row goes first.
+`next_try` is a Unix time, or one of three values: URGENT, 0 for a row that was never tried, and AFTER_PROBE for a row
+that waits for another row. Rows that are due are sent in this order: first urgent rows, then rows that were never tried
+(the oldest first), then rows that failed. Within a job the view `sendable` says which row is sent first.
 """
 
 from __future__ import annotations
@@ -78,9 +79,10 @@ class RowState(enum.Enum):
 
 
 URGENT = -1
-"""A next try before those of all rows that were never tried, which is 0."""
+"""The `next_try` of an urgent row. It is before 0, the value of all rows that were never tried."""
 AFTER_PROBE = 1e15
-"""The next try of what waits until the probe of its reason, or its own start, is delivered: that time never comes."""
+"""The `next_try` of a row that waits until the probe of its reason, or its own start, is delivered: a time that never
+comes."""
 SCHEMA_VERSION = 7
 _TABLES = """
 CREATE TABLE checkpoint (cluster TEXT PRIMARY KEY, seen_until INTEGER NOT NULL);
@@ -90,7 +92,7 @@ CREATE TABLE run (
     PRIMARY KEY (cluster, job_id, start_time)
 ) WITHOUT ROWID;
 CREATE INDEX run_by_stage ON run (stage, changed);
--- The texts belong into the payload at the byte `texts_at`; `texts` is JSON: what precedes each, and its hash.
+-- The texts are inserted into the payload at the byte `texts_at`. `texts` is JSON: what precedes each, and its hash.
 CREATE TABLE message (
     id INTEGER PRIMARY KEY AUTOINCREMENT, payload BLOB NOT NULL, texts_at INTEGER NOT NULL DEFAULT 0,
     texts TEXT NOT NULL DEFAULT ''
@@ -100,7 +102,7 @@ CREATE TABLE text (hash TEXT PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE text_use (message INTEGER NOT NULL, hash TEXT NOT NULL, PRIMARY KEY (message, hash)) WITHOUT ROWID;
 CREATE INDEX text_use_by_hash ON text_use (hash);
 -- `created` is the Unix time at which it became pending, or became so again.
--- `cuts` is how many of its texts this sink is not sent, as the message was too large for it.
+-- `cuts` is how many of its texts are left out for this sink, because the message was too large for it.
 CREATE TABLE delivery (
     id INTEGER PRIMARY KEY AUTOINCREMENT, sink TEXT NOT NULL,
     cluster TEXT NOT NULL, job_id INTEGER NOT NULL, start_time INTEGER NOT NULL, kind TEXT NOT NULL,
@@ -122,13 +124,14 @@ END;
 CREATE TRIGGER text_use_goes_with_its_message AFTER DELETE ON message BEGIN
     DELETE FROM text_use WHERE message = OLD.id;
 END;
--- To notice that the configuration names others.
+-- The sinks in use, to notice that the configuration names others.
 CREATE TABLE used_sink (sink TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 _SENDABLE = """
--- The one definition of order: of a job the oldest run goes first, of a run the kinds in the order of the alphabet.
--- A row waits for what is to be sent of its own run before. It yields to what waits of earlier runs of its job from the
--- time on at which that may be sent. A start yields always to what is pending there: only what is parked may wait long.
+-- The one definition of order. The oldest run of a job is sent first, and within a run the kinds in alphabetical order.
+-- A row waits for earlier kinds of its own run that are not delivered. It yields to waiting rows of earlier runs of its
+-- job from the time on at which those may be sent. A start always yields to pending rows of those: only parked rows may
+-- wait long.
 CREATE VIEW sendable AS
 SELECT m.*, (
     SELECT MIN(CASE WHEN m.kind = 'start' AND e.state = 'pending' THEN -2 ELSE e.next_try END) FROM delivery AS e
@@ -143,5 +146,5 @@ FROM delivery AS m WHERE m.state IN ('pending', 'parked') AND NOT EXISTS (
 """
 SCHEMA = _TABLES + _SENDABLE
 WAITING = "state IN ('pending', 'parked')"
-"""In these very words: so SQLite sees that the index delivery_next has all that is asked for."""
+"""In exactly these words: so SQLite sees that the index delivery_next has all rows that are asked for."""
 PENDING = f"{WAITING} AND state = 'pending'"

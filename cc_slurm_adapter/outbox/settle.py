@@ -1,4 +1,4 @@
-"""What an answer does to its row, and what it says of the destination.
+"""What an answer does to its row, and what it says about the destination.
 
 Verdict        The row                                                     The destination
 -------        -------                                                     ---------------
@@ -17,7 +17,7 @@ UNAVAILABLE    pending; as if too large when its connection is broken      pause
                off again and again while others succeed
 MISCONFIGURED  pending; parked after some refusals while others succeed    pauses, unless others succeed
 
-The last three pause the destination in any case where they name a time with `retry_after`.
+The last three pause the destination in any case if they give a time in `retry_after`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from cc_slurm_adapter.sinks.base import Answer, Delivery, Kind, Sink, Verdict
 log = logging.getLogger(__name__)
 
 NOTHING_CONCLUDED = (Verdict.TOO_LARGE, Verdict.NOT_YET)
-"""They may be given without an answer of the destination, and so say nothing of it."""
+"""Verdicts that may be given without an answer from the destination, so they say nothing about it."""
 
 
 class Settler:
@@ -82,19 +82,19 @@ class Settler:
     ) -> None:
         """Settle the answers to rows that were sent together.
 
-        Where the sender `is_stopping` it breaks requests off itself, and that says nothing of the destination.
+        If the sender `is_stopping`, it breaks requests off itself. Such answers say nothing about the destination.
         """
         answered = list(zip(deliveries, answers))
         done = [(delivery, answer) for delivery, answer in answered if answer.verdict is Verdict.DELIVERED]
         if done:
             self._settle_delivered(done, request)
-            request = request._replace(successes=self._health.successes)  # those of its own say nothing of the others
+            request = request._replace(successes=self._health.successes)  # its own say nothing about the other rows
         if len(deliveries) > 1:
             self._failures.suspect(each.row_id for each, answer in answered if answer.verdict in CONCERN_ALL)
         is_away = is_stopping
         for delivery, answer in answered:
             if answer.verdict in CONCERN_ALL:
-                # One failure, however many rows it kept from leaving: the others just stay pending.
+                # This is one failure, however many rows were not sent because of it: the others just stay pending.
                 if not is_away:
                     self._fail(delivery, answer, request)
                 is_away = True
@@ -104,7 +104,7 @@ class Settler:
                 if answer.verdict not in NOTHING_CONCLUDED:
                     self._note_answers([delivery], request)
                 self._what_follows[answer.verdict](delivery, answer)
-            # Last, so that whoever sees the number finds that all has been done which follows from the answer.
+            # Last, so that everything that follows from the answer is done when the number can be seen.
             self._counters.count(
                 "deliveries",
                 sink=self._sink.name,
@@ -113,7 +113,7 @@ class Settler:
             )
 
     def report_due(self) -> None:
-        """Log how many more rows were refused for the reasons that were logged before, where that is due."""
+        """Log how many more rows were refused for reasons that were logged before, if that is due."""
         self._lines.report_due()
 
     def _note_answers(self, deliveries: Sequence[Delivery], request: Request) -> None:
@@ -196,11 +196,11 @@ class Settler:
         self._deliveries.put_off(delivery, time.time() + wait, answer.reason)
 
     def _fail(self, delivery: Delivery, answer: Answer, request: Request) -> None:
-        """Find out whether the row is at fault, or the destination, and let one of them wait.
+        """Decide whether the row or the destination is at fault, and let that one wait.
 
-        Only a row that is refused while others succeed is at fault: it is parked after some tries. An answer that did
-        not come says nothing of the row, however often. Rows that failed are sent last, so all get their turn whichever
-        it is. A connection that is broken off for one row while others succeed says that the row is too large.
+        Only a row that is refused while others succeed is at fault: it is parked after some tries. A missing answer
+        says nothing about the row, however often that happens. Rows that failed are sent last, so all rows get their
+        turn in either case. A connection that breaks for one row while others succeed means that the row is too large.
         """
         failure = self._failures.of(delivery.row_id, request.successes)
         if answer.broke_off:

@@ -1,4 +1,4 @@
-"""How a destination is: whether it answers, for how long nothing is sent to it, and what the log has said of that."""
+"""The health of a destination: whether it answers, how long nothing is sent to it, and what was logged about that."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ log = logging.getLogger(__name__)
 FIRST_WAIT, LONGEST_WAIT = 1.0, 20.0
 """Seconds between tries of a destination that is away, and of a row that fails."""
 LONGEST_PAUSE = 3600.0
-"""Seconds that a destination may ask for with Retry-After, at most."""
+"""The most seconds that a destination may ask for with Retry-After."""
 SHORTEST_WAIT = 0.01
 LONG_OUTAGE = 10.0
-"""Seconds without a success after which a destination was away: when it is back nothing waits on."""
+"""After this many seconds without a success a destination counts as away: when it is back, no row waits any longer."""
 PROBE_EVERY = 10.0
-"""Seconds after which a request that hangs gets company, while nothing else is sent: the destination may be back."""
+"""After this many seconds another request is sent beside one that hangs: the destination may be back."""
 
 CONCERN_ALL = (Verdict.UNAVAILABLE, Verdict.MISCONFIGURED)
-"""Verdicts on the destination as a whole, whatever was sent."""
+"""Verdicts about the destination as a whole, whatever was sent."""
 
 
 def wait_of_row(failures: int, pause: float) -> float:
-    """Seconds for which a row waits that had failed so often before: longer than the pause of all, if there is one."""
+    """Return how many seconds a row waits that has failed `failures` times before: longer than a pause of all rows."""
     own: float = min(FIRST_WAIT * 2 ** min(failures, 10), LONGEST_WAIT)
     return max(pause + SHORTEST_WAIT, own)
 
 
 class SinkHealth:
-    """Of one destination; used by all threads that send to it."""
+    """The health of one destination. Used by all threads that send to it."""
 
     def __init__(
         self,
@@ -44,9 +44,9 @@ class SinkHealth:
         on_pause: Callable[[], None] = lambda: None,
         on_back: Callable[[Request], None] = lambda _: None,
     ) -> None:
-        """`on_pause` is called when everything is to wait.
+        """`on_pause` is called when everything has to wait.
 
-        `on_back` is called with the request that was answered first after a long outage.
+        `on_back` is called with the first request that was answered after a long outage.
         """
         self._label = label
         self._connections = connections
@@ -62,7 +62,7 @@ class SinkHealth:
         """How many rows were answered as rows, whether they were accepted or refused."""
 
     def silence(self, under_way: Iterable[Request]) -> float:
-        """Seconds for which nothing is to be sent: a destination that fails gets one request at a time."""
+        """Return for how many seconds nothing is to be sent. A destination that fails gets one request at a time."""
         with self._lock:
             until, is_failing = self._paused_until, self._backoff.failures > 0
         if is_failing:
@@ -76,7 +76,7 @@ class SinkHealth:
             self._paused_until = 0.0
 
     def answers(self, rows: int, request: Request) -> None:
-        """Note that the destination has given an answer to so many rows."""
+        """Record that the destination has answered this many rows."""
         with self._lock:
             self.successes += rows
             is_good_news = self._reminder.over()
@@ -89,19 +89,19 @@ class SinkHealth:
             self._on_back(request)
 
     def count_failure(self) -> None:
-        """Note that a row has failed, for whatever reason."""
+        """Record that a row has failed, for whatever reason."""
         with self._lock:
             self._failures_in_a_row += 1
 
     def fails_as_a_whole(self, answer: Answer) -> bool:
-        """Whether an answer is about more than its row.
+        """Return whether an answer is about more than its row.
 
-        Errors of one row after another, without a success between them, are no row's own.
+        If one row after another fails, without a success between them, the cause is not in the rows.
         """
         return answer.verdict is not Verdict.FAILED or self._failures_in_a_row >= 2 * self._connections
 
     def pause_after(self, answer: Answer, request: Request) -> float:
-        """Let everything wait because of an answer; returns for how many seconds."""
+        """Let everything wait because of an answer. Return for how many seconds."""
         if answer.verdict is Verdict.MISCONFIGURED:
             self._report(logging.ERROR, "refuses everything, nothing is lost but somebody must act", answer.reason)
         else:
@@ -109,7 +109,7 @@ class SinkHealth:
         return self._pause(request, answer.retry_after or 0)
 
     def pause_after_error(self, request: Request) -> None:
-        """Let everything wait because an answer could not be written down: its rows stay pending and are sent again."""
+        """Let everything wait because an answer could not be stored: its rows stay pending and are sent again."""
         self._pause(request, 0)
 
     def _pause(self, request: Request, at_least: float) -> float:
@@ -117,7 +117,7 @@ class SinkHealth:
             if not self._backoff.failures:
                 self._failing_since = request.began
             now = time.monotonic()
-            wait = self._backoff.failed() - (now - request.began)  # what the request has taken counts as waiting, too
+            wait = self._backoff.failed() - (now - request.began)  # the time of the request counts as waiting, too
             pause = min(max(wait, at_least, 0.0), LONGEST_PAUSE)
             self._paused_until = max(self._paused_until, now + pause)
         self._on_pause()
@@ -130,7 +130,7 @@ class SinkHealth:
             log.log(level, "%s %s: %s", self._label, what, reason)
 
     def nodes_answered(self, answer: Answer) -> None:
-        """Log what becomes of node states; no row of a job waits because of that."""
+        """Log whether node states are accepted. No message about a job waits because of that."""
         if answer.verdict is Verdict.DELIVERED:
             if self._nodes_reminder.over():
                 log.log(NOTICE, "%s can be used again", self._label)

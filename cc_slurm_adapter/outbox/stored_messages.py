@@ -1,6 +1,6 @@
 """Messages and their texts in the state file: each is stored once, and put together when it is sent.
 
-All are steps of one transaction of the outbox.
+All functions are steps of one transaction of the outbox.
 """
 
 from __future__ import annotations
@@ -52,37 +52,37 @@ class Stored(NamedTuple):
 
 
 class Delivered(NamedTuple):
-    """A start that a sink has: its texts may go, if it is not pending for another sink."""
+    """A start that a sink has. Its texts may be deleted if it is not pending for another sink."""
 
     message: int
     delivery: int
 
 
 def stored(encoded: Encoded) -> Stored:
-    """Return the message without its texts, but with what finds them."""
+    """Return the message without its texts, but with the hashes by which they are found."""
     texts = json.dumps([(text.before.decode(), _hash(text.body)) for text in encoded.texts]) if encoded.texts else ""
     return Stored(encoded.head + encoded.tail, len(encoded.head), texts)
 
 
 def add(database: sqlite3.Connection, encoded: Encoded) -> int:
-    """Store a message without its texts: `keep_text` adds each. Returns its number."""
+    """Store a message without its texts, which `keep_text` adds. Return its number."""
     return database.execute(_ADD, stored(encoded)).lastrowid or 0
 
 
 def replace(database: sqlite3.Connection, row_id: int, encoded: Encoded) -> None:
-    """Store another message in place of one that is over; in memory that one may be missing."""
+    """Store another message in place of one that is over. While the state is in memory, that one may be missing."""
     database.execute(_REPLACE, (*stored(encoded), row_id))
 
 
 def keep_text(database: sqlite3.Connection, row_id: int, text: Text) -> int:
-    """Store a text of a message until its start is delivered. Returns its bytes if it was new, else 0."""
+    """Store a text of a message until its start is delivered. Return its bytes if it was new, else 0."""
     key = _hash(text.body)
     database.execute(_USE_TEXT, (row_id, key))
     return database.execute(_KEEP_TEXT, (key, text.body)).rowcount * len(text.body)
 
 
 def drop_oldest_texts(database: sqlite3.Connection, size: int) -> int:
-    """Forget texts of pending starts, so many bytes at least, those that wait longest first. Returns how many."""
+    """Forget texts of pending starts, at least `size` bytes, those that wait longest first. Return how many texts."""
     dropped = []
     for key, length in database.execute(_BY_AGE):
         if size <= 0:
@@ -95,12 +95,12 @@ def drop_oldest_texts(database: sqlite3.Connection, size: int) -> int:
 
 
 def texts_of(message: Stored) -> list[tuple[str, str]]:
-    """What precedes each of its texts, and their hashes."""
+    """Return what precedes each of its texts, and their hashes."""
     return json.loads(message.texts) if message.texts else []
 
 
 def whole(database: sqlite3.Connection, message: Stored, texts: Sequence[tuple[str, str]], cuts: int) -> bytes:
-    """Put the message together with its texts but the first `cuts`; those that are gone are marked as left out."""
+    """Return the message with its texts. The first `cuts` texts, and those that are missing, are marked as left out."""
     if not texts:
         return message.payload
     parts = [message.payload[: message.texts_at]]
@@ -119,7 +119,7 @@ def release_texts(database: sqlite3.Connection, starts: Iterable[Delivered]) -> 
 
 
 def sweep(database: sqlite3.Connection) -> None:
-    """Forget all texts that no start needs which is still to be delivered."""
+    """Forget all texts except those of starts that are still to be delivered."""
     database.execute(_RELEASE_ALL)
     database.execute(_FORGET_UNUSED)
 

@@ -1,4 +1,4 @@
-"""What a sender's connection is given to do."""
+"""The tasks that a sender gives to its connections."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class NodeStates(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Some that are sent together."""
+    """Deliveries that are sent together."""
 
     deliveries: list[Delivery]
 
@@ -25,9 +25,9 @@ Task = Union[Rows, NodeStates]
 
 
 class Request(NamedTuple):
-    """What a connection is busy with, since a time.monotonic()."""
+    """The task that a connection is busy with. `began` is a time.monotonic()."""
 
     task: Task
     began: float
     successes: int
-    """How many answers had been good by then."""
+    """How many successes there had been by then."""

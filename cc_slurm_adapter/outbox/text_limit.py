@@ -1,4 +1,4 @@
-"""Which texts of starts are stored: as far as there is room for them, since a start goes without them if need be."""
+"""Decides which texts of starts are stored: those for which there is room, since a start can be sent without them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cc_slurm_adapter.sinks.base import Text
 log = logging.getLogger(__name__)
 
 BYTES_IN_MEMORY = 16 * 1024 * 1024
-"""Bytes of the state above which texts are left out while it is kept in memory."""
+"""Texts are left out if the state has more bytes than this while it is kept in memory."""
 
 
 class NewStart(NamedTuple):
@@ -37,9 +37,9 @@ class TextLimit:
         self._leaving_out, self._dropping = Reminder(), Reminder()
 
     def store(self, database: sqlite3.Connection, starts: Sequence[NewStart]) -> None:
-        """Store the texts for which there is room: all first ones, then all second ones.
+        """Store the texts for which there is room: the first text of every start, then the second text of every start.
 
-        Texts of one size fill the pages of the file better.
+        Texts of the same size fill the pages of the file better.
         """
         room = self._room(database) if starts else 0
         left_out = {}
@@ -54,7 +54,7 @@ class TextLimit:
             self._leave_out(key)
 
     def _room(self, database: sqlite3.Connection) -> int:
-        """Return the bytes of texts that may be added. Where there are too many already the oldest go."""
+        """Return how many bytes of texts may be added. If there are far too many already, forget the oldest texts."""
         most = self._max_bytes if self._state.is_durable else min(self._max_bytes, BYTES_IN_MEMORY)
         room = most - _used_bytes(database)
         if room < -most // 8:

@@ -1,11 +1,12 @@
 """Runs that a destination is to remove again, so that it accepts a later run of the same job.
 
 cc-backend accepts one run of a job in 24 hours. A requeued run that was delivered is `retained` for a day, with the
-message that would withdraw it. When a later start of the job is refused, that message is pending: being written down is
-the intention, and by the order of a job it leaves before the start. What was withdrawn is forgotten when the start is
-accepted, and sent again when it is refused after all. So a kill at any moment leaves a state from which it goes on.
+message that would withdraw it. When a later start of the job is refused, that message becomes pending. The pending row
+records the intention, and the order of a job's rows makes sure that it is sent before the start. A withdrawn run is
+forgotten when the start is accepted, and sent again when the start is refused after all. So after a kill at any moment
+the work can be continued from what is stored.
 
-All are steps of one transaction of the outbox.
+All functions are steps of one transaction of the outbox.
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ from cc_slurm_adapter.model import RunKey
 from cc_slurm_adapter.sinks.base import Delivery, Kind
 
 DAY = 86400
-"""Seconds between the starts of two runs of a job of which cc-backend accepts both."""
+"""If the starts of two runs of a job are this many seconds apart, cc-backend accepts both."""
 RETAINED_BYTES = 64 * 1024 * 1024
-"""Of all messages that are retained: where there are more the oldest are forgotten."""
+"""The most bytes of all retained messages. Above that the oldest are forgotten."""
 START, STOP, WITHDRAW = Kind.START.value, Kind.STOP.value, Kind.WITHDRAW.value
 _ROWS = """
 SELECT m.id, m.start_time, m.kind, m.state, m.reason, r.stage IS 'started' FROM delivery AS m LEFT JOIN run AS r
 ON r.cluster = m.cluster AND r.job_id = m.job_id AND r.start_time = m.start_time
 WHERE m.sink = (SELECT sink FROM delivery WHERE id = ?) AND m.cluster = ? AND m.job_id = ?
 """
-"""All messages of a job to the sink of a row, as `_Row` has them."""
+"""All messages of a job to the sink of a row, with the fields of `_Row`."""
 _WITHDRAWAL = "SELECT 1 FROM delivery WHERE cluster = ? AND job_id = ? AND kind = 'withdraw' LIMIT 1"
 _ALL_DONE = """
 UPDATE delivery SET state = 'done' WHERE cluster = ? AND job_id = ? AND start_time = ?
 AND sink = (SELECT sink FROM delivery WHERE id = ?) AND (kind != 'start' OR state IN ('delivered', 'retained'))
 """
-"""All of a run is done, but for a start that is on its way again."""
+"""All messages of a run are done, except a start that is on its way again."""
 _FORGET = "DELETE FROM delivery WHERE id = ?"
 _DONE = "UPDATE delivery SET state = 'done' WHERE id = ?"
 _RETAIN = """
@@ -47,7 +48,7 @@ UPDATE delivery SET state = 'pending', next_try = 0, first_sent = 0, refusals = 
 _IDLE_WITHDRAWALS = (
     "SELECT sink, cluster, job_id, start_time FROM delivery WHERE kind = 'withdraw' AND state = 'retained'"
 )
-"""Of runs that may be withdrawn, and are not."""
+"""The withdrawals of runs that may be withdrawn, but are not."""
 _FORGET_RETAINED = "DELETE FROM delivery WHERE state = 'retained' AND (sink, cluster, job_id, start_time) IN"
 _FORGET_OLD = f"{_FORGET_RETAINED} ({_IDLE_WITHDRAWALS} AND created < ?)"
 _FORGET_ALL = f"{_FORGET_RETAINED} ({_IDLE_WITHDRAWALS})"
@@ -58,11 +59,11 @@ _FORGET_MUCH = f"""
         FROM delivery AS d JOIN message AS m ON m.id = d.message WHERE d.state = 'retained')
     WHERE bytes > ?)
 """  # noqa: S608 - made of the texts above
-"""The oldest of what has more bytes together."""
+"""Forgets the oldest of the retained messages that have more bytes than that together."""
 _DROP_INTENTIONS = """
 UPDATE delivery SET state = 'retained' WHERE kind = 'withdraw' AND state IN ('pending', 'parked') AND first_sent = 0
 """
-"""What was sent may have been carried out: that stays as it is."""
+"""A withdrawal that was sent may have been carried out, so it stays as it is."""
 
 
 class Room(enum.Enum):
@@ -74,7 +75,7 @@ class Room(enum.Enum):
 
 
 class _Row(NamedTuple):
-    """A message of the job that a delivery is of, to the same sink."""
+    """A message about the same job and to the same sink as a delivery."""
 
     row_id: int
     start_time: int
@@ -85,9 +86,10 @@ class _Row(NamedTuple):
 
 
 def keep_or_forget(database: sqlite3.Connection, stop: Delivery) -> None:
-    """Retain what was sent of a run whose stop was delivered, if it may be withdrawn; else it is done.
+    """Retain the messages of a run whose stop was delivered, if the run may be withdrawn; else they are done.
 
-    Only what this program itself has sent is ever withdrawn: a start that the destination had before has a reason.
+    Only runs that this program itself has sent are ever withdrawn. If the destination had a start before, the row of
+    the start has a `reason`.
     """
     if not _has_withdrawals(database, stop):
         database.execute(_ALL_DONE, (*stop.key, stop.row_id))
@@ -102,7 +104,7 @@ def keep_or_forget(database: sqlite3.Connection, stop: Delivery) -> None:
 
 
 def forget_withdrawn(database: sqlite3.Connection, start: Delivery) -> None:
-    """Forget what was withdrawn for a start that was accepted: it stays so."""
+    """Forget the runs that were withdrawn for a start that was accepted: they stay withdrawn."""
     if not _has_withdrawals(database, start):
         return
     rows = _rows(database, start)
@@ -111,9 +113,10 @@ def forget_withdrawn(database: sqlite3.Connection, start: Delivery) -> None:
 
 
 def make_room(database: sqlite3.Connection, start: Delivery, now: float) -> Room:
-    """Withdraw the newest run that may be, for a start that was refused because of another run. The start waits.
+    """Withdraw the newest run that may be withdrawn, for a start that was refused because of another run.
 
-    Where a later run is stored, that is why: it is to stay.
+    The start waits meanwhile. If a later run of the job is stored, the start was refused because of that one, which
+    must stay.
     """
     begin = start.key.start_time
     all_rows = _rows(database, start)
@@ -132,7 +135,7 @@ def make_room(database: sqlite3.Connection, start: Delivery, now: float) -> Room
 
 
 def restore(database: sqlite3.Connection, start: Delivery, now: float) -> list[RunKey]:
-    """Send again what was withdrawn for a start that was refused after all. Returns these runs."""
+    """Send the runs again that were withdrawn for a start that was refused after all. Return these runs."""
     rows = _rows(database, start)
     withdrawn = _withdrawn(rows, start)
     pending = [row.row_id for row in rows if row.start_time in withdrawn and row.state == "retained"]
@@ -142,7 +145,7 @@ def restore(database: sqlite3.Connection, start: Delivery, now: float) -> list[R
 
 
 def give_up(database: sqlite3.Connection, withdrawal: Delivery) -> Delivery | None:
-    """Forget a run that is not removed. Returns the start that waited for it."""
+    """Forget a run that the destination does not remove. Return the start that waited for that, if there is one."""
     rows = _rows(database, withdrawal)
     begin = withdrawal.key.start_time
     _change(database, _FORGET, (row for row in rows if row.start_time == begin))
@@ -156,19 +159,19 @@ def give_up(database: sqlite3.Connection, withdrawal: Delivery) -> Delivery | No
 
 
 def forget_old(database: sqlite3.Connection, now: float) -> None:
-    """Forget what nobody has withdrawn for a day, and the oldest of what is too much."""
+    """Forget messages that were retained for a day and not withdrawn, and the oldest if there are too many bytes."""
     database.execute(_FORGET_OLD, (now - DAY,))
     database.execute(_FORGET_MUCH, (RETAINED_BYTES,))
 
 
 def forget_all(database: sqlite3.Connection) -> None:
-    """Let nothing be withdrawn any more, but for what may be so already."""
+    """Let no run be withdrawn any more, except runs that may have been withdrawn already."""
     database.execute(_DROP_INTENTIONS)
     database.execute(_FORGET_ALL)
 
 
 def _has_withdrawals(database: sqlite3.Connection, delivery: Delivery) -> bool:
-    """Whether there are any of its job; of most jobs there are none, which is quickly known."""
+    """Return whether there are any for its job. For most jobs there are none, which this finds out quickly."""
     return database.execute(_WITHDRAWAL, (delivery.key.cluster, delivery.key.job_id)).fetchone() is not None
 
 
@@ -178,13 +181,13 @@ def _rows(database: sqlite3.Connection, delivery: Delivery) -> list[_Row]:
 
 
 def _withdrawn(rows: Iterable[_Row], start: Delivery) -> set[int]:
-    """The starts of earlier runs of its job that are withdrawn, which they are only for its sake."""
+    """Return the start times of earlier runs of its job that are withdrawn: they were withdrawn for this start."""
     earlier = (row for row in rows if row.start_time < start.key.start_time)
     return {row.start_time for row in earlier if row.kind == WITHDRAW and row.state == "delivered"}
 
 
 def _send_again(database: sqlite3.Connection, row_ids: Iterable[int], now: float) -> None:
-    """Make rows pending, as old as now (Unix seconds)."""
+    """Make rows pending, with `now` (Unix seconds) as the time from which their age counts."""
     database.executemany(_SEND_AGAIN, [(int(now), row_id) for row_id in row_ids])
 
 

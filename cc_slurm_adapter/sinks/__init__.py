@@ -1,1 +1,4 @@
-"""Bytes out: one file a destination. cc-backend's words begin here."""
+"""The destinations that jobs are reported to, each a module or a package.
+
+cc-backend's own words are used from here on.
+"""

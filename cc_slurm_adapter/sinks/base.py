@@ -1,31 +1,45 @@
 """What a destination is, and what the outbox's senders may expect of one.
 
-A destination, or sink, is where messages about runs go: cc-backend's REST interface, or NATS. It is one file with two
-classes that have what `Sink` and `Connection` name here, without inheriting from them:
+A destination, or sink, is where messages about runs are sent: cc-backend's REST interface, or NATS. It is one module,
+or a package of its own, with two classes. They have what `Sink` and `Connection` name here, without inheriting from
+them:
 
 - A `Sink` is the destination as such: its name, how many connections it has, how many rows one of them gets in a batch.
   It opens nothing. `connect` makes a connection for one thread.
-- A `Connection` sends. `deliver_all` gets rows of different jobs and returns an `Answer` for each of them, in their
-  order; `post_nodes` sends the states of the nodes.
+- A `Connection` sends. `deliver_all` gets rows of different jobs and returns an `Answer` for each, in their order;
+  `post_nodes` sends the states of the nodes.
 
-A sink sends bytes and decides nothing but what an answer means:
+To add a destination, write its module or package here and a name for it below. These places outside sinks/ know the
+names:
+
+- `daemon/destinations.py` makes the sinks that the configuration asks for, and tells which one follows which.
+- `outbox/rerouting.py` (`RANK`) has their order, for a start with other sinks than before.
+- `config/keys.py` has the keys of each, with a common prefix (`ccRest`, `nats`).
+- `counters.py` has the prefixes in the names of counters: none for `cc_rest`, for others the name without `cc_`.
+
+The sinks in use have an order. The first one leads: its rows are sent as soon as they are stored. Another one may
+follow it: a row of the follower is sent only after the leading sink has accepted the same message. A sink itself does
+not know whether it leads or follows.
+
+A sink sends bytes and decides only what an answer means:
 
 - The messages are the same for all sinks. An `Encoder` makes each of them once, before it is stored. A sink may wrap a
   message, as NATS needs it, but does not change it.
-- Which row is sent when is the sender's business: a start before its stop, one row of a job at a time, retries and
-  their waits, giving up in the end.
-- What an answer means is the sink's alone, because only it knows the other side's words. It says so by a `Verdict`:
-  either the row is settled (DELIVERED, REJECTED, CONFLICT) or needs something else first (UNKNOWN_RUN, TOO_LARGE), or
-  this row waits (FAILED, NOT_YET), or everything for this destination waits (UNAVAILABLE, MISCONFIGURED).
+- The sender decides when which row is sent: a start before its stop, one row of a job at a time, retries and their
+  waits, giving up in the end.
+- What an answer means is decided by the sink alone, because only it knows the other side's words. It answers with a
+  `Verdict`: either the row is settled (DELIVERED, REJECTED, CONFLICT), or something else is needed first (UNKNOWN_RUN,
+  TOO_LARGE), or this row waits (FAILED, NOT_YET), or everything for this destination waits, unless other rows succeed
+  meanwhile (UNAVAILABLE, MISCONFIGURED).
 - An answer that nobody understands must not lose a row: it is never DELIVERED.
-- Whatever a destination can do to us is an answer. Exceptions of libraries are translated in the sink's file; what
-  still leaves `deliver_all` is an error of this program.
+- Whatever a destination can do to us is an answer. Exceptions of libraries are translated inside the sink. What still
+  leaves `deliver_all` is an error of this program.
 
 One thread uses a connection and closes it. Two methods are called by other threads while a request is under way:
-`abort` when the daemon stops, and `break_off` when a request hangs and is to be tried again.
+`abort` when the daemon stops, and `break_off` when a request hangs and is to be sent again.
 
 Some destinations also tell what they know (`AskableSink`): which runs they believe to be running, and which clusters
-they have. Reconciliation needs that; NATS has no such thing.
+they have. Reconciliation needs that. NATS cannot tell it.
 """
 
 from __future__ import annotations
@@ -38,29 +52,29 @@ from typing import NamedTuple, Protocol
 from cc_slurm_adapter.model import End, NodeState, Run, RunKey
 
 CC_REST, CC_NATS = "cc_rest", "cc_nats"
-"""The sinks' names. Where both are in use, the messages of the second follow those of the first."""
+"""The sinks' names. If both are in use, the messages of the second follow those of the first."""
 
 
 class Kind(enum.Enum):
-    """What a row of the outbox reports."""
+    """What a row of the outbox reports about a run."""
 
     START = "start"
     STOP = "stop"
     WITHDRAW = "withdraw"
-    """The run is removed from the destination again, so that it accepts a later run of the same job."""
+    """Removes the run from the destination again, so that it accepts a later run of the same job."""
 
 
 class Text(NamedTuple):
-    """A text of a message that is stored once, however many messages have it."""
+    """A text of a message. It is stored once, however many messages contain it."""
 
     before: bytes
     """What precedes it in the message."""
     body: bytes
-    """A JSON string: another one may take its place."""
+    """The text itself as a JSON string. Another one may take its place."""
 
 
 class Encoded(NamedTuple):
-    """A message for all sinks, with its texts apart from the rest, in the order in which they may be cut."""
+    """A message for all sinks. Its texts are kept apart from the rest, in the order in which they may be cut."""
 
     head: bytes
     texts: tuple[Text, ...] = ()
@@ -77,7 +91,7 @@ class Encoded(NamedTuple):
 
 
 class Encoder(Protocol):
-    """Makes the messages about a run: the same for all sinks."""
+    """Makes the messages about a run, which are the same for all sinks."""
 
     def encode_start(self, run: Run) -> Encoded:
         """Encode that a run has begun."""
@@ -97,21 +111,24 @@ class Verdict(enum.Enum):
 
     DELIVERED = enum.auto()
     REJECTED = enum.auto()
-    """Refused; it may be accepted later, after somebody has acted."""
+    """Refused. The row may be accepted later, after an administrator has acted."""
     CONFLICT = enum.auto()
-    """Refused because of another run of the same job: neither it nor its stop is sent again."""
+    """Refused because of another run of the same job. Neither this start nor its stop is sent again."""
     UNKNOWN_RUN = enum.auto()
-    """The stop of a run that the destination does not know: its start is sent first."""
+    """The destination does not know the run of this stop. The start is sent first."""
     TOO_LARGE = enum.auto()
-    """Its texts are cut and it is sent again; it is parked when there is nothing left to cut."""
+    """The message is too large. Its texts are cut and it is sent again. If nothing is left to cut, it is parked."""
     FAILED = enum.auto()
-    """This row alone waits; after some tries while others succeed it is parked."""
+    """This row alone waits. It is parked after some tries if other rows succeed meanwhile."""
     NOT_YET = enum.auto()
-    """Nothing is concluded, not even that the destination is there: sent again after `retry_after`, however often."""
+    """Nothing is concluded, not even that the destination is there. Sent again after `retry_after`, without a limit on
+    tries."""
     UNAVAILABLE = enum.auto()
-    """The destination is away or busy: everything for it waits."""
+    """The destination is away or busy: everything for it waits. If other rows succeed meanwhile, only this row
+    waits."""
     MISCONFIGURED = enum.auto()
-    """The destination refuses us as such (token, address): everything for it waits, and somebody must act."""
+    """The destination refuses us as such (token, address), and an administrator must act: everything for it waits. If
+    other rows succeed meanwhile, only this row waits, and it is parked after some tries."""
 
 
 class Answer(NamedTuple):
@@ -120,11 +137,13 @@ class Answer(NamedTuple):
     verdict: Verdict
     reason: str = ""
     retry_after: float | None = None
-    """Seconds, when the destination names a time."""
+    """Seconds to wait, if the destination names a time. With UNAVAILABLE, MISCONFIGURED and FAILED everything for it
+    waits then."""
     had_it: bool = False
-    """Delivered, but it was there before this request."""
+    """Whether the destination had the message before this request. The verdict is then DELIVERED."""
     broke_off: bool = False
-    """UNAVAILABLE, and the connection was broken off by the other side: if only for this row, it is too large."""
+    """Whether the other side broke the connection off. The verdict is then UNAVAILABLE. If that happens for this row
+    only, the row is too large."""
 
 
 @dataclass(frozen=True)
@@ -136,11 +155,11 @@ class Delivery:
     kind: Kind
     payload: bytes
     refusals: int
-    """How often the destination refused this very row."""
+    """How often the destination has refused this row itself."""
     first_sent: float
-    """Unix time at which it was first sent, whatever the result; 0 before."""
+    """Unix time at which the row was first sent, whatever the result; 0 before that."""
     parkings: int = 0
-    """How often it was parked."""
+    """How often the row was parked."""
     message: int = 0
     """The number of its message in the outbox."""
     texts: int = 0
@@ -167,7 +186,7 @@ class Connection(Protocol):
     """One connection to a destination, used by one thread."""
 
     def deliver_all(self, deliveries: Sequence[Delivery]) -> Sequence[Answer]:
-        """Send rows of different jobs; returns an answer for each. Never raises for what a destination can do."""
+        """Send rows of different jobs. Return an answer for each. Nothing that a destination can do makes it raise."""
         ...
 
     def post_nodes(self, cluster: str, nodes: list[NodeState]) -> Answer:
@@ -175,15 +194,15 @@ class Connection(Protocol):
         ...
 
     def abort(self) -> None:
-        """End the request under way and refuse later ones; called from another thread when the daemon stops."""
+        """End the request under way and refuse later ones. Another thread calls this when the daemon stops."""
         ...
 
     def break_off(self) -> None:
-        """End a request that hangs, so that it is tried again; called from another thread."""
+        """End a request that hangs, so that it is sent again. Another thread calls this."""
         ...
 
     def close(self) -> None:
-        """Close the connection; called by the thread that used it."""
+        """Close the connection. The thread that used it calls this."""
         ...
 
 
@@ -200,16 +219,16 @@ class AskableConnection(Connection, Protocol):
 
 
 class Sink(Protocol):
-    """A destination; may be used by any thread."""
+    """A destination. Any thread may use it."""
 
     @property
     def name(self) -> str:
-        """Return the name of its rows in the outbox, which never changes."""
+        """Return the sink's name in the outbox, which never changes."""
         ...
 
     @property
     def label(self) -> str:
-        """Return its name in the log."""
+        """Return the sink's name in the log."""
         ...
 
     @property
@@ -219,12 +238,12 @@ class Sink(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """Return how many rows one `deliver_all` gets, at most."""
+        """Return how many rows one `deliver_all` gets at most."""
         ...
 
     @property
     def withdraws(self) -> bool:
-        """Tell whether a run is removed when the destination refuses a later run of its job because of it."""
+        """Return whether a run is removed when the destination refuses a later run of its job because of it."""
         ...
 
     def connect(self, progress: Callable[[], None]) -> Connection:

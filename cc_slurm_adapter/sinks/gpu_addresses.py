@@ -1,4 +1,4 @@
-"""Addresses of GPUs as the configuration has them, and which nodes lack some."""
+"""The PCI addresses of GPUs from the configuration, and which nodes lack some."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from cc_slurm_adapter.model import NodeState
 log = logging.getLogger(__name__)
 
 GpuAddresses = tuple[tuple["re.Pattern[str]", tuple[str, ...]], ...]
-"""PCI addresses in Slurm's order by regular expression on host names; '' for a GPU without one."""
+"""Pairs of a regular expression on host names and PCI addresses in Slurm's order; '' for a GPU without an address."""
 NAMED = 3
-"""Nodes of a kind that are named in the log."""
+"""Most nodes of one kind that the log names."""
 
 
 class _Kind(NamedTuple):
@@ -27,12 +27,12 @@ class _Kind(NamedTuple):
 
 
 def addresses_of(hostname: str, addresses: GpuAddresses) -> tuple[str, ...]:
-    """Return the addresses of the first regular expression that is found in the name; () where none is."""
+    """Return the addresses of the first regular expression that matches a part of the name; () if none does."""
     return next((found for regex, found in addresses if regex.search(hostname)), ())
 
 
 def further_parts(gpus: Iterable[int], addresses: Sequence[str]) -> int:
-    """Count the devices whose card is counted already: parts of a card (MIG) share its address.
+    """Count the devices beyond the first one of each card: parts of a card (MIG) share its address.
 
     A device without an address counts as a card of its own.
     """
@@ -54,7 +54,7 @@ class MissingAddresses:
         self._logged: set[_Kind] = set()
 
     def check(self, nodes: Iterable[NodeState]) -> None:
-        """Log the kinds of nodes that lack addresses, of the nodes that a poll has read."""
+        """Log which kinds of nodes lack addresses among the nodes that a poll has read."""
         for kind, names in self._kinds(nodes).items():
             if kind not in self._logged:
                 self._logged.add(kind)

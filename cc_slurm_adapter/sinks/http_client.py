@@ -1,4 +1,4 @@
-"""HTTP requests on one keep-alive connection, with limits on time and size, and errors that tell what to do."""
+"""HTTP requests on one keep-alive connection, with limits on time and size, and with errors that say what to do."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from cc_slurm_adapter.sinks.timeouts import TIME_LIMIT, AdaptiveTimeout
 log = logging.getLogger(__name__)
 
 RESPONSE_LIMIT = 64 * 1024 * 1024
-"""Bytes of a body that are read at most, so that nobody can fill the memory."""
+"""Most bytes of a body that are read, so that nobody can fill the memory."""
 PIECE = 64 * 1024
 EARLY_RESPONSE = 1.0
-"""Seconds to wait for the response to a request that could not be sent whole: mostly it is there already."""
+"""Seconds to wait for the response to a request that could not be sent completely. It has usually arrived already."""
 
 
 class HttpResponse(NamedTuple):
-    """A response: its status, its body and the headers that are used."""
+    """A response: its status, its body and the headers that the program uses."""
 
     status: int
     body: bytes
     retry_after: str = ""
     location: str = ""
     repeated: bool = False
-    """The same request had been sent just before, on a connection that was closed: it may have been processed."""
+    """Whether the same request was sent just before, on a connection that was closed. It may have been processed."""
 
     @property
     def backend_error(self) -> str | None:
-        """Return cc-backend's error text; None when the response is not cc-backend's: all its refusals are JSON."""
+        """Return cc-backend's error text; None if the response is not cc-backend's, whose refusals are all JSON."""
         try:
             return str(json.loads(self.body)["error"])
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -49,7 +49,7 @@ class HttpResponse(NamedTuple):
 
     @property
     def error(self) -> str:
-        """Return cc-backend's error text, or a line about what came instead."""
+        """Return cc-backend's error text, or a line about what was received instead."""
         error = self.backend_error
         return _summary(self.body) if error is None else error
 
@@ -64,7 +64,7 @@ def _summary(body: bytes) -> str:
 
 
 class HttpClient:
-    """One keep-alive connection. Raises SinkError when there is no response, whatever the cause."""
+    """One keep-alive connection. Its requests raise SinkError if there is no response, whatever the cause."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class HttpClient:
         self._token = ""
         self._timeouts = timeouts
         self._query_timeouts = AdaptiveTimeout()
-        """Of GET requests: long lists take longer than what is sent."""
+        """Those of GET requests, because long lists take longer than what is sent."""
         self._connection: http.client.HTTPConnection | None = None
         self._stopped = False
 
@@ -107,9 +107,9 @@ class HttpClient:
     def request(self, method: str, path: str, body: bytes | None = None) -> HttpResponse:
         """Send a request and read the whole response.
 
-        A connection that was kept alive may have been closed by the other side in the meantime: then the request is
-        sent once more on a new one. That does no harm, because cc-backend recognises a repeated request. A refused
-        token is read again, and the request is repeated when the token has changed.
+        The other side may have closed a connection that was kept alive. Then the request is sent once more on a new
+        one. That does no harm, because cc-backend recognises a repeated request. If the token is refused, it is read
+        again, and the request is repeated if the token has changed.
         """
         response = self._request_twice(method, path, body)
         if response.status in (401, 403) and self._has_new_token():
@@ -117,7 +117,7 @@ class HttpClient:
         return response
 
     def _has_new_token(self) -> bool:
-        """Read the token again; returns whether it has changed."""
+        """Read the token again. Return whether it has changed."""
         used, self._token = self._token, ""
         try:
             self._token = self._read_token()
@@ -174,9 +174,10 @@ class HttpClient:
         return _read_response(response, content)
 
     def _early_response(self, connection: http.client.HTTPConnection, failure: OSError) -> HttpResponse:
-        """Read the refusal of a server that closed before it had the whole request. Raises the failure without one.
+        """Read the refusal of a server that closed the connection before it had the whole request.
 
-        Linux keeps what had arrived before a reset. Some of the body may be lost: the status is enough.
+        Linux keeps what arrived before a reset. A part of the body may be lost, but the status is enough. Raises
+        `failure` if there is no refusal.
         """
         try:
             connection.sock.settimeout(EARLY_RESPONSE)
@@ -188,7 +189,7 @@ class HttpClient:
             content = _read_bounded(response)
         response.close()
         self.close()
-        if response.status < 400:  # no success can be true of a request that was not sent whole
+        if response.status < 400:  # a success cannot be true of a request that was not sent completely
             raise _unsent(failure)
         return _read_response(response, content)
 
@@ -236,14 +237,15 @@ _CLOSED_TLS = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 
 
 def _unsent(failure: OSError) -> OSError:
-    """Return why a request could not be sent whole: TLS has errors of its own for a connection that is gone."""
+    """Return the error of a request that could not be sent completely. TLS has its own errors for a lost connection."""
     return BrokenPipeError(errno.EPIPE, str(failure)) if isinstance(failure, _CLOSED_TLS) else failure
 
 
 def _breaks_off(error: Exception) -> bool:
-    """Tell whether the other side broke the connection off, as some do with a message that is too large for them.
+    """Return whether the other side broke the connection off, as some do when a message is too large for them.
 
-    A server that has the whole message and closes without a response, or does not respond in time, does not count.
+    A server that received the whole message does not count, whether it closes without a response or does not respond in
+    time.
     """
     is_reset = isinstance(error, (BrokenPipeError, ConnectionResetError))
     return is_reset and not isinstance(error, http.client.RemoteDisconnected)
@@ -255,7 +257,7 @@ def _read_response(response: http.client.HTTPResponse, content: bytes) -> HttpRe
 
 
 def _connect(connection: http.client.HTTPConnection) -> None:
-    """Open a connection, and close the response of a proxy that refuses it, which Python 3.9 leaves open."""
+    """Open a connection. If a proxy refuses it, close the proxy's response, which Python 3.9 leaves open."""
     proxy_responses: list[http.client.HTTPResponse] = []
 
     def note(*args: Any, **named: Any) -> http.client.HTTPResponse:
@@ -280,7 +282,7 @@ class _TimedResponse(http.client.HTTPResponse):
 
 
 class _UntilDeadline(io.RawIOBase):
-    """Reads from a socket until a deadline: by itself a socket's timeout begins anew with every byte."""
+    """Reads from a socket until a deadline. A socket's own timeout begins anew with every byte."""
 
     def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
         self._sock, self._raw = sock, raw
@@ -309,7 +311,7 @@ def _tls_context(ca_file: str) -> ssl.SSLContext:
 
 
 def _read_bounded(response: http.client.HTTPResponse) -> bytes:
-    """Read the whole body, in pieces: up to Python 3.11 `read(n)` fills a buffer of n bytes first."""
+    """Read the whole body in pieces: up to Python 3.11 `read(n)` fills a buffer of n bytes first."""
     pieces: list[bytes] = []
     left = RESPONSE_LIMIT
     while left > 0:
@@ -356,13 +358,13 @@ _PROXY_ADVICE = {
     "403": "allow this host in the proxy, or set ccRestProxy to none",
 }
 _NO_TLS = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"}
-"""OpenSSL's reasons when something else than TLS comes."""
+"""OpenSSL's reasons when the other side does not speak TLS."""
 _CERTIFICATE_ADVICE = {
     10: "it must be renewed (or a clock is wrong)",
     62: "set ccRestUrl to a name that stands in it",
     64: "set ccRestUrl to a name that stands in it",
 }
-"""By OpenSSL's number of what is wrong; everything else is about who signed it."""
+"""Advice by OpenSSL's number of the error. All other errors are about who signed the certificate."""
 
 
 def _describe_tls(error: ssl.SSLError) -> str:

@@ -1,11 +1,11 @@
 """Hardware threads by the operating system's numbers.
 
-Slurm names the cores that are allocated to a job. cc-backend's topology lists hardware threads as the operating system
-numbers them, in one of two common ways or in any other: only the node itself knows (`-topology` prints it), and the
-configuration passes it on.
+Slurm names the cores that are allocated to a job. cc-backend's topology lists hardware threads by the operating
+system's numbers. These follow one of two common orders, or any other: only the node itself knows (`-topology` prints
+it), and the configuration passes it on.
 
-Slurm's CPUs are counted from 0 by socket, core and thread of its own layout of the node, like the CPU_IDs of
-`scontrol show job -d`: thread t of core c is the CPU c * threads + t.
+Slurm's CPUs are counted from 0 by socket, core and thread of its own layout of the node, like the CPU_IDs of `scontrol
+show job -d`: thread t of core c is the CPU c * threads + t.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from cc_slurm_adapter.model import CpuNumbers, Numbering, NumberingByHost, Resou
 
 
 def numbering_of(hostname: str, numberings: NumberingByHost) -> Numbering | CpuNumbers:
-    """Return how a host is numbered; BLOCK where no regular expression matches."""
+    """Return how the hardware threads of a host are numbered; BLOCK if no regular expression matches."""
     return next((found for regex, found in numberings if regex.search(hostname)), Numbering.BLOCK)
 
 
 def fits(numbering: Numbering | CpuNumbers, cpus: int) -> bool:
-    """Tell whether a node with so many CPUs can be numbered so: a list must have exactly as many entries."""
+    """Return whether this numbering fits a node with `cpus` CPUs: a list must have exactly as many entries."""
     return isinstance(numbering, Numbering) or len(numbering) == cpus
 
 
 def hwthreads(resource: Resource, numbering: Numbering | CpuNumbers) -> list[int]:
-    """Return the hardware threads that a run has on a node, ascending: those of its cores, or the cores with CORES.
+    """Return the hardware threads that a run has on a node, ascending. With CORES, return its cores instead.
 
-    The list is empty where the numbering does not fit the node: no number is better than a wrong one.
+    The list is empty if the numbering does not fit the node: a missing number is better than a wrong one.
     """
     if numbering is Numbering.CORES:
         return sorted(resource.cores)
@@ -36,7 +36,7 @@ def hwthreads(resource: Resource, numbering: Numbering | CpuNumbers) -> list[int
 
 
 def has_smt(resource: Resource, numbering: Numbering | CpuNumbers) -> bool:
-    """Tell whether more than one hardware thread of a core is listed for this node."""
+    """Return whether more than one hardware thread of a core is listed for this node."""
     return any(len(numbers) > 1 for numbers in _by_core(resource, numbering))
 
 

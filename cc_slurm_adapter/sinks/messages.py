@@ -1,6 +1,6 @@
 """cc-backend's messages: start, stop and node states, exactly as it decodes them.
 
-Fields and their meaning: the README of the recorded exchanges under tests/recorded/cc_backend.
+The README of the recorded exchanges under tests/recorded/cc_backend describes the fields and their meaning.
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ SHARED = {Sharing.WHOLE_NODE: "none", Sharing.ONE_USER: "single_user", Sharing.A
 
 
 class CcMessages:
-    """Makes the messages of runs. It knows what the configuration adds to Slurm's data.
+    """Makes the messages about runs. It knows what the configuration adds to Slurm's data.
 
-    That is the PCI addresses of each host's GPUs in Slurm's order, the numbering of its hardware threads, and the name
-    under which cc-backend knows it: `sent_name` returns that for Slurm's NodeName, which all else uses.
-    `on_missing_address` is called with the number of GPUs that a message does not list because they have no address.
+    The configuration adds the PCI addresses of each host's GPUs in Slurm's order, the numbering of its hardware
+    threads, and the name under which cc-backend knows the host. `sent_name` returns that name for Slurm's NodeName,
+    which everything else uses. `on_missing_address` is called with the number of GPUs that a message does not list
+    because they have no address.
     """
 
     def __init__(
@@ -55,10 +56,10 @@ class CcMessages:
         self._on_missing_address = on_missing_address
         self._sent_name = sent_name
         self._warned: set[tuple[str, ...] | str] = set()
-        """Addresses of a kind of hosts that lacks some, and names of GRES: each is logged once."""
+        """Lists of addresses that lack some, and names of GRES. Each is logged once."""
 
     def encode_start(self, run: Run) -> Encoded:
-        """Encode the body of start_job, with the job's script and Slurm's text apart, at the end of metaData."""
+        """Encode the body of start_job. The job's script and Slurm's text are kept apart, at the end of metaData."""
         resources = [self._resource(resource) for resource in run.resources]
         allocated = sum(map(self._cards, run.resources))
         message: dict[str, Any] = {
@@ -89,7 +90,7 @@ class CcMessages:
         )
 
     def encode_stop(self, key: RunKey, end: End) -> Encoded:
-        """Encode the body of stop_job. cc-backend refuses an end before the start, which clock steps can cause."""
+        """Encode the body of stop_job. cc-backend refuses an end before the start, which a clock step can cause."""
         message = {
             "jobId": key.job_id,
             "cluster": key.cluster,
@@ -114,7 +115,7 @@ class CcMessages:
         return message
 
     def _missing(self, run: Run, resources: list[dict[str, Any]]) -> frozenset[Missing]:
-        """Return what the message lacks, also cores for which the operating system's numbers are not known."""
+        """Return what the message lacks, including cores for which the operating system's numbers are unknown."""
         unnumbered = any(
             resource.cores and "hwthreads" not in message for resource, message in zip(run.resources, resources)
         )
@@ -124,7 +125,7 @@ class CcMessages:
         return numbering_of(resource.hostname, self._numberings)
 
     def _smt(self, run: Run) -> int | None:
-        """Return 1 when a core has several listed threads, else 0; None where cores are listed, or nothing."""
+        """Return 1 if a core has several listed threads, else 0; None if cores are listed, or nothing."""
         numbered = [(resource, self._numbering(resource)) for resource in run.resources]
         if Numbering.CORES in (numbering for _, numbering in numbered) or not any(
             hwthreads(*each) for each in numbered
@@ -188,10 +189,10 @@ def encode_nodes(cluster: str, nodes: list[NodeState]) -> bytes:
 def encode_node_parts(
     cluster: str, nodes: list[NodeState], limit: int, wrap: Callable[[bytes], bytes] = bytes
 ) -> Iterator[bytes]:
-    """Yield bodies of nodestate for all these nodes, each of them at most `limit` bytes when it is wrapped.
+    """Yield bodies of nodestate for all these nodes, each of at most `limit` bytes after `wrap`.
 
-    A single node that is larger has a body all the same. cc-backend handles each node by itself, so it does not matter
-    which of them share a body.
+    A single node that needs more still gets a body. cc-backend handles each node by itself, so it does not matter which
+    nodes share a body.
     """
     whole = wrap(encode_nodes(cluster, nodes))
     if len(whole) <= limit or len(nodes) <= 1:

@@ -1,9 +1,9 @@
 """A node's state as cc-backend understands it.
 
-Slurm gives a node one base state and any number of flags. cc-backend knows five states, chooses one of those it is
-sent (allocated before reserved, idle, down, mixed) and ignores all other words. So it is sent exactly one of the five:
-idle beside drain would show a drained node as idle. A free node is idle when Slurm would give it a job, and down when
-it would not.
+Slurm gives a node one base state and any number of flags. cc-backend knows five states. It chooses one of those that it
+is sent (allocated before reserved, idle, down, mixed) and ignores all other words. So exactly one of the five is sent:
+with both idle and drain it would show a drained node as idle. A free node is idle if Slurm would give it a job, and
+down if not.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ WITHOUT_JOBS = frozenset({"down", "error", "future", "unknown"})
 UNAVAILABLE = frozenset(
     {
         *("drain", "fail", "invalid_reg", "reboot_issued"),
-        # On its way to being off. Once it is off it can be given jobs again.
+        # The node is being powered down. Once it is off, it can be given jobs again.
         *("power_down", "powering_down"),
     }
 )
-"""Flags that keep a free node out of slurmctld's avail_node_bitmap, whatever else is said of it."""
+"""Flags that keep a free node out of slurmctld's avail_node_bitmap, whatever other flags it has."""
 SILENT = "not_responding"
 SILENT_BY_PLAN = frozenset({"powered_down", "powering_up"})
-"""Slurm expects no response from a node that is off or boots, and gives it jobs all the same."""
+"""Slurm expects no response from a node that is off or booting, and still gives it jobs."""
 RESTRICTED = frozenset({"blocked", "maintenance", "reserved"})
-"""The node works, but not for everybody: it is reserved, or a job on its neighbours has it to itself (blocked)."""
+"""The node works, but not for everybody: it is reserved, or a job on neighbouring nodes has exclusive use of it
+(blocked)."""
 HARMLESS = frozenset(
     {
         *SILENT_BY_PLAN,
@@ -45,8 +46,8 @@ _warned: set[str] = set()
 def states_for_cc_backend(states: Iterable[str]) -> list[str]:
     """Return one of cc-backend's states, then Slurm's other words for the node, which cc-backend shows to people.
 
-    A node with jobs is allocated or mixed whatever its flags are: they count when the jobs are gone. An unknown word
-    is logged once; an idle node with it is down, because it may not be usable.
+    A node with jobs is allocated or mixed, whatever its flags are: they count when the jobs are gone. An unknown word
+    is logged once. An idle node that has one counts as down, because it may not be usable.
     """
     words = list(dict.fromkeys(word.lower() for word in states))
     return [_choose(frozenset(words)), *(word for word in words if word not in CC_BACKEND_STATES)]
@@ -64,7 +65,7 @@ def _choose(words: frozenset[str]) -> str:
 
 
 def _can_be_given_jobs(words: frozenset[str]) -> bool:
-    """Tell whether slurmctld counts a free node with these words as available; the flags count together.
+    """Return whether slurmctld counts a free node with these words as available. All flags count together.
 
     Its rules are the same from 22.05 to 26.05 (avail_node_bitmap in node_mgr.c and power_save.c).
     """

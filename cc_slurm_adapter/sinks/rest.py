@@ -26,11 +26,11 @@ JOBS_PATH = "/api/jobs/"
 CLUSTERS_PATH = "/api/clusters/"
 PAGE = 500
 MAX_ROWS = 100_000
-"""Rows of a list that are read at most, so that a list without an end ends."""
+"""Most rows that are read of a list, so that reading an endless list ends."""
 MAX_NODES_BODY, MIN_NODES_BODY = 512 * 1024, 16 * 1024
-"""Bytes of node states in one request: a proxy may take a megabyte (nginx's client_max_body_size), or less."""
+"""Bytes of node states in one request. A proxy may accept a megabyte (nginx's client_max_body_size), or less."""
 COMMIT_SPAN = 300.0
-"""Seconds after which cc-backend surely lists a start: two intervals of its commit worker, and a bit."""
+"""Seconds after which cc-backend surely lists a start: two intervals of its commit worker and a little more."""
 
 
 class CcRest:
@@ -50,7 +50,10 @@ class CcRest:
         *,
         withdraws: bool = False,
     ) -> None:
-        """`withdraws`: a requeued run makes room for the next run of its job."""
+        """Store the settings.
+
+        `withdraws` tells whether a requeued run is removed to make room for the next run of its job.
+        """
         self._url = url
         self._proxy = proxy
         self._read_token = read_token
@@ -65,7 +68,7 @@ class CcRest:
 
 
 class CcRestConnection:
-    """Sends rows, and asks cc-backend what it has stored when its response leaves that open."""
+    """Sends rows, and asks cc-backend what it has stored if its response does not tell."""
 
     def __init__(self, client: HttpClient, progress: Callable[[], None] = lambda: None) -> None:
         self._client = client
@@ -85,13 +88,13 @@ class CcRestConnection:
         except SinkError as error:
             return _no_response(error)
         if delivery.kind is Kind.WITHDRAW and response.status == 422 and "no rows in result set" in response.error:
-            return _judge_missing(delivery, response)
+            return _judge_row_not_found(delivery, response)
         return judge(delivery.kind, response)
 
     def post_nodes(self, cluster: str, nodes: list[NodeState]) -> Answer:
-        """Send the states of all nodes. When a request is too large, this and later ones are made smaller.
+        """Send the states of all nodes. If a request is too large, this one and later ones are made smaller.
 
-        A proxy that finds one too large may break the connection off: then only later requests are smaller.
+        A proxy may break the connection off instead of refusing a large request. Then only later requests are smaller.
         """
         answer = self._post_parts(cluster, nodes)
         if answer.broke_off:
@@ -102,7 +105,7 @@ class CcRestConnection:
         return answer
 
     def _post_parts(self, cluster: str, nodes: list[NodeState]) -> Answer:
-        """Send the nodes in parts; returns DELIVERED, or the answer for the first part that was not accepted."""
+        """Send the nodes in parts. Return DELIVERED, or the answer for the first part that was not accepted."""
         for body in encode_node_parts(cluster, nodes, self._nodes_body):
             try:
                 response = self._request("POST", NODES_PATH, body)
@@ -131,7 +134,7 @@ class CcRestConnection:
         self._client.abort()
 
     def break_off(self) -> None:
-        """End the request under way, so that it is tried again."""
+        """End the request under way, so that it is sent again."""
         self._client.break_off()
 
     def close(self) -> None:
@@ -145,23 +148,23 @@ class CcRestConnection:
         return response
 
     def _judge_refused_start(self, delivery: Delivery, response: HttpResponse) -> Answer:
-        """Judge a start refused with 422: some run of this job is stored, and only cc-backend's list tells which.
+        """Judge a start refused with 422: some run of this job is stored, and only cc-backend's list tells which one.
 
-        A start that was sent before may still be on its way into that list. So its absence proves nothing before
+        A start that was sent before may still be on its way into that list. So its absence proves nothing until
         COMMIT_SPAN is over.
         """
         key = delivery.key
         at_start = {"cluster": key.cluster, "start-time": f"{key.start_time}-{key.start_time}"}
         if RunningRow(key.job_id, key.start_time) in self._rows(at_start):
-            return _had_it(response)
+            return _already_stored(response)
         if delivery.first_sent and time.time() - delivery.first_sent < COMMIT_SPAN:
             return Answer(Verdict.NOT_YET, f"cc-backend may not list it yet: {response.error}", COMMIT_SPAN / 5)
         return Answer(Verdict.CONFLICT, response.error)
 
     def _rows(self, query: Mapping[str, str]) -> Iterator[RunningRow]:
-        """Read all rows that match, each once: while the pages are read, rows may move from one to the next.
+        """Read all rows that match, each once, although rows may move from one page to the next meanwhile.
 
-        Raises SinkError, also where the list has no end: then nothing can be concluded from what is not in it.
+        Raises SinkError, also if the list has no end. Then nothing can be concluded from a row that is not in it.
         """
         known: set[RunningRow] = set()
         for page in count(1):
@@ -194,23 +197,24 @@ def _parse_rows(response: HttpResponse) -> list[RunningRow]:
         raise SinkError(f"cc-backend lists jobs in an unknown form: {error}") from error
 
 
-def _judge_missing(delivery: Delivery, response: HttpResponse) -> Answer:
-    """Judge the removal of a row that cc-backend does not find: there is none, or it was not committed yet.
+def _judge_row_not_found(delivery: Delivery, response: HttpResponse) -> Answer:
+    """Judge the removal of a row that cc-backend does not find: it does not exist, or it is not committed yet.
 
-    After COMMIT_SPAN, or when an earlier request may have removed it, there is none.
+    It does not exist if the removal was sent before: then COMMIT_SPAN is over, or an earlier request may have removed
+    it.
     """
     if delivery.first_sent or response.repeated:
         return Answer(Verdict.DELIVERED, "was not stored any more")
     return Answer(Verdict.NOT_YET, f"cc-backend may not have committed it yet: {response.error}", COMMIT_SPAN)
 
 
-def _had_it(response: HttpResponse) -> Answer:
+def _already_stored(response: HttpResponse) -> Answer:
     return Answer(Verdict.DELIVERED, "was stored already", had_it=not response.repeated)
 
 
 _REFUSED = "cc-backend refuses the token (ccRestJwt or ccRestJwtFile): "
 _ALWAYS_JSON = {(400, Kind.START), (400, Kind.STOP), (404, Kind.STOP)}
-"""Refusals that cc-backend always sends as JSON: without it, something else responds at this address."""
+"""Refusals that cc-backend always sends as JSON. If one is not JSON, something else responds at this address."""
 STATUS_VERDICTS = {
     413: Verdict.TOO_LARGE,
     429: Verdict.UNAVAILABLE,
@@ -221,7 +225,11 @@ STATUS_VERDICTS = {
 
 
 def judge(kind: Kind, response: HttpResponse) -> Answer:
-    """Judge a response by itself: 422 on a start also needs cc-backend's list, see _judge_refused_start."""
+    """Judge a response by itself, without asking cc-backend anything.
+
+    `deliver` handles two cases of 422 before: one to a start, which also needs cc-backend's list
+    (`_judge_refused_start`), and one to a withdrawal whose row cc-backend does not find (`_judge_row_not_found`).
+    """
     status, text = response.status, _describe(response)
     if status in (200, 201):
         return Answer(Verdict.DELIVERED) if _is_json_object(response.body) else Answer(Verdict.UNAVAILABLE, text)
@@ -247,7 +255,7 @@ def _judge_start(response: HttpResponse, text: str) -> Answer:
         )
     if response.status == 500 and response.error.startswith("insert into database failed"):
         if "UNIQUE" in response.error and "job_cache" in response.error:
-            return _had_it(response)
+            return _already_stored(response)
         return Answer(Verdict.REJECTED, text)
     return _judge_otherwise(response, text)
 
@@ -256,7 +264,7 @@ def _judge_stop(response: HttpResponse, text: str) -> Answer:
     if response.status == 404:
         return Answer(Verdict.UNKNOWN_RUN, text)
     if response.status == 422 and "already been stopped" in response.error:
-        return _had_it(response)
+        return _already_stored(response)
     return _judge_otherwise(response, text)
 
 
@@ -268,7 +276,7 @@ _JUDGES = {Kind.START: _judge_start, Kind.STOP: _judge_stop, Kind.WITHDRAW: _jud
 
 
 def _refusal(response: HttpResponse) -> str:
-    """Describe a refused token. cc-backend also sends 401, with its web page, for unknown paths; 407 is a proxy's."""
+    """Describe a refused token. cc-backend also sends 401, with its web page, for unknown paths. A 407 is a proxy's."""
     if response.status == 407:
         return f"the proxy wants a user and a password, put the right ones into ccRestProxy: {_describe(response)}"
     why = "is ccRestUrl right? " if response.backend_error is None else _REFUSED

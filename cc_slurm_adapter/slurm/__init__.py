@@ -1,1 +1,4 @@
-"""All that is known of Slurm: its commands, its words, its formats. The only place that starts processes."""
+"""Everything that the program knows about Slurm: its commands, words and formats.
+
+Only this package starts processes.
+"""

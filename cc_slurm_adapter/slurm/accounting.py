@@ -1,4 +1,4 @@
-"""Queries to accounting: which runs have ended, and what it knows of the runs of some jobs."""
+"""Queries to accounting: which runs have ended, and what it knows about the runs of some jobs."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ from cc_slurm_adapter.slurm.parts import Part, Result, query_in_parts, split
 log = logging.getLogger(__name__)
 
 MAX_FAILURES = 2000
-"""Queries that may fail in one go while slurmdbd responds: accounting is history, and no job's record may keep the
-others from being read."""
+"""Most queries of one call that may fail while slurmdbd responds. Accounting is history, so the record of one job must
+not keep the others from being read."""
 PARTITION_SECONDS = 600.0
 """How long the partitions are used before they are read again."""
 
@@ -44,7 +44,7 @@ PARTITION_SECONDS = 600.0
 class Accounting:
     """What `sacct` knows. Each method raises SlurmError, and then nothing may be concluded.
 
-    Where a query fails for one job alone, the others are read all the same.
+    If a query fails for one job alone, the others are still read.
     """
 
     def __init__(
@@ -61,8 +61,8 @@ class Accounting:
     def ended_between(self, since: int, until: int) -> Generator[list[AccountedEnd], None, None]:
         """Yield the runs that accounting closed in a window of Unix seconds, in batches.
 
-        sacct runs until the last of them is read, or the generator is closed. When it fails, the runs that it printed
-        before are yielded first.
+        sacct runs until its last line is read or the generator is closed. If it fails, the runs that it printed before
+        are yielded first.
         """
         argv = ended_command(since, until)
         parser = EndedParser(self._cluster)
@@ -71,7 +71,7 @@ class Accounting:
                 yield parser.parse(batch)
 
     def ends_of(self, job_ids: Iterable[int], since: int, until: int) -> Iterator[list[AccountedEnd]]:
-        """Yield all runs of these jobs that accounting closed in a window of Unix seconds, those of some jobs each."""
+        """Yield all runs of these jobs that accounting closed in a window of Unix seconds, some jobs at a time."""
 
         def query(part: Part, _: Part | None) -> list[AccountedEnd]:
             text = read_text(self._commands, ended_command(since, until, part.jobs), EPOCH_TIMES)
@@ -80,7 +80,10 @@ class Accounting:
         return self._in_parts(job_ids, query, _no_ends, self._responds)
 
     def read_runs(self, job_ids: Iterable[int], since: int, until: int) -> Iterator[Details]:
-        """Yield all runs of these jobs in a window of Unix seconds; accounting has neither cores nor GPU indices."""
+        """Yield all runs of these jobs in a window of Unix seconds.
+
+        They have neither cores nor GPU indices, which accounting lacks.
+        """
         option = self._format.find().option
 
         def query(part: Part, _: Part | None) -> Details:
@@ -109,7 +112,7 @@ class Accounting:
         return query_in_parts(split(job_ids, CHUNK), query, failed, responds, MAX_FAILURES, MAX_FAILURES)
 
     def _responds(self) -> bool:
-        """Tell whether slurmdbd responds to the smallest query."""
+        """Return whether slurmdbd responds to the smallest query."""
         with contextlib.suppress(SlurmError):
             return self._commands.run(ended_command(0, 1, [1])).exit_code == 0
         return False
@@ -118,7 +121,7 @@ class Accounting:
         return parse_accounted_run(job, self._cluster, self._accelerators)
 
     def _with_proven_sharing(self, details: Details) -> Details:
-        """Add who shared the nodes, where layouts and partitions prove what accounting does not record."""
+        """Add who shared the nodes, if layouts and partitions prove what accounting does not record."""
         if not any(Missing.SHARING in run.missing for run in details.runs):
             return details
         try:
@@ -140,7 +143,7 @@ class Accounting:
         return self._partitions
 
     def _with_users(self, details: Details, since: int, until: int) -> Details:
-        """Add the names of users that the JSON lacks; runs whose user accounting does not name are broken."""
+        """Add the names of users that the JSON lacks. A run whose user accounting does not name is broken."""
         nameless = {run.key.job_id for run in details.runs if not run.user}
         if not nameless:
             return details

@@ -1,8 +1,10 @@
-"""slurmInfo of very many jobs from one `scontrol show job`: a query for each would keep slurmctld busy for long.
+"""The slurmInfo of very many jobs from one `scontrol show job`.
 
-Users write much of a job's text, and some may imitate other jobs in it. So the output counts for a job only when its id
-begins a line there once, and when slurmctld knew the job before the query and after it: then that line is the job's
-own. Jobs that are left out are queried one by one, and so are all when this query fails.
+A query for each job would keep slurmctld busy for a long time.
+
+Users write much of a job's text, and some may imitate other jobs in it. So the output counts for a job only if exactly
+one line in it begins with the job's id, and if slurmctld knew the job both before and after the query. Then that line
+is the job's own. Jobs that are left out are queried one by one. If this query fails, all jobs are.
 """
 
 from __future__ import annotations
@@ -25,13 +27,13 @@ log = logging.getLogger(__name__)
 
 COMMAND = ["scontrol", "--all", "show", "job"]
 MAX_BYTES = 64 * 1024 * 1024
-"""More is not kept: pending jobs, of which there may be very many, are in the output, too."""
+"""Most bytes of the output that are kept. Pending jobs, of which there may be very many, are in the output, too."""
 _FIRST_LINE = re.compile(rb"\nJobId=([0-9]{1,10}) ")
 _LONGEST = len(b"\nJobId=4294967295 ")
 
 
 class BulkTexts:
-    """The texts, in a file without a name; it must be closed."""
+    """The texts, in a file without a name. It must be closed."""
 
     def __init__(self, file: IO[bytes], places: dict[int, tuple[int, int]], keys: Collection[RunKey]) -> None:
         self._file = file
@@ -40,7 +42,7 @@ class BulkTexts:
         self._keys = frozenset(keys)
 
     def get(self, key: RunKey) -> str | None:
-        """Return the text of a run; None when it must be queried by itself, as for a later run of the job."""
+        """Return the text of a run; None if it must be queried by itself, like that of a later run of the job."""
         place = self._places.get(key.job_id)
         if place is None or key not in self._keys:
             return None
@@ -53,7 +55,7 @@ class BulkTexts:
 
 
 class _Writer:
-    """Writes the output to the file, piece by piece, and notes where each wanted job begins and ends."""
+    """Writes the output to the file, piece by piece, and records where each wanted job begins and ends."""
 
     def __init__(self, file: IO[bytes], wanted: Collection[int]) -> None:
         self._file = file
@@ -81,7 +83,7 @@ class _Writer:
         self._tail = text[1 - _LONGEST :]
 
     def finish(self) -> None:
-        """Note that the output is complete."""
+        """Record that the output is complete."""
         self._end(self._written)
 
     def _end(self, at: int) -> None:
@@ -93,9 +95,9 @@ class _Writer:
 
 
 def read_job_infos(commands: Commands, folder: str, keys: Collection[RunKey]) -> BulkTexts | None:
-    """Read the texts of these runs, which slurmctld has just listed, in one query; None when that fails.
+    """Read the texts of these runs, which slurmctld has just listed, in one query. Return None if that fails.
 
-    The file lies in `folder`, the state folder.
+    The file is made in `folder`, the state folder.
     """
     with contextlib.ExitStack() as undo:
         try:

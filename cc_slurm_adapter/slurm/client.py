@@ -1,4 +1,7 @@
-"""Slurm as the daemon sees it: each method is one query with a typed result, or a SlurmError and no conclusion."""
+"""Slurm as the daemon sees it.
+
+Each method is a query with a typed result. After a SlurmError nothing may be concluded.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,10 @@ log = logging.getLogger(__name__)
 
 
 class SlurmClient:
-    """Answers what `interface.Slurm` declares, and what only the daemon's start and `-check` need.
+    """Implements `interface.Slurm`, and the queries that only the daemon's start and `-check` need.
 
     It combines three readers: details from slurmctld, texts through one scontrol, and accounting. `state_folder` holds
-    a file without a name for a moment; at most `max_script_bytes` of each job script are kept. `accelerators` are the
+    a file without a name for a moment. At most `max_script_bytes` of each job script are kept. `accelerators` are the
     names of the GRES whose devices are reported.
     """
 
@@ -47,19 +50,19 @@ class SlurmClient:
         self._format = CurrentFormat(commands)
         self._nodes = ClusterNodes(commands, accelerators)
         self._lacks_layouts = False
-        """Whether the nodes of the part that was read last could not be queried."""
+        """Whether the nodes of the last part that was read could not be queried."""
         self._details = DetailReader(commands, self._parse_job, self._learn)
         self._texts = JobTexts(commands, state_folder, max_script_bytes, self._details.slurmctld_responds)
         self._accounting = Accounting(commands, cluster, accelerators, self._format, self._nodes)
 
     def list_jobs(self) -> Iterable[ListedJob]:
-        """List every job in slurmctld that is not pending: running ones, and ended ones for MinJobAge."""
+        """List every job in slurmctld that is not pending: running jobs, and for MinJobAge also ended ones."""
         return parse_listing(read_text(self._commands, LISTING, EPOCH_TIMES))
 
     def read_details(self, job_ids: Iterable[int]) -> Generator[Details, None, None]:
-        """Yield the runs of these jobs with cores and GPUs as slurmctld knows them now, in chunks; without texts.
+        """Yield the runs of these jobs with cores and GPUs as slurmctld knows them now, in chunks and without texts.
 
-        Jobs that slurmctld no longer knows are left out: that alone proves nothing about them. Runs on nodes of unknown
+        Jobs that slurmctld no longer knows are left out. That alone proves nothing about them. Runs on nodes of unknown
         layout are marked while Slurm cannot be queried for these nodes.
         """
         for details in self._details.read(job_ids, self._format):
@@ -69,7 +72,7 @@ class SlurmClient:
         return parse_job(job, self._cluster, self._nodes.layouts, self._accelerators)
 
     def _learn(self, hosts: set[str]) -> bool:
-        """Read the layouts of nodes that no poll has listed yet; returns whether there were any."""
+        """Read the layouts of nodes that no poll has listed yet. Return whether there were any."""
         try:
             has_learned = self._nodes.learn(hosts)
         except CommandCancelled:
@@ -91,17 +94,17 @@ class SlurmClient:
         return replace(details, runs=runs)
 
     def prefetch_job_info(self, keys: Collection[RunKey], listed: int) -> AbstractContextManager[None]:
-        """Inside the context, slurmInfo of these runs comes from one query where that costs slurmctld less.
+        """Return a context inside which one query gives slurmInfo of these runs, if that costs slurmctld less.
 
-        They are among `listed` jobs that slurmctld has just listed, and their details are read inside.
+        The runs are among the `listed` jobs that slurmctld has just listed. Their details are read inside the context.
         """
         return self._texts.prefetch(keys, listed)
 
     def with_texts(self, runs: list[Run]) -> Generator[Run, None, None]:
         """Yield the same runs with slurmInfo and job script, as far as Slurm still has them.
 
-        A run for which Slurm's command fails, while slurmctld responds, has no texts; neither has any run where
-        scontrol accepts no commands on standard input. Raises SlurmError.
+        A run gets no texts if Slurm's command fails for it while slurmctld responds. No run gets texts if scontrol
+        accepts no commands on standard input. Raises SlurmError.
         """
         return self._texts.add_to(runs)
 
@@ -122,9 +125,9 @@ class SlurmClient:
         return self._accounting.launches_of(job_ids, since, until)
 
     def is_forgotten(self, job_id: int) -> bool:
-        """Tell whether slurmctld itself says that it knows no such job. Raises SlurmError when it says nothing.
+        """Return whether slurmctld itself says that it knows no such job. Raises SlurmError if it does not say.
 
-        A job for which only its own command fails is not forgotten.
+        A job is not forgotten if only the command for this job fails.
         """
         try:
             return is_forgotten(self._commands, job_id)
@@ -137,23 +140,23 @@ class SlurmClient:
             return False
 
     def retry_all(self) -> None:
-        """Query jobs again for which Slurm's command failed, however short ago."""
+        """Let all jobs for which Slurm's command failed be queried again now, however recent the failure is."""
         self._details.retry_all()
 
     def accounting_backlog(self) -> int:
-        """Count the messages that slurmctld still has for slurmdbd. 0: accounting has all that slurmctld has sent."""
+        """Count the messages that slurmctld still has for slurmdbd. With 0, accounting has all that was sent."""
         return parse_backlog(read_text(self._commands, ["sdiag"]))
 
     def node_states(self) -> list[NodeState]:
-        """Read CPUs, memory, GPUs and state of every node; there may be none, where nodes are dynamic."""
+        """Read CPUs, memory, GPUs and state of every node. The list may be empty where nodes are dynamic."""
         return self._nodes.read()
 
     def reads_all_jobs(self, count: int) -> bool:
-        """Tell whether a query for the details of so many jobs makes slurmctld print all jobs that it knows."""
+        """Return whether a query for the details of `count` jobs makes slurmctld print all jobs that it knows."""
         return self._format.lists_all_jobs and count > 0
 
     def admin_level(self, user: str) -> str | None:
-        """Return `None`, `Operator` or `Administrator`, as Slurm prints it; None when accounting has no such user."""
+        """Return `None`, `Operator` or `Administrator`, as Slurm prints it; None if accounting has no such user."""
         text = read_text(self._commands, ["sacctmgr", "-nP", "show", "user", user, "format=user,adminlevel"])
         levels = [line.split("|")[1] for line in text.splitlines() if line.startswith(f"{user}|")]
         return levels[0] if levels else None

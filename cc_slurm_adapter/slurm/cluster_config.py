@@ -12,7 +12,7 @@ from cc_slurm_adapter.slurm.output import read_text
 
 @dataclass(frozen=True)
 class Hooks:
-    """The files that are called at the start and the end of jobs, as the configuration has them."""
+    """The files that are called at the start and the end of jobs, as configured."""
 
     prolog_slurmctld: tuple[str, ...] = ()
     epilog_slurmctld: tuple[str, ...] = ()
@@ -25,7 +25,7 @@ class Hooks:
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """The cluster's configuration by `scontrol show config`."""
+    """The cluster's configuration as `scontrol show config` prints it."""
 
     cluster: str
     version: str
@@ -35,7 +35,7 @@ class ClusterConfig:
     records_steps: bool
     """Whether accounting, where there is any, records what was launched in a run."""
     question_rate: float | None
-    """Queries a second that slurmctld accepts from a user in the long run (rl_enable); None without such a limit.
+    """Queries per second that slurmctld accepts from a user in the long run (rl_enable); None without such a limit.
     SlurmUser and root have none."""
     hooks: Hooks = Hooks()
 
@@ -46,7 +46,7 @@ def read_cluster_config(commands: Commands) -> ClusterConfig:
 
 
 def parse_cluster_config(text: str) -> ClusterConfig:
-    """Parse the output of `scontrol show config`. Raises UnexpectedOutput when it names no cluster."""
+    """Parse the output of `scontrol show config`. Raises UnexpectedOutput if it names no cluster."""
     values = dict(re.findall(r"^(\w+)\s+= (.*?)\s*$", text, re.M))
     user = re.match(r"(.*)\(\d+\)", values.get("SlurmUser", ""))
     if not values.get("ClusterName") or not user:
@@ -72,14 +72,14 @@ def parse_cluster_config(text: str) -> ClusterConfig:
 def _numbered(text: str, key: str) -> tuple[str, ...]:
     """Return the values of a key that may have several: `Key = a`, `Key[0] = a`, or no line at all.
 
-    Hooks are numbered since 24.05; before, one that is not set is `(null)`.
+    Hooks are numbered since 24.05. Before that, a hook that is not set is `(null)`.
     """
     values = re.findall(rf"^{key}(?:\[\d+\])?\s+= (.*?)\s*$", text, re.M)
     return tuple(value for value in values if value not in ("", "(null)"))
 
 
 def _question_rate(parameters: str) -> float | None:
-    """Return the queries a second that SlurmctldParameters allow: two by default (slurm.conf(5))."""
+    """Return the queries per second that SlurmctldParameters allow: two by default (slurm.conf(5))."""
     if "rl_enable" not in parameters.lower().split(","):
         return None
     numbers = {

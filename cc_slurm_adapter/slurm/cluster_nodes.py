@@ -29,13 +29,13 @@ from cc_slurm_adapter.slurm.parse.nodes import (
 log = logging.getLogger(__name__)
 
 ALL_EVERY = 3600.0
-"""Seconds between two searches for nodes in no partition that nothing else names. It costs 1 KB for each node."""
+"""Seconds between two searches for nodes in no partition that nothing else names. A search costs 1 KB per node."""
 MAX_ARGUMENT = 100_000
-"""Bytes of names in one query; the kernel allows 128 KiB in one argument."""
+"""Most bytes of names in one query. The kernel allows 128 KiB in one argument."""
 
 
 class ClusterNodes:
-    """The nodes with their layouts and states. Used from one thread.
+    """The nodes with their layouts and states. One thread uses it.
 
     A node in no partition is found by its job, by its absence from sinfo, or by a search once in ALL_EVERY seconds.
     """
@@ -47,9 +47,9 @@ class ClusterNodes:
         self._accelerators = accelerators
         self._clock = clock
         self.layouts: dict[str, NodeLayout] = {}
-        """By name; of every node that was known within ALL_EVERY seconds, because jobs may still be on it."""
+        """Layouts by node name, of every node that was known within ALL_EVERY seconds: jobs may still be on it."""
         self._listed: set[str] = set()
-        """Nodes of the last sinfo."""
+        """Nodes that the last sinfo listed."""
         self._outside: set[str] = set()
         """Nodes that are read through scontrol."""
         self._unknown: set[str] = set()
@@ -58,7 +58,7 @@ class ClusterNodes:
         self._failures = Reminder(clock)
 
     def read(self) -> list[NodeState]:
-        """Read CPUs, memory, GPUs and state of every node. Raises SlurmError when sinfo fails."""
+        """Read CPUs, memory, GPUs and state of every node. Raises SlurmError if sinfo fails."""
         layouts, states = parse_sinfo(read_text(self._commands, SINFO), self._accelerators)
         self._outside |= self._listed - layouts.keys()
         self._listed = set(layouts)
@@ -74,7 +74,7 @@ class ClusterNodes:
             return states
 
     def learn(self, names: Iterable[str]) -> bool:
-        """Read nodes of jobs whose layouts are unknown; returns whether one is known now. Raises SlurmError."""
+        """Read those nodes of jobs whose layouts are unknown. Return whether one is known now. Raises SlurmError."""
         wanted = {name for name in names if is_node_name(name)} - self.layouts.keys() - self._unknown
         if not wanted:
             return False
@@ -106,7 +106,7 @@ class ClusterNodes:
         self.layouts = {name: layout for name, layout in self.layouts.items() if name in names | self._listed}
 
     def _show(self, names: Iterable[str]) -> ShownNodes:
-        """Read these nodes through scontrol. One that somebody's comment imitates is queried alone."""
+        """Read these nodes through scontrol. A node that a comment imitates is queried alone."""
         found = ShownNodes({}, frozenset(), frozenset())
         for some in _in_arguments(sorted(names)):
             shown = parse_scontrol(self._query(some))

@@ -1,9 +1,9 @@
 """The only place that starts processes.
 
-A command is a list of arguments. Its program is looked up in PATH at every call. It inherits the environment, without
-what would change Slurm's output and with LC_ALL=C, and it has a process group of its own that is killed as a whole.
-Time and output are limited, and `cancel()` ends the running command immediately. A process that not even SIGKILL ends,
-because a file system does not respond, is left behind, and at most a few are.
+A command is a list of arguments. Its program is looked up in PATH at every call. It inherits the environment, except
+variables that would change Slurm's output, and gets LC_ALL=C. It has a process group of its own, which is killed as a
+whole. Time and output are limited, and `cancel()` ends the running command immediately. If not even SIGKILL ends a
+process, because a file system does not respond, the process is left behind. There are at most a few of these.
 """
 
 from __future__ import annotations
@@ -25,31 +25,32 @@ from cc_slurm_adapter.log import Reminder
 log = logging.getLogger(__name__)
 
 TIME_LIMIT = 90.0
-"""Seconds without output. slurmctld may take a minute under load; its own clients give up by themselves before long.
+"""Seconds without output. slurmctld may take a minute under load, and its own clients soon give up by themselves.
 
-A command that sends many queries to a slurmctld with rl_enable prints something every few seconds."""
+A command that sends many queries to a slurmctld with rl_enable prints something every few seconds.
+"""
 LONGEST = 900.0
-"""Seconds that a command may take although it prints something now and then."""
+"""Seconds that a command may take even if it prints something now and then."""
 EXIT_LIMIT = 1.5
-"""Seconds from the end of the output to that of the command."""
+"""Seconds from the end of the output to the end of the command."""
 KILL_LIMIT = 0.5
-"""Seconds from SIGKILL to the end: one in the state D (proc(5)) does not end before its file system answers."""
+"""Seconds from SIGKILL to the end. A process in the state D (proc(5)) does not end before its file system responds."""
 MOST_LEFT_BEHIND = 8
-"""Processes that did not end after SIGKILL. With so many no other is started: it would hang like them."""
+"""Most processes that are left behind after SIGKILL. With this many no other is started, because it would hang, too."""
 TICK = 1.0
 """Seconds to wait before the watchdog is fed again."""
 EXIT_TICK = 0.1
-"""The same while a command ends: nothing interrupts this wait but its end."""
+"""The same while a command ends. Nothing but that end interrupts this wait."""
 SLOW = 10.0
 """Seconds after which a slow command is logged."""
 OUTPUT_LIMIT = 64 * 1024 * 1024
-"""Bytes that are kept in memory. Output that is passed on in pieces is not kept, so this does not limit it."""
+"""Most bytes that are kept in memory. Output that is passed on in pieces is not kept, so this does not limit it."""
 ERROR_LIMIT = 64 * 1024
 PIECE = 256 * 1024
 OPTION_PREFIXES = ("SQUEUE_", "SINFO_", "SACCT_", "SCONTROL_")
-"""Variables that begin so set options: users, states, partitions, formats. None is inherited."""
+"""Variables with these prefixes set options: users, states, partitions, formats. None is inherited."""
 UNWANTED = frozenset({"SLURM_CLUSTERS", "SLURM_JSON", "SLURM_YAML"})
-"""Others that change the output; SLURM_JSON can put a whole document on one line."""
+"""Other variables that change the output. SLURM_JSON can put a whole document on one line."""
 OWN_CLUSTER = {f"{prefix}LOCAL": "1" for prefix in OPTION_PREFIXES}
 """In a federation the commands would print the other clusters' jobs as well."""
 
@@ -69,7 +70,7 @@ class Finished:
 
 
 class Commands:
-    """Starts Slurm's commands. Used from one thread; `cancel()` may be called from any other."""
+    """Starts Slurm's commands. One thread uses it; any other may call `cancel()`."""
 
     def __init__(
         self,
@@ -77,7 +78,7 @@ class Commands:
         pulse: Callable[[], None] = lambda: None,
         on_left_behind: Callable[[], None] = lambda: None,
     ) -> None:
-        """`pulse` is called for each piece of output, and each second without one.
+        """Make the cancel pipe. `pulse` is called for each piece of output, and each second without one.
 
         `on_left_behind` is called for each process that not even SIGKILL has ended.
         """
@@ -92,7 +93,7 @@ class Commands:
         """Whether no command may run any more. It has no lock, because signal handlers set it."""
 
     def close(self) -> None:
-        """Close the cancel pipe; no command can be started any more."""
+        """Close the cancel pipe. No command can be started afterwards."""
         self.is_cancelled = True
         os.close(self.cancel_fd)
         os.close(self._cancel_write)
@@ -104,7 +105,7 @@ class Commands:
         return len(self._left_behind)
 
     def leave_behind(self, process: subprocess.Popen[bytes], name: str) -> None:
-        """Stop waiting for a process that was killed and does not end."""
+        """Stop waiting for a process that was killed and has not ended."""
         if process in self._left_behind:
             return
         self._left_behind.append(process)
@@ -142,7 +143,7 @@ class Commands:
     def pieces(
         self, argv: list[str], *, stdin: bytes = b"", environment: Mapping[str, str] | None = None
     ) -> Generator[bytes, None, Finished]:
-        """Run a command and yield its output as it arrives; closing the generator ends it. Raises SlurmError.
+        """Run a command and yield its output as it arrives. Closing the generator ends it. Raises SlurmError.
 
         Other commands may be run between two pieces: the caller's time does not count towards the limit.
         """
@@ -150,7 +151,7 @@ class Commands:
             return (yield from command.pieces())
 
     def begin(self, argv: list[str], *, stdin: bytes = b"", environment: Mapping[str, str] | None = None) -> Command:
-        """Start a command whose output is read later; use it in a `with` block. Raises SlurmError."""
+        """Start a command whose output is read later. Use it in a `with` block. Raises SlurmError."""
         if self.is_cancelled:
             raise CommandCancelled(f"{argv[0]} was not started: the daemon stops")
         if self.left_behind >= MOST_LEFT_BEHIND:
@@ -190,7 +191,7 @@ class Command:
         self.time_limit = TIME_LIMIT
         """Seconds without output."""
         self.errors = bytearray()
-        """Its standard error, as far as it was read."""
+        """Its standard error, as far as it has been read."""
         self._process = process
         self._stdin = stdin
 
@@ -201,12 +202,12 @@ class Command:
         self.close()
 
     def close(self) -> None:
-        """End the command unless it has ended; may be called more than once."""
+        """End the command unless it has ended. May be called more than once."""
         if not _end(self._process):
             self._owner.leave_behind(self._process, self.argv[0])
 
     def pieces(self) -> Generator[bytes, None, Finished]:
-        """Yield the output as it arrives, once; the time limits begin now. Raises SlurmError."""
+        """Yield the output as it arrives. May be called once; the time limits begin then. Raises SlurmError."""
         try:
             errors = yield from self._exchange(self._process, self._stdin)
             return Finished(self._await_exit(), b"", errors)
@@ -226,7 +227,7 @@ class Command:
                     raise
 
     def drain(self, on_piece: Callable[[bytes], None]) -> Finished:
-        """Call `on_piece` for each piece of the output, so that a large one needs no memory. Raises SlurmError."""
+        """Call `on_piece` for each piece of the output, so that a large one needs little memory. Raises SlurmError."""
         return _drain(self.pieces(), on_piece)
 
     def _exchange(self, process: subprocess.Popen[bytes], stdin: bytes) -> Generator[bytes, None, str]:
@@ -281,7 +282,10 @@ def _drain(pieces: Generator[bytes, None, Finished], on_piece: Callable[[bytes],
 
 
 def _feed(process: subprocess.Popen[bytes], stdin: bytes, selector: selectors.BaseSelector) -> bytes:
-    """Write as much as fits into the pipe; close it when all is written or nobody reads."""
+    """Write as much as fits into the pipe and return the rest.
+
+    Close the pipe when all is written or nothing reads it.
+    """
     assert process.stdin is not None  # noqa: S101 - registered only when it is a pipe
     try:
         rest = stdin[os.write(process.stdin.fileno(), stdin[:PIECE]) :]
@@ -294,7 +298,7 @@ def _feed(process: subprocess.Popen[bytes], stdin: bytes, selector: selectors.Ba
 
 
 def _end(process: subprocess.Popen[bytes]) -> bool:
-    """Kill the whole group unless the command has ended, and reap it. False when it does not end."""
+    """Kill the whole group unless the command has ended, and reap it. Return whether it has ended."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,11 +1,11 @@
-"""Queries to one scontrol over its standard input: cuts what it prints into responses while it arrives.
+"""Queries to one scontrol over its standard input. What it prints is cut into responses while it arrives.
 
 Between two queries scontrol is made to print a random word, the marker. Users write scripts and much of a job's text,
-but all of that is older than the marker, and the marker is in no process list, because it goes over standard input. So
+but all of that is older than the marker. The marker is in no process list, because it is sent over standard input. So
 nothing that a user wrote can end a response, and no response can be mistaken for another job's.
 
-scontrol prints its prompt, the command that it has read (where it was built with readline), and the response. The
-prompt follows a response immediately, also one that does not end with a newline (recorded in
+scontrol prints its prompt, the command that it has read (if it was built with readline), and the response. The prompt
+follows a response immediately, even a response that does not end with a newline (recorded in
 fixtures/slurm-*/conversations). So a marker counts only with the prompt and the echo that scontrol itself puts before
 it, and nothing else is cut off a response.
 """
@@ -19,13 +19,13 @@ from cc_slurm_adapter.errors import NoConversation
 
 PROMPT = b"scontrol: "
 ENVIRONMENT = {"TERM": "dumb", "COLUMNS": "80", "INPUTRC": "/dev/null"}
-"""So that readline writes an echo as it is: it scrolls a line that is wider than the screen less two columns."""
+"""Makes readline write an echo unchanged. It scrolls a line that is wider than the screen minus two columns."""
 WIDEST = 78
-"""Bytes of prompt and command; the longest query has 65."""
+"""Most bytes of prompt and command. The longest query has 65."""
 
 
 class Query(NamedTuple):
-    """A command, and how many bytes of its response are kept."""
+    """A command, and how many bytes of its response are kept at most."""
 
     command: str
     limit: int
@@ -39,7 +39,7 @@ class Response(NamedTuple):
 
 
 class Conversation:
-    """Queries and their responses, in order; `feed` gets what scontrol prints, in pieces of any size."""
+    """Queries and their responses, in order. `feed` gets what scontrol prints, in pieces of any size."""
 
     def __init__(self, queries: Sequence[Query], marker: str) -> None:
         self._queries = queries
@@ -47,7 +47,7 @@ class Conversation:
         self._unread = bytearray()
         """Output that may still be the beginning of a marker, or of an echo."""
         self._echoes = True
-        """Whether scontrol repeats commands; the first marker shows that."""
+        """Whether scontrol repeats commands. The first marker shows that."""
         self._current = -1
         """The query whose response arrives; -1 before the first marker."""
         self._kept = bytearray()
@@ -57,12 +57,12 @@ class Conversation:
 
     @property
     def is_over(self) -> bool:
-        """Tell whether the last response is complete."""
+        """Return whether the last response is complete."""
         return self._current == len(self._queries)
 
     @property
     def has_begun(self) -> bool:
-        """Tell whether scontrol has printed the first marker."""
+        """Return whether scontrol has printed the first marker."""
         return self._current >= 0
 
     def stdin(self) -> bytes:
@@ -73,7 +73,7 @@ class Conversation:
         return "".join(f"{line}\n" for line in lines).encode()
 
     def feed(self, piece: bytes) -> list[Response]:
-        """Read the next piece of output; returns the responses that it completes. Raises NoConversation."""
+        """Read the next piece of output. Return the responses that it completes. Raises NoConversation."""
         self._unread += piece
         if self._current < 0:
             self._begin()
@@ -99,7 +99,7 @@ class Conversation:
         return PROMPT + f"{echo}{self._marker}x{number}\n".encode()
 
     def _begin(self) -> None:
-        """Find the first marker, and whether scontrol repeats commands; what a wrapper prints before is dropped."""
+        """Find the first marker, and whether scontrol repeats commands. What a wrapper prints before is dropped."""
         for echoes in (True, False):
             self._echoes = echoes
             end = self._end_of(0)
@@ -119,7 +119,7 @@ class Conversation:
             self._echo = PROMPT + command.encode()
 
     def _skip_echo(self) -> bool:
-        """Skip the echo; returns whether the response itself has begun. Raises NoConversation."""
+        """Skip the echo. Return whether the response itself has begun. Raises NoConversation."""
         if not self._echo:
             return True
         if len(self._unread) < len(self._echo):
@@ -131,7 +131,7 @@ class Conversation:
         return True
 
     def _keep(self, count: int) -> None:
-        """Move so many bytes to the response."""
+        """Move the next `count` bytes to the response."""
         if count <= 0:
             return
         room = self._queries[self._current].limit - len(self._kept)

@@ -23,18 +23,18 @@ from cc_slurm_adapter.slurm.postponed_jobs import PostponedJobs
 log = logging.getLogger(__name__)
 
 CHUNK = 200
-"""Jobs in one query: squeue then needs 40 to 98 MB; for all jobs together it would need gigabytes."""
+"""Most jobs in one query. squeue then needs 40 to 98 MB; for all jobs together it would need gigabytes."""
 MANY_OF_A_USER, ONE_IN = 20, 20
-"""Where squeue filters by user only, a user's jobs are read in one query when so many are wanted, and at least one in
-so many of those that the user has."""
+"""Where squeue filters by user only, one query reads the jobs of a user if at least MANY_OF_A_USER of them are wanted,
+and at least one in ONE_IN of all jobs of that user."""
 MAX_ARRAYS = 10_000
-"""Arrays that are remembered."""
+"""Most arrays that are remembered."""
 DOUBTFUL_LIMIT = 20.0
-"""Seconds without output that are allowed for a query that repeats a part of a failed one."""
+"""Seconds without output that are allowed for a query that repeats a part of a failed query."""
 SMALLEST_QUERY = ["squeue", "-h", "-a", "-j", "1", "-o", "%A"]
-"""Whether there is such a job does not matter."""
+"""The smallest query that needs slurmctld's list of jobs. Whether the job exists does not matter."""
 USERS = ["squeue", "-h", "-a", "-t", "all", "-o", "%A|%U"]
-"""Job and user id of all jobs, from columns that no user controls."""
+"""The job id and user id of all jobs, from columns that no user controls."""
 UNKNOWN_JOB = "Invalid job id"
 """What every release prints for a job that slurmctld does not know (recorded in errors/unknown-id.*)."""
 
@@ -72,7 +72,7 @@ def read_jobs(command: Command, parse: Parse, wanted: Collection[int]) -> Detail
 
 
 def is_forgotten(commands: Commands, job_id: int) -> bool:
-    """Tell whether slurmctld itself says that it knows no such job. Raises SlurmError when it says nothing."""
+    """Return whether slurmctld itself says that it knows no such job. Raises SlurmError if it does not say."""
     argv = ["scontrol", "show", "job", str(job_id)]
     finished = commands.run(argv)
     if finished.exit_code == 0:
@@ -83,7 +83,10 @@ def is_forgotten(commands: Commands, job_id: int) -> bool:
 
 
 class DetailReader:
-    """Reads the details of jobs. `learn` gets the nodes of runs and returns whether it knows more nodes than before."""
+    """Reads the details of jobs.
+
+    `learn` gets the nodes of runs and returns whether it knows more nodes than before.
+    """
 
     def __init__(self, commands: Commands, parse: Parse, learn: Callable[[set[str]], bool]) -> None:
         self._commands = commands
@@ -91,15 +94,15 @@ class DetailReader:
         self._learn = learn
         self._postponed = PostponedJobs()
         self._arrays: dict[int, None] = {}
-        """Ids of the arrays of which a task was read, the newest last."""
+        """Ids of the arrays that had a task among the jobs read, the newest last."""
 
     def read(self, job_ids: Iterable[int], current_format: CurrentFormat) -> Generator[Details, None, None]:
         """Yield the runs of these jobs, some at a time. Raises SlurmError.
 
-        Jobs that slurmctld does not know are left out, and so are those for which its command has failed for long.
+        Jobs that slurmctld does not know are left out. So are jobs for which its command has failed for a long time.
 
         Slurm prepares the next part while the caller handles what this generator yields. After a failure the format is
-        looked up again: Slurm may have been upgraded, and then no single job is to blame.
+        looked up again: Slurm may have been upgraded, and then the failure is not due to a single job.
         """
         json_format = current_format.find()
         prefetched = _Prefetched()
@@ -111,7 +114,7 @@ class DetailReader:
             details = self._read_part(part, json_format, prefetched.pop(part))
             self._postponed.succeeded(part.jobs)
             if following is not None:
-                with contextlib.suppress(SlurmError):  # what cannot be started now is started in its turn
+                with contextlib.suppress(SlurmError):  # a query that cannot be started now is started later
                     prefetched.put(following, self._begin(following, json_format))
             return details
 
@@ -138,7 +141,10 @@ class DetailReader:
         self._postponed.retry_all()
 
     def slurmctld_responds(self) -> bool:
-        """Tell whether slurmctld responds to the smallest query that needs its list of jobs, as all others here do."""
+        """Return whether slurmctld responds to the smallest query that needs its list of jobs.
+
+        All other queries here need that list, too.
+        """
         with contextlib.suppress(SlurmError):
             finished = self._commands.run(SMALLEST_QUERY)
             return finished.exit_code == 0 or UNKNOWN_JOB in finished.errors
@@ -160,7 +166,7 @@ class DetailReader:
         ]
 
     def _by_user(self, job_ids: list[int]) -> dict[str, list[int]]:
-        """Return the jobs that are queried by user, for which squeue then prints all jobs of that user.
+        """Return by user id the jobs that are queried by user. squeue then prints all jobs of that user.
 
         Jobs of root are never among them: `-u 0` prints everybody's (src/squeue/squeue.c of 23.11 reads 0 as no user).
         """
@@ -177,7 +183,7 @@ class DetailReader:
         return {user: jobs for user, jobs in found.items() if is_worth[user]}
 
     def _begin(self, part: Part, json_format: JsonFormat) -> Command | None:
-        """Start the query of a part; None when there is nothing to query."""
+        """Start the query of a part and return it; None if there is nothing to query."""
         if json_format.lists_all_jobs:
             return self._commands.begin(["squeue", "-a", "--json"])
         if part.user:
@@ -213,7 +219,7 @@ class DetailReader:
     def _check_unknown(self, job_id: int) -> None:
         """Raise SlurmError unless slurmctld says that it knows no such job.
 
-        scontrol's JSON has no job, with exit code 0, also when slurmctld is away.
+        scontrol's JSON without a job, and exit code 0, do not prove that: both also occur when slurmctld is away.
         """
         if not is_forgotten(self._commands, job_id):
             raise UnexpectedOutput(f"scontrol show job {job_id}", "slurmctld has the job, but its JSON has none")
@@ -228,8 +234,8 @@ class DetailReader:
     def _names(self, job_ids: Iterable[int]) -> list[str]:
         """Return the names of these jobs for squeue and scontrol.
 
-        The last task of an array has the array's id, for which both would print all tasks. So its number is queried; a
-        pending one is left out.
+        The last task of an array has the array's id, and for that id both would print all tasks. So this task is
+        queried by its number. It is left out if it is pending.
         """
         arrays = self._arrays.keys() & set(job_ids)
         if not arrays:
@@ -244,7 +250,7 @@ class DetailReader:
         return [name for name in names if name]
 
     def _with_sharing(self, details: Details) -> Details:
-        """Add what the format lacks, who shares the nodes, from squeue's text."""
+        """Add who shares the nodes, which the format lacks, from squeue's text."""
         if not details.runs:
             return details
         sharing = parse_sharing(read_text(self._commands, sharing_command(run.key.job_id for run in details.runs)))
@@ -253,7 +259,7 @@ class DetailReader:
 
 
 def _with_sharing_of(run: Run, sharing: Sharing | None) -> Run:
-    """Add the sharing from squeue's text. Without it, whole nodes may also be reserved for one user."""
+    """Add the sharing from squeue's text. If that has none, whole nodes may in fact be nodes reserved for one user."""
     if sharing is not None:
         return replace(run, sharing=sharing)
     return replace(run, missing=run.missing | {Missing.SHARING}) if run.sharing is Sharing.WHOLE_NODE else run
@@ -283,7 +289,7 @@ class _Prefetched:
 
 
 def _task_name(job_id: int, tasks: Mapping[str, str]) -> str:
-    """Return the name of an array task; '' for a pending one. `tasks` are task numbers, or ranges, by job id."""
+    """Return the name of an array task; '' for a pending one. `tasks` has task numbers, or ranges, by job id."""
     task = tasks.get(str(job_id))
     if task is None:
         return str(job_id)

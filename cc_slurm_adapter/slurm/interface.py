@@ -1,9 +1,9 @@
 """What `jobs/` may ask of Slurm. `SlurmClient` implements it; tests put a fake in its place.
 
-Everything that `jobs/` knows of Slurm goes through this one protocol. Three rules hold for all of its methods:
+Everything that `jobs/` knows about Slurm comes through this one protocol. Three rules apply to all of its methods:
 
 - A query that fails raises SlurmError, and nothing may be concluded from it. It never returns an empty result instead.
-- What is missing in a result proves nothing, either: a run is over when Slurm says so.
+- What is missing in a result proves nothing, either: a run is over only when Slurm says so.
 - Results that may be large are yielded in parts, as they arrive. Slurm's command waits in between, and closing the
   generator ends it.
 
@@ -20,12 +20,12 @@ from cc_slurm_adapter.model import AccountedEnd, AccountedLaunch, Details, Liste
 
 
 class Slurm(Protocol):
-    """The queries: of slurmctld's jobs, their texts, accounting, and the nodes."""
+    """The queries about slurmctld's jobs, their texts, accounting, and the nodes."""
 
     # slurmctld's jobs
 
     def list_jobs(self) -> Iterable[ListedJob]:
-        """List every job in slurmctld that is not pending: running ones, and ended ones for MinJobAge."""
+        """List every job in slurmctld that is not pending: running jobs, and for MinJobAge also ended ones."""
         ...
 
     def read_details(self, job_ids: Iterable[int]) -> Generator[Details, None, None]:
@@ -33,21 +33,21 @@ class Slurm(Protocol):
         ...
 
     def reads_all_jobs(self, count: int) -> bool:
-        """Tell whether `read_details` of so many jobs makes slurmctld print all jobs that it knows."""
+        """Return whether `read_details` of `count` jobs makes slurmctld print all jobs that it knows."""
         ...
 
     def is_forgotten(self, job_id: int) -> bool:
-        """Tell whether slurmctld itself says that it knows no such job."""
+        """Return whether slurmctld itself says that it knows no such job."""
         ...
 
     def retry_all(self) -> None:
-        """Query jobs again for which Slurm's command failed, however short ago."""
+        """Let all jobs for which Slurm's command failed be queried again now, however recent the failure is."""
         ...
 
     # Texts: a second query, only for runs that are reported
 
     def prefetch_job_info(self, keys: Collection[RunKey], listed: int) -> AbstractContextManager[None]:
-        """Inside the context, slurmInfo of these runs comes from one query where that costs slurmctld less."""
+        """Return a context inside which one query gives slurmInfo of these runs, if that costs slurmctld less."""
         ...
 
     def with_texts(self, runs: list[Run]) -> Generator[Run, None, None]:
@@ -73,7 +73,7 @@ class Slurm(Protocol):
         ...
 
     def accounting_backlog(self) -> int:
-        """Count the messages that slurmctld still has for slurmdbd; with 0, accounting is complete."""
+        """Count the messages that slurmctld still has for slurmdbd. With 0, accounting is complete."""
         ...
 
     # Nodes
@@ -84,9 +84,9 @@ class Slurm(Protocol):
 
 
 def ask_slurmctld(slurm: Slurm, jobs: set[int]) -> tuple[dict[int, Run], set[int]]:
-    """Return the runs of these jobs by job id, and the jobs that slurmctld has forgotten: for sites without slurmdbd.
+    """Return the runs of these jobs by job id, and the jobs that slurmctld has forgotten.
 
-    A job that cannot be understood or queried is neither.
+    Sites without slurmdbd need this. A job that cannot be understood or queried is in neither result.
     """
     read = list(slurm.read_details(jobs)) if jobs else []
     runs = {run.key.job_id: run for details in read for run in details.runs}

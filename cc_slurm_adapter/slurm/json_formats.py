@@ -1,7 +1,7 @@
 """Which JSON formats the Slurm commands on this host offer, and which one is used.
 
-Each JSON format is frozen once it is released, so the program asks for one by name and never for
-the default. The commands of 22.05 and 23.02 know one format only and take no name.
+A JSON format does not change once it is released. So the program asks for one by name and never for the default. The
+commands of 22.05 and 23.02 know one format only and accept no name.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class JsonFormat:
     name: str
     option: str
     lists_all_jobs: bool = False
-    """squeue prints every job in memory whatever -j is, and scontrol has no JSON."""
+    """Whether squeue prints every job in memory whatever -j is, and scontrol has no JSON."""
     filters_by_user_only: bool = False
-    """squeue prints every job in memory when -j has several ids, but -u filters (23.02 and 23.11)."""
+    """Whether squeue prints every job in memory if -j has several ids, although -u filters (23.02 and 23.11)."""
     lacks_sharing: bool = False
-    """It does not distinguish --exclusive from --exclusive=user: `sharing_command` does."""
+    """Whether it does not distinguish --exclusive from --exclusive=user. `sharing_command` does."""
     finding: Finding | None = field(default=None, compare=False)
-    """What somebody should know of this choice."""
+    """What the administrator should know about this choice."""
 
 
 # The best one first: v0.0.40 is four times smaller than its successors.
@@ -51,16 +51,19 @@ PLAIN = JsonFormat("plain", "--json", lists_all_jobs=True)  # 22.05
 
 _NEWEST = FORMATS[-1]
 _LAST_WITHOUT_FILTER = "v0.0.40"
-"""The newest format of 23.11; later releases, whose squeue filters by ids, have newer ones beside it."""
+"""The newest format of 23.11. Later releases, whose squeue filters by ids, also have newer formats."""
 _FILTERS_SINCE = "24.05"
 _TAKES_NO_NAME = "doesn't allow an argument"
 
 FORMAT_SECONDS = 600.0
-"""How long a format is used before it is looked up again: Slurm may be upgraded while this program runs."""
+"""Seconds for which a format is used before it is looked up again: Slurm may be upgraded while this program runs."""
 
 
 class CurrentFormat:
-    """The format that is in use now. `report` is called with what somebody should know of it, once for each offer."""
+    """The format that is in use now.
+
+    `report` is called with what the administrator should know about it, once for each different finding.
+    """
 
     def __init__(self, commands: Commands, report: Callable[[Finding], None] = log_findings) -> None:
         self._commands = commands
@@ -81,13 +84,13 @@ class CurrentFormat:
         return found
 
     def is_unchanged(self) -> bool:
-        """Look the format up now, after a failure; returns whether it is still the same. Raises SlurmError."""
+        """Look the format up now, after a failure. Return whether it is still the same. Raises SlurmError."""
         before, self._until = self._known, 0.0
         return self.find() == before
 
     @property
     def lists_all_jobs(self) -> bool:
-        """Tell whether it is known to make squeue print every job."""
+        """Return whether the format is known to make squeue print every job."""
         return self._known is not None and self._known.lists_all_jobs
 
 
@@ -113,18 +116,18 @@ def _best_of(offered: list[str]) -> JsonFormat:
         return replace(unknown, finding=_outdated(offered, unknown.name, "which this version does not know"))
     if _age(offered[-1]) <= _age(_NEWEST.name):
         return shared[0]
-    # Of a Slurm that nobody has seen yet, the newest format is the one that will last longest.
+    # For a newer Slurm than this version knows, the newest of the shared formats will last longest.
     newest = shared[-1]
     return replace(newest, finding=_outdated(offered, newest.name, "the newest that this version knows"))
 
 
 def _unnamed(commands: Commands) -> JsonFormat:
-    """Return the only format of commands that take no name."""
+    """Return the only format of commands that accept no name."""
     return ONLY_V39 if _release(commands) >= "23.02" else PLAIN
 
 
 def _release(commands: Commands) -> str:
-    """Return the release as 23.11, from `slurm 23.11.11` or `slurm-wlm 22.05.8`; '' when there is none."""
+    """Return the release as 23.11, from `slurm 23.11.11` or `slurm-wlm 22.05.8`; '' if it is not found."""
     finished = commands.run(["squeue", "--version"])
     version = re.search(r"\b(\d\d\.\d\d)\b", finished.output.decode("ascii", errors="replace") + finished.errors)
     return version[1] if version else ""

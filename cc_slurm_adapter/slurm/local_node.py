@@ -11,21 +11,21 @@ from cc_slurm_adapter.slurm.topology import SlurmLayout
 
 
 class LocalNode(NamedTuple):
-    """What is known of the node; None and () stand for what is not."""
+    """What is known about the node; None and () stand for what is not known."""
 
     name: str
     """Slurm's NodeName, or the most likely one."""
     release: tuple[int, ...] = ()
-    """Of slurmd: (24, 11, 5)."""
+    """The release of slurmd, as (24, 11, 5)."""
     machine: SlurmLayout | None = None
-    """By `slurmd -C`."""
+    """The layout that `slurmd -C` prints."""
     configured: SlurmLayout | None = None
-    """By `scontrol show node`."""
+    """The layout that `scontrol show node` prints."""
     failures: tuple[str, ...] = ()
 
 
 def read_local_node(commands: Commands, node_name: str, hostname: str) -> LocalNode:
-    """Query slurmd and slurmctld, as far as they are there. `node_name` is '' where it is not known."""
+    """Query slurmd and slurmctld, as far as they are available. `node_name` is '' if it is not known."""
     failures: list[str] = []
     detected = _query(commands, ["slurmd", "-C"], failures)
     name = node_name or _word(detected, "NodeName") or hostname.partition(".")[0]

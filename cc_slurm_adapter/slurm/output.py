@@ -1,9 +1,9 @@
-"""The output of Slurm's commands as text: a command that failed, or whose output was cut, is a SlurmError.
+"""The output of Slurm's commands as text. If a command failed or its output was cut, SlurmError is raised.
 
-An exit code of 0 is not enough: `squeue -O` with a column that it does not know, and sacct with a JSON format that it
-does not know, print nothing, name the error on standard error and exit 0 (recorded in errors/unknown-field.squeue and
-errors/bad-json-version.sacct). Other text there is no failure: Slurm's commands print many warnings, as about an
-obsolete line of slurm.conf, beside a good result.
+An exit code of 0 is not enough. `squeue -O` with a column that it does not know, and sacct with a JSON format that it
+does not know, print nothing, name the error on standard error and exit with 0 (recorded in errors/unknown-field.squeue
+and errors/bad-json-version.sacct). Other text on standard error is not a failure: beside a good result Slurm's commands
+print many warnings, for example about an obsolete line of slurm.conf.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cc_slurm_adapter.slurm.commands import Commands, Finished
 BATCH = 500
 """Lines of accounting in a batch."""
 MAX_LINE = 64 * 1024
-"""Bytes of a line; longer ones are nothing that Slurm prints."""
+"""Most bytes of a line. Slurm prints no longer ones."""
 EPOCH_TIMES = {"SLURM_TIME_FORMAT": "%s"}
 """The environment in which Slurm's commands print Unix seconds."""
 _REFUSED = re.compile(r"error: (Invalid .* specification|application/json output not supported)")
@@ -32,7 +32,7 @@ def read_text(commands: Commands, argv: list[str], environment: Mapping[str, str
 
 
 def whole_text(argv: list[str], finished: Finished) -> str:
-    """Return the output as text, whatever the exit code. Raises UnexpectedOutput when it was cut."""
+    """Return the output as text, whatever the exit code. Raises UnexpectedOutput if it was cut."""
     if finished.output and not finished.output.endswith(b"\n"):
         raise _cut(argv)
     return finished.output.decode("utf-8", errors="replace")
@@ -58,7 +58,7 @@ def read_lines(commands: Commands, argv: list[str], environment: Mapping[str, st
 
 
 def batches(lines: Iterator[str]) -> Iterator[list[str]]:
-    """Yield lines in lists of BATCH. A failure comes after the lines read before it, unless the daemon stops."""
+    """Yield lines in lists of BATCH. A failure is raised after the lines read before it, unless the daemon stops."""
     batch: list[str] = []
     try:
         for line in lines:
@@ -81,7 +81,7 @@ def _cut(argv: list[str]) -> UnexpectedOutput:
 
 
 def check(argv: list[str], finished: Finished, *, printed: bool) -> None:
-    """Raise CommandFailed for a command that has failed, or that has printed nothing but the refusal of an option."""
+    """Raise CommandFailed if a command has failed, or has printed nothing but the refusal of an option."""
     if finished.exit_code != 0 or (not printed and _REFUSED.search(finished.errors)):
         raise failure(argv, finished)
 

@@ -1,7 +1,7 @@
-"""Queries about many jobs in parts: one job for which Slurm's own command fails costs only itself.
+"""Queries about many jobs in parts: a job for which Slurm's own command fails affects only itself.
 
-A crash or a timeout of the command for one job fails the whole part. So a part that fails is halved until that job is
-found, as long as Slurm responds to other queries.
+If the command crashes or times out because of one job, the whole part fails. So a part that fails is halved until that
+job is found, as long as Slurm responds to other queries.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import NamedTuple, TypeVar
 from cc_slurm_adapter.errors import CommandCancelled, SlurmError
 
 MAX_FAILURES = 40
-"""Queries that may fail until all is given up for now: so many find five jobs among 200."""
+"""Most queries that may fail before everything is given up for now. This is enough to find five jobs among 200."""
 MAX_CONSECUTIVE = 3
-"""Single jobs that may fail without a result in between, until all is given up: then it is Slurm that fails."""
+"""Most single jobs that may fail without a result in between. With more, everything is given up: Slurm itself fails."""
 Result = TypeVar("Result")
 
 
 class Part(NamedTuple):
-    """Some jobs for one query: by their ids, or as some of all jobs of a user (a user id)."""
+    """Some jobs for one query: by their ids, or as a part of all jobs of a user (a user id)."""
 
     jobs: Sequence[int]
     user: str = ""
     is_doubtful: bool = False
-    """They were part of a query that failed."""
+    """Whether they were part of a query that failed."""
 
     def halves(self) -> list[Part]:
-        """Split the part into two queries by ids; into one for each job where Slurm filters by user only."""
+        """Split the part into two queries by ids or, where Slurm filters by user only, into one query for each job."""
         if self.user:
             return [Part([job_id], is_doubtful=True) for job_id in self.jobs]
         middle = len(self.jobs) // 2
@@ -49,10 +49,10 @@ def query_in_parts(  # noqa: PLR0913 - what is queried, and when to give up
     max_failures: int = MAX_FAILURES,
     max_consecutive: int = MAX_CONSECUTIVE,
 ) -> Iterator[Result]:
-    """Yield the result of `query` for each part; it gets the part and the following one.
+    """Yield the result of `query` for each part. `query` gets the part and the following one.
 
     `failed` makes the result for a job that cannot be queried, from its id and the reason. `responds` tells whether
-    Slurm responds to anything: if not, or if too much fails, the error is raised and nothing may be concluded.
+    Slurm responds to anything. If not, or if too much fails, the error is raised and nothing may be concluded.
     """
     left, failures, consecutive = deque(parts), 0, 0
     while left:

@@ -1,4 +1,4 @@
-"""Jobs for which Slurm's own command fails: they are queried again, but less and less often."""
+"""Jobs for which Slurm's own command fails. They are queried again, but less and less often."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from cc_slurm_adapter.log import NOTICE
 log = logging.getLogger(__name__)
 
 FIRST_WAIT, LONGEST_WAIT = 2.0, 3600.0
-"""Seconds until a job is queried again; one failure may be chance."""
+"""Seconds until a job is queried again. One failure may be chance."""
 WAIT_PER_SECOND, LONGEST_FIRST_WAIT = 10, 120.0
-"""Seconds of waiting for each second that the failed query took, and the most of them after the first failure."""
+"""Seconds to wait for each second that the failed query took, and the longest such wait after the first failure."""
 LOGGED_FROM = 8.0
-"""A wait of so many seconds is logged as an error, shorter ones are not."""
+"""A wait of at least this many seconds is logged as an error; shorter ones are not."""
 NO_HOPE = 480.0
-"""With so long a wait the job has failed for at least six minutes. If it has ended, slurmctld has mostly forgotten it
-by then (MinJobAge is 300 s by default), and what accounting has must do."""
+"""With a wait of this many seconds the job has failed for at least six minutes. If it has ended, slurmctld has usually
+forgotten it by then (MinJobAge is 300 s by default), and what accounting has must be enough."""
 MAX_JOBS = 1000
-"""Jobs that are remembered; when there are more, the oldest is queried again immediately."""
+"""Most jobs that are remembered. If there are more, the oldest is queried again immediately."""
 
 
 class _Wait(NamedTuple):
@@ -32,25 +32,25 @@ class _Wait(NamedTuple):
 
 
 class PostponedJobs:
-    """The jobs whose queries wait. Used from one thread. A job that ends meanwhile is found through accounting."""
+    """The jobs whose queries wait. One thread uses it. A job that ends meanwhile is found through accounting."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._waits: dict[int, _Wait] = {}
 
     def due(self, job_ids: Iterable[int]) -> list[int]:
-        """Return those of the jobs that may be queried now."""
+        """Return the jobs that may be queried now."""
         if not self._waits:
             return list(job_ids)
         now = self._clock()
         return [job_id for job_id in job_ids if job_id not in self._waits or now >= self._waits[job_id].until]
 
     def with_hope(self, job_ids: Iterable[int]) -> list[int]:
-        """Return those of the jobs that are postponed, but whose wait is shorter than NO_HOPE."""
+        """Return the jobs that are postponed with a wait shorter than NO_HOPE."""
         return [job_id for job_id in job_ids if job_id in self._waits and self._waits[job_id].seconds < NO_HOPE]
 
     def failed(self, job_id: int, reason: str, elapsed: float = 0.0) -> None:
-        """Postpone a job for which Slurm's command failed, alone and after so many seconds."""
+        """Postpone a job for which Slurm's command failed, alone and after `elapsed` seconds."""
         known = self._waits.pop(job_id, None)
         before = known.seconds if known else 0.0
         seconds = min(max(2 * before, FIRST_WAIT, min(WAIT_PER_SECOND * elapsed, LONGEST_FIRST_WAIT)), LONGEST_WAIT)
@@ -66,7 +66,7 @@ class PostponedJobs:
         log.log(level, text, job_id, reason, seconds, job_id)
 
     def retry_all(self) -> None:
-        """Make all jobs due immediately."""
+        """Make all postponed jobs due immediately."""
         self._waits = {job_id: wait._replace(until=0.0) for job_id, wait in self._waits.items()}
 
     def succeeded(self, job_ids: Iterable[int]) -> None:

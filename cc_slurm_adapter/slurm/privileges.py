@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 from cc_slurm_adapter.errors import CommandCancelled, SlurmError
 from cc_slurm_adapter.model import Finding
@@ -13,20 +14,18 @@ ENOUGH = ("Operator", "Administrator")
 SUBJECT = "privileges"
 
 
-def find_missing_privileges(slurm: SlurmClient, cluster_config: ClusterConfig, user: str) -> list[Finding]:
-    """Return what the user lacks and how to give it, and what no user gets at a site without slurmdbd.
+def find_missing_privileges(slurm: SlurmClient, cluster_config: ClusterConfig, user: str) -> Iterator[Finding]:
+    """Yield what the user lacks and how to give it, and what no user gets at a site without slurmdbd.
 
     Too few privileges hide jobs without an error. Raises CommandCancelled.
     """
     is_trusted = user in ("root", cluster_config.slurm_user)
-    found = []
     if cluster_config.question_rate is not None and not is_trusted:
-        found.append(_rate_limit(user, cluster_config.question_rate))
+        yield _rate_limit(user, cluster_config.question_rate)
     if not cluster_config.has_accounting:
-        found.append(_no_accounting(user))
+        yield _no_accounting(user)
     elif not is_trusted:
-        found += _admin_level(slurm, cluster_config.private_data, user)
-    return found
+        yield from _admin_level(slurm, cluster_config.private_data, user)
 
 
 def _warning(text: str, next_step: str = "") -> Finding:
@@ -49,7 +48,7 @@ def _no_accounting(user: str) -> Finding:
 
 
 def _admin_level(slurm: SlurmClient, private_data: str, user: str) -> list[Finding]:
-    """Ask Slurm's accounting for the user's AdminLevel; nothing is found where that is high enough."""
+    """Ask Slurm's accounting for the user's AdminLevel. Return no finding if that is high enough."""
     try:
         level = slurm.admin_level(user)
     except CommandCancelled:

@@ -1,10 +1,10 @@
 """slurmInfo and job scripts of many jobs through one `scontrol` that reads commands from standard input.
 
-Both come over its standard output, which also works where scontrol is a wrapper that runs elsewhere. A text is passed
-on as soon as it is complete, and scontrol waits meanwhile: so only one text and one piece of output are in memory.
+Both arrive on its standard output, which also works where scontrol is a wrapper that runs elsewhere. A text is passed
+on as soon as it is complete, and scontrol waits meanwhile. So only one text and one piece of output are in memory.
 
-Only where a text is missing, more has to wait. On standard output a job that is gone looks like any job while slurmctld
-is away (fixtures/slurm-*/conversations/slurmctld-down); the reason is on standard error.
+More texts must wait only after a missing one. On standard output a job that is gone looks the same as any job while
+slurmctld is away (fixtures/slurm-*/conversations/slurmctld-down). Only standard error has the reason.
 """
 
 from __future__ import annotations
@@ -32,18 +32,19 @@ from cc_slurm_adapter.slurm.details import UNKNOWN_JOB
 log = logging.getLogger(__name__)
 
 MANY, ONE_IN = 50, 20
-"""slurmInfo of all jobs comes from one query when so many are wanted, and at least one in so many jobs."""
+"""One query gives slurmInfo of all jobs if at least MANY are wanted, and at least one in ONE_IN of the listed jobs."""
 MAX_LISTED = 20_000
-"""... but not when more jobs are listed: scontrol needs 40 MB for 10,000, pending ones included. (squeue needs that at
-each poll.)"""
+"""... but not if more jobs than this are listed: scontrol needs 40 MB for 10,000, pending ones included. (squeue needs
+that at each poll.)"""
 MAX_FAILURES = 20
-"""Queries for texts that may fail until all is given up for now."""
+"""Most queries for texts that may fail before everything is given up for now."""
 INFO_BYTES = 4 * 1024 * 1024
-"""More of a slurmInfo is not kept; those of the largest jobs have some thousand."""
+"""Most bytes of a slurmInfo that are kept. Those of the largest jobs have some thousand."""
 MAX_WAITING_BYTES = 8 * 1024 * 1024
-"""Bytes of texts that may wait for scontrol's end; then it is ended, and another one gets the remaining queries."""
+"""Most bytes of texts that may wait for scontrol's end. Beyond that it is ended, and another one gets the remaining
+queries."""
 MAX_LAST_PIECES = 8
-"""Pieces of output to wait for after the last response: scontrol prints one more prompt."""
+"""Most pieces of output to wait for after the last response: scontrol prints one more prompt."""
 CUT_NOTE = "\n[cut by cc-slurm-adapter: the {what} has {size} bytes, {limit_name} is {limit}]\n"
 _MISSING = re.compile(r"^(?:slurm_load_jobs error|job script retrieval failed): (.*)", re.M)
 OF_SLURMCTLD = (UNKNOWN_JOB, "Job script not specified", "Invalid user id", "Access/permission denied")
@@ -54,11 +55,11 @@ class TextRequest(NamedTuple):
     """Which texts of a job are queried, and how."""
 
     name: str
-    """What means this job alone: its id, `<array>_<task>` for a task of an array, because the last task has the id of
-    the whole array, `<leader>+<offset>` for a component of a heterogeneous job, because the leader's id means all
-    components."""
+    """scontrol's name of this job alone. Usually that is its id. For a task of an array it is `<array>_<task>`, because
+    the last task has the id of the whole array. For a component of a heterogeneous job it is `<leader>+<offset>`,
+    because the leader's id means all components."""
     script_of: str
-    """The id of the job whose script it runs; '' when it has none."""
+    """The id of the job whose script it runs; '' if it has none."""
     info: str | None = None
     """Its slurmInfo, if that is known already."""
     array: int = 0
@@ -75,7 +76,7 @@ class Texts(NamedTuple):
 class JobTexts:
     """Adds slurmInfo and job scripts to runs. It decides how slurmInfo is queried and when to do without texts.
 
-    Texts are optional: a run is reported without them where Slurm responds to everything else but fails here.
+    Texts are optional: if only queries for texts fail, a run is reported without them.
     """
 
     def __init__(
@@ -87,16 +88,16 @@ class JobTexts:
         self._slurmctld_responds = slurmctld_responds
         self._prefetched: BulkTexts | None = None
         self._failed_alone: RunKey | None = None
-        """The run for which texts failed last, while there were none for any other."""
+        """The run for which texts failed last, while no other run got any."""
         self._accepts_commands = True
         """Whether scontrol accepted commands over standard input the last time."""
         self._no_texts = Reminder()
 
     @contextlib.contextmanager
     def prefetch(self, keys: Collection[RunKey], listed: int) -> Iterator[None]:
-        """Inside the context, slurmInfo of these runs comes from one query where that costs slurmctld less.
+        """Return a context inside which one query gives slurmInfo of these runs, if that costs slurmctld less.
 
-        They are among `listed` jobs that slurmctld has just listed.
+        The runs are among the `listed` jobs that slurmctld has just listed.
         """
         if len(keys) >= MANY and listed <= min(len(keys) * ONE_IN, MAX_LISTED):
             self._prefetched = read_job_infos(self._commands, self._state_folder, keys)
@@ -110,8 +111,8 @@ class JobTexts:
     def add_to(self, runs: list[Run]) -> Generator[Run, None, None]:
         """Yield the same runs with their texts, in order. Raises SlurmError.
 
-        Runs are halved after a failure until the one is found that fails alone. It is yielded without texts when others
-        had some, or when it fails again: one failure may be chance.
+        After a failure the runs are halved until the run that fails alone is found. It is yielded without texts if
+        others got some, or if it fails again: one failure may be chance.
         """
         left, failures, has_texts = deque([runs]), 0, False
         while left:
@@ -137,7 +138,7 @@ class JobTexts:
                     raise
 
     def _add_or_do_without(self, runs: list[Run]) -> Generator[Run, None, None]:
-        """Yield the runs with texts, or without where scontrol has accepted no commands for the second time."""
+        """Yield the runs with their texts. If scontrol has refused commands twice in a row, yield them without."""
         done = 0
         try:
             for run in self._add(runs):
@@ -170,7 +171,7 @@ class JobTexts:
 
 
 def _scontrol_name(run: Run) -> str:
-    """Return scontrol's name of this very job, where its id can also mean the whole array or heterogeneous job."""
+    """Return scontrol's name of this job alone: its id can also mean the whole array or heterogeneous job."""
     if run.array_job_id is not None and run.array_task_id is not None:
         return f"{run.array_job_id}_{run.array_task_id}"
     if run.het_job_id is not None and run.het_job_offset is not None:
@@ -181,7 +182,7 @@ def _scontrol_name(run: Run) -> str:
 def _script_owner(run: Run) -> str:
     """Return the id of the job that has the script, or ''.
 
-    22.05 keeps only a stub of the script for the later components of a heterogeneous job: its leader has it.
+    22.05 keeps only a stub of the script for the later components of a heterogeneous job. The leader has the script.
     """
     if run.het_job_id is not None:
         return str(run.het_job_id)
@@ -191,11 +192,11 @@ def _script_owner(run: Run) -> str:
 def read_texts(
     commands: Commands, requests: Mapping[int, TextRequest], max_script_bytes: int
 ) -> Generator[Texts, None, None]:
-    """Yield the texts of these jobs, in order, as they arrive. Raises SlurmError after the last complete one.
+    """Yield the texts of these jobs, in order, as they arrive. Raises SlurmError after the last complete text.
 
     Scripts longer than `max_script_bytes` are cut, with a note; 0 means no scripts. The script of an array, which may
-    have megabytes, is queried once for tasks that follow one another. scontrol runs until the last text is read, or the
-    generator is closed; other commands may be run in between.
+    have megabytes, is queried once for tasks that follow one another. scontrol runs until the last text is read or the
+    generator is closed. Other commands may be run in between.
     """
     ordered = [job if max_script_bytes > 0 else job._replace(script_of="") for job in requests.values()]
     left = [(job, _has_script_of(before, job)) for before, job in zip([None, *ordered], ordered)]
@@ -209,16 +210,17 @@ def read_texts(
 
 
 def _has_script_of(before: TextRequest | None, job: TextRequest) -> bool:
-    """Tell whether a job runs the same script as the one before it."""
+    """Return whether a job runs the same script as the one before it."""
     return bool(before and before.script_of and job.script_of and job.array and job.array == before.array)
 
 
 def _read_some(
     commands: Commands, jobs: Sequence[tuple[TextRequest, bool]], max_script_bytes: int
 ) -> Generator[Texts, None, None]:
-    """Yield the texts of the first of these jobs, at least of one. Each has a flag: it shares the script before it.
+    """Yield the texts of the first of these jobs, of at least one.
 
-    Where that script is missing they end: the task that was queried may be gone, and the next one not.
+    The flag of each job tells whether it shares the script of the job before it. If that script is missing, the
+    generator ends before the job: the task that was queried may be gone although the next one is not.
     """
     waiting: list[Texts] = []
     size, script = 0, ""
@@ -250,7 +252,7 @@ def _queries(job: TextRequest, is_shared: bool, max_script_bytes: int) -> Genera
 
 
 class _Scontrol:
-    """One scontrol with these queries; leaving the `with` block ends it. Without queries none is started."""
+    """One scontrol with these queries. Leaving the `with` block ends it. Without queries none is started."""
 
     def __init__(self, commands: Commands, queries: Sequence[Query]) -> None:
         self._conversation = Conversation(queries, secrets.token_hex(16))
@@ -284,7 +286,7 @@ class _Scontrol:
             yield from responses
 
     def require_slurmctld(self) -> None:
-        """Raise CommandFailed when a text is missing because slurmctld did not respond."""
+        """Raise CommandFailed if a text is missing because slurmctld did not respond."""
         errors = self._command.errors.decode("utf-8", errors="replace") if self._command else ""
         for reason in _MISSING.finditer(errors):
             if not any(known in reason[1] for known in OF_SLURMCTLD):
@@ -292,14 +294,17 @@ class _Scontrol:
 
 
 def runs_alone(commands: Commands) -> bool:
-    """Tell whether scontrol runs a command from its arguments, one for which it needs no slurmctld."""
+    """Return whether scontrol runs a command that is given by arguments and needs no slurmctld."""
     with contextlib.suppress(SlurmError):
         return commands.run(["scontrol", "show", "hostnames", "a"]).output == b"a\n"
     return False
 
 
 def _let_end(command: Command, pieces: Generator[bytes, None, Finished]) -> None:
-    """Let scontrol end by itself, because a wrapper may have to clean up; all is read, so its end does not matter."""
+    """Let scontrol end by itself, because a wrapper may have to clean up.
+
+    All output is read, so how it ends does not matter.
+    """
     command.time_limit = EXIT_LIMIT
     with contextlib.suppress(CommandFailed):
         for _ in itertools.islice(pieces, MAX_LAST_PIECES):
@@ -322,7 +327,7 @@ def _script_text(response: Response, limit: int) -> str:
 
 
 def _text(response: Response, what: str, limit_name: str, limit: int) -> str:
-    """Return the text, or its beginning, cut between two characters, and a note. Invalid UTF-8 becomes U+FFFD."""
+    """Return the text, or its beginning with a note, cut between two characters. Invalid UTF-8 becomes U+FFFD."""
     if response.size <= limit:
         return response.kept.decode("utf-8", errors="replace")
     # Not final: the decoder holds back a character that was cut in two.

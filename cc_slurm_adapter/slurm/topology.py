@@ -1,16 +1,16 @@
 """Which of a machine's hardware threads Slurm's CPUs are: the order in which slurmd counts them.
 
 slurmd gets the machine's hardware threads from hwloc and counts them by socket, core and thread
-(`xcpuinfo_hwloc_topo_get` in Slurm's src/slurmd/common/xcpuinfo.c; its log has the outcome as "Block Map").
-hwloc orders sockets, cores and threads by the lowest number that the operating system gave to a thread in
-them, not by the ids of sockets and cores, and keeps together what shares a die, a third-level cache or memory.
-Seen alike on Slurm 22.05, 24.11 and 26.05 with hwloc 2.9 to 2.12; SlurmdParameters=l3cache_as_socket and
-numa_node_as_socket (24.11, 26.05) change how many sockets there are, but not this order.
+(`xcpuinfo_hwloc_topo_get` in Slurm's src/slurmd/common/xcpuinfo.c; its log has the result as "Block Map"). hwloc orders
+sockets, cores and threads by the lowest number that the operating system gave to a thread in them, not by the ids of
+sockets and cores. It keeps together what shares a die, a third-level cache or memory. That is the same on Slurm 22.05,
+24.11 and 26.05 with hwloc 2.9 to 2.12. SlurmdParameters=l3cache_as_socket and numa_node_as_socket (24.11, 26.05) change
+how many sockets there are, but not this order.
 
-Where slurm.conf has another layout than the machine, thread t of Slurm's core c is the machine's c * n + t.
-There n is how many threads a core of the machine has; up to 23.02 how many it has in slurm.conf, and in any
-release 1 where slurm.conf says CPUs= alone, with all threads of the machine (src/plugins/task/affinity/dist_tasks.c,
-`_get_avail_map`; seen in slurmd's log on the same three).
+If slurm.conf has another layout than the machine, thread t of Slurm's core c is the machine's thread c * n + t. Here n
+is the number of threads of a core of the machine; up to 23.02 it is the number in slurm.conf. In any release n is 1 if
+slurm.conf says CPUs= alone, with all threads of the machine (src/plugins/task/affinity/dist_tasks.c, `_get_avail_map`;
+seen in slurmd's log on the same three releases).
 """
 
 from __future__ import annotations
@@ -73,7 +73,10 @@ class Machine:
 
     @property
     def has_gaps(self) -> bool:
-        """Tell whether numbers are missing. slurmd has no place for those beyond the count, and binds tasks wrongly."""
+        """Return whether numbers are missing.
+
+        slurmd has no place for numbers beyond the count, and binds tasks wrongly.
+        """
         return max(self.cpus) >= len(self.cpus)
 
 
@@ -112,7 +115,7 @@ def _online(system: Path) -> frozenset[int]:
 
 
 def _shared(cpu_folder: Path, online: frozenset[int]) -> Iterator[frozenset[int]]:
-    """Yield the CPUs that share a CPU's die, cluster and third-level cache, as far as its files list them."""
+    """Yield the sets of CPUs that share a CPU's die, cluster and third-level cache, as far as its files list them."""
     caches = (_numbers(index / "shared_cpu_list") & online for index in _third_level_caches(cpu_folder))
     yield from filter(None, [_first(cpu_folder, _DIE, online), _first(cpu_folder, _CLUSTER, online), *caches])
 
@@ -128,7 +131,7 @@ def _first(folder: Path, names: Iterable[str], online: frozenset[int]) -> frozen
 
 
 def _numbers(path: Path) -> frozenset[int]:
-    """Read the numbers in a file as `0-3,8`; none where there is no such file, or something else in it."""
+    """Read the numbers in a file of the form `0-3,8`; none if there is no such file or it has another form."""
     text = _text(path)
     if not _RANGES.match(text):
         return frozenset()
@@ -146,9 +149,9 @@ def _text(path: Path) -> str:
 
 
 def cpus_of_slurm(machine: Machine, layout: SlurmLayout, release: tuple[int, ...]) -> list[int]:
-    """Return the operating system's number of each of Slurm's CPUs. Raises TopologyError where Slurm has too many.
+    """Return the operating system's number of each of Slurm's CPUs. Raises TopologyError if Slurm has too many.
 
-    `release` is slurmd's, as (24, 11); () is an unknown one and counts as new.
+    `release` is slurmd's, as (24, 11). An unknown one is () and counts as new.
     """
     threads = layout.threads_per_core
     spread = machine.threads_per_core

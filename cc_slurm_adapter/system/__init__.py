@@ -1,1 +1,1 @@
-"""The machine on which the program is a guest: files that it made, threads, lines."""
+"""What the program uses of its machine: its own files, other file systems, threads, and waiting times."""

@@ -1,4 +1,4 @@
-"""Waiting times that grow: exponential, with full jitter, so that many waiters do not come back together."""
+"""Waiting times that grow: exponential, with full jitter, so that many waiters do not return at the same time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Backoff:
         self.failures = 0
 
     def failed(self) -> float:
-        """Count a failure; returns the seconds until the next try: anything up to the step, at most `longest`."""
+        """Count a failure. Return the seconds until the next try: any time up to the step, at most `longest`."""
         step: float = min(self._first * 2 ** min(self.failures, 30), self._longest)
         self.failures += 1
         return step * self._jitter()
@@ -37,32 +37,32 @@ FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
 
 
 class RetriedStep:
-    """A step of the program that is tried again after a failure, with a back-off of its own."""
+    """A step of the program that is tried again after a failure, with growing waits of its own."""
 
     def __init__(self, name: str, longest_retry: float = LONGEST_RETRY) -> None:
         self._name = name
         self._backoff = Backoff(FIRST_RETRY, longest_retry, jitter=lambda: 1.0)
         self._reminder = Reminder()
         self._told = ""
-        """The reason that was told, while it fails."""
+        """The reason that was logged, while the step fails."""
         self.beside: Sequence[RetriedStep] = ()
-        """Those that ask the same: what one of them has told is a trouble of all."""
+        """The steps that ask the same. If one of them has logged a reason, the others do not log it again."""
         self.not_before = 0.0
         """time.monotonic() of the next try."""
 
     @property
     def is_failing(self) -> bool:
-        """Tell whether the last attempt failed."""
+        """Return whether the last attempt failed."""
         return self._backoff.failures > 0
 
     def may_run(self) -> bool:
-        """Tell whether the wait after a failure is over."""
+        """Return whether the wait after a failure is over."""
         return time.monotonic() >= self.not_before
 
     def attempt(self, action: Callable[[], bool | None]) -> bool:
-        """Do the action; returns False when it failed, which is logged.
+        """Do the action. Return False if it failed, which is logged.
 
-        An action that did only a part of its work returns False: that is neither a success nor a failure.
+        An action that did only a part of its work returns False. That is neither a success nor a failure.
         """
         try:
             if action() is False:
@@ -102,5 +102,5 @@ class RetriedStep:
 
 
 def cause_of(reason: str) -> str:
-    """The end of a chain of words for one trouble: without the command that met it."""
+    """Return the reason at the end of an error's text, without the command that met it."""
     return reason.rpartition(":")[2].strip()

@@ -1,4 +1,4 @@
-"""Which file system a path lies on, and who owns it: for the advice in an error."""
+"""Which file system a path is on, and who owns it: for the advice in an error."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 NOT_LOCAL = frozenset(
     ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb3", "9p", "afs", "fuse.glusterfs", "fuse.sshfs")
 )
-"""File systems on which the state file cannot lie: their locks do not work, or not everywhere."""
+"""File systems that the state file cannot be on: their locks do not work, or not everywhere."""
 
 
 def file_system_type(path: str) -> str:
-    """Return the type of the file system that a path lies on, as `nfs4`; '' where /proc/self/mountinfo has none."""
+    """Return the type of the file system that a path is on, as `nfs4`; '' if /proc/self/mountinfo has none."""
     place = os.path.realpath(path)
     found, longest = "", -1
     with contextlib.suppress(OSError):
@@ -27,7 +27,7 @@ def file_system_type(path: str) -> str:
 
 
 def belongs_to_another(path: str) -> str:
-    """Return what to do about a file of another user, as after a start by root; '' where it is our own."""
+    """Return what to do about a file of another user, as after a start by root; '' if it is ours or usable."""
     with contextlib.suppress(OSError):
         owner = os.stat(path).st_uid
         if owner != os.geteuid() and not os.access(path, os.R_OK | os.W_OK):

@@ -1,8 +1,8 @@
 """The only place where files and folders are removed, replaced, or given to a group.
 
-Each function makes sure by itself that this program made what it changes: an event file is recognised by its name and
-its emptiness, a pid file by the lock on it, a socket by its inode, a folder because it was made right here. Anything
-else stays as it is.
+Each function itself makes sure that this program made what it changes. An event file is recognised by its name and its
+emptiness, a pid file by the lock on it, a socket by its inode, and a folder because it was made right here. Anything
+else is left as it is.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import NamedTuple
 from cc_slurm_adapter.system.event_files import is_closed, looks_like_event
 
 SHARED_FOLDER = 0o770
-"""Without a setgid bit: the daemon only lists and removes files, so their group does not matter."""
+"""It has no setgid bit: the daemon only lists and removes files, so their group does not matter."""
 SHARED_SOCKET = 0o660
 
 
 class Identity(NamedTuple):
-    """Identifies a file, also when another one has replaced it under its name."""
+    """Identifies a file, even if another file has replaced it under its name."""
 
     device: int
     inode: int
 
 
 def identity(path: str) -> Identity | None:
-    """Return the identity of a file, of a link itself; None when there is none."""
+    """Return the identity of a file; None if there is none. A link is not followed."""
     try:
         status = os.lstat(path)
     except OSError:
@@ -37,12 +37,12 @@ def identity(path: str) -> Identity | None:
 
 
 def is_empty_file(status: os.stat_result) -> bool:
-    """Tell whether this is a regular file of no bytes: neither a link nor a folder."""
+    """Return whether this is a regular file of no bytes, neither a link nor a folder."""
     return stat.S_ISREG(status.st_mode) and status.st_size == 0
 
 
 def remove_event_file(folder: str, name: str) -> None:
-    """Remove an empty file with an event's name. Raises OSError, and FileExistsError for anything else."""
+    """Remove an empty file with an event's name. Raises OSError, which is FileExistsError for anything else."""
     path = os.path.join(folder, name)
     if not looks_like_event(name) or not is_empty_file(os.lstat(path)):
         raise FileExistsError(errno.EEXIST, "it is no event file")
@@ -50,10 +50,10 @@ def remove_event_file(folder: str, name: str) -> None:
 
 
 def mark_open(folder: str, name: str, seconds: float) -> None:
-    """Set the time of the marker, an empty file that is made if it is missing, to so many seconds from now.
+    """Set the time of the marker to this many seconds from now. It is an empty file, made if it is missing.
 
-    Now is what the file system's clock says. A folder whose time lies ahead, after the clock was set back, gets the
-    present time when the file is made again. Raises OSError.
+    The present is what the file system's clock says. After the clock was set back, the time of the folder may lie
+    ahead. Making the file again sets it to the present. Raises OSError.
     """
     _set_time(folder, name, seconds)
     if is_closed(folder, name):
@@ -62,7 +62,7 @@ def mark_open(folder: str, name: str, seconds: float) -> None:
 
 
 def mark_closed(folder: str, name: str) -> None:
-    """Set the time of the marker to 1970, so that hooks leave no events any more. Raises OSError."""
+    """Set the time of the marker to 1970, so that hooks no longer leave events. Raises OSError."""
     _set_time(folder, name, None)
 
 
@@ -81,7 +81,7 @@ def _set_time(folder: str, name: str, from_now: float | None) -> None:
 
 
 def make_shared_folder(path: str, group: int | None) -> None:
-    """Make a folder that the daemon and a group may use; an existing one is left as it is. Raises OSError."""
+    """Make a folder that the daemon and a group may use. An existing one is left as it is. Raises OSError."""
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
@@ -101,7 +101,7 @@ def share_socket(path: str, group: int | None) -> None:
 
 
 def _give_to_group(path: str | int, mode: int, group: int | None) -> None:
-    # This fails where the daemon is no member of the group; what SlurmUser lacks then is checked and logged afterwards.
+    # This fails if the daemon is not a member of the group. What SlurmUser then lacks is checked and logged afterwards.
     with contextlib.suppress(OSError):
         if group is not None:
             os.chown(path, -1, group)
@@ -116,7 +116,7 @@ def remove_socket(path: str, made: Identity | None) -> None:
 
 
 def show_to_all(descriptor: int) -> None:
-    """Let everybody read a pid file, which is locked. Raises OSError."""
+    """Let everybody read a pid file. The file is locked. Raises OSError."""
     os.fchmod(descriptor, 0o644)
 
 
@@ -127,7 +127,7 @@ def remove_locked_file(path: str, descriptor: int) -> None:
 
 
 def replace_file(path: str, text: bytes) -> None:
-    """Replace a file as a whole, or leave what was there, also after a power cut. Raises OSError."""
+    """Replace a file as a whole or leave the old one, even if the power fails. Raises OSError."""
     new = f"{path}.new"
     try:
         with open(new, "wb") as file:
@@ -148,7 +148,7 @@ def replace_file(path: str, text: bytes) -> None:
 
 
 def try_writing(folder: str) -> None:
-    """Make a file in a folder and remove it. Raises OSError when that fails."""
+    """Make a file in a folder and remove it. Raises OSError if that fails."""
     probe = os.path.join(folder, f".write-test.{os.getpid()}.{os.urandom(4).hex()}")
     os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     os.unlink(probe)

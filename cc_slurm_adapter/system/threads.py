@@ -15,21 +15,21 @@ from cc_slurm_adapter.system.backoff import Backoff
 log = logging.getLogger(__name__)
 
 WAIT = 30.0
-"""Seconds that a turn of a loop waits for something to do, at most: a thread that waits still makes progress."""
+"""Most seconds that a turn of a loop waits for something to do. A thread that waits still makes progress."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds to wait after a turn that failed."""
 STUCK_AFTER = 1800.0
-"""Seconds without progress after which a thread counts as stuck. The longest single step is a request to a slow
-destination, of one minute; a turn of many requests calls `progress` after each."""
+"""Seconds without progress after which a thread counts as stuck. The longest single step is a request of one minute to
+a slow destination. A turn of many requests calls `progress` after each."""
 LONGEST_CHECK_INTERVAL = 5.0
-"""Seconds between two checks of the threads that count: a process that was stopped (SIGSTOP) has no stuck threads."""
+"""Most seconds between two checks that count as time without progress: after SIGSTOP a process has no stuck threads."""
 
 
 class Worker:
-    """A thread that calls `turn` again and again until `stop`, and survives whatever that raises.
+    """A thread that calls `turn` repeatedly until `stop`, and survives whatever that raises.
 
-    A turn waits at most WAIT seconds for something to do; a long one calls `progress`. `at_end` is called in the thread
-    when it ends.
+    A turn waits at most WAIT seconds for something to do, and a long turn calls `progress`. `at_end` is called in the
+    thread when it ends.
     """
 
     def __init__(
@@ -52,27 +52,27 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Start the thread. Raises RuntimeError when this system has no thread left."""
+        """Start the thread. Raises RuntimeError if this system has no thread left."""
         self._thread.start()
 
     @property
     def is_stopping(self) -> bool:
-        """Tell whether `stop` was called."""
+        """Return whether `stop` was called."""
         return self._stopping.is_set()
 
     @property
     def never_ran(self) -> bool:
-        """Tell whether the thread was never started."""
+        """Return whether the thread was never started."""
         return self._thread.ident is None
 
     @property
     def is_alive(self) -> bool:
-        """Tell whether the thread runs."""
+        """Return whether the thread runs."""
         return self._thread.is_alive()
 
     @property
     def has_ended(self) -> bool:
-        """Tell whether the thread has ended although nobody stopped it."""
+        """Return whether the thread has ended although nothing stopped it."""
         return not self.never_ran and not self.is_alive and not self.is_stopping
 
     @property
@@ -82,9 +82,9 @@ class Worker:
 
     @property
     def waits_for_a_disk(self) -> bool:
-        """Tell whether the thread waits in the kernel where no signal reaches it (state D in proc(5)).
+        """Return whether the thread waits in the kernel where no signal reaches it (state D in proc(5)).
 
-        It waits for a file system or a device then, and the process could not even end.
+        Then it waits for a file system or a device, and not even the process could end.
         """
         try:
             with open(f"/proc/self/task/{self._thread.native_id}/stat", encoding="ascii", errors="replace") as stat:
@@ -93,19 +93,22 @@ class Worker:
             return False
 
     def progress(self) -> None:
-        """Note that the turn under way makes progress."""
+        """Record that the turn under way makes progress."""
         self._steps += 1
 
     def wait(self, seconds: float) -> None:
-        """Wait so many seconds, or until `stop`."""
+        """Wait this many seconds, or until `stop`."""
         self._stopping.wait(seconds)
 
     def stop(self) -> None:
-        """Begin no further turn; ending the one under way is up to the caller."""
+        """Begin no further turn. The caller must end the turn under way, if necessary."""
         self._stopping.set()
 
     def join(self, time_limit: float) -> None:
-        """Wait until the thread has ended, so many seconds at most; a thread that was never started needs no wait."""
+        """Wait until the thread has ended, for at most `time_limit` seconds.
+
+        A thread that was never started needs no wait.
+        """
         if not self.never_ran:
             self._thread.join(max(time_limit, 0.0))
 
@@ -138,16 +141,16 @@ class Stoppable(Protocol):
 
     @property
     def workers(self) -> Sequence[Worker]:
-        """Its threads."""
+        """Return its threads."""
         ...
 
     def ask_to_stop(self) -> None:
-        """Break off what is under way; does not wait."""
+        """Break off what is under way, without waiting."""
         ...
 
 
 def stop_all(parts: Sequence[Stoppable], time_limit: float) -> None:
-    """End the threads of some parts, within so many seconds for all of them together."""
+    """End the threads of these parts, within `time_limit` seconds for all of them together."""
     deadline = time.monotonic() + time_limit
     for part in parts:
         part.ask_to_stop()
@@ -157,9 +160,9 @@ def stop_all(parts: Sequence[Stoppable], time_limit: float) -> None:
 
 
 def run_beside(name: str, action: Callable[[], None]) -> threading.Thread:
-    """Do something once in a thread of its own, which does not keep the program alive; what it raises is logged.
+    """Do something once in a thread of its own, which does not keep the program alive.
 
-    Raises RuntimeError when this system has no thread left.
+    What the action raises is logged. Raises RuntimeError if this system has no thread left.
     """
     thread = threading.Thread(target=_log_failure_of, args=(f"the thread {name}", action), name=name, daemon=True)
     thread.start()
@@ -182,9 +185,9 @@ def _log_error(what: str, error: Exception, consequence: str) -> None:
 
 
 class Aside:
-    """An action that may hang, done once in a thread of its own, so that the caller decides how long to wait.
+    """An action that may hang, done once in a thread of its own, so that the caller decides how long to wait for it.
 
-    Raises RuntimeError when this system has no thread left.
+    Raises RuntimeError if this system has no thread left.
     """
 
     def __init__(self, name: str, action: Callable[[], None]) -> None:
@@ -201,7 +204,7 @@ class Aside:
         self._done.set()
 
     def is_done(self, seconds: float) -> bool:
-        """Wait so many seconds at most; returns whether the action is done. Raises what it has raised."""
+        """Wait for at most this many seconds. Return whether the action is done. Raises what it has raised."""
         is_done = self._done.wait(seconds)
         if self._failure is not None:
             raise self._failure
@@ -215,11 +218,11 @@ class Supervisor:
         self._clock = clock
         self._checked = clock()
         self._progress: dict[Worker, tuple[int, float]] = {}
-        """For each thread its steps when it last made progress, and the seconds since then."""
+        """The steps of each thread when it last made progress, and the seconds since then."""
         self._reminder = Reminder(clock)
 
     def watch(self, workers: Iterable[Worker]) -> None:
-        """Check these threads, too, from now on; they have been started."""
+        """Also check these threads from now on. They have been started."""
         for worker in workers:
             self._progress[worker] = worker.steps, 0.0
 
@@ -237,7 +240,7 @@ class Supervisor:
         return ""
 
     def _waits_in_kernel(self, worker: Worker, idle: float) -> bool:
-        """Tell whether a thread waits for a disk, and log that: a new process would wait there, too, after this one."""
+        """Return whether a thread waits for a disk, and log that. A new process would wait there, too."""
         if not worker.waits_for_a_disk:
             return False
         if self._reminder.is_due(worker.name):

@@ -30,7 +30,7 @@ from tests.nats.certificates import Certificates
 from tests.nats.conftest import StartNats
 from tests.nats.nats_server import NatsServer
 from tests.nats.points import Point, decode
-from tests.nats.subscriber import Subscriber, make_stream
+from tests.nats.subscriber import Subscriber, make_stream, read_stream
 
 PATIENCE = 20.0
 
@@ -184,21 +184,23 @@ def test_what_cc_backend_does_not_take_is_not_published(
 
 
 def test_rest_goes_on_while_nats_is_away_and_nothing_is_lost(
-    backend: CcBackend, rest: dict[str, Any], nats_server: NatsServer, make_site: MakeSite
+    backend: CcBackend, rest: dict[str, Any], start_nats: StartNats, make_site: MakeSite
 ) -> None:
-    nats_server.stop()
-    site = make_site(**rest, natsServer=nats_server.url)
+    """A stream keeps what comes as soon as NATS is back: a subscriber might be too late for it."""
+    server = start_nats(jetstream=True)
+    make_stream(server.url, "lab", ["jobs"])
+    server.stop()
+    site = make_site(**rest, natsServer=server.url)
     site.start()
     site.owe(*ended(*range(1, 21)))
     deadline = time.monotonic() + PATIENCE
     while len(backend.rows) < 20 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert len(backend.rows) == 20
-    nats_server.restart()
-    with Subscriber(nats_server.url, "jobs") as subscriber:
-        told = events(received(subscriber, 20))
-    assert {job for _, job in told} <= set(range(1, 21))
+    server.restart()
     site.wait()
+    told = events([decode(message.payload) for message in read_stream(server.url, "lab")])
+    assert {job for _, job in told} == set(range(1, 21))
 
 
 class Trouble(NamedTuple):

@@ -1,7 +1,7 @@
-"""One connection to NATS, in a thread of its own: nothing outside of this module sees asyncio and nats-py.
+"""One connection to NATS, in a thread of its own. No other module deals with nats-py.
 
-The connection is opened when there is something to publish, and again whenever it is lost: nats-py never reconnects by
-itself, so that it cannot give up. A message counts as published only when the server has confirmed it.
+The connection is opened when there is something to publish, and opened again after it is lost. nats-py never reconnects
+by itself, so it cannot give up. A message counts as published only when the server has confirmed it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 TIME_LIMIT = 10.0
 """Seconds for one message, or for opening a connection to one server."""
 WORK_LIMIT = 120.0
-"""Seconds for one batch: each message has its own limit, so only an error of the program takes so long."""
+"""Seconds for one batch. Each message has its own limit, so only an error of the program takes this long."""
 CLOSE_LIMIT = 0.5
 _STOPPED = Answer(Verdict.UNAVAILABLE, "the daemon stops")
 _DELIVERED = Answer(Verdict.DELIVERED)
@@ -45,7 +45,7 @@ class NatsAccess:
     """The servers and the credentials. `seed` and `jwt` are texts, not files."""
 
     servers: tuple[str, ...]
-    """nats://host:port or tls://host:port."""
+    """URLs of the form nats://host:port or tls://host:port."""
     user: str = ""
     password: str = field(default="", repr=False)
     seed: str = field(default="", repr=False)
@@ -54,15 +54,15 @@ class NatsAccess:
     tls_cert_file: str = ""
     tls_key_file: str = ""
     jet_stream: bool = False
-    """A stream receives the messages and acknowledges each."""
+    """Whether a stream receives the messages and acknowledges each."""
 
     def needs_tls(self, server: str) -> bool:
-        """Tell whether nothing may be sent to a server before TLS."""
+        """Return whether TLS must begin before anything else is sent to a server."""
         return server.startswith("tls:") or bool(self.tls_ca_file or self.tls_cert_file)
 
 
 class Outgoing(NamedTuple):
-    """A message. By `message_id` a stream recognises one that comes twice."""
+    """A message. A stream recognises a duplicate by `message_id`."""
 
     subject: str
     payload: bytes
@@ -74,25 +74,25 @@ class Outgoing(NamedTuple):
         return {_MESSAGE_ID: self.message_id} if self.message_id else None
 
     def fits(self, client: Client) -> bool:
-        """Tell whether the server accepts so many bytes: it counts the headers, too, and nats-py does not."""
+        """Return whether the server accepts a message of this size. Unlike nats-py it also counts the headers."""
         headers = len(f"NATS/1.0\r\n{_MESSAGE_ID}: {self.message_id}\r\n\r\n") if self.message_id else 0
         return headers + len(self.payload) <= client.max_payload
 
 
 @dataclass(frozen=True)
 class _Connection:
-    """An open connection. nats-py does not wake those who wait for a reply when it is lost."""
+    """An open connection. nats-py does not wake those who wait for a reply when the connection is lost."""
 
     client: Client
     lost: asyncio.Future[None]
 
     async def note_loss(self) -> None:
-        """Note that the connection is lost or closed; nats-py calls this."""
+        """Record that the connection is lost or closed. nats-py calls this."""
         if not self.lost.done():
             self.lost.set_result(None)
 
     async def unless_lost(self, work: Coroutine[Any, Any, list[Answer]]) -> list[Answer]:
-        """Do the work and return its answers. Raises OSError when the connection is lost before it is done."""
+        """Do the work and return its answers. Raises OSError if the connection is lost before the work is done."""
         task = asyncio.ensure_future(work)
         either: set[asyncio.Future[Any]] = {task, self.lost}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED, timeout=WORK_LIMIT)
@@ -103,11 +103,14 @@ class _Connection:
 
 
 class _TlsFailure(OSError):
-    """TLS cannot be used: somebody must act."""
+    """TLS cannot be used: an administrator must act."""
 
 
 class _TlsClient(Client):
-    """Sends nothing before TLS: by itself nats-py goes on unencrypted when the server does not demand TLS."""
+    """A client that sends nothing before TLS.
+
+    nats-py itself continues unencrypted if the server does not demand TLS.
+    """
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         if initial_connection and not info.get("tls_required"):
@@ -118,11 +121,14 @@ class _TlsClient(Client):
 
 
 class _Refused(Exception):
-    """The server refuses our credentials: somebody must act."""
+    """The server refuses our credentials: an administrator must act."""
 
 
 class NatsClient:
-    """Publishes messages; any thread may use it. `read_access` is called for each connection: files may change."""
+    """Publishes messages. Any thread may use it.
+
+    `read_access` is called for each connection, because files may change.
+    """
 
     def __init__(self, read_access: Callable[[], NatsAccess]) -> None:
         self._read_access = read_access
@@ -134,16 +140,16 @@ class NatsClient:
         """How often the server has refused each subject."""
 
     def publish(self, messages: Sequence[Outgoing]) -> list[Answer]:
-        """Publish messages and wait until the server or the stream has them; returns an answer for each."""
+        """Publish messages and wait until the server or the stream has them. Return an answer for each."""
         return self._run(self._publish(lambda _: messages, len(messages)), len(messages))
 
     def publish_all(self, make: Callable[[int], Sequence[Outgoing]]) -> Answer:
-        """Publish what `make` returns for the server's largest message size in bytes; returns one answer for all."""
+        """Publish what `make` returns for the server's largest message size in bytes. Return one answer for all."""
         answers = self._run(self._publish(make, 1), 1)
         return next((answer for answer in answers if answer.verdict is not Verdict.DELIVERED), _DELIVERED)
 
     def check(self) -> Answer:
-        """Connect if there is no connection; returns whether a server accepts us."""
+        """Connect if there is no connection. Return an answer that tells whether a server accepts us."""
 
         async def confirm(client: Client) -> list[Answer]:
             await _confirm(client)
@@ -153,7 +159,10 @@ class NatsClient:
         return answer
 
     def close(self) -> None:
-        """End the connection for good: whoever waits for an answer gets UNAVAILABLE. May be called more than once."""
+        """Close the connection and refuse later work. Callers that wait for an answer get UNAVAILABLE.
+
+        May be called more than once.
+        """
         self._thread.stop()
 
     def _run(self, work: Coroutine[Any, Any, list[Answer]], count: int) -> list[Answer]:
@@ -165,7 +174,7 @@ class NatsClient:
             return [_unavailable(error)] * count
 
     async def _publish(self, make: Callable[[int], Sequence[Outgoing]], count: int) -> list[Answer]:
-        """Publish what `make` returns. `count` is the number of answers when there is no server."""
+        """Publish what `make` returns. `count` is the number of answers if there is no server."""
         denials = dict(self._denials)
         messages: list[Outgoing] = []
 
@@ -183,13 +192,13 @@ class NatsClient:
         ]
 
     async def _attempt(self, work: Callable[[Client], Coroutine[Any, Any, list[Answer]]], count: int) -> list[Answer]:
-        """Do the work with an open connection; when that fails, the failure is the answer for all messages."""
+        """Do the work with an open connection. If that fails, the failure is the answer for all messages."""
         try:
             connection = await self._connected()
             answers = await connection.unless_lost(work(connection.client))
         except _Refused as error:
             answers = [_misconfigured(str(error))] * count
-        except Exception as error:  # an error of nats-py costs a connection, and no message
+        except Exception as error:  # an error of nats-py costs a connection, but no message
             if not isinstance(error, _FAILURES):
                 log.exception("NATS: an error of nats-py or of this program")
             answers = [_unavailable(error)] * count
@@ -225,7 +234,7 @@ class NatsClient:
         return list(await asyncio.gather(*map(publish, messages)))
 
     async def _without_acknowledgement(self, client: Client, message: Outgoing) -> Answer:
-        """Find out why no stream has acknowledged: the server does not respond, or it does and there is no stream."""
+        """Return why no stream has acknowledged: the server does not respond, or it does and there is no stream."""
         try:
             await _confirm(client)
         except _FAILURES as error:
@@ -305,7 +314,7 @@ class NatsClient:
         return connection
 
     def _note_error(self, error: Exception) -> None:
-        """Count a refused subject; other errors show in the answers.
+        """Count a refused subject. Other errors show in the answers.
 
         nats-py has converted the text to lower case.
         """
@@ -314,7 +323,7 @@ class NatsClient:
             self._denials[text.rpartition(" ")[2].strip("\"'")] += 1
 
     def _forget(self) -> None:
-        """Drop what belonged to a loop that has ended."""
+        """Forget what belonged to a loop that has ended."""
         self._connection = self._connecting = None
 
     async def _drop(self) -> None:
@@ -328,10 +337,10 @@ def _unavailable(error: Exception) -> Answer:
 
 
 async def _confirm(client: Client) -> None:
-    """Return when the server has received what was published. Raises what nats-py raises.
+    """Wait until the server has received what was published. Raises what nats-py raises.
 
-    nats-py sends a PING ahead of what was published just before: only the second PONG confirms that. Its flush()
-    would also return when nobody reads replies any more.
+    nats-py sends a PING before the messages that were published last, so only the second PONG confirms them. Its
+    flush() would also return when nothing reads replies any more.
     """
     for _ in range(2):
         await client.rtt(int(TIME_LIMIT))
@@ -362,7 +371,7 @@ def _refusal_of_stream(error: Exception, message: Outgoing) -> Answer:
 
 
 async def _close(client: Client) -> None:
-    """Close a client within CLOSE_LIMIT: after a TLS handshake that failed it would never end."""
+    """Close a client within CLOSE_LIMIT. After a failed TLS handshake nats-py's own close never returns."""
     closing = asyncio.ensure_future(client.close())
     await asyncio.wait({closing}, timeout=CLOSE_LIMIT)
     if not closing.done():
@@ -372,7 +381,7 @@ async def _close(client: Client) -> None:
 
 
 def _is_refusal(error: BaseException) -> bool:
-    """Tell whether an error is about our credentials: nats-py has no type for those of an open connection."""
+    """Return whether an error is about our credentials: nats-py has no type for such errors of an open connection."""
     about_us = isinstance(error, (errors.AuthorizationError, ssl.SSLError, _TlsFailure))
     return about_us or "authorization violation" in str(error).lower()
 

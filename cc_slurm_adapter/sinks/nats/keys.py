@@ -1,7 +1,9 @@
 """NKeys and credentials of NATS: reads seeds and signs the server's nonces, in pure Python.
 
-A seed is base32 of two prefix bytes, the 32 bytes of an Ed25519 key, and a CRC-16 (XMODEM) of them, low byte first.
-(The form of nats-io's nkeys, https://docs.nats.io/running-a-nats-service/configuration/securing_nats/auth_intro/nkey_auth)
+A seed is base32 of two prefix bytes, the 32 bytes of an Ed25519 key, and a CRC-16 (XMODEM) of both, low byte first.
+
+The form is that of nats-io's nkeys:
+https://docs.nats.io/running-a-nats-service/configuration/securing_nats/auth_intro/nkey_auth
 """
 
 from __future__ import annotations
@@ -14,14 +16,14 @@ from typing import NamedTuple
 from ecdsa import Ed25519, SigningKey
 
 _USER = 20 << 3
-"""The prefix of a user's public key: base32 makes a U of it."""
+"""The prefix of a user's public key: base32 turns it into a U."""
 _SEED = 18 << 3
-"""The prefix of a seed: an S."""
+"""The prefix of a seed: base32 turns it into an S."""
 _BLOCK = r"-+BEGIN {}-+\s+(\S+)\s+-+END"
 
 
 class Credentials(NamedTuple):
-    """The contents of a file of credentials: the user's JWT, and the seed that signs."""
+    """The contents of a credentials file: the user's JWT, and the seed that signs."""
 
     jwt: str
     seed: str
@@ -44,7 +46,7 @@ def public_key(seed: str) -> str:
 
 
 def sign(seed: str, nonce: str) -> bytes:
-    """Sign a server's nonce; returns the signature in base64."""
+    """Sign a server's nonce. Return the signature in base64."""
     return base64.b64encode(_key_of(seed).sign(nonce.encode("utf-8")))
 
 

@@ -18,11 +18,13 @@ Result = TypeVar("Result")
 logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of every TLS connection that the other side closes
 
 END_LIMIT = 1.0
-"""Seconds for what is under way to end when the loop is stopped."""
+"""Seconds for the work under way to end after the loop is stopped."""
 WORK_LIMIT = 300.0
-"""Seconds for one piece of work: each of its steps has its own limit, so only an error of the program takes so long."""
+"""Seconds for one piece of work. Each of its steps has its own limit, so only an error of the program takes this
+long."""
 MAX_RESOLVING = 8
-"""Names that are resolved at the same time: one that a name server does not answer keeps a thread for long."""
+"""Most names that are resolved at the same time. A name that no name server answers occupies a thread for a long
+time."""
 
 
 class LoopStopped(Exception):
@@ -30,9 +32,10 @@ class LoopStopped(Exception):
 
 
 class LoopThread:
-    """A thread with a loop. It starts with the first work, and again with the next after an error has ended it.
+    """A thread with a loop. It starts with the first work, and again with the next work after an error has ended it.
 
-    `at_begin` is called before each start; `at_end` is run when it is stopped, before all other work is cancelled.
+    `at_begin` is called before each start. `at_end` is run when the thread is stopped, before all other work is
+    cancelled.
     """
 
     def __init__(
@@ -47,9 +50,10 @@ class LoopThread:
         self._under_way: set[concurrent.futures.Future[Any]] = set()
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Do some work in the loop and wait for it; any thread may call this.
+        """Do some work in the loop and wait for it. Any thread may call this.
 
-        Raises LoopStopped, what the work raises, and RuntimeError when there can be no thread or it takes too long.
+        Raises LoopStopped and what the work raises. Raises RuntimeError if no thread can be started or the work takes
+        too long.
         """
         with self._lock:
             if self._stopped:
@@ -75,7 +79,7 @@ class LoopThread:
                 self._under_way.discard(future)
 
     def stop(self) -> None:
-        """End the loop for good, without waiting. May be called more than once."""
+        """End the loop without waiting, and refuse later work. May be called more than once."""
         with self._lock:
             was_stopped, self._stopped = self._stopped, True
             if self._loop is not None and not was_stopped:
@@ -102,7 +106,7 @@ class LoopThread:
                 loop.run_until_complete(self._end())
             with self._lock:
                 self._loop = None
-                for future in self._under_way:  # whoever waits for what could not be ended
+                for future in self._under_way:  # for callers that wait for work that could not be ended
                     future.cancel()
             loop.close()
 
@@ -116,7 +120,10 @@ class LoopThread:
 
 
 class _Loop(asyncio.SelectorEventLoop):
-    """Resolves names in daemon threads: at its end Python waits for asyncio's own, and name servers may be slow."""
+    """A loop that resolves names in daemon threads.
+
+    Name servers may be slow, and Python would wait for asyncio's own threads at its end.
+    """
 
     resolving = 0
 
@@ -128,7 +135,7 @@ class _Loop(asyncio.SelectorEventLoop):
         def resolve() -> None:
             try:
                 result: Any = socket.getaddrinfo(*args, **options)
-            except (OSError, ValueError, OverflowError) as error:  # also a name that can be none
+            except (OSError, ValueError, OverflowError) as error:  # also for an impossible name
                 result = error if isinstance(error, OSError) else OSError(f"{args[0]}: {error}")
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 self.call_soon_threadsafe(finish, result)

@@ -1,6 +1,6 @@
 """cc-backend's messages on NATS, for cc-backend and for everybody who listens.
 
-Their form: the README of the recorded exchanges under tests/recorded/cc_backend, section NATS.
+The README of the recorded exchanges under tests/recorded/cc_backend describes their form, in its section NATS.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ NANOSECONDS = 1_000_000_000
 
 
 class CcNats:
-    """The sink of NATS. Node states are published only where `node_subject` is not empty.
+    """The sink of NATS. Node states are published only if `node_subject` is not empty.
 
-    A stop follows its start by `stop_delay` seconds at least, since cc-backend handles messages in parallel.
+    A stop is published at least `stop_delay` seconds after its start, because cc-backend handles messages in parallel.
     """
 
     name = CC_NATS
@@ -47,12 +47,15 @@ class CcNats:
         self._recent_starts = RecentStarts(stop_delay)
 
     def connect(self, progress: Callable[[], None] = lambda: None) -> Connection:
-        """Make a connection; all share one connection to NATS. `progress` is not called: a batch is one step."""
+        """Make a connection. All share one connection to NATS.
+
+        `progress` is not called, because a batch is one step.
+        """
         return CcNatsConnection(self, self._client, self._recent_starts)
 
 
 class RecentStarts:
-    """Remembers when the starts of the last `delay` seconds were published; a stop waits for the rest of the delay."""
+    """Remembers when the starts of the last `delay` seconds were published. A stop waits for the rest of the delay."""
 
     def __init__(self, delay: float) -> None:
         self._delay = delay
@@ -61,7 +64,7 @@ class RecentStarts:
         self._lock = threading.Lock()
 
     def note(self, key: RunKey) -> None:
-        """Note that a start was published now."""
+        """Record that a start was published now."""
         now = time.monotonic()
         with self._lock:
             self._published[key] = now
@@ -69,7 +72,10 @@ class RecentStarts:
                 del self._published[next(iter(self._published))]
 
     def seconds_left(self, key: RunKey) -> float:
-        """Return how long a stop must wait; starts of an earlier process count as published when this one began."""
+        """Return how many seconds a stop must still wait; not more than 0 if it may be published now.
+
+        A start from an earlier process counts as published when this process began.
+        """
         with self._lock:
             return self._published.get(key, self._since) + self._delay - time.monotonic()
 
@@ -83,7 +89,7 @@ class CcNatsConnection:
         self._recent_starts = recent_starts
 
     def deliver_all(self, deliveries: Sequence[Delivery]) -> list[Answer]:
-        """Publish rows and wait until the server has them; stops whose start was just published are postponed."""
+        """Publish rows and wait until the server has them. Stops whose start was just published are postponed."""
         waits = [0.0 if each.kind is Kind.START else self._recent_starts.seconds_left(each.key) for each in deliveries]
         ready = [each for each, wait in zip(deliveries, waits) if wait <= 0]
         answers = iter(self._client.publish([self._message(each) for each in ready]) if ready else ())
@@ -104,9 +110,9 @@ class CcNatsConnection:
         return Outgoing(self._sink.subject, point, message_id)
 
     def post_nodes(self, cluster: str, nodes: list[NodeState]) -> Answer:
-        """Publish the states of all nodes in messages of the size that the server accepts.
+        """Publish the states of all nodes, in messages of the size that the server accepts.
 
-        Without a subject for them it only checks whether NATS is there.
+        Without a subject for them, only check whether NATS is there.
         """
         if not self._sink.node_subject:
             return self._client.check()
@@ -126,7 +132,7 @@ class CcNatsConnection:
         self._client.close()
 
     def break_off(self) -> None:
-        """Do nothing: each message has its time limit, and none hangs for longer."""
+        """Do nothing: each message has its own time limit, so none hangs longer than that."""
 
     def close(self) -> None:
         """Do nothing: the connection to NATS is shared, and `abort` closes it."""

@@ -1,1 +1,1 @@
-"""What Slurm prints, read: pure, without a process."""
+"""Parsers of what Slurm prints. They are pure: none of them starts a process."""

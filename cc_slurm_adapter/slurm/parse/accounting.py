@@ -1,4 +1,4 @@
-"""Runs in accounting (sacct): it keeps their times and ends for good, but neither cores nor GPU indices."""
+"""Runs in accounting (sacct), which keeps their times and ends permanently, but neither cores nor GPU indices."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ RESIZING = "RESIZING"
 """The state of a record that was closed because the run continues on other nodes."""
 _JOB = "jobs[]"
 _BACKLOG = re.compile(r"^DBD Agent queue size: *(\d{1,10})$", re.MULTILINE | re.ASCII)
-"""src/sdiag/sdiag.c, _print_stats"""
+"""The line that src/sdiag/sdiag.c (_print_stats) prints."""
 
 
 def ended_command(since: int, until: int, job_ids: Iterable[int] = ()) -> list[str]:
@@ -69,7 +69,10 @@ def launches_command(job_ids: Iterable[int], since: int, until: int) -> list[str
 
 
 def runs_command(job_ids: Iterable[int], since: int, until: int, json_option: str) -> list[str]:
-    """Return the sacct command for all about these jobs in a window; without one it would search back to 1970."""
+    """Return the sacct command for everything about these jobs in a window.
+
+    Without a window sacct would search back to 1970.
+    """
     ids = ",".join(map(str, job_ids))
     return ["sacct", "-X", "-a", "-D", json_option, "-j", ids, *_window(since, until)]
 
@@ -77,7 +80,7 @@ def runs_command(job_ids: Iterable[int], since: int, until: int, json_option: st
 def users_command(job_ids: Iterable[int], since: int, until: int) -> list[str]:
     """Return the sacct command for the users of jobs.
 
-    Its JSON has no user where it finds no association (22.05) or no account with the id.
+    sacct's JSON has no user if it finds no association (22.05) or no account with the id.
     """
     jobs = ",".join(map(str, job_ids))
     window = _window(since, until)
@@ -87,8 +90,8 @@ def users_command(job_ids: Iterable[int], since: int, until: int) -> list[str]:
 def _window(since: int, until: int) -> list[str]:
     """Return the options for a window of time.
 
-    sacct refuses a window that begins after its end. A run from the future, because the clock was set back after its
-    start, may have been closed before or after now. So such a window is widened to both sides.
+    sacct refuses a window that begins after its end. A run may begin in the future, because the clock was set back
+    after its start. It may have been closed before or after now, so such a window is widened to both sides.
     """
     if since > until:
         since, until = until - DAY, since + DAY
@@ -96,16 +99,16 @@ def _window(since: int, until: int) -> list[str]:
 
 
 def parse_users(text: str) -> dict[int, str]:
-    """Parse the output of `users_command`: users by job id, by their names, or numbers where they have none here."""
+    """Parse the output of `users_command`. Return user names by job id, or the user's number if it has no name here."""
     rows = [line.split("|") for line in text.splitlines()]
     found = {read_digits(job_id): user or uid for job_id, uid, user in (row for row in rows if len(row) == 3)}
     return {job_id: user for job_id, user in found.items() if job_id is not None}
 
 
 def parse_backlog(text: str) -> int:
-    """Parse how many messages wait in slurmctld for slurmdbd from sdiag, which prints this line from 22.05 to 26.05.
+    """Parse from sdiag how many messages wait in slurmctld for slurmdbd.
 
-    Raises UnexpectedOutput.
+    The line is the same from 22.05 to 26.05. Raises UnexpectedOutput.
     """
     found = _BACKLOG.search(text)
     if found is None:
@@ -139,14 +142,14 @@ def parse_launches(text: str, cluster: str) -> list[AccountedLaunch]:
 class EndedParser:
     """Parses the output of `ended_command` under SLURM_TIME_FORMAT=%s, in one piece or in several.
 
-    A run that was resized has several records: it is one run from the start of the first of them. sacct prints them
-    in the order of their submit times, which for all but the first is when they were made.
+    A run that was resized has several records. It is one run, which began at the start of the first record. sacct
+    prints the records in the order of their submit times. For all records but the first that is when they were made.
     """
 
     def __init__(self, cluster: str) -> None:
         self._cluster = cluster
         self._resized: dict[tuple[int, int], _Record] = {}
-        """Records of resized runs that were closed, by job and end."""
+        """Closed records of resized runs, by job and end."""
 
     def parse(self, lines: Iterable[str]) -> list[AccountedEnd]:
         """Return the runs in these lines. Jobs that never ran are left out."""
@@ -189,7 +192,10 @@ def _ended_records(lines: Iterable[str]) -> Iterator[_Record]:
 
 
 def _first_record(record: _Record, resized: Mapping[tuple[int, int], _Record]) -> _Record:
-    """Return the record with which the run began: at a resize newer versions make a record, 22.05 keeps the start."""
+    """Return the record with which the run began.
+
+    At a resize newer versions make a record, while 22.05 keeps the start.
+    """
     while True:
         before = resized.get((record.job_id, record.start))
         if before is None or before.start >= record.start:
@@ -198,9 +204,10 @@ def _first_record(record: _Record, resized: Mapping[tuple[int, int], _Record]) -
 
 
 def parse_accounted_run(job: Json, cluster: str, accelerators: Names = GPU) -> Run:
-    """Parse a Run from sacct's JSON: without cores and GPU indices, and with a name that accounting may have altered.
+    """Parse a Run from sacct's JSON.
 
-    Raises UnexpectedOutput with the path in the JSON that is wrong.
+    It has no cores and GPU indices, and accounting may have altered its name. Raises UnexpectedOutput with the path in
+    the JSON that is wrong.
     """
     job_id = job_id_of(job)
     try:
@@ -210,10 +217,10 @@ def parse_accounted_run(job: Json, cluster: str, accelerators: Names = GPU) -> R
 
 
 def _parse_accounted_run(job: Json, job_id: int, cluster: str, accelerators: Names) -> Run:
-    """Parse a run. Values are read only where the state makes them facts.
+    """Parse a run. Values are read only if the state makes them facts.
 
-    A record of 23.02 to 24.05 may be PENDING with nodes and a start, and lack all else: for a moment accounting has
-    a step of the job before the job's own start. It counts as pending, and is read again later.
+    A record of 23.02 to 24.05 may be PENDING with nodes and a start, and lack everything else: for a moment accounting
+    has a step of the job before the job's own start. It counts as pending, and is read again later.
     """
     time, array = get_object(job, "time", _JOB), get_object(job, "array", _JOB)
     words = state_words(get_object(job, "state", _JOB), "current", f"{_JOB}.state")
@@ -250,9 +257,9 @@ def _parse_accounted_run(job: Json, job_id: int, cluster: str, accelerators: Nam
 
 
 def _phase_and_end(words: list[str], time: Json) -> tuple[Phase, EndState | None, int]:
-    """Return the phase, and how and when the run ended (Unix seconds; 0 where there is no end).
+    """Return the phase, and how and when the run ended (Unix seconds; 0 if there is no end).
 
-    A requeued run is ["PENDING", "REQUEUED"] here, with its end: what is pending is the job's next run.
+    Here a requeued run is ["PENDING", "REQUEUED"], with its end. Only the job's next run is pending.
     """
     closing = [word for word in words if word not in WAITING]
     phase, end_state = read_states(closing or words)
@@ -291,10 +298,10 @@ def _missing(job: Json, num_gpus: int) -> Iterator[Missing]:
 
 
 def with_sharing(run: Run, layouts: Mapping[str, NodeLayout], partitions: Mapping[str, Partition]) -> Run:
-    """Add who else was on the run's nodes, where its partition or its CPUs prove it.
+    """Add who else was on the run's nodes, if its partition or its CPUs prove it.
 
     A run with all CPUs of its nodes had them to itself, unless several jobs may have the same CPUs there. A run with
-    fewer had no whole nodes; whether they were reserved for its user is not known.
+    fewer CPUs did not have whole nodes. Whether they were reserved for its user is not known.
     """
     partition = partitions.get(run.partition)
     if Missing.SHARING not in run.missing or partition is None:
@@ -326,15 +333,16 @@ def _num_cpus(job: Json, hosts: list[str]) -> int:
 
 
 def _num_gpus(job: Json, name: str) -> int:
-    """Count GPUs. The row without a type is the sum of those with one; a site may track only one kind of row."""
+    """Count GPUs. The row without a type is the sum of the rows with one. A site may track only one kind of row."""
     counts = _allocated(job, "gres", name)
     return counts.get(name, sum(counts.values()))
 
 
 def _allocated(job: Json, kind: str, group: str) -> dict[str, int]:
-    """Return how many of a trackable resource were allocated, by name: those of a group are `group` or `group:TYPE`.
+    """Return by name how many of a trackable resource were allocated. The names are `group` or `group:TYPE`.
 
-    Other counts are not read: a site's own may be bytes, and larger than any number here.
+    Other counts are not read: a site's own resource may be counted in bytes, and the count be larger than any number
+    here.
     """
     path = f"{_JOB}.tres.allocated"
     rows = get_objects(get_object(job, "tres", _JOB), "allocated", f"{_JOB}.tres")
@@ -344,7 +352,7 @@ def _allocated(job: Json, kind: str, group: str) -> dict[str, int]:
 
 
 def _has_sharing(job: Json) -> bool:
-    """Tell whether the format has who else may be on the nodes: only v0.0.45 has it."""
+    """Return whether the format tells who else may be on the nodes. Only v0.0.45 does."""
     return "exclusive" in job
 
 

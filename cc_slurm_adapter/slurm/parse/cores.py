@@ -1,8 +1,8 @@
 """The cores that are allocated to a job on each node, from `job_resources` in the JSON of squeue and scontrol.
 
-Indices are per socket in every version; the node's own number is socket * cores per socket + core.
-Up to v0.0.40 the allocated cores alone are listed, so the node's layout must be known; from v0.0.41
-on all cores of the node are listed. (v0.0.39 is as 22.05 and v0.0.40.)
+Indices are per socket in every version; the node's own number is socket * cores per socket + core. Up to v0.0.40 only
+the allocated cores are listed, so the node's layout must be known. From v0.0.41 on all cores of the node are listed.
+(v0.0.39 is like 22.05 and v0.0.40.)
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _PATH = "jobs[].job_resources"
 _CORE = f"{_PATH}.nodes.allocation[].sockets[].cores[]"
 _ALLOCATED = ("allocated", "allocated_and_in_use")
 _Allocated = tuple[str, Optional[tuple[int, ...]]]
-"""A node's name, and its cores where the layout is known."""
+"""A node's name, and its cores if the layout is known."""
 
 
 def allocated_nodes_of(job: Json) -> str:
-    """Return the host list of the allocated nodes; '' when Slurm no longer knows.
+    """Return the host list of the allocated nodes; '' if Slurm no longer knows them.
 
-    It is not the job's own `nodes`, from which Slurm removes node by node while a job completes.
+    This is not the job's own `nodes`, from which Slurm removes node by node while a job completes.
     """
     resources = _job_resources(job)
     if not resources:
@@ -45,7 +45,7 @@ def allocated_nodes_of(job: Json) -> str:
 
 
 def has_whole_nodes(job: Json) -> bool:
-    """Tell whether the nodes were allocated whole; up to v0.0.40 Slurm does not say, and it is False."""
+    """Return whether the nodes were allocated whole. Up to v0.0.40 Slurm does not say, and the result is False."""
     nodes = _job_resources(job).get("nodes")
     if not isinstance(nodes, dict):
         return False
@@ -55,9 +55,9 @@ def has_whole_nodes(job: Json) -> bool:
 
 
 def read_cores(job: Json, layouts: Mapping[str, NodeLayout]) -> dict[str, tuple[int, ...]]:
-    """Return core numbers by node name, ascending; a node of unknown layout is left out.
+    """Return core numbers by node name, ascending. A node of unknown layout is left out.
 
-    The result is empty when Slurm lists no node: then it no longer knows.
+    The result is empty if Slurm lists no node: then it no longer knows the cores.
     """
     resources = _job_resources(job)
     if not resources:
@@ -71,7 +71,7 @@ def read_cores(job: Json, layouts: Mapping[str, NodeLayout]) -> dict[str, tuple[
 
 
 def _job_resources(job: Json) -> Json:
-    """Return `job_resources`; where there are none it is missing (22.05), empty (to v0.0.40) or null."""
+    """Return `job_resources`. If there are none, it is missing (22.05), empty (up to v0.0.40) or null."""
     resources = job.get("job_resources")
     if resources is None:
         return {}

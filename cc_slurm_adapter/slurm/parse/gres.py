@@ -1,18 +1,18 @@
-"""Slurm's generic resources (GRES) and trackable resources (TRES): which GPUs, and how many.
+"""Which GPUs a job has on each of its nodes, and how many GPUs a node has and has in use.
 
-Here a GPU is a device of any GRES that the site names an accelerator: `gpu`, or also `dcu`, `npu` and so on
-(`acceleratorGres`).
+They are read from Slurm's generic resources (GRES) and trackable resources (TRES). Here a GPU is a device of any GRES
+that the site names an accelerator: `gpu`, or also `dcu`, `npu` and so on (`acceleratorGres`).
 
-An index is Slurm's own number of a device on its node. It counts all devices of a GRES, whatever
-their types: on a node with `gpu:a:2,gpu:b:2` the type b has 2 and 3. The order is that of the types in the
-node's Gres of slurm.conf (seen on 24.11; `slurmd -G` prints it), and gpuPciAddrs must have the same. Each GRES counts
-from 0. Where several are accelerators those of the next name follow those of the one before: on a node
-with `gpu:2,npu:4` and the names gpu, npu the npu 0 is the index 2.
+An index is Slurm's own number of a device on its node. All devices of a GRES are counted together, whatever their
+types: on a node with `gpu:a:2,gpu:b:2` the devices of type b have the indices 2 and 3. The order is that of the types
+in the node's Gres of slurm.conf (seen on 24.11; `slurmd -G` prints it), and gpuPciAddrs must have the same order. Each
+GRES counts from 0. If several GRES are accelerators, the devices of each name follow those of the name before it: on a
+node with `gpu:2,npu:4` and the names gpu, npu the npu 0 is the index 2.
 
-Shares of a GPU (shard, mps) count as the device they sit on. Up to 23.02 they name it, `shard:2(IDX:2)`;
-later a job has used/total of every device of the node, `shard:3(0/2,0/2,2/2,1/2)`, in the order of the
-indices. For a node they are listed type by type, `shard:a:4(2/2,2/2),shard:b:1(1/2,0/2)`: these show how many devices
-are in use, but not which. There `-/2` is a device that is in use as a whole.
+A share of a GPU (shard, mps) counts as the device that it is a share of. Up to 23.02 the job's shares name that device,
+`shard:2(IDX:2)`. Later a job has used/total of every device of the node, `shard:3(0/2,0/2,2/2,1/2)`, in the order of
+the indices. For a node the shares are listed type by type, `shard:a:4(2/2,2/2),shard:b:1(1/2,0/2)`: this shows how many
+devices are in use, but not which ones. There `-/2` is a device that is in use as a whole.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_DEVICES = 1024
 Names = tuple[str, ...]
 """Names of the GRES that are accelerators."""
 GPU: Names = ("gpu",)
-"""The names of GRES that are accelerators where the site names no others."""
+"""The names of GRES that are accelerators if the site names no others."""
 _SHARED = ("shard", "mps")
 """Shares of the devices of the GRES gpu, and of no other."""
 # Older versions print `gpu:(null):1(IDX:0)` for a GPU without a type. The details are in brackets at the end.
@@ -62,10 +62,10 @@ class _Entry(NamedTuple):
 
 
 def gpu_indices(gres: str, names: Names = GPU, counts: Sequence[int] = ()) -> tuple[int, ...]:
-    """Return the devices in a job's `gpu:h100:2(IDX:0-1,3)` or `shard:3(2/2,1/2)` of one node, ascending.
+    """Return a job's devices on one node, ascending, from `gpu:h100:2(IDX:0-1,3)` or `shard:3(2/2,1/2)`.
 
-    `counts` is how many the node has of each of the names; where it is not known only those of the first name
-    have an index. `IDX:N/A`, `IDX:` and `CNT:2` name none. Raises UnexpectedOutput for anything else.
+    `counts` is how many devices the node has of each name. If that is not known, only devices of the first name have an
+    index. `IDX:N/A`, `IDX:` and `CNT:2` name no device. Raises UnexpectedOutput for anything else.
     """
     found: set[int] = set()
     for entry in _entries(gres, names):
@@ -78,7 +78,7 @@ def gpu_indices(gres: str, names: Names = GPU, counts: Sequence[int] = ()) -> tu
 def gpus_in_use(used: str, names: Names = GPU, counts: Sequence[int] = ()) -> tuple[int, ...]:
     """Return the devices in a node's GresUsed, `gpu:a:2(IDX:0-1),gpu:b:1(IDX:4)`; `counts` as in `gpu_indices`.
 
-    It returns () where not all are named, as when shares of GPUs are in use, which have no indices.
+    Return () if not all devices are named, for example if shares of GPUs are in use, which have no indices.
     """
     if any(entry.name in _SHARED and _devices(entry, used) for entry in _entries(used, names)):
         return ()
@@ -89,7 +89,7 @@ def gpus_in_use(used: str, names: Names = GPU, counts: Sequence[int] = ()) -> tu
 def gpu_counts(gres: str, names: Names = GPU) -> tuple[int, ...]:
     """Count the GPUs in `gpu:h100:4(S:0-1),gpu:a100:2`, `gpu(CNT:4)` or `gpu:4`, for each name.
 
-    Of shares it counts the devices in use, so that this reads a node's Gres and GresUsed alike.
+    With shares, the devices in use are counted. So this reads a node's Gres and its GresUsed in the same way.
     """
     counts = dict.fromkeys(names, 0)
     for entry in _entries(gres, names):
@@ -109,7 +109,7 @@ def gpu_types(gres: str, names: Names = GPU) -> str:
 
 
 def other_devices(gres: str, names: Names = GPU) -> tuple[str, ...]:
-    """Return the names of GRES that are no accelerators, but of which a job's `dcu:2(IDX:0-1)` has devices."""
+    """Return the names of GRES that are not accelerators and of which a job has devices, as in `dcu:2(IDX:0-1)`."""
     others = (entry for entry in _all_entries(gres) if entry.accelerator not in names and entry.name not in _SHARED)
     return tuple(sorted({entry.name for entry in others if _HAS_DEVICES.match(entry.detail)}))
 
@@ -122,26 +122,26 @@ def gpus_of_details(details: Iterable[str | None], names: Names = GPU) -> int:
 def gpus_of_tres(tres: str, names: Names = GPU) -> int:
     """Count the GPUs in `cpu=4,gres/gpu=4,gres/gpu:h100=4`. Slurm prints the sum and its parts: only one is counted.
 
-    There are none where AccountingStorageTRES lacks GPUs, and too few where it has only some of their types. Shares of
-    GPUs are never in it.
+    The count is 0 if AccountingStorageTRES lacks GPUs, and too low if it has only some of their types. Shares of GPUs
+    are never in it.
     """
     counts = _GRES_TRES.findall(tres)
     return sum(_sum_of_tres({kind: int(count) for of, kind, count in counts if of == name}) for name in names)
 
 
 def _sum_of_tres(by_type: Mapping[str, int]) -> int:
-    """Return the row without a type (''), the sum of those with one; a site may track only one kind of row."""
+    """Return the row without a type (''), which is the sum of the others. A site may track only one kind of row."""
     return by_type.get("", sum(by_type.values()))
 
 
 def cpus_of_tres(tres: str) -> int:
-    """Return the CPUs in `cpu=4,mem=100M,node=1`; 0 where there are none."""
+    """Return the CPUs in `cpu=4,mem=100M,node=1`; 0 if it has none."""
     match = _CPU_TRES.search(tres)
     return int(match.group(1)) if match else 0
 
 
 def requests_gpus(tres: str, names: Names = GPU) -> bool:
-    """Tell whether `tres_per_node` or its like requests GPUs or shares: `gres/gpu`, `gres:gpu:a:2`, `gres/gpu=1`.
+    """Return whether `tres_per_node` or its like requests GPUs or shares: `gres/gpu`, `gres:gpu:a:2`, `gres/gpu=1`.
 
     `gres/gpu:0` requests none.
     """
@@ -156,11 +156,11 @@ def gpus_by_host(
     tres: str,
     names: Names = GPU,
 ) -> dict[str, tuple[int, ...]]:
-    """Return GPU indices by node, from a job's `gres_detail` on `hosts`; `equipment` is how many each node has by name.
+    """Return GPU indices by node, from a job's `gres_detail` on `hosts`.
 
-    While the job runs `gres_detail` has an entry for each of its nodes, in their order, None for a node
-    without GRES. Later it is empty: then the indices are known only when the job had every GPU of its
-    nodes, according to its TRES. Nodes whose indices are not known are left out.
+    `equipment` is how many devices of each name a node has. While the job runs, `gres_detail` has an entry for each of
+    its nodes, in their order, and None for a node without GRES. Later it is empty. Then the indices are known only if
+    the job had every GPU of its nodes, according to its TRES. Nodes whose indices are not known are left out.
     """
     if details and len(details) == len(hosts):
         found = zip(hosts, details)
@@ -175,7 +175,7 @@ def gpus_by_host(
 
 @lru_cache(maxsize=1024)
 def _entries(gres: str, names: Names) -> tuple[_Entry, ...]:
-    """Return the entries of GPUs and shares of GPUs, cached because thousands of nodes have the same."""
+    """Return the entries of GPUs and shares of GPUs. They are cached, because thousands of nodes have the same."""
     return tuple(_accelerators(gres, names))
 
 

@@ -15,7 +15,7 @@ MAX_HOSTS = 100_000
 def expand(text: str) -> list[str]:
     """Return all host names of a host list, in its order. Raises UnexpectedOutput for anything else.
 
-    Ranges keep their zero padding; of several brackets the last one counts fastest.
+    Ranges keep their zero padding. With several brackets the last one counts fastest.
     """
     hosts: list[str] = []
     for entry in split_outside(text, "[", "]"):
@@ -26,7 +26,7 @@ def expand(text: str) -> list[str]:
 
 
 def split_outside(text: str, opening: str, closing: str) -> list[str]:
-    """Split at the commas outside of brackets: `a[1,2],b` gives `a[1,2]` and `b`."""
+    """Split at the commas outside brackets: `a[1,2],b` gives `a[1,2]` and `b`."""
     parts, depth, start = [], 0, 0
     for at, char in enumerate(text):
         if char == opening:

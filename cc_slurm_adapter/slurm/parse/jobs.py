@@ -1,7 +1,7 @@
 """One job as a Run, from the JSON of squeue or scontrol in any of its formats.
 
-In v0.0.39 ids, minutes and counts are as later, but times are plain numbers, the state is a single word as in
-22.05, and job_resources is as in v0.0.40.
+In v0.0.39 ids, minutes and counts are like those of later formats. But times are plain numbers, the state is a single
+word as in 22.05, and job_resources is as in v0.0.40.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def job_id_of(job: Json) -> int:
 
 
 def parse_job(job: Json, cluster: str, layouts: Layouts, accelerators: Names = GPU) -> Run:
-    """Parse a Run; `accelerators` are names of GRES. Raises UnexpectedOutput with the wrong path in the JSON."""
+    """Parse a Run. `accelerators` are names of GRES. Raises UnexpectedOutput with the wrong path in the JSON."""
     job_id = job_id_of(job)
     try:
         return _parse_job(job, job_id, cluster, layouts, accelerators)
@@ -81,10 +81,10 @@ def parse_job(job: Json, cluster: str, layouts: Layouts, accelerators: Names = G
 
 
 def _parse_job(job: Json, job_id: int, cluster: str, layouts: Layouts, accelerators: Names) -> Run:
-    """Parse a run. Values are read only where the state makes them facts.
+    """Parse a run. Values are read only if the state makes them facts.
 
-    For a pending job slurmctld forecasts start and end, in any year (a job without a limit ends after 2^32 seconds),
-    and it may show nodes of an earlier run; for a running job it forecasts the end.
+    For a pending job slurmctld forecasts start and end, in any year (a job without a limit ends after 2^32 seconds). It
+    may also show nodes of an earlier run. For a running job it forecasts the end.
     """
     words = state_words(job, "job_state", _JOB)
     is_shown = isinstance(job["job_state"], str)
@@ -141,7 +141,7 @@ def _with_allocation(  # noqa: PLR0913 - what is known of the job, and of the si
 
 
 def state_words(value: Json, key: str, path: str) -> list[str]:
-    """Return the words of a state. Raises UnexpectedOutput when there is none: then nothing is known of the job."""
+    """Return the words of a state. Raises UnexpectedOutput if there is none: then nothing is known about the job."""
     words = get_texts(value, key, path)
     if not any(words):
         raise UnexpectedOutput(f"{path}.{key}", "it has no state")
@@ -163,12 +163,15 @@ def _end(job: Json, end_state: EndState, words: Sequence[str], start: int, resou
 
 
 def _user(job: Json) -> str:
-    """Return the user's name, or the number where the host of slurmctld has no name, as Slurm's own tools do."""
+    """Return the user's name, or the number if the host of slurmctld has no name, as Slurm's own tools do."""
     return get_text(job, "user_name", _JOB) or str(need_number(job, "user_id", _JOB))
 
 
 def missing_of(resources: Sequence[Resource], num_gpus: int, *, had_gpus: bool) -> frozenset[Missing]:
-    """Return what the resources should have and lack. `had_gpus`: there were GPUs, even if none is counted."""
+    """Return what the resources should have and lack.
+
+    `had_gpus` tells that there were GPUs, even if none is counted.
+    """
     missing = set()
     if any(not resource.cores for resource in resources):
         missing.add(Missing.CORES)
@@ -184,7 +187,7 @@ def seconds(minutes: int | None) -> int | None:
 
 
 def is_opt_out(admin_comment: str) -> bool:
-    """Tell whether AdminComment has `"disable_cc_submission": true`, alone or in JSON among other keys."""
+    """Return whether AdminComment has `"disable_cc_submission": true`, alone or in JSON among other keys."""
     if _OPT_OUT not in admin_comment:
         return False
     try:
@@ -211,7 +214,7 @@ def _resources(job: Json, layouts: Layouts, accelerators: Names) -> tuple[Resour
 
 
 def _gres_detail(job: Json) -> list[str | None]:
-    """Return an entry for each node of the job, None where it has no GRES there; none at all when the job is over."""
+    """Return an entry for each node of the job, None for a node without GRES. The list is empty if the job is over."""
     details = get_list(job, "gres_detail", _JOB)
     if not all(text is None or isinstance(text, str) for text in details):
         raise UnexpectedOutput(f"{_JOB}.gres_detail[]", "expected a text or null")
@@ -219,10 +222,10 @@ def _gres_detail(job: Json) -> list[str | None]:
 
 
 def _had_gpus(job: Json, phase: Phase, resources: Sequence[Resource], layouts: Layouts, accelerators: Names) -> bool:
-    """Tell whether GPUs must have been allocated, although the job's TRES may not have them.
+    """Return whether GPUs must have been allocated, even if the job's TRES do not have them.
 
-    TRES lack GPUs where AccountingStorageTRES leaves them out, and always the devices of shares. A job with whole nodes
-    gets their GPUs without a request; while it runs `gres_detail` has them.
+    TRES lack GPUs if AccountingStorageTRES leaves them out, and they always lack the devices of shares. A job with
+    whole nodes gets their GPUs without a request; while it runs, `gres_detail` has them.
     """
     if resources and any(requests_gpus(get_text(job, key, _JOB), accelerators) for key in _REQUESTS):
         return True
@@ -231,7 +234,7 @@ def _had_gpus(job: Json, phase: Phase, resources: Sequence[Resource], layouts: L
 
 
 def _resource(host: str, cores: tuple[int, ...], gpus: tuple[int, ...], layout: NodeLayout | None) -> Resource:
-    if layout is None or not cores:  # of an unknown node the cores cannot be numbered
+    if layout is None or not cores:  # the cores of an unknown node cannot be numbered
         return Resource(host, (), gpus)
     return Resource(host, cores, gpus, layout.cores, layout.threads_per_core)
 
@@ -256,7 +259,7 @@ def sharing_command(job_ids: Iterable[int]) -> list[str]:
 
 
 def parse_sharing(text: str) -> dict[int, Sharing]:
-    """Parse the output of `sharing_command`: sharing by job id. A line that does not fit is logged."""
+    """Parse the output of `sharing_command`. Return the sharing by job id. A line that does not fit is logged."""
     found = {}
     for line in text.splitlines():
         job_id, _, word = " ".join(line.split()).partition(" ")

@@ -1,12 +1,12 @@
 """Splits a large JSON document of squeue or sacct into its jobs, one at a time.
 
-Slurm prints its JSON indented, with newlines inside texts escaped, so a job is the lines from
-`    {` to `    }`. Each of them is parsed by itself. That keeps memory small (a document of 10,000 jobs is 80 to
-300 MB), and one damaged job does no harm to others.
+Slurm prints its JSON indented, with newlines inside texts escaped. So a job is the lines from `    {` to `    }`. Each
+job is parsed by itself. That keeps memory small (a document of 10,000 jobs is 80 to 300 MB), and one damaged job does
+not affect others.
 
-A single job of thousands of nodes can be larger than all that: its cores are listed node by node, from v0.0.41 on
-also those that are not allocated to it. Of such a job each node is parsed by itself, and what is equal on several nodes
-is kept once.
+A single job of thousands of nodes can be even larger: its cores are listed node by node, from v0.0.41 on also the cores
+that are not allocated to it. Each node of such a job is parsed by itself, and what is equal on several nodes is kept
+once.
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ from cc_slurm_adapter.slurm.parse.hostlist import MAX_HOSTS
 from cc_slurm_adapter.slurm.parse.json_values import Json, get_list, get_object
 
 LARGE_JOB_BYTES = 1024 * 1024
-"""From this size on a job is parsed node by node: as a whole it needs five times as much memory as its text."""
+"""From this size on a job is parsed node by node. As a whole it needs five times as much memory as its text."""
 MAX_JOB_BYTES = 64 * 1024 * 1024
-"""A job is not kept in memory beyond this, its nodes not counted. 4,000 of 128 cores are 110 MB in v0.0.42."""
+"""Most bytes of a job that are kept in memory, without its nodes. 4,000 nodes of 128 cores are 110 MB in v0.0.42."""
 MAX_KNOWN = 1000
-"""Different parts of nodes that are remembered. A core with its status is one, and nodes of a job are much alike."""
+"""Most different parts of nodes that are remembered. A core with its status is one. The nodes of a job are very
+similar."""
 _JOB_ID = re.compile(rb'\n {6}"job_id": ([0-9]{1,10})\b')
 _JOB_END, _LIST_END = b"\n    }", b"\n  ]"
-"""No line inside a job begins so."""
+"""No line inside a job begins like these."""
 _NODES = re.compile(rb'\n( {8}(?="allocated_nodes")| {10}(?="allocation"))"[a-z_]+": \[(?=\n)')
 """Where the list of a job's nodes begins in `job_resources`: up to v0.0.40, and in its `nodes` from v0.0.41 on."""
 
 
 class JobSplitter:
-    """Reads a document in pieces and calls `on_job` for each job; `finish()` checks that it was complete.
+    """Reads a document in pieces and calls `on_job` for each job. `finish()` checks that it was complete.
 
-    For a job that is no JSON or too large, `on_broken` is called with its id (0 if unknown) and the reason.
+    If a job is not JSON or too large, `on_broken` is called with its id (0 if unknown) and the reason.
     """
 
     def __init__(
@@ -48,12 +49,12 @@ class JobSplitter:
         self._on_broken = on_broken or self._refuse
         self._frame: list[bytes] = []
         self._text = bytearray()
-        """What was not parsed yet: from the beginning of a line of the frame, or from what follows a job."""
+        """The text that is not parsed yet. It begins with a line of the frame, or with what follows a job."""
         self._searched = 0
         self._large: _LargeJob | None = None
         """The job whose nodes were removed from the text."""
         self._too_large: int | None = None
-        """The id of the job that is being left out."""
+        """The id of the job that is being left out because it is too large."""
         self._inside = False
 
     def feed(self, piece: bytes) -> None:
@@ -63,7 +64,7 @@ class JobSplitter:
             pass
 
     def finish(self) -> None:
-        """End the document. Raises UnexpectedOutput when it is incomplete, has no jobs or lists errors."""
+        """End the document. Raises UnexpectedOutput if it is incomplete, has no jobs or lists errors."""
         document = _load(b"\n".join([*self._frame, self._text]), self._command)
         if not isinstance(document, dict) or "jobs" not in document:
             raise UnexpectedOutput(self._command, "the document has no `jobs`")
@@ -72,7 +73,7 @@ class JobSplitter:
             self._on_job(job)  # a document that was not indented
 
     def _pop_line(self) -> bool:
-        """Remove a line of the frame around the jobs from the text. False when no whole one is left."""
+        """Remove a line of the frame around the jobs from the text. Return False if there is no whole line."""
         line, newline, _ = bytes(self._text).partition(b"\n")
         if not newline:
             return False
@@ -82,7 +83,7 @@ class JobSplitter:
         return True
 
     def _pop_job(self) -> bool:
-        """Remove a job, or the end of their list, from the text. False when there is no whole one yet."""
+        """Remove a job, or the end of the list of jobs, from the text. Return False if there is no whole one yet."""
         end = self._text.find(_JOB_END, self._searched)
         list_end = self._text.find(_LIST_END, self._searched, end if end >= 0 else len(self._text))
         if list_end >= 0:
@@ -105,7 +106,7 @@ class JobSplitter:
             self._on_broken(_job_id(left), "it is cut")
 
     def _limit_text(self) -> None:
-        """Remove the nodes of a large job from the text; keep only the id of a job that is too large."""
+        """Remove the nodes of a large job from the text. Of a job that is too large keep only the id."""
         if len(self._text) > LARGE_JOB_BYTES and self._too_large is None:
             self._large = self._large or _LargeJob.begin(self._text)
             if self._large:
@@ -144,7 +145,7 @@ class JobSplitter:
 
 
 class _LargeJob:
-    """A job of which each node was parsed by itself."""
+    """A job whose nodes were parsed one by one."""
 
     def __init__(self, head: bytes, indent: bytes) -> None:
         self.head = head
@@ -158,7 +159,7 @@ class _LargeJob:
 
     @classmethod
     def begin(cls, text: bytearray) -> _LargeJob | None:
-        """Cut off the head, if the list of nodes is reached."""
+        """Cut off the text before the list of nodes and return the job; None if the list is not reached yet."""
         match = _NODES.search(text, 0, LARGE_JOB_BYTES)
         if match is None:
             return None
@@ -167,7 +168,7 @@ class _LargeJob:
         return cls(head, indent)
 
     def pop_nodes(self, text: bytes | bytearray) -> bytes:
-        """Parse the complete nodes in a part of the job's text; returns the rest of it."""
+        """Parse the complete nodes in a part of the job's text. Return the rest of the text."""
         done = 0
         while (end := text.find(self._node_end, done)) >= 0 and text.find(self._end, done, end) < 0:
             end += len(self._node_end)
@@ -215,7 +216,7 @@ def _job_id(text: bytes | bytearray) -> int:
 
 
 def check_errors(document: Json, command: str) -> None:
-    """Raise UnexpectedOutput when the document says that the query failed: 22.05 exits 0 all the same."""
+    """Raise UnexpectedOutput if the document says that the query failed: 22.05 exits with 0 even then."""
     errors = get_list(document, "errors", command) if "errors" in document else []
     if errors:
         raise UnexpectedOutput(f"{command}.errors", str(errors)[:200])

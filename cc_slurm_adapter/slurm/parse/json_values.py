@@ -1,8 +1,8 @@
-"""Values of Slurm's JSON in any version: each is converted to one plain form, or named in an error.
+"""Values of Slurm's JSON in any version. Each is converted to one plain form, or named in an error.
 
-Numbers are ints up to 22.05 and {set, infinite, number} later; texts that were single strings
-became lists. See the README of the recorded output under tests/recorded/slurm. Every format has all keys that are read
-of a job, if only with null or an empty value, so a missing key is an error.
+Numbers are ints up to 22.05 and {set, infinite, number} later. Texts that were single strings became lists. See the
+README of the recorded output under tests/recorded/slurm. Every format has all keys of a job that are read, even if only
+with null or an empty value. So a missing key is an error.
 
 Paths begin with `jobs[]`; `in_job` inserts the job's id.
 """
@@ -17,9 +17,11 @@ from cc_slurm_adapter.errors import UnexpectedOutput
 Json = dict[str, Any]
 
 MAX_NUMBER = 0xFFFF_FFFD
-"""Ids, counts and minutes have 32 bits, of which Slurm gives the last two values a meaning; times fit until 2106."""
+"""The largest number. Ids, counts and minutes have 32 bits, and Slurm gives the last two values a special meaning.
+Times fit until 2106."""
 MAX_JOB_ID = 2**31 - 1
-"""More than MaxJobId can be. squeue reads greater ones as negative, and then refuses all jobs of the query."""
+"""The largest job id that is accepted, more than MaxJobId can be. squeue reads greater ids as negative, and then
+refuses all jobs of the query."""
 _NO_VALUES = frozenset({0xFFFF_FFFE, 0xFFFF_FFFF, (1 << 64) - 2, (1 << 64) - 1, -2, -1})
 """Slurm's NO_VAL and INFINITE with 32 and 64 bits; some formats print them as numbers."""
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -77,7 +79,7 @@ def need_text(value: Json, key: str, path: str) -> str:
 
 
 def get_texts(value: Json, key: str, path: str) -> list[str]:
-    """Return a list of texts; a single text (up to 23.02) is a list of one, null (22.05) an empty one."""
+    """Return a list of texts. A single text (up to 23.02) becomes a list of one, null (22.05) an empty one."""
     found = _get(value, key, path)
     if found is None:
         return []
@@ -89,7 +91,7 @@ def get_texts(value: Json, key: str, path: str) -> list[str]:
 
 
 def get_number(value: Json, key: str, path: str) -> int | None:
-    """Return the whole number under `key`; None where Slurm has none, or no limit."""
+    """Return the whole number under `key`; None if Slurm has none, or no limit."""
     found = _get(value, key, path)
     if isinstance(found, dict):
         found = _plain_number(found, f"{path}.{key}")
@@ -131,7 +133,7 @@ def _get(value: Json, key: str, path: str) -> Any:
 
 
 def _plain_number(value: Json, path: str) -> Any:
-    """Return the number of {set, infinite, number}; None where it is not set or infinite."""
+    """Return the number of {set, infinite, number}; None if it is not set or infinite."""
     is_set, is_infinite = _get(value, "set", path), _get(value, "infinite", path)
     if not isinstance(is_set, bool) or not isinstance(is_infinite, bool):
         raise UnexpectedOutput(path, "expected `set` and `infinite` to be true or false")

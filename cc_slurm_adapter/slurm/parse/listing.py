@@ -16,9 +16,9 @@ from cc_slurm_adapter.slurm.parse.states import LISTED, read_shown
 log = logging.getLogger(__name__)
 
 LISTING = ["squeue", "-h", "-a", "-t", LISTED, "-o", "%A|%T|%S|%e|%1N"]
-"""It runs under SLURM_TIME_FORMAT=%s.
+"""The command for the listing. It runs under SLURM_TIME_FORMAT=%s.
 
-Of the nodes it has only the first letter, or a blank where there are none: %D would be what the job requested, and %B
+It prints only the first letter of the nodes, or a blank if there are none: %D would be what the job requested, and %B
 may be a name that a user has chosen.
 """
 
@@ -26,7 +26,7 @@ may be a name that a user has chosen.
 def parse_listing(text: str) -> Iterator[ListedJob]:
     """Parse the output of LISTING. A line that does not fit is logged.
 
-    For a pending job slurmctld forecasts a start, and for one that is not over an end: neither is read.
+    For a pending job slurmctld forecasts a start, and for a job that is not over it forecasts an end. Neither is read.
     """
     for line in text.splitlines():
         columns = line.split("|")

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 # NodeList is the node's name, NodeHost the machine's.
 COLUMNS = ("NodeList", "StateComplete", "CPUsState", "AllocMem", "Sockets", "Cores", "Threads", "Gres", "GresUsed")
 CELL_END = "|"
-# A cell of width 0 is printed whole, followed by what follows the width. Any other width cuts without a sign of it.
+# A cell of width 0 is printed whole, and then the text after the width. Any other width cuts without showing it.
 SINFO = ["sinfo", "-N", "-h", "-a", "-O", ",".join(f"{column}:0{CELL_END}" for column in COLUMNS)]
 
 # sinfo lists nodes by partition, so it leaves out a node that is in none. -a is for hidden partitions, -d for GresUsed.
@@ -27,8 +27,9 @@ SCONTROL = ["scontrol", "-a", "-d", "show", "node"]
 """Followed by names with commas between them."""
 SCONTROL_ALL = ["scontrol", "-a", "-o", "show", "node"]
 _SAFE_LINES = ("NodeName=", "   CPUAlloc=", "   Gres=", "   GresUsed=", "   RealMemory=", "   State=")
-"""The lines of scontrol that are read, the same from 22.05 to 26.05. Features and operating system are not, because the
-node sets them, nor anything after the state, where Reason, Comment and Extra may imitate other lines."""
+"""The lines of scontrol that are read, the same from 22.05 to 26.05. Features and operating system are not read,
+because the node sets them. Nothing after the state is read, because Reason, Comment and Extra may imitate other
+lines."""
 _FIELDS = {"AllocMem": "AllocMem", "Sockets": "Sockets", "Cores": "CoresPerSocket", "Threads": "ThreadsPerCore"}
 _NODE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}\Z")
 _NOT_FOUND = re.compile(r"Node (\S+) not found\Z")
@@ -61,7 +62,7 @@ class NodeLayout:
     gpus: tuple[int, ...]
     """How many devices it has of each GRES that is an accelerator, in the configured order."""
     cpus: int = 0
-    """As Slurm counts them, which may be fewer than there are threads; 0 where they are unknown."""
+    """CPUs as Slurm counts them, which may be fewer than there are threads; 0 if unknown."""
 
     @property
     def cores(self) -> int:
@@ -73,18 +74,18 @@ class ShownNodes(NamedTuple):
     """The result of `scontrol show node NAMES`."""
 
     rows: dict[str, Callable[[], Row]]
-    """By the node's name. A row raises UnexpectedOutput when it cannot be understood."""
+    """Rows by the node's name. A row raises UnexpectedOutput if it cannot be understood."""
     absent: frozenset[str]
     """Names that scontrol does not know."""
     doubtful: frozenset[str]
-    """Names that it prints more than once: somebody's comment imitates a node. They must be queried alone."""
+    """Names that it prints more than once, because a comment imitates a node. They must be queried alone."""
 
 
 def parse_sinfo(text: str, accelerators: Names = GPU) -> tuple[dict[str, NodeLayout], list[NodeState]]:
-    """Parse the output of SINFO: layouts by node name, and states.
+    """Parse the output of SINFO. Return layouts by node name, and states.
 
     sinfo prints a row for each partition of a node: the first good one counts. A row that cannot be understood is
-    logged and left out; the other nodes are not affected.
+    logged and left out. The other nodes are not affected.
     """
     lines = filter(str.strip, text.split("\n"))
     return read_rows(((line.partition(CELL_END)[0], partial(_row, line)) for line in lines), accelerators)
@@ -93,7 +94,7 @@ def parse_sinfo(text: str, accelerators: Names = GPU) -> tuple[dict[str, NodeLay
 def read_rows(
     rows: Iterable[tuple[str, Callable[[], Row]]], accelerators: Names = GPU
 ) -> tuple[dict[str, NodeLayout], list[NodeState]]:
-    """Read layouts by node name, and states, from rows with their nodes' names; a bad row affects no other."""
+    """Read layouts by node name, and states, from rows with their nodes' names. A bad row affects no other."""
     layouts: dict[str, NodeLayout] = {}
     states: list[NodeState] = []
     seen: set[str] = set()
@@ -111,12 +112,12 @@ def read_rows(
 
 
 def is_node_name(name: str) -> bool:
-    """Tell whether scontrol reads this as one name: brackets and commas would be lists, a dash an option."""
+    """Return whether scontrol reads this as one name: brackets and commas would be lists, a dash an option."""
     return bool(_NODE_NAME.match(name))
 
 
 def node_names(lines: Iterable[str]) -> Iterator[str]:
-    """Yield the nodes' names in the output of SCONTROL_ALL. Somebody's comment may add names of no node."""
+    """Yield the nodes' names in the output of SCONTROL_ALL. A comment may add names that belong to no node."""
     for line in lines:
         name = line.partition(" ")[0].partition("NodeName=")
         if not name[0] and is_node_name(name[2]):
@@ -124,7 +125,10 @@ def node_names(lines: Iterable[str]) -> Iterator[str]:
 
 
 def parse_scontrol(text: str, *, alone: bool = False) -> ShownNodes:
-    """Parse the output of SCONTROL; `alone`: for one name, so that only the beginning counts."""
+    """Parse the output of SCONTROL.
+
+    `alone` tells that it was called for one name, so that only the beginning counts.
+    """
     shown: list[dict[str, str]] = []
     absent: set[str] = set()
     is_open = False
@@ -161,7 +165,7 @@ def _shown_row(fields: Mapping[str, str]) -> Row:
 
 
 def _warn(name: str, reason: str) -> None:
-    """Log once what is wrong with a node, and again when it is something else."""
+    """Log once what is wrong with a node, and again when something else is."""
     if _warned.get(name) != reason:
         _warned[name] = reason
         log.warning("the node %.100r is left out of the node states: %s", name, reason)
@@ -217,7 +221,7 @@ def _state_words(state: str) -> tuple[str, ...]:
 
 
 def _cpus(cpus: str) -> tuple[int, int]:
-    """Parse `allocated/idle/other/total`; returns the allocated CPUs and the total."""
+    """Parse `allocated/idle/other/total`. Return the allocated CPUs and the total."""
     counts = cpus.split("/")
     if len(counts) != 4 or not all(count.isdecimal() for count in counts):
         raise UnexpectedOutput("sinfo CPUsState", f"{cpus[:40]!r} is not allocated/idle/other/total")

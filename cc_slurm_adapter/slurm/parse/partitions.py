@@ -1,7 +1,7 @@
 """How partitions share their nodes among jobs, from `scontrol show partition`: accounting does not record it.
 
-A job's CPUs alone do not prove whether it shares its nodes: with OverSubscribe=YES or FORCE several jobs may have the
-same CPUs, each of them all CPUs of the node.
+A job's CPUs alone do not prove whether it shares its nodes. With OverSubscribe=YES or FORCE several jobs may have the
+same CPUs, and each job all CPUs of the node.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ class Partition(NamedTuple):
     """How the jobs of a partition share its nodes."""
 
     gives_whole_nodes: bool
-    """OverSubscribe=EXCLUSIVE; from 26.05 on Exclusive=NODE."""
+    """Whether it has OverSubscribe=EXCLUSIVE or, from 26.05 on, Exclusive=NODE."""
     shares_cores: bool
-    """Several jobs may have the same cores."""
+    """Whether several jobs may have the same cores."""
 
 
 def parse_partitions(text: str) -> dict[str, Partition]:

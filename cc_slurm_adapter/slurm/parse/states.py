@@ -1,8 +1,8 @@
 """Slurm's job states and what they mean for a run.
 
-A job has one base state and any number of flags. JSON gives them as a list (a single string up to
-23.02); text prints one of them alone, a flag before the base, so COMPLETING hides how the job ended.
-The combinations that Slurm makes, with their source, are the table in `tests/unit/slurm/parse/test_states.py`.
+A job has one base state and any number of flags. JSON gives them as a list (a single string up to 23.02). Text prints
+one of them alone, a flag before the base. So COMPLETING hides how the job ended. The table in
+`tests/unit/slurm/parse/test_states.py` has the combinations that Slurm makes, with their source.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ CONFIGURING = frozenset({"CONFIGURING", "POWER_UP_NODE"})
 _BASE_RUNNING = frozenset({"RUNNING", "SUSPENDED"})
 RUNNING = _BASE_RUNNING | frozenset({"STOPPED", "SIGNALING", "RESIZING", "UPDATE_DB"})
 CLEARING = frozenset({"COMPLETING", "STAGE_OUT"})
-"""Flags of what Slurm does when a run is over: it cleans the nodes, or copies the burst buffer."""
+"""Flags of what Slurm does after a run is over: it cleans the nodes, or copies the burst buffer."""
 _AMBIGUOUS = frozenset({"EXPEDITING", "REQUEUE_FED"})
-"""Flags of pending jobs, and for a moment of one that is over or runs."""
+"""Flags of pending jobs. For a moment a job that is over or runs may have them, too."""
 
 LISTED = "BF,CA,CD,CF,CG,DL,F,NF,OOM,PR,R,RS,S,SE,SI,SO,ST,TO"
 """The states in the short listing: all but those of jobs that are pending here, or run in another cluster (REVOKED).
 
-Known to 22.05 and later.
+22.05 and later know them.
 """
 
 CLOSED = "BF,CA,CD,DL,F,NF,OOM,PR,RQ,RS,RV,TO"
@@ -57,8 +57,8 @@ _warned: set[str] = set()
 def read_states(words: Iterable[str]) -> tuple[Phase, EndState | None]:
     """Return the phase of a job with these state words, and how it ended if it did.
 
-    (ENDED, None) is a job of which only COMPLETING or STAGE_OUT is known. An unknown word is logged once; alone it
-    counts as a failed end, because a job that has nodes has a known one.
+    (ENDED, None) means that only COMPLETING or STAGE_OUT is known. An unknown word is logged once. Alone it counts as a
+    failed end, because a job that has nodes has a known word.
     """
     found = set(words)
     end_state = _end_state(found)
@@ -82,10 +82,10 @@ def _end_state(found: set[str]) -> EndState | None:
 
 
 def read_shown(word: str) -> tuple[Phase, EndState | None]:
-    """Return the same for the single word in squeue's text, and in its JSON up to 23.02: it may hide others.
+    """Return the phase and end of a job from a single word, as in squeue's text and, up to 23.02, in its JSON.
 
-    (ENDED, None) means that the word does not tell: it is unknown, or a flag of jobs that are pending, have nodes or
-    are over.
+    The word may hide others. (ENDED, None) means that it does not tell: it is unknown, or a flag of jobs that are
+    pending, have nodes or are over.
     """
     is_certain = any(word in table for table in (ENDS, WAITING, CONFIGURING, RUNNING)) and word not in _AMBIGUOUS
     return read_states([word]) if is_certain else (Phase.ENDED, None)

@@ -29,7 +29,7 @@ class Accounting:
 
 
 def found(level: str | Exception | None, site: ClusterConfig = SITE, user: str = USER) -> list[str]:
-    findings = find_missing_privileges(cast("SlurmClient", Accounting(level)), site, user)
+    findings = list(find_missing_privileges(cast("SlurmClient", Accounting(level)), site, user))
     assert {finding.subject for finding in findings} <= {"privileges"}
     return [str(finding) for finding in findings]
 

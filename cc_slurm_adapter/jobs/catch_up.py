@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from cc_slurm_adapter.errors import CommandCancelled, SlurmError, StateError
@@ -91,15 +91,16 @@ class CatchUp:
         except SlurmError as error:  # raised at the end: the windows may be read all the same
             failure = error
         reached = since
-        for reached in self._read_windows(since, now):
-            yield reached
+        with contextlib.closing(self._read_windows(since, now)) as windows:
+            for reached in windows:
+                yield reached
         self._settings.late_runs.report()
         if failure is not None:
             raise failure
         for _ in self._end_without_accounted_end(overdue, vanished):
             yield reached
 
-    def _read_windows(self, since: int, now: int) -> Iterator[int]:
+    def _read_windows(self, since: int, now: int) -> Generator[int, None, None]:
         """Record what ended in the hours that are due, and move the checkpoint. Yields how far accounting was read."""
         windows = self._windows.next(since, now, self._settings.first_moment.limit(now))
         progress = Progress("catching up with accounting, hours", len(windows))

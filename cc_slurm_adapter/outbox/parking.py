@@ -117,7 +117,10 @@ def park(database: sqlite3.Connection, delivery: Delivery, reason: str, now: flo
     AFTER_PROBE is its `next_try` while it waits, and also that of the stop if it is a start. If a probe is refused for
     another reason than before, the former reason gets another probe.
     """
-    sink, parkings, why_before = database.execute(_BEFORE, (delivery.row_id,)).fetchone()
+    row = database.execute(_BEFORE, (delivery.row_id,)).fetchone()
+    if row is None:
+        return  # it was given up while it was under way
+    sink, parkings, why_before = row
     why = kind_of(reason)
     values = {"id": delivery.row_id, "next_try": AFTER_PROBE, "reason": reason[:500], "why": why, "now": now}
     database.execute(_PARK, values)
@@ -145,7 +148,10 @@ def _choose_probe(  # noqa: PLR0913 - what names a reason, and from where on
 
 def accepted(database: sqlite3.Connection, delivery: Delivery, now: float) -> None:
     """Release all messages of a reason if this was its probe. Another parked message that is accepted releases none."""
-    sink, why = database.execute("SELECT sink, why FROM delivery WHERE id = ?", (delivery.row_id,)).fetchone()
+    row = database.execute("SELECT sink, why FROM delivery WHERE id = ?", (delivery.row_id,)).fetchone()
+    if row is None:
+        return  # it was given up while it was under way
+    sink, why = row
     if database.execute(_HAS_PROBE, (sink, why, delivery.row_id)).fetchone() is None:
         database.execute(_RELEASE, (now, sink, why))
 

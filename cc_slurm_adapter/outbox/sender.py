@@ -220,7 +220,7 @@ class Sender:
         try:
             with self._changed:
                 self._due.follow_clock()  # before anything is put off
-            self._settler.settle(deliveries, answers, request, is_stopping=self._stopping)
+            self._settler.settle(deliveries, answers, request, lambda: self._stopping)
         except AdapterError as error:
             log.error("%s", error)
             self._health.pause_after_error(request)

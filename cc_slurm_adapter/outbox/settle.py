@@ -78,11 +78,15 @@ class Settler:
         }
 
     def settle(
-        self, deliveries: Sequence[Delivery], answers: Sequence[Answer], request: Request, *, is_stopping: bool
+        self,
+        deliveries: Sequence[Delivery],
+        answers: Sequence[Answer],
+        request: Request,
+        is_stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         """Settle the answers to rows that were sent together.
 
-        If the sender `is_stopping`, it breaks requests off itself. Such answers say nothing about the destination.
+        A sender that `is_stopping` breaks requests off itself. Such answers say nothing about the destination.
         """
         answered = list(zip(deliveries, answers))
         done = [(delivery, answer) for delivery, answer in answered if answer.verdict is Verdict.DELIVERED]
@@ -91,7 +95,7 @@ class Settler:
             request = request._replace(successes=self._health.successes)  # its own say nothing about the other rows
         if len(deliveries) > 1:
             self._failures.suspect(each.row_id for each, answer in answered if answer.verdict in CONCERN_ALL)
-        is_away = is_stopping
+        is_away = is_stopping()
         for delivery, answer in answered:
             if answer.verdict in CONCERN_ALL:
                 # This is one failure, however many rows were not sent because of it: the others just stay pending.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import logging
@@ -562,7 +563,8 @@ def test_an_error_that_nobody_thought_of_ends_no_thread(
     with running(tmp_path) as run:
         with monkeypatch.context() as patched:
             patched.setattr(server.HookServer, "tick", lambda _: 1 / 0)
-            run.send(b"{")
+            with contextlib.suppress(OSError):  # the connection may be closed before all of it is sent
+                run.send(b"{")
             eventually(lambda: "the thread intake: an error of this program, ZeroDivisionError" in caplog.text)
         run.send_job(5)
         assert run.next().job_id == 5

@@ -191,6 +191,20 @@ def test_what_is_refused_for_too_long_is_given_up_and_told_by_reason(site: Site)
     assert site.due() == []
 
 
+@pytest.mark.parametrize("is_accepted", [True, False])
+def test_the_answer_to_a_message_that_was_given_up_meanwhile_changes_nothing(site: Site, *, is_accepted: bool) -> None:
+    site.begin(1, 2)
+    site.send_all(refuse(1))
+    site.clock.now += MONTH + HOUR
+    (probe,) = (row for row in site.due() if row.key.job_id == 1 and row.kind is Kind.START)
+    site.outbox.tidy(SPAN, MONTH)
+    if is_accepted:
+        site.outbox.deliveries.delivered(probe)
+    else:
+        site.outbox.deliveries.parked(probe, "HTTP 400: no")
+    assert site.outbox.counts() == {}
+
+
 def test_messages_of_an_open_run_are_not_given_up(site: Site) -> None:
     """Else its stop would be sent for a run that nobody knows."""
     site.begin(1, stage=Stage.STARTED)

@@ -197,8 +197,9 @@ def test_half_of_all_requests_refused_park_nobody(site: Site, status: int) -> No
     assert site.states() == dict.fromkeys(range(1, 41), "completed")
     counts = site.status.counts()
     assert counts.get("start_failed", 0) + counts.get("start_misconfigured", 0) > 5
-    assert "start_parked" not in counts
-    assert "stop_parked" not in counts
+    assert "start_rejected" not in counts
+    assert "stop_rejected" not in counts
+    assert "parked" not in site.outbox.counts()
 
 
 def test_a_destination_that_asks_for_a_pause_gets_it_from_all(site: Site) -> None:

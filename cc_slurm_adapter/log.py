@@ -42,8 +42,10 @@ REMIND, AT_MOST_EVERY, SOMETHING_ELSE = 600.0, 60.0, 10.0
 class Reminder:
     """Decides when to log a failure: immediately, and again now and then while it lasts or comes back."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, something_else: float = SOMETHING_ELSE) -> None:
+        """`something_else` is after how many seconds a failure of another kind is logged."""
         self._clock = clock
+        self._something_else = something_else
         self._logged_at = -REMIND
         self._about = ""
         self._is_open = False
@@ -52,7 +54,7 @@ class Reminder:
         """Return whether to log it now, and if so record that. It is due soon if `about` differs from the last time."""
         now = self._clock()
         wait = REMIND if self._is_open else AT_MOST_EVERY
-        if now - self._logged_at < (wait if about == self._about else min(wait, SOMETHING_ELSE)):
+        if now - self._logged_at < (wait if about == self._about else min(wait, self._something_else)):
             return False
         self._logged_at, self._about, self._is_open = now, about, True
         return True

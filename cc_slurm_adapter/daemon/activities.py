@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.daemon.hook_lookups import HookLookups
@@ -21,12 +21,13 @@ from cc_slurm_adapter.outbox.clock_step import Ages
 from cc_slurm_adapter.outbox.outbox import KEEP_DONE, Outbox
 from cc_slurm_adapter.outbox.parking import MAX_AGE, Parked
 from cc_slurm_adapter.sinks.base import RunningRows
+from cc_slurm_adapter.system import backoff
 from cc_slurm_adapter.system.backoff import RetriedStep
 
 log = logging.getLogger(__name__)
 
-SOONEST_POLL = 5.0
-"""Seconds from a poll that failed to the next one, if a hook event shows that slurmctld is back."""
+TICK = 1.0
+"""The most seconds that the main thread waits before it checks the other threads and feeds the watchdog."""
 TIDY_EVERY = 600.0
 LOG_PARKED_EVERY = 86400.0
 """Seconds between two lists of why messages are parked. An administrator must act, and may have missed the first line.
@@ -49,6 +50,22 @@ class LoopSettings:
     parked_max_age: int = MAX_AGE
 
 
+class Timing(NamedTuple):
+    """How long the main loop and its activities wait, in seconds."""
+
+    tick: float = TICK
+    """The most that the main loop waits for something to do."""
+    soonest_poll: float = 5.0
+    """From a poll that failed to the next one, if a hook event shows that slurmctld is back."""
+    notice_every: float = 3600.0
+    """Between two status lines at NOTICE, which -debug 2 shows: they show that the daemon works."""
+    retries: backoff.Timing = backoff.TIMING
+    """Of each activity that failed."""
+
+
+TIMING = Timing()
+
+
 class Senders(Protocol):
     """What the main loop needs from those that send."""
 
@@ -62,11 +79,12 @@ class Polls:
     After a poll Slurm has a rest for as long as the poll took, but at most for `interval` seconds.
     """
 
-    def __init__(self, watch: JobWatch, hooks: HookLookups, interval: float) -> None:
+    def __init__(self, watch: JobWatch, hooks: HookLookups, interval: float, *, timing: Timing = TIMING) -> None:
         self._watch = watch
         self._hooks = hooks
         self._interval = interval
-        self.step = RetriedStep("asking slurmctld for all jobs")
+        self._soonest = timing.soonest_poll
+        self.step = RetriedStep("asking slurmctld for all jobs", timing=timing.retries)
         self._slow_polls = Reminder()
         self._began = 0.0
         self.next_due = 0.0
@@ -79,8 +97,8 @@ class Polls:
         return time.monotonic() >= self.next_due
 
     def expedite(self) -> None:
-        """Let the next poll begin SOONEST_POLL seconds after the one that failed, if not sooner."""
-        self.next_due = min(self.next_due, self._began + SOONEST_POLL)
+        """Let the next poll begin soon after the one that failed, if not sooner."""
+        self.next_due = min(self.next_due, self._began + self._soonest)
 
     def attempt(self, between: Callable[[], None]) -> bool:
         """Poll, and call `between` between the queries, which are many after a long absence. Return False if it failed.
@@ -120,12 +138,12 @@ class Polls:
 class NodeReports:
     """Reads Slurm's nodes, and passes their states to the destinations."""
 
-    def __init__(self, cluster: str, watch: JobWatch, senders: Senders) -> None:
+    def __init__(self, cluster: str, watch: JobWatch, senders: Senders, *, timing: Timing = TIMING) -> None:
         self._cluster = cluster
         self._watch = watch
         self._senders = senders
-        self.query = RetriedStep("asking for the nodes")
-        self._report = RetriedStep("telling how the nodes stand")
+        self.query = RetriedStep("asking for the nodes", timing=timing.retries)
+        self._report = RetriedStep("telling how the nodes stand", timing=timing.retries)
 
     def read(self) -> bool:
         """Read the nodes. Return whether that was done. After a failure the query waits at least as long as it took."""
@@ -149,15 +167,24 @@ class CatchUp:
     When all of it was read, and slurmctld had answered before, the time of the poll is written to lastRunPath.
     """
 
-    def __init__(self, watch: JobWatch, outbox: Outbox, last_run: LastRun, since: int, interval: float) -> None:
+    def __init__(  # noqa: PLR0913 - the parts it serves, and how often
+        self,
+        watch: JobWatch,
+        outbox: Outbox,
+        last_run: LastRun,
+        since: int,
+        interval: float,
+        *,
+        timing: Timing = TIMING,
+    ) -> None:
         """`since` is the Unix time from which accounting is read; `interval` is slurmPollInterval."""
         self._watch = watch
         self._outbox = outbox
         self._last_run = last_run
         self._since = since
         self._interval = interval
-        self._reading = RetriedStep("reading accounting")
-        self._noting = RetriedStep("noting the time of this pass")
+        self._reading = RetriedStep("reading accounting", timing=timing.retries)
+        self._noting = RetriedStep("noting the time of this pass", timing=timing.retries)
         self._steps: Iterator[int] | None = None
         self._next_without_poll = 0.0
         self._polled_at = 0.0
@@ -200,10 +227,10 @@ class CatchUp:
 class Comparison:
     """Compares what cc-backend believes to be running with what is known, for each list that comes."""
 
-    def __init__(self, watch: JobWatch) -> None:
+    def __init__(self, watch: JobWatch, *, timing: Timing = TIMING) -> None:
         self._watch = watch
         self._rows: RunningRows | None = None
-        self._step = RetriedStep("comparing with cc-backend")
+        self._step = RetriedStep("comparing with cc-backend", timing=timing.retries)
 
     def add(self, rows: RunningRows) -> None:
         """Add a list. It replaces one that was not compared yet."""
@@ -227,13 +254,21 @@ class Comparison:
 class Upkeep:
     """Tidies the state file every ten minutes, and logs once a day why messages are parked."""
 
-    def __init__(self, settings: LoopSettings, watch: JobWatch, outbox: Outbox, counters: Counters) -> None:
+    def __init__(
+        self,
+        settings: LoopSettings,
+        watch: JobWatch,
+        outbox: Outbox,
+        counters: Counters,
+        *,
+        timing: Timing = TIMING,
+    ) -> None:
         self._settings = settings
         self._watch = watch
         self._outbox = outbox
         self._counters = counters
         self._ages = Ages(max(settings.max_span + KEEP_DONE, settings.parked_max_age))
-        self._step = RetriedStep("tidying the state file")
+        self._step = RetriedStep("tidying the state file", timing=timing.retries)
         self._next = 0.0
         self._next_parked_lines = time.monotonic() + LOG_PARKED_EVERY
 
@@ -265,11 +300,11 @@ class Upkeep:
 class Reloading:
     """Retries all that was refused or given up: SIGHUP says that an administrator has repaired something."""
 
-    def __init__(self, watch: JobWatch, outbox: Outbox, senders: Senders) -> None:
+    def __init__(self, watch: JobWatch, outbox: Outbox, senders: Senders, *, timing: Timing = TIMING) -> None:
         self._watch = watch
         self._outbox = outbox
         self._senders = senders
-        self._step = RetriedStep("reloading")
+        self._step = RetriedStep("reloading", timing=timing.retries)
 
     def attempt(self) -> bool:
         """Retry everything. Return False if that failed."""

@@ -14,7 +14,7 @@ from cc_slurm_adapter.config.config import Config, read_prep_secret
 from cc_slurm_adapter.config.file import DEFAULT_EVENTS_PATH, former_events_paths
 from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.daemon import activities
-from cc_slurm_adapter.daemon.activities import LoopSettings
+from cc_slurm_adapter.daemon.activities import TIMING, LoopSettings, Timing
 from cc_slurm_adapter.daemon.destinations import Destinations, sinks_of
 from cc_slurm_adapter.daemon.hook_coverage import HookCoverage
 from cc_slurm_adapter.daemon.hook_lookups import HookLookups
@@ -160,11 +160,13 @@ def make_activities(  # noqa: PLR0913 - the parts that they share
     last_run: LastRun,
     counters: Counters,
     coverage: HookCoverage | None = None,
+    *,
+    timing: Timing = TIMING,
 ) -> Activities:
     """Make all activities of the main loop, which share one watch and one outbox."""
-    hooks = HookLookups(watch, counters, settings.max_tries, settings.query_delay, coverage)
-    polls = activities.Polls(watch, hooks, settings.poll_interval)
-    nodes = activities.NodeReports(settings.cluster, watch, senders)
+    hooks = HookLookups(watch, counters, settings.max_tries, settings.query_delay, coverage, timing=timing.retries)
+    polls = activities.Polls(watch, hooks, settings.poll_interval, timing=timing)
+    nodes = activities.NodeReports(settings.cluster, watch, senders, timing=timing)
     asking = (nodes.query, polls.step)
     for each in (*asking, hooks.step):  # when slurmctld is away that is one failure, and one line
         each.beside = asking
@@ -172,11 +174,13 @@ def make_activities(  # noqa: PLR0913 - the parts that they share
         hooks=hooks,
         polls=polls,
         nodes=nodes,
-        catch_up=activities.CatchUp(watch, outbox, last_run, settings.catch_up_from, settings.poll_interval),
-        comparison=activities.Comparison(watch),
-        upkeep=activities.Upkeep(settings, watch, outbox, counters),
-        reloading=activities.Reloading(watch, outbox, senders),
-        status=StatusLine(watch, outbox, counters, coverage),
+        catch_up=activities.CatchUp(
+            watch, outbox, last_run, settings.catch_up_from, settings.poll_interval, timing=timing
+        ),
+        comparison=activities.Comparison(watch, timing=timing),
+        upkeep=activities.Upkeep(settings, watch, outbox, counters, timing=timing),
+        reloading=activities.Reloading(watch, outbox, senders, timing=timing),
+        status=StatusLine(watch, outbox, counters, coverage, timing=timing),
     )
 
 

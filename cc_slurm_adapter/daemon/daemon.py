@@ -25,16 +25,17 @@ import pwd
 import signal
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from cc_slurm_adapter import __version__
 from cc_slurm_adapter.config.config import Config
-from cc_slurm_adapter.daemon.activities import log_parked
+from cc_slurm_adapter.daemon.activities import TICK, log_parked
 from cc_slurm_adapter.daemon.assembly import DAEMON, Assembly
 from cc_slurm_adapter.daemon.crash_count import GOOD_LIFE, CrashCount
 from cc_slurm_adapter.daemon.destinations import Destinations
 from cc_slurm_adapter.daemon.hook_check import check_hooks
 from cc_slurm_adapter.daemon.inbox import ClusterNames, Item, Reload, Stop
-from cc_slurm_adapter.daemon.main_loop import TICK, MainLoop
+from cc_slurm_adapter.daemon.main_loop import MainLoop
 from cc_slurm_adapter.daemon.state_files import PidFile, check_state_folder
 from cc_slurm_adapter.daemon.systemd import Watchdog, notify, rest_before_the_next_start, tell_status
 from cc_slurm_adapter.errors import CommandCancelled, CommandMissing, SinkError, SlurmError, StateError, ThreadFault
@@ -46,7 +47,8 @@ from cc_slurm_adapter.outbox.foreign_state import refuse_foreign
 from cc_slurm_adapter.outbox.outbox import Outbox
 from cc_slurm_adapter.slurm.cluster_config import ClusterConfig, read_cluster_config
 from cc_slurm_adapter.slurm.privileges import find_missing_privileges
-from cc_slurm_adapter.system.backoff import FIRST_RETRY, LONGEST_RETRY, Backoff, cause_of
+from cc_slurm_adapter.system import backoff
+from cc_slurm_adapter.system.backoff import Backoff, cause_of
 from cc_slurm_adapter.system.threads import Aside, Supervisor, run_beside
 
 log = logging.getLogger(__name__)
@@ -58,10 +60,20 @@ SOCKET_LIMIT, SOCKET_TICK = 30.0, 0.2
 """The most seconds to open the socket, whose address may come from a name server; and how soon a stop ends the wait."""
 STOP_LIMIT = 1.0
 """Seconds that threads have to end. A stop takes less than two seconds with everything else that it does."""
-CLOCK_CHECK = 1.0
-"""Seconds between two checks of a clock that was not set yet."""
 CLUSTERS_LIMIT = 3.0
 """Seconds that the start waits for cc-backend's list of clusters."""
+
+
+class Timing(NamedTuple):
+    """How long a start waits, in seconds."""
+
+    clock_check: float = 1.0
+    """Between two checks of a clock that was not set yet."""
+    retries: backoff.Timing = backoff.TIMING
+    """Until Slurm is asked again for its configuration."""
+
+
+TIMING = Timing()
 
 
 class Daemon:
@@ -229,7 +241,7 @@ class Daemon:
         log_findings(*_root(), *check_hooks(cluster_config, os.uname().nodename))
         return loop
 
-    def _wait_for_clock(self) -> None:
+    def _wait_for_clock(self, *, timing: Timing = TIMING) -> None:
         """Wait while the clock shows an impossible time: a host without a battery begins in 1970.
 
         With such a time all waiting messages would be parked as too old as soon as the clock is set, and all that is
@@ -244,13 +256,14 @@ class Daemon:
                     " `chronyc tracking`",
                     moment_text(time.time()),
                 )
-            self._await(Stop, CLOCK_CHECK)
+            self._await(Stop, timing.clock_check)
         if reminder.over() and not self._stopping:
             log.log(NOTICE, "the clock of this host was set, it says %s", moment_text(time.time()))
 
-    def _wait_for_slurm(self) -> ClusterConfig | None:
+    def _wait_for_slurm(self, *, timing: Timing = TIMING) -> ClusterConfig | None:
         """Read Slurm's configuration, and wait while slurmctld does not answer. Return None if a stop comes first."""
-        backoff, reminder = Backoff(FIRST_RETRY, LONGEST_RETRY, jitter=lambda: 1.0), Reminder()
+        first, longest = timing.retries
+        waits, reminder = Backoff(first, longest, jitter=lambda: 1.0), Reminder()
         tell_status("waiting for Slurm's answer (scontrol show config)")
         while not self._stopping:
             try:
@@ -258,11 +271,9 @@ class Daemon:
             except (CommandCancelled, CommandMissing):
                 raise
             except SlurmError as error:
-                wait = backoff.failed()
+                wait = waits.failed()
                 if reminder.is_due(cause_of(str(error))):
-                    log.error(
-                        "Slurm does not answer, it is asked again, every %.0f s at last: %s", LONGEST_RETRY, error
-                    )
+                    log.error("Slurm does not answer, it is asked again, every %.0f s at last: %s", longest, error)
                 tell_status(f"waiting for Slurm, which does not answer: {error}")
                 self._await(Stop, wait)
             else:

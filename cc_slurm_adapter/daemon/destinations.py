@@ -19,6 +19,7 @@ from cc_slurm_adapter.model import NodeState, Proxy
 from cc_slurm_adapter.outbox.late_runs import LateRuns
 from cc_slurm_adapter.outbox.outbox import Outbox
 from cc_slurm_adapter.outbox.sender import Sender
+from cc_slurm_adapter.outbox.sink_health import TIMING, Timing
 from cc_slurm_adapter.sinks.base import CC_NATS, CC_REST, RunningRows, Sink
 from cc_slurm_adapter.sinks.gpu_addresses import MissingAddresses, count_cards
 from cc_slurm_adapter.sinks.messages import CcMessages
@@ -105,7 +106,14 @@ class Destinations:
     def _parts(self) -> list[Sender | RunningListPoller]:
         return [*self._senders, *([self._poller] if self._poller else [])]
 
-    def start(self, outbox: Outbox, cluster: str, deliver: Callable[[RunningRows], None]) -> None:
+    def start(
+        self,
+        outbox: Outbox,
+        cluster: str,
+        deliver: Callable[[RunningRows], None],
+        *,
+        timing: Timing = TIMING,
+    ) -> None:
         """Begin to send, and to poll what cc-backend believes to be running. The lists are passed to `deliver`."""
         if self.rest is not None:
             reported_to = self.sinks[0].name
@@ -113,8 +121,8 @@ class Destinations:
         on_unknown = self._poller.poll_soon if self._poller else lambda: None
         leading, *followers = self.sinks
         self._senders = [
-            Sender(leading, outbox, self._counters, on_unknown, self._wake_followers, self.late_runs),
-            *(Sender(sink, outbox, self._counters) for sink in followers),
+            Sender(leading, outbox, self._counters, on_unknown, self._wake_followers, self.late_runs, timing=timing),
+            *(Sender(sink, outbox, self._counters, timing=timing) for sink in followers),
         ]
         for sender in self._senders:
             sender.start()

@@ -9,7 +9,7 @@ from cc_slurm_adapter.daemon.hook_coverage import HookCoverage
 from cc_slurm_adapter.hooks.pending_events import PendingEvents
 from cc_slurm_adapter.jobs.watch import JobWatch
 from cc_slurm_adapter.model import HookEvent
-from cc_slurm_adapter.system.backoff import RetriedStep
+from cc_slurm_adapter.system.backoff import TIMING, RetriedStep, Timing
 
 LONGEST_RETRY = 5.0
 """The most seconds between two tries. A hook event shows that slurmctld runs, so it is tried sooner than by polls."""
@@ -18,20 +18,22 @@ LONGEST_RETRY = 5.0
 class HookLookups:
     """The hook events that wait, and one lookup for many of them when they are due. Used only by the main thread."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts it serves, and how often it asks
         self,
         watch: JobWatch,
         counters: Counters,
         max_tries: int,
         query_delay: float,
         coverage: HookCoverage | None = None,
+        *,
+        timing: Timing = TIMING,
     ) -> None:
         """`query_delay` is the most seconds that an event waits for the first lookup of its job."""
         self._watch = watch
         self._counters = counters
         self._coverage = coverage
         self._pending = PendingEvents(max_tries, query_delay, watch.reads_all_jobs)
-        self.step = RetriedStep("serving hook events", LONGEST_RETRY)
+        self.step = RetriedStep("serving hook events", timing=timing._replace(longest_retry=LONGEST_RETRY))
         self.seconds = 0.0
         """Seconds spent on lookups since the start. They do not count as the time of a poll that they interrupt."""
 

@@ -6,7 +6,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cc_slurm_adapter.daemon.activities import CatchUp, Comparison, NodeReports, Polls, Reloading, Upkeep
+from cc_slurm_adapter.daemon.activities import (
+    TIMING,
+    CatchUp,
+    Comparison,
+    NodeReports,
+    Polls,
+    Reloading,
+    Timing,
+    Upkeep,
+)
 from cc_slurm_adapter.daemon.hook_lookups import HookLookups
 from cc_slurm_adapter.daemon.inbox import Inbox, Reload
 from cc_slurm_adapter.daemon.status import StatusLine
@@ -14,8 +23,6 @@ from cc_slurm_adapter.model import HookEvent
 from cc_slurm_adapter.sinks.base import RunningRows
 from cc_slurm_adapter.system.backoff import RetriedStep
 
-TICK = 1.0
-"""Seconds that the main thread waits at most before it checks the other threads and feeds the watchdog."""
 REST = 0.2
 """Seconds between two checks for a stop, while the loop rests after an unexpected error."""
 LONGEST_REST = 5.0
@@ -39,12 +46,22 @@ class Activities:
 class MainLoop:
     """Decides what is done next. It runs in the main thread until `stop()`, which a signal handler may call."""
 
-    def __init__(self, inbox: Inbox, activities: Activities, pulse: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        inbox: Inbox,
+        activities: Activities,
+        pulse: Callable[[], None] = lambda: None,
+        *,
+        timing: Timing = TIMING,
+    ) -> None:
         """`pulse` is called at least once a second while the loop waits, and between the steps of its work."""
         self._inbox = inbox
         self.activities = activities
         self._pulse = pulse
-        self._turning = RetriedStep("a turn of the main loop", LONGEST_REST)
+        self._tick = timing.tick
+        self._turning = RetriedStep(
+            "a turn of the main loop", timing=timing.retries._replace(longest_retry=LONGEST_REST)
+        )
         self._stopping = False
 
     @property
@@ -67,7 +84,7 @@ class MainLoop:
     def _turn(self) -> None:
         """Wait a second at most for something to do, and do it."""
         self._pulse()
-        self._handle_items(min(self._seconds_to_wait(), TICK))
+        self._handle_items(min(self._seconds_to_wait(), self._tick))
         do = self.activities
         if do.hooks.is_due() and do.hooks.attempt() and do.polls.step.is_failing:
             do.polls.expedite()

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from cc_slurm_adapter.errors import SinkError
 from cc_slurm_adapter.log import Reminder
@@ -15,21 +16,32 @@ from cc_slurm_adapter.system.threads import WAIT, Worker
 
 log = logging.getLogger(__name__)
 
-FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
-"""Seconds between two tries while the destination is away."""
-LONG_FAILURE = 60.0
-"""Seconds of failures after which somebody should look; whoever sends logs that a destination is away."""
 SOONEST = 60.0
 """Seconds between two polls that were requested, at least: every stop of an unknown run requests one."""
-SECOND_POLL_AFTER = 360.0
-"""Seconds from a requested poll to the next: runs that were too young to be judged by the first are old enough then."""
+
+
+class Timing(NamedTuple):
+    """How long the poller waits, in seconds."""
+
+    first_wait: float = 1.0
+    """Between two tries while the destination is away."""
+    longest_wait: float = 60.0
+    """The most of that: the wait doubles with every try."""
+    long_failure: float = 60.0
+    """After failures for so long somebody should look; whoever sends logs that a destination is away."""
+    second_poll_after: float = 360.0
+    """From a requested poll to the next: runs that were too young to be judged by the first are old enough then."""
+
+
+TIMING = Timing()
 
 
 class _Failures:
     """Failures of the polls in a row: when to try again, and what is logged."""
 
-    def __init__(self) -> None:
-        self._backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
+    def __init__(self, timing: Timing) -> None:
+        self._timing = timing
+        self._backoff = Backoff(timing.first_wait, timing.longest_wait)
         self._since = 0.0
         self._reminder = Reminder()
 
@@ -42,7 +54,7 @@ class _Failures:
         """Log a poll that failed; `began` is its time.monotonic(). Returns the seconds until the next try."""
         if not self.is_failing:
             self._since = began
-        is_long = began - self._since >= LONG_FAILURE
+        is_long = began - self._since >= self._timing.long_failure
         if self._reminder.is_due("long" if is_long else ""):
             level = logging.WARNING if is_long else logging.INFO
             log.log(level, "the running jobs cannot be compared yet: %s", error)
@@ -61,25 +73,28 @@ class RunningListPoller:
     stops it; `deliver` is called in its own thread.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it polls, for whom, and how often
         self,
         sink: AskableSink,
         reported_to: str,
         cluster: str,
         interval: float,
         deliver: Callable[[RunningRows], None],
+        *,
+        timing: Timing = TIMING,
     ) -> None:
         """`reported_to` is the name of the sink through which the destination gets jobs: its own, or NATS."""
         self._sink = reported_to
         self._connection = sink.connect(lambda: self._worker.progress())
         self._cluster = cluster
         self._interval = interval
+        self._timing = timing
         self._deliver = deliver
         self._requested = threading.Event()
         self._was_requested = False
         """Whether the poll that is due, or under way, was requested: then a second one follows soon."""
         self._next_request = 0.0
-        self._failures = _Failures()
+        self._failures = _Failures(timing)
         self._next_poll = 0.0
         """Like all times here by time.monotonic()."""
         self._worker = Worker("running-list", self._turn, self._connection.close)
@@ -134,7 +149,7 @@ class RunningListPoller:
             self._next_poll = time.monotonic() + wait
             return
         self._failures.succeeded()
-        wait = min(SECOND_POLL_AFTER, self._interval) if self._was_requested else self._interval
+        wait = min(self._timing.second_poll_after, self._interval) if self._was_requested else self._interval
         self._next_poll = time.monotonic() + wait
         self._was_requested = False
         self._deliver(RunningRows(self._sink, rows, asked))

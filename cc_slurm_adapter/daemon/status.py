@@ -6,6 +6,7 @@ import logging
 import time
 
 from cc_slurm_adapter.counters import Counters
+from cc_slurm_adapter.daemon.activities import TIMING, Timing
 from cc_slurm_adapter.daemon.hook_coverage import HookCoverage
 from cc_slurm_adapter.daemon.systemd import tell_status
 from cc_slurm_adapter.jobs.watch import JobWatch
@@ -15,25 +16,29 @@ from cc_slurm_adapter.system.backoff import RetriedStep
 
 log = logging.getLogger(__name__)
 
-NOTICE_EVERY = 3600.0
-"""Seconds between two lines at NOTICE, which -debug 2 shows: they show that the daemon works."""
-
 
 class StatusLine:
     """Makes the line about what is known, what waits and what has happened. Used only by the main thread."""
 
     def __init__(
-        self, watch: JobWatch, outbox: Outbox, counters: Counters, coverage: HookCoverage | None = None
+        self,
+        watch: JobWatch,
+        outbox: Outbox,
+        counters: Counters,
+        coverage: HookCoverage | None = None,
+        *,
+        timing: Timing = TIMING,
     ) -> None:
         self._watch = watch
         self._outbox = outbox
         self._counters = counters
         self._coverage = coverage
-        self._step = RetriedStep("summing up")
+        self._step = RetriedStep("summing up", timing=timing.retries)
         self._line = ""
         self._shown = ""
         """What systemd shows."""
-        self._next_notice = time.monotonic() + NOTICE_EVERY
+        self._notice_every = timing.notice_every
+        self._next_notice = time.monotonic() + self._notice_every
 
     def attempt(self) -> None:
         """Log the line, after a poll."""
@@ -46,7 +51,7 @@ class StatusLine:
         waiting = self._outbox.waiting()
         line = f"open runs: {self._watch.open_runs}; waiting messages: {waiting}; since the start: {self._counters}"
         if time.monotonic() >= self._next_notice:
-            self._next_notice = time.monotonic() + NOTICE_EVERY
+            self._next_notice = time.monotonic() + self._notice_every
             log.log(NOTICE, "%s", line)
         elif line != self._line:
             log.info("%s", line)

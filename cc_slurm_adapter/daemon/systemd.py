@@ -10,24 +10,33 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from cc_slurm_adapter.lines import printable
 
-SEND_LIMIT = 1.0
-"""The most seconds to wait until systemd takes a message: its queue may be full."""
 REST = 10.0
 """Seconds that the process waits before it ends, if something prevents its start. A SIGTERM ends the wait."""
 FEEDS = 4
 """How often the watchdog is fed within its time limit."""
 
 
-def notify(state: str) -> None:
+class Timing(NamedTuple):
+    """How long a message to systemd may take, in seconds."""
+
+    send_limit: float = 1.0
+    """The most to wait until systemd takes it: its queue may be full."""
+
+
+TIMING = Timing()
+
+
+def notify(state: str, *, timing: Timing = TIMING) -> None:
     """Send `READY=1`, `STOPPING=1` or the like to the socket that systemd has named, if there is one."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(SEND_LIMIT)
+        sock.settimeout(timing.send_limit)
         sock.sendto(state.encode(errors="replace"), "\0" + address[1:] if address.startswith("@") else address)
 
 

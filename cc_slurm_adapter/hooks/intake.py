@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from cc_slurm_adapter.config.address import TcpAddress, UnixAddress
 from cc_slurm_adapter.config.values import Network
@@ -23,7 +23,9 @@ from cc_slurm_adapter.hooks.access import AllowedSenders, find_allowed_senders
 from cc_slurm_adapter.hooks.listener import Listeners, open_listeners
 from cc_slurm_adapter.hooks.message import HookMessage
 from cc_slurm_adapter.hooks.server import Handlers, HookServer
+from cc_slurm_adapter.hooks.server import Timing as ServerTiming
 from cc_slurm_adapter.hooks.spool import EventsFolder, Place
+from cc_slurm_adapter.hooks.spool import Timing as FolderTiming
 from cc_slurm_adapter.log import Reminder
 from cc_slurm_adapter.model import HookEvent
 from cc_slurm_adapter.system.threads import WAIT, Worker
@@ -33,16 +35,28 @@ logger = logging.getLogger(__name__)
 QUIET_SECONDS = 60.0
 """Seconds between two log lines about the same kind of bad input."""
 STOP_SECONDS = 0.5
-OPEN_SECONDS = 1.0
-"""How long the start waits for the first scan of a folder: its file system may be stuck."""
-LONGEST_PAUSE = 5.0
-"""Seconds after an unexpected error, at most: hooks wait for the thread to go on."""
 STUCK_AFTER = 300.0
 """Seconds. A turn takes milliseconds, unless a file system hangs."""
 
 REFUSED, GARBAGE, FOREIGN = "hook_events_refused", "hook_events_garbage", "hook_events_of_other_clusters"
 """Counters. Refused are senders without permission, and messages that are too long, too slow or wrongly signed."""
 _COUNTERS = {"refused": REFUSED, "garbage": GARBAGE}
+
+
+class Timing(NamedTuple):
+    """How long the thread and its parts wait, in seconds."""
+
+    open: float = 1.0
+    """How long the start waits for the first scan of a folder: its file system may be stuck."""
+    longest_pause: float = 5.0
+    """After an unexpected error, at most: hooks wait for the thread to go on."""
+    server: ServerTiming = ServerTiming()
+    """Of the socket."""
+    folders: FolderTiming = FolderTiming()
+    """Of the events folders."""
+
+
+TIMING = Timing()
 
 
 class _LimitedLog:
@@ -193,14 +207,18 @@ class Intake:
         count: Callable[[str], None] = lambda name: None,
         secret: bytes | None = None,
         allow: tuple[Network, ...] = (),
+        timing: Timing = TIMING,
     ) -> None:
         self._address = address
         self._secret = secret
         self._allow = allow
+        self._timing = timing
         self._places = folders
         self._filter = _Filter(deliver, count)
         self._listeners: Listeners | None = None
-        self._worker = Worker("intake", self._turn, self._end, longest_pause=LONGEST_PAUSE, stuck_after=STUCK_AFTER)
+        self._worker = Worker(
+            "intake", self._turn, self._end, longest_pause=timing.longest_pause, stuck_after=STUCK_AFTER
+        )
 
     @property
     def workers(self) -> list[Worker]:
@@ -230,15 +248,20 @@ class Intake:
         self._filter.cluster = cluster
         allowed_senders = find_allowed_senders(slurm_user, self._secret, self._allow)
         self._listeners.grant_access(allowed_senders)
-        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake = socket.socketpair()
+        """What is sent on the second wakes the thread, which waits for the first."""
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._wake_read, selectors.EVENT_READ, lambda: None)
+        self._selector.register(self._wake[0], selectors.EVENT_READ, lambda: None)
         handlers = Handlers(self._filter.accept, self._filter.refuse)
-        self._server = HookServer(self._listeners, allowed_senders, self._selector, handlers)
-        folders = [EventsFolder(place, cluster, self._filter.is_ours, self._filter.refuse) for place in self._places]
+        timing = self._timing
+        self._server = HookServer(self._listeners, allowed_senders, self._selector, handlers, timing=timing.server)
+        folders = [
+            EventsFolder(place, cluster, self._filter.is_ours, self._filter.refuse, timing=timing.folders)
+            for place in self._places
+        ]
         self._folders = _Folders(folders, self._selector, allowed_senders, self._filter.pass_on)
         self._worker.start()
-        if not self._folders.scanned.wait(OPEN_SECONDS):
+        if not self._folders.scanned.wait(timing.open):
             logger.warning("prepEventsPath: %s does not answer yet: is its file system stuck?", self._folders.paths[0])
 
     def stop(self) -> None:
@@ -254,7 +277,7 @@ class Intake:
             return
         self._worker.stop()
         with suppress(OSError):
-            self._wake_write.send(b"x")
+            self._wake[1].send(b"x")
         self._worker.join(STOP_SECONDS)
         if self._worker.is_alive:
             logger.warning(
@@ -262,8 +285,8 @@ class Intake:
                 " or ".join(self._folders.paths),
             )
             return
-        self._wake_read.close()
-        self._wake_write.close()
+        for end in self._wake:
+            end.close()
 
     def _end(self) -> None:
         self._server.close()

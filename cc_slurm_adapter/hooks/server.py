@@ -25,14 +25,22 @@ logger = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 64
 """Most messages that are received at the same time. Over TCP the oldest connection is closed to accept a new one."""
-MESSAGE_SECONDS = 2.0
-"""Longest time for one message to arrive."""
-PAUSE_SECONDS = 0.2
-"""Seconds without accepting connections after the system has run out of file descriptors."""
 ACCEPT_BATCH = 64
 """Most connections that are accepted in a row before others are served again."""
 GONE = (errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR)
 """Errors of accept(2) for a connection that ended, or that a firewall forbade, before it was accepted."""
+
+
+class Timing(NamedTuple):
+    """How long connections have, in seconds."""
+
+    message: float = 2.0
+    """Longest time for one message to arrive."""
+    pause: float = 0.2
+    """Time without accepting connections after the system has run out of file descriptors."""
+
+
+TIMING = Timing()
 
 
 class Handlers(NamedTuple):
@@ -44,14 +52,14 @@ class Handlers(NamedTuple):
 
 
 class _Incoming:
-    """A message that is being received."""
+    """A message that is being received, for at most so many seconds."""
 
-    def __init__(self, connection: socket.socket, sender: str) -> None:
+    def __init__(self, connection: socket.socket, sender: str, seconds: float) -> None:
         self.connection = connection
         self.over_tcp = connection.family != socket.AF_UNIX
         self.sender = sender
         self.data = bytearray()
-        self.deadline = time.monotonic() + MESSAGE_SECONDS
+        self.deadline = time.monotonic() + seconds
         self.is_registered = False
 
 
@@ -70,11 +78,14 @@ class HookServer:
         allowed_senders: AllowedSenders,
         selector: selectors.BaseSelector,
         handlers: Handlers,
+        *,
+        timing: Timing = TIMING,
     ) -> None:
         self._listeners = listeners
         self._allowed_senders = allowed_senders
         self._selector = selector
         self._handlers = handlers
+        self._timing = timing
         self._signatures = SignatureCheck(allowed_senders.secret) if allowed_senders.secret else None
         self._incoming: dict[_Incoming, None] = {}
         """The oldest first."""
@@ -105,7 +116,7 @@ class HookServer:
         """Drop messages that take too long, and accept connections again after a pause."""
         now = time.monotonic()
         for incoming in [incoming for incoming in self._incoming if incoming.deadline <= now]:
-            self._give_up(incoming, f"no whole message within {MESSAGE_SECONDS:.0f} s")
+            self._give_up(incoming, f"no whole message within {self._timing.message:.0f} s")
         if self._paused and self._has_room() and self._pause_until <= now:
             self._resume()
 
@@ -142,7 +153,7 @@ class HookServer:
     def _pause_without_descriptors(self, error: OSError) -> None:
         """Stop accepting for a while. Without file descriptors the listener would be ready again and again."""
         self._handlers.refuse("refused", f"cannot take a connection: {reason(error)}")
-        self._pause(PAUSE_SECONDS)
+        self._pause(self._timing.pause)
         oldest = next(iter(self._incoming), None)
         if oldest is not None and oldest.over_tcp:
             self._give_up(oldest, "given up, as there is no room for others")
@@ -158,7 +169,7 @@ class HookServer:
             self._handlers.refuse("refused", f"{sender}: {refusal}")
             connection.close()
             return
-        incoming = _Incoming(connection, sender)
+        incoming = _Incoming(connection, sender, self._timing.message)
         self._incoming[incoming] = None
         self._serve(incoming)
         if len(self._incoming) > MAX_CONNECTIONS:

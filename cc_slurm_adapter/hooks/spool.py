@@ -44,12 +44,8 @@ BATCH = 500
 ENTRIES_AT_ONCE = 5000
 """... and most files that are listed in a row."""
 REMEMBERED_NAMES = 10_000
-RETRY_SECONDS = 60.0
-"""Seconds until a file that could not be removed, or a folder that could not be used, is tried again."""
 LIST_SECONDS = 0.2
-"""Seconds between listings where the folder cannot be watched ..."""
-WATCHED_LIST_SECONDS = 10.0
-"""... and where it is watched: inotify does not report what another host leaves on a shared file system."""
+"""Seconds between listings where the folder cannot be watched."""
 LIST_SHARE = 100
 """Listing may use a hundredth of the time: the longer one listing takes, the later the next one begins ..."""
 LONGEST_LIST_SECONDS = 60.0
@@ -67,6 +63,19 @@ MARK_SECONDS = 60.0
 OPEN_SECONDS = 15 * 60.0
 """Seconds after the last update of the marker in which hooks leave events. The daemon may stay away, and the folder is
 usually in memory (/run), which the events must not fill."""
+
+
+class Timing(NamedTuple):
+    """How often a folder is looked at, in seconds."""
+
+    retry: float = 60.0
+    """Until a file that could not be removed, or a folder that could not be used, is tried again."""
+    watched_list: float = 10.0
+    """Between listings where the folder is watched: inotify does not report what another host leaves on a shared file
+    system. Without a watch it is LIST_SECONDS."""
+
+
+TIMING = Timing()
 
 
 class Place(NamedTuple):
@@ -93,6 +102,8 @@ class EventsFolder:
         cluster: str,
         is_ours: Callable[[str], bool],
         refuse: Callable[[str, str], None],
+        *,
+        timing: Timing = TIMING,
     ) -> None:
         """Prepare the folder; `open` makes and checks it.
 
@@ -104,7 +115,8 @@ class EventsFolder:
         self.usable = False
         self._place = place
         self._refuse = refuse
-        self._files = _EventFiles(place.path, is_ours, refuse)
+        self._timing = timing
+        self._files = _EventFiles(place.path, is_ours, refuse, timing)
         self._markers = (marker_name(cluster), marker_name(""))
         self._next_mark = 0.0
         self._next_open = 0.0
@@ -193,7 +205,8 @@ class EventsFolder:
         self._files.forget()
         self._was_given_up = True
         self._warn(
-            kind, f"cannot use the folder {self.path}, which is looked at again every {RETRY_SECONDS:.0f} s: {why}"
+            kind,
+            f"cannot use the folder {self.path}, which is looked at again every {self._timing.retry:.0f} s: {why}",
         )
         for marker in () if self._place.former else self._markers:
             # Nothing is made in a folder that belongs to others.
@@ -217,7 +230,7 @@ class EventsFolder:
 
     def postpone(self) -> None:
         """Put off the next `open` by a minute."""
-        self._next_open = time.monotonic() + RETRY_SECONDS
+        self._next_open = time.monotonic() + self._timing.retry
 
     def read_watch(self) -> bool:
         """Take the names that inotify reports. Return False if the folder is gone and must be opened again."""
@@ -274,10 +287,13 @@ class _EventFiles:
     It finds them by inotify's names or by listing, and decides what happens to each.
     """
 
-    def __init__(self, path: str, is_ours: Callable[[str], bool], refuse: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, path: str, is_ours: Callable[[str], bool], refuse: Callable[[str, str], None], timing: Timing
+    ) -> None:
         self._path = path
         self._is_ours = is_ours
         self._refuse = refuse
+        self._timing = timing
         self._named: deque[str] = deque()
         """Names of new files, from inotify."""
         self._listing: _Listing | None = None
@@ -408,11 +424,11 @@ class _EventFiles:
         """Plan the next listing, and report what this one has found."""
         now = time.monotonic()
         self._listing = None
-        usual = WATCHED_LIST_SECONDS if is_watched else LIST_SECONDS
+        usual = self._timing.watched_list if is_watched else LIST_SECONDS
         self._next_listing = now + max(usual, min(listing.elapsed * LIST_SHARE, LONGEST_LIST_SECONDS))
         self._unremovable &= listing.unremovable
         if listing.retry:
-            self._next_retry = now + RETRY_SECONDS
+            self._next_retry = now + self._timing.retry
         if listing.sweep:
             self._next_sweep = now + SWEEP_SECONDS
         self._old.end_listing()

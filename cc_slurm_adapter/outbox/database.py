@@ -19,27 +19,31 @@ from typing import Any, TypeVar
 from cc_slurm_adapter.errors import StateError
 from cc_slurm_adapter.log import NOTICE, Reminder
 from cc_slurm_adapter.outbox.memory import IN_MEMORY, MAX_IN_MEMORY, copy_to_memory, new_memory
-from cc_slurm_adapter.outbox.state_file import MAX_TEXT_BYTES, STORAGE_ERRORS, StateFile, is_of_disk
+from cc_slurm_adapter.outbox.state_file import MAX_TEXT_BYTES, STORAGE_ERRORS, TIMING, StateFile, Timing, is_of_disk
 
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-CHECK_ROOM_EVERY = 1.0
-"""Seconds between two checks of the room that there is."""
 FREE_PAGES, PAGES_AT_ONCE, SHRINK_SECONDS = 256, 500, 2.0
 """Free pages that stay in the file; more are given back, so many at once, for so long."""
-RETRY_FILE, RETRY_COPY = 30.0, 600.0
-"""Seconds until a file that could not be written is tried again, and memory that could not hold what waits."""
+RETRY_COPY = 600.0
+"""Seconds until memory that could not hold what waits is tried again."""
 
 
 class StateDatabase:
     """Used from several threads: every use is one locked transaction. Raises StateError."""
 
     def __init__(
-        self, path: str, go_on: Callable[[], None] = lambda: None, max_text_bytes: int = MAX_TEXT_BYTES
+        self,
+        path: str,
+        go_on: Callable[[], None] = lambda: None,
+        max_text_bytes: int = MAX_TEXT_BYTES,
+        *,
+        timing: Timing = TIMING,
     ) -> None:
         """`go_on` and `max_text_bytes` as of `StateFile`."""
-        self._file = StateFile(path, go_on, max_text_bytes)
+        self._file = StateFile(path, go_on, max_text_bytes, timing=timing)
+        self._timing = timing
         self._next_room_check = 0.0
         self._lock = threading.Lock()
         self._is_synchronous: bool | None = None
@@ -158,7 +162,7 @@ class StateDatabase:
         """Go on in memory where the file should not grow; where that cannot be, the file is used as long as it goes."""
         if time.monotonic() < self._next_room_check or self._file.path == IN_MEMORY:
             return
-        self._next_room_check = time.monotonic() + CHECK_ROOM_EVERY
+        self._next_room_check = time.monotonic() + self._timing.check_room_every
         try:
             self._file.demand_room(self._database)
         except sqlite3.OperationalError as error:
@@ -201,14 +205,14 @@ class StateDatabase:
         self._database, self._in_memory, self._is_synchronous = database, in_memory, None
 
     def _report_unwritable(self, error: Exception) -> None:
-        self._retry_at = time.monotonic() + RETRY_FILE
+        self._retry_at = time.monotonic() + self._timing.retry_file
         if self._reminder.is_due():
             log.error(
                 "the state file %s cannot be written (%s): going on from memory, and the file is tried again every"
                 " %.0f s; make room or make it writable (after a crash all since then is found out from Slurm again)",
                 self._file.path,
                 error,
-                RETRY_FILE,
+                self._timing.retry_file,
             )
 
     def _report_growth(self, error: sqlite3.Error, problem: sqlite3.Error) -> None:

@@ -22,7 +22,7 @@ from cc_slurm_adapter.outbox.parking import Parked, Tidied
 from cc_slurm_adapter.outbox.rerouting import USED_SINKS, use_sinks
 from cc_slurm_adapter.outbox.run_json import run_from_json, run_to_json
 from cc_slurm_adapter.outbox.schema import URGENT, RowState
-from cc_slurm_adapter.outbox.state_file import MAX_TEXT_BYTES
+from cc_slurm_adapter.outbox.state_file import MAX_TEXT_BYTES, TIMING, Timing
 from cc_slurm_adapter.outbox.text_limit import NewStart, TextLimit
 from cc_slurm_adapter.outbox.withdrawals import forget_all, forget_old
 from cc_slurm_adapter.sinks.base import Encoded, Kind
@@ -101,6 +101,8 @@ class Outbox:
         sinks: Mapping[str, str] | None = None,
         go_on: Callable[[], None] = lambda: None,
         max_text_bytes: int = MAX_TEXT_BYTES,
+        *,
+        timing: Timing = TIMING,
     ) -> None:
         """`sinks` are the sinks in use, each with the sink that it follows, or ''.
 
@@ -108,7 +110,7 @@ class Outbox:
         the file is brought to the present format or checked, and may raise to end that. If the file has more than
         `max_text_bytes`, texts are left out.
         """
-        self._state = StateDatabase(path, go_on, max_text_bytes)
+        self._state = StateDatabase(path, go_on, max_text_bytes, timing=timing)
         self._texts = TextLimit(self._state, max_text_bytes)
         self._leaders = {sink: leader for sink, leader in (sinks or {}).items() if leader}
         self.deliveries = Deliveries(self._state, self._leaders)

@@ -15,24 +15,21 @@ from functools import partial
 from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.errors import AdapterError
 from cc_slurm_adapter.model import NodeState
-from cc_slurm_adapter.outbox import sink_health
 from cc_slurm_adapter.outbox.clock_step import ClockStep
 from cc_slurm_adapter.outbox.deliveries import Deliveries
 from cc_slurm_adapter.outbox.late_runs import LateRuns
 from cc_slurm_adapter.outbox.outbox import Outbox
 from cc_slurm_adapter.outbox.row_failures import RowFailures
 from cc_slurm_adapter.outbox.settle import Settler
-from cc_slurm_adapter.outbox.sink_health import SinkHealth
+from cc_slurm_adapter.outbox.sink_health import SHORTEST_WAIT, TIMING, SinkHealth, Timing
 from cc_slurm_adapter.outbox.tasks import NodeStates, Request, Rows, Task
 from cc_slurm_adapter.sinks.base import Answer, Connection, Delivery, Sink, Verdict
-from cc_slurm_adapter.system.threads import WAIT, Worker
+from cc_slurm_adapter.system.threads import Worker
 
 log = logging.getLogger(__name__)
 
 BATCH = 16
 """Rows read at once: each may carry a script of a megabyte."""
-HANGS = 3.0
-"""Seconds that a request may be older than the first answer of a destination that is back."""
 LOCK_LIMIT = 0.2
 """Seconds that a stop waits for the threads to listen."""
 GATHER = 0.05
@@ -83,7 +80,7 @@ class _DueRows:
             if rows:
                 return Rows(rows), None
         due = self._deliveries.next_due(self._sink.name, time.time())
-        return None, None if due is None else max(due - time.time(), sink_health.SHORTEST_WAIT)
+        return None, None if due is None else max(due - time.time(), SHORTEST_WAIT)
 
     def follow_clock(self) -> None:
         """Shift the times in the outbox when the clock was set, so that no row waits for that.
@@ -125,6 +122,8 @@ class Sender:
         on_unknown: Callable[[], None] = lambda: None,
         on_delivered: Callable[[], None] = lambda: None,
         late_runs: LateRuns | None = None,
+        *,
+        timing: Timing = TIMING,
     ) -> None:
         """`on_unknown` is called when the destination does not know a run that it once had.
 
@@ -139,13 +138,18 @@ class Sender:
         self._nodes: NodeStates | None = None
         self._failures = RowFailures()
         self._due = _DueRows(sink, outbox.deliveries, self._failures)
-        self._health = SinkHealth(sink.label, sink.connections, self._drop_ready, self._go_on)
+        self._health = SinkHealth(sink.label, sink.connections, self._drop_ready, self._go_on, timing=timing)
         self._settler = Settler(
             sink, outbox.deliveries, counters, self._health, self._failures, on_unknown, on_delivered, late_runs
         )
         self._connections = [sink.connect(partial(self._progress, number)) for number in range(sink.connections)]
         self.workers = [
-            Worker(f"{sink.name}-{number}", partial(self._turn, connection), connection.close)
+            Worker(
+                f"{sink.name}-{number}",
+                partial(self._turn, connection),
+                connection.close,
+                longest_pause=timing.after_errors,
+            )
             for number, connection in enumerate(self._connections)
         ]
         """Its threads, one for each connection."""
@@ -215,7 +219,7 @@ class Sender:
             answer = Answer(Verdict.FAILED, "an error of this program, see the log")
             if len(deliveries) > 1:
                 self._failures.suspect(each.row_id for each in deliveries)
-                answer = answer._replace(verdict=Verdict.NOT_YET, retry_after=sink_health.FIRST_WAIT)
+                answer = answer._replace(verdict=Verdict.NOT_YET, retry_after=self._health.timing.first_wait)
             answers = [answer] * len(deliveries)
         try:
             with self._changed:
@@ -226,11 +230,12 @@ class Sender:
             self._health.pause_after_error(request)
 
     def _next_task(self, connection: Connection) -> Task | None:
-        """The next thing to send; None after WAIT seconds without one. It waits without asking again and again.
+        """The next thing to send; None after a turn without one. It waits without asking again and again.
 
         A thread that finds more than it sends wakes another one.
         """
-        deadline = time.monotonic() + WAIT
+        turn = self._health.timing.turn
+        deadline = time.monotonic() + turn
         with self._changed:
             while not self._stopping and time.monotonic() < deadline:
                 wait: float | None = self._health.silence(self._under_way.values())
@@ -241,7 +246,7 @@ class Sender:
                         if self._due.has_more or isinstance(task, NodeStates):
                             self._changed.notify()
                         return task
-                self._changed.wait(min(wait or WAIT, WAIT))
+                self._changed.wait(min(wait or turn, turn))
             return None
 
     def _find_task(self) -> tuple[Task | None, float | None]:
@@ -253,7 +258,7 @@ class Sender:
             return self._due.next_rows(self._under_way.values())
         except AdapterError as error:
             log.error("%s", error)
-            return None, sink_health.LONGEST_WAIT
+            return None, self._health.timing.longest_wait
 
     def _drop_ready(self) -> None:
         with self._changed:
@@ -265,5 +270,5 @@ class Sender:
         self._deliveries.retry_pending(self._sink.name)
         with self._changed:
             for connection, request in self._under_way.items():
-                if request.began < answered.began - HANGS:
+                if request.began < answered.began - self._health.timing.hangs:
                     connection.break_off()

@@ -29,12 +29,11 @@ from collections.abc import Callable, Mapping, Sequence
 from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.log import NOTICE
 from cc_slurm_adapter.model import RunKey
-from cc_slurm_adapter.outbox import sink_health
 from cc_slurm_adapter.outbox.deliveries import Deliveries
 from cc_slurm_adapter.outbox.late_runs import LateRuns
 from cc_slurm_adapter.outbox.row_failures import MAX_TRIES, RowFailures
 from cc_slurm_adapter.outbox.row_lines import RowLines
-from cc_slurm_adapter.outbox.sink_health import CONCERN_ALL, SinkHealth
+from cc_slurm_adapter.outbox.sink_health import CONCERN_ALL, SinkHealth, wait_of_row
 from cc_slurm_adapter.outbox.tasks import Request
 from cc_slurm_adapter.outbox.withdrawals import Room
 from cc_slurm_adapter.sinks.base import Answer, Delivery, Kind, Sink, Verdict
@@ -168,7 +167,7 @@ class Settler:
 
     def _make_room_or_conflict(self, delivery: Delivery, answer: Answer) -> None:
         if self._sink.withdraws:
-            room = self._deliveries.make_room(delivery, time.time() + sink_health.LONGEST_WAIT)
+            room = self._deliveries.make_room(delivery, time.time() + self._health.timing.longest_wait)
             if room is not Room.NONE:
                 log.info("%s: another run of this job is stored, %s: %s", delivery.key, room.value, answer.reason)
                 return
@@ -196,7 +195,7 @@ class Settler:
             self._park(delivery, answer)
 
     def _put_off(self, delivery: Delivery, answer: Answer) -> None:
-        wait = answer.retry_after or sink_health.LONGEST_WAIT
+        wait = answer.retry_after or self._health.timing.longest_wait
         self._deliveries.put_off(delivery, time.time() + wait, answer.reason)
 
     def _fail(self, delivery: Delivery, answer: Answer, request: Request) -> None:
@@ -224,7 +223,7 @@ class Settler:
         pause = 0.0
         if answer.retry_after or (not others_succeed and self._health.fails_as_a_whole(answer)):
             pause = self._health.pause_after(answer, request)
-        wait = sink_health.wait_of_row(failure.times, pause)
+        wait = wait_of_row(failure.times, pause, timing=self._health.timing)
         failure.times += 1
         self._deliveries.put_off(delivery, time.time() + wait, answer.reason, refused=is_refusal)
         what = f"{delivery.kind.value} to {self._sink.label} failed"

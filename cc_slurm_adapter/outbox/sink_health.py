@@ -6,31 +6,51 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
-from cc_slurm_adapter.log import NOTICE, Reminder
-from cc_slurm_adapter.outbox.tasks import Request, Rows
+from cc_slurm_adapter.log import NOTICE, SOMETHING_ELSE, Reminder
+from cc_slurm_adapter.outbox.tasks import NodeStates, Request, Rows
 from cc_slurm_adapter.sinks.base import Answer, Verdict
+from cc_slurm_adapter.system import threads
 from cc_slurm_adapter.system.backoff import Backoff
 
 log = logging.getLogger(__name__)
 
-FIRST_WAIT, LONGEST_WAIT = 1.0, 20.0
-"""Seconds between tries of a destination that is away, and of a row that fails."""
 LONGEST_PAUSE = 3600.0
 """The most seconds that a destination may ask for with Retry-After."""
 SHORTEST_WAIT = 0.01
-LONG_OUTAGE = 10.0
-"""After this many seconds without a success a destination counts as away: when it is back, no row waits any longer."""
-PROBE_EVERY = 10.0
-"""After this many seconds another request is sent beside one that hangs: the destination may be back."""
 
 CONCERN_ALL = (Verdict.UNAVAILABLE, Verdict.MISCONFIGURED)
 """Verdicts about the destination as a whole, whatever was sent."""
 
 
-def wait_of_row(failures: int, pause: float) -> float:
+class Timing(NamedTuple):
+    """How long a sender waits, in seconds."""
+
+    first_wait: float = 1.0
+    """Between tries of a destination that is away, and of a row that fails."""
+    longest_wait: float = 20.0
+    """The most of that: the wait doubles with every try."""
+    long_outage: float = 10.0
+    """Without a success for so long, a destination counts as away: when it is back, no row waits any longer."""
+    probe_every: float = 10.0
+    """After that another request is sent beside one that hangs: the destination may be back."""
+    hangs: float = 3.0
+    """How much older a request may be than the first answer of a destination that is back."""
+    turn: float = threads.WAIT
+    """The most that a thread waits for something to send."""
+    after_errors: float = threads.LONGEST_PAUSE
+    """The most that a thread waits after an error of this program."""
+    something_else: float = SOMETHING_ELSE
+    """Until another failure than the last one is logged."""
+
+
+TIMING = Timing()
+
+
+def wait_of_row(failures: int, pause: float, *, timing: Timing = TIMING) -> float:
     """Return how many seconds a row waits that has failed `failures` times before: longer than a pause of all rows."""
-    own: float = min(FIRST_WAIT * 2 ** min(failures, 10), LONGEST_WAIT)
+    own: float = min(timing.first_wait * 2 ** min(failures, 10), timing.longest_wait)
     return max(pause + SHORTEST_WAIT, own)
 
 
@@ -43,21 +63,24 @@ class SinkHealth:
         connections: int,
         on_pause: Callable[[], None] = lambda: None,
         on_back: Callable[[Request], None] = lambda _: None,
+        *,
+        timing: Timing = TIMING,
     ) -> None:
         """`on_pause` is called when everything has to wait.
 
         `on_back` is called with the first request that was answered after a long outage.
         """
+        self.timing = timing
         self._label = label
         self._connections = connections
         self._on_pause = on_pause
         self._on_back = on_back
         self._lock = threading.Lock()
-        self._backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
+        self._backoff = Backoff(timing.first_wait, timing.longest_wait)
         self._paused_until = 0.0
         self._failing_since = 0.0
         self._failures_in_a_row = 0
-        self._reminder, self._nodes_reminder = Reminder(), Reminder()
+        self._reminders = {task: Reminder(something_else=timing.something_else) for task in (Rows, NodeStates)}
         self.successes = 0
         """How many rows were answered as rows, whether they were accepted or refused."""
 
@@ -67,7 +90,7 @@ class SinkHealth:
             until, is_failing = self._paused_until, self._backoff.failures > 0
         if is_failing:
             began = (request.began for request in under_way if isinstance(request.task, Rows))
-            until = max(until, max(began, default=-PROBE_EVERY) + PROBE_EVERY)
+            until = max(until, max(began, default=-self.timing.probe_every) + self.timing.probe_every)
         return max(until - time.monotonic(), 0)
 
     def end_pause(self) -> None:
@@ -79,8 +102,8 @@ class SinkHealth:
         """Record that the destination has answered this many rows."""
         with self._lock:
             self.successes += rows
-            is_good_news = self._reminder.over()
-            was_away = self._backoff.failures and time.monotonic() - self._failing_since > LONG_OUTAGE
+            is_good_news = self._reminders[Rows].over()
+            was_away = self._backoff.failures and time.monotonic() - self._failing_since > self.timing.long_outage
             self._backoff.succeeded()
             self._failures_in_a_row = 0
         if is_good_news:
@@ -125,15 +148,15 @@ class SinkHealth:
 
     def _report(self, level: int, what: str, reason: str) -> None:
         with self._lock:
-            is_due = self._reminder.is_due(reason)
+            is_due = self._reminders[Rows].is_due(reason)
         if is_due:
             log.log(level, "%s %s: %s", self._label, what, reason)
 
     def nodes_answered(self, answer: Answer) -> None:
         """Log whether node states are accepted. No message about a job waits because of that."""
         if answer.verdict is Verdict.DELIVERED:
-            if self._nodes_reminder.over():
+            if self._reminders[NodeStates].over():
                 log.log(NOTICE, "%s can be used again", self._label)
-        elif self._nodes_reminder.is_due(answer.reason):
+        elif self._reminders[NodeStates].is_due(answer.reason):
             what = "cannot be used" if answer.verdict in CONCERN_ALL else "does not take the node states"
             log.warning("%s %s: %s", self._label, what, answer.reason)

@@ -35,14 +35,28 @@ PROGRESS_STEPS = 100_000
 """Of SQLite's machine, some milliseconds: so often a long check asks whether to go on."""
 WAL_PAGES, WAL_BYTES = 400, 1638400
 """The write-ahead log stays small, since a state folder may be: SQLite's own default is 4 MB and more."""
-BUSY, BUSY_BRIEFLY = 5.0, 0.3
-"""Seconds that somebody else's lock on the file is waited for; the second while all others wait for us."""
+BUSY = 5.0
+"""Seconds that somebody else's lock on the file is waited for; `Timing.busy_briefly` while all others wait for us."""
 STORAGE_ERRORS = (sqlite3.Error, OverflowError, OSError)
 """What SQLite and its file raise; OverflowError for a number beyond 64 bits."""
 NO_LOCK = ("locked", "locking protocol")
 DAMAGED = ("malformed", "not a database", "disk image")
 UNWRITABLE = ("full", "readonly", "disk I/O", "unable to open")
 """Parts of SQLite's errors that are about the disk, not of the data. (Error codes come with Python 3.11 only.)"""
+
+
+class Timing(NamedTuple):
+    """How long the state waits, in seconds."""
+
+    check_room_every: float = 1.0
+    """Between two checks of the room that there is."""
+    retry_file: float = 30.0
+    """Until a file that could not be written is tried again."""
+    busy_briefly: float = 0.3
+    """For somebody else's lock on the file, while all others wait for us."""
+
+
+TIMING = Timing()
 
 
 class Opened(NamedTuple):
@@ -56,7 +70,7 @@ class Opened(NamedTuple):
 class StateFile:
     """The file by its path. It keeps no connection: whoever opens it does."""
 
-    def __init__(self, path: str, go_on: Callable[[], None], max_text_bytes: int) -> None:
+    def __init__(self, path: str, go_on: Callable[[], None], max_text_bytes: int, *, timing: Timing = TIMING) -> None:
         """`go_on` is called again and again while the file is checked or brought to the present format.
 
         It may raise to end that. Texts of an older file are copied up to `max_text_bytes`.
@@ -64,6 +78,7 @@ class StateFile:
         self.path = path
         self._go_on = go_on
         self._max_text_bytes = max_text_bytes
+        self._timing = timing
         self._is_suspect = False
         """Damage was met: the next start is to check the file."""
         self.is_rebuilt = False
@@ -92,7 +107,7 @@ class StateFile:
                 f"its file system has {free / 2**20:.0f} MB left, and the last {reserve / 2**20:.0f} MB are not used"
             )
         if _wal_bytes(self.path) > MAX_WAL_BYTES:
-            database.execute(f"PRAGMA busy_timeout = {BUSY_BRIEFLY * 1000:.0f}")
+            database.execute(f"PRAGMA busy_timeout = {self._timing.busy_briefly * 1000:.0f}")
             is_busy = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
             database.execute(f"PRAGMA busy_timeout = {BUSY * 1000:.0f}")
             if is_busy:
@@ -105,14 +120,14 @@ class StateFile:
 
         Returns the file's connection. Raises StateError and what is among STORAGE_ERRORS.
         """
-        file = _connect(self.path, BUSY_BRIEFLY)
+        file = _connect(self.path, self._timing.busy_briefly)
         try:
             if not to_the_last:
                 self.demand_room(file)
             if self._version(file) in OLDER:
                 file.close()
                 replace_older(self.path, memory)
-                file = _connect(self.path, BUSY_BRIEFLY)
+                file = _connect(self.path, self._timing.busy_briefly)
             self._prepare(file)
             copy_to_file(memory, file)
             file.execute(f"PRAGMA busy_timeout = {BUSY * 1000:.0f}")

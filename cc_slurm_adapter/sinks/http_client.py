@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from cc_slurm_adapter.errors import BrokenOff, ConfigError, SinkError, UnreadableFile
 from cc_slurm_adapter.model import Proxy
-from cc_slurm_adapter.sinks.timeouts import TIME_LIMIT, AdaptiveTimeout
+from cc_slurm_adapter.sinks.timeouts import AdaptiveTimeout
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class HttpClient:
         self._read_token = read_token
         self._token = ""
         self._timeouts = timeouts
-        self._query_timeouts = AdaptiveTimeout()
+        self._query_timeouts = AdaptiveTimeout(timing=timeouts.timing)
         """Those of GET requests, because long lists take longer than what is sent."""
         self._connection: http.client.HTTPConnection | None = None
         self._stopped = False
@@ -205,8 +205,10 @@ class HttpClient:
     def _new_connection(self) -> http.client.HTTPConnection:
         host, port = (self._proxy.host, self._proxy.port) if self._proxy else (self._host, self._port)
         if self._tls is None:
-            return http.client.HTTPConnection(host, port, timeout=TIME_LIMIT)
-        connection = http.client.HTTPSConnection(host, port, timeout=TIME_LIMIT, context=self._tls)
+            return http.client.HTTPConnection(host, port, timeout=self._timeouts.timing.time_limit)
+        connection = http.client.HTTPSConnection(
+            host, port, timeout=self._timeouts.timing.time_limit, context=self._tls
+        )
         if self._proxy:
             connection.set_tunnel(self._host, self._port, self._proxy_headers())
         return connection

@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from itertools import count
+from typing import NamedTuple
 from urllib.parse import urlencode
 
 from cc_slurm_adapter.errors import BrokenOff, SinkError
 from cc_slurm_adapter.model import NodeState, Proxy
+from cc_slurm_adapter.sinks import timeouts
 from cc_slurm_adapter.sinks.base import CC_REST, Answer, Delivery, Kind, RunningRow, Verdict
 from cc_slurm_adapter.sinks.http_client import HttpClient, HttpResponse
 from cc_slurm_adapter.sinks.messages import encode_node_parts
@@ -29,8 +31,18 @@ MAX_ROWS = 100_000
 """Most rows that are read of a list, so that reading an endless list ends."""
 MAX_NODES_BODY, MIN_NODES_BODY = 512 * 1024, 16 * 1024
 """Bytes of node states in one request. A proxy may accept a megabyte (nginx's client_max_body_size), or less."""
-COMMIT_SPAN = 300.0
-"""Seconds after which cc-backend surely lists a start: two intervals of its commit worker and a little more."""
+
+
+class Timing(NamedTuple):
+    """How long cc-backend may take, in seconds."""
+
+    commit_span: float = 300.0
+    """After that it surely lists a start: two intervals of its commit worker and a little more."""
+    requests: timeouts.Timing = timeouts.TIMING
+    """For each request."""
+
+
+TIMING = Timing()
 
 
 class CcRest:
@@ -41,7 +53,7 @@ class CcRest:
     connections = 4
     batch_size = 1
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - how to reach it
         self,
         url: str,
         read_token: Callable[[], str],
@@ -49,6 +61,7 @@ class CcRest:
         proxy: Proxy | None = None,
         *,
         withdraws: bool = False,
+        timing: Timing = TIMING,
     ) -> None:
         """Store the settings.
 
@@ -59,19 +72,23 @@ class CcRest:
         self._read_token = read_token
         self._ca_file = ca_file
         self.withdraws = withdraws
-        self._timeouts = AdaptiveTimeout()
+        self._timing = timing
+        self._timeouts = AdaptiveTimeout(timing=timing.requests)
 
     def connect(self, progress: Callable[[], None] = lambda: None) -> CcRestConnection:
         """Make a keep-alive connection for one thread; `progress` is called after each response."""
         client = HttpClient(self._url, self._read_token, self._timeouts, self._ca_file, self._proxy)
-        return CcRestConnection(client, progress)
+        return CcRestConnection(client, progress, timing=self._timing)
 
 
 class CcRestConnection:
     """Sends rows, and asks cc-backend what it has stored if its response does not tell."""
 
-    def __init__(self, client: HttpClient, progress: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, client: HttpClient, progress: Callable[[], None] = lambda: None, *, timing: Timing = TIMING
+    ) -> None:
         self._client = client
+        self._commit_span = timing.commit_span
         self._progress = progress
         self._nodes_body = MAX_NODES_BODY
 
@@ -88,7 +105,7 @@ class CcRestConnection:
         except SinkError as error:
             return _no_response(error)
         if delivery.kind is Kind.WITHDRAW and response.status == 422 and "no rows in result set" in response.error:
-            return _judge_row_not_found(delivery, response)
+            return _judge_row_not_found(delivery, response, self._commit_span)
         return judge(delivery.kind, response)
 
     def post_nodes(self, cluster: str, nodes: list[NodeState]) -> Answer:
@@ -151,14 +168,14 @@ class CcRestConnection:
         """Judge a start refused with 422: some run of this job is stored, and only cc-backend's list tells which one.
 
         A start that was sent before may still be on its way into that list. So its absence proves nothing until
-        COMMIT_SPAN is over.
+        `commit_span` is over.
         """
         key = delivery.key
         at_start = {"cluster": key.cluster, "start-time": f"{key.start_time}-{key.start_time}"}
         if RunningRow(key.job_id, key.start_time) in self._rows(at_start):
             return _already_stored(response)
-        if delivery.first_sent and time.time() - delivery.first_sent < COMMIT_SPAN:
-            return Answer(Verdict.NOT_YET, f"cc-backend may not list it yet: {response.error}", COMMIT_SPAN / 5)
+        if delivery.first_sent and time.time() - delivery.first_sent < self._commit_span:
+            return Answer(Verdict.NOT_YET, f"cc-backend may not list it yet: {response.error}", self._commit_span / 5)
         return Answer(Verdict.CONFLICT, response.error)
 
     def _rows(self, query: Mapping[str, str]) -> Iterator[RunningRow]:
@@ -197,15 +214,15 @@ def _parse_rows(response: HttpResponse) -> list[RunningRow]:
         raise SinkError(f"cc-backend lists jobs in an unknown form: {error}") from error
 
 
-def _judge_row_not_found(delivery: Delivery, response: HttpResponse) -> Answer:
+def _judge_row_not_found(delivery: Delivery, response: HttpResponse, commit_span: float) -> Answer:
     """Judge the removal of a row that cc-backend does not find: it does not exist, or it is not committed yet.
 
-    It does not exist if the removal was sent before: then COMMIT_SPAN is over, or an earlier request may have removed
+    It does not exist if the removal was sent before: then `commit_span` is over, or an earlier request may have removed
     it.
     """
     if delivery.first_sent or response.repeated:
         return Answer(Verdict.DELIVERED, "was not stored any more")
-    return Answer(Verdict.NOT_YET, f"cc-backend may not have committed it yet: {response.error}", COMMIT_SPAN)
+    return Answer(Verdict.NOT_YET, f"cc-backend may not have committed it yet: {response.error}", commit_span)
 
 
 def _already_stored(response: HttpResponse) -> Answer:

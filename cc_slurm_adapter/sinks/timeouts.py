@@ -5,12 +5,19 @@ from __future__ import annotations
 import threading
 from typing import NamedTuple
 
-TIME_LIMIT = 10.0
-"""Seconds until the response is complete."""
-SLOW_TIME_LIMIT = 60.0
-"""The longest timeout. All requests to a destination that has just responded slowly get it."""
-SLOW = 3.0
-"""Seconds after which a response counts as slow."""
+
+class Timing(NamedTuple):
+    """How long requests may take, in seconds."""
+
+    time_limit: float = 10.0
+    """Until the response is complete."""
+    slow_time_limit: float = 60.0
+    """The longest timeout. All requests to a destination that has just responded slowly get it."""
+    slow: float = 3.0
+    """After that a response counts as slow."""
+
+
+TIMING = Timing()
 
 
 class Timeout(NamedTuple):
@@ -27,7 +34,8 @@ class AdaptiveTimeout:
     long. So a destination that is always slow still gets its time, and one that hangs is still tried often.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, timing: Timing = TIMING) -> None:
+        self.timing = timing
         self._lock = threading.Lock()
         self._is_slow = False
         self._consecutive = 0
@@ -38,13 +46,14 @@ class AdaptiveTimeout:
         """Return the timeout of a request that is about to be sent. Pass it to `end` afterwards."""
         with self._lock:
             is_special, self._special_is_under_way = not self._special_is_under_way, True
-            seconds = TIME_LIMIT * 2**self._consecutive if is_special else TIME_LIMIT
-            return Timeout(SLOW_TIME_LIMIT if self._is_slow else min(seconds, SLOW_TIME_LIMIT), is_special)
+            longest = self.timing.slow_time_limit
+            seconds = self.timing.time_limit * (2**self._consecutive if is_special else 1)
+            return Timeout(longest if self._is_slow else min(seconds, longest), is_special)
 
     def responded(self, seconds: float) -> None:
         """Record that a response was complete after this many seconds."""
         with self._lock:
-            self._is_slow = seconds > SLOW
+            self._is_slow = seconds > self.timing.slow
             self._consecutive = 0
 
     def end(self, timeout: Timeout, *, timed_out: bool) -> None:

@@ -23,6 +23,7 @@ from cc_slurm_adapter.slurm.parse.gres import GPU, Names
 from cc_slurm_adapter.slurm.parse.jobs import parse_job
 from cc_slurm_adapter.slurm.parse.json_values import Json
 from cc_slurm_adapter.slurm.parse.listing import LISTING, parse_listing
+from cc_slurm_adapter.slurm.postponed_jobs import PostponedJobs
 from cc_slurm_adapter.slurm.texts import JobTexts
 
 log = logging.getLogger(__name__)
@@ -33,16 +34,17 @@ class SlurmClient:
 
     It combines three readers: details from slurmctld, texts through one scontrol, and accounting. `state_folder` holds
     a file without a name for a moment. At most `max_script_bytes` of each job script are kept. `accelerators` are the
-    names of the GRES whose devices are reported.
+    names of the GRES whose devices are reported. `postponed` keeps the jobs for which Slurm's command fails.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what is queried, and what is kept of it
         self,
         commands: Commands,
         cluster: str,
         state_folder: str,
         max_script_bytes: int,
         accelerators: Names = GPU,
+        postponed: PostponedJobs | None = None,
     ) -> None:
         self._commands = commands
         self._cluster = cluster
@@ -51,7 +53,7 @@ class SlurmClient:
         self._nodes = ClusterNodes(commands, accelerators)
         self._lacks_layouts = False
         """Whether the nodes of the last part that was read could not be queried."""
-        self._details = DetailReader(commands, self._parse_job, self._learn)
+        self._details = DetailReader(commands, self._parse_job, self._learn, postponed)
         self._texts = JobTexts(commands, state_folder, max_script_bytes, self._details.slurmctld_responds)
         self._accounting = Accounting(commands, cluster, accelerators, self._format, self._nodes)
 

@@ -18,31 +18,17 @@ import subprocess
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, CommandMissing
 from cc_slurm_adapter.log import Reminder
 
 log = logging.getLogger(__name__)
 
-TIME_LIMIT = 90.0
-"""Seconds without output. slurmctld may take a minute under load, and its own clients soon give up by themselves.
-
-A command that sends many queries to a slurmctld with rl_enable prints something every few seconds.
-"""
-LONGEST = 900.0
-"""Seconds that a command may take even if it prints something now and then."""
-EXIT_LIMIT = 1.5
-"""Seconds from the end of the output to the end of the command."""
-KILL_LIMIT = 0.5
-"""Seconds from SIGKILL to the end. A process in the state D (proc(5)) does not end before its file system responds."""
 MOST_LEFT_BEHIND = 8
 """Most processes that are left behind after SIGKILL. With this many no other is started, because it would hang, too."""
-TICK = 1.0
-"""Seconds to wait before the watchdog is fed again."""
 EXIT_TICK = 0.1
-"""The same while a command ends. Nothing but that end interrupts this wait."""
-SLOW = 10.0
-"""Seconds after which a slow command is logged."""
+"""Seconds to wait for the end of a command before the cancel is checked. Nothing but that end interrupts this wait."""
 OUTPUT_LIMIT = 64 * 1024 * 1024
 """Most bytes that are kept in memory. Output that is passed on in pieces is not kept, so this does not limit it."""
 ERROR_LIMIT = 64 * 1024
@@ -53,6 +39,29 @@ UNWANTED = frozenset({"SLURM_CLUSTERS", "SLURM_JSON", "SLURM_YAML"})
 """Other variables that change the output. SLURM_JSON can put a whole document on one line."""
 OWN_CLUSTER = {f"{prefix}LOCAL": "1" for prefix in OPTION_PREFIXES}
 """In a federation the commands would print the other clusters' jobs as well."""
+
+
+class Timing(NamedTuple):
+    """How long a command may take. All fields are in seconds."""
+
+    time_limit: float = 90.0
+    """Without output. slurmctld may take a minute under load, and its own clients soon give up by themselves.
+
+    A command that sends many queries to a slurmctld with rl_enable prints something every few seconds.
+    """
+    longest: float = 900.0
+    """In all, even if the command prints something now and then."""
+    exit_limit: float = 1.5
+    """From the end of the output to the end of the command."""
+    kill_limit: float = 0.5
+    """From SIGKILL to the end. A process in the state D (proc(5)) does not end before its file system responds."""
+    tick: float = 1.0
+    """The wait before the watchdog is fed again."""
+    slow: float = 10.0
+    """After this time a slow command is logged."""
+
+
+TIMING = Timing()
 
 
 @dataclass(frozen=True)
@@ -77,11 +86,14 @@ class Commands:
         environment: Mapping[str, str] | None = None,
         pulse: Callable[[], None] = lambda: None,
         on_left_behind: Callable[[], None] = lambda: None,
+        *,
+        timing: Timing = TIMING,
     ) -> None:
         """Make the cancel pipe. `pulse` is called for each piece of output, and each second without one.
 
         `on_left_behind` is called for each process that not even SIGKILL has ended.
         """
+        self.timing = timing
         self._on_left_behind = on_left_behind
         self._environment = dict(environment or {})
         self.pulse = pulse
@@ -188,7 +200,8 @@ class Command:
     def __init__(self, argv: list[str], process: subprocess.Popen[bytes], stdin: bytes, owner: Commands) -> None:
         self.argv = argv
         self._owner = owner
-        self.time_limit = TIME_LIMIT
+        self._timing = owner.timing
+        self.time_limit = owner.timing.time_limit
         """Seconds without output."""
         self.errors = bytearray()
         """Its standard error, as far as it has been read."""
@@ -203,8 +216,12 @@ class Command:
 
     def close(self) -> None:
         """End the command unless it has ended. May be called more than once."""
-        if not _end(self._process):
+        if not _end(self._process, self._timing.kill_limit):
             self._owner.leave_behind(self._process, self.argv[0])
+
+    def limit_rest(self) -> None:
+        """Allow as little time for further output as for the end of the command."""
+        self.time_limit = self._timing.exit_limit
 
     def pieces(self) -> Generator[bytes, None, Finished]:
         """Yield the output as it arrives. May be called once; the time limits begin then. Raises SlurmError."""
@@ -216,7 +233,7 @@ class Command:
 
     def _await_exit(self) -> int:
         """Wait for the exit code. Raises CommandCancelled and subprocess.TimeoutExpired."""
-        deadline = time.monotonic() + EXIT_LIMIT
+        deadline = time.monotonic() + self._timing.exit_limit
         while True:
             try:
                 return self._process.wait(EXIT_TICK)
@@ -233,9 +250,9 @@ class Command:
     def _exchange(self, process: subprocess.Popen[bytes], stdin: bytes) -> Generator[bytes, None, str]:
         assert process.stdout is not None  # noqa: S101 - both are pipes by construction
         assert process.stderr is not None  # noqa: S101
-        errors, name = self.errors, self.argv[0]
+        errors, name, timing = self.errors, self.argv[0], self._timing
         began = time.monotonic()
-        warn_at, deadline, end = began + SLOW, began + self.time_limit, began + LONGEST
+        warn_at, deadline, end = began + timing.slow, began + self.time_limit, began + timing.longest
         with selectors.DefaultSelector() as selector:
             selector.register(self._owner.cancel_fd, selectors.EVENT_READ, "cancel")
             selector.register(process.stdout, selectors.EVENT_READ, "output")
@@ -244,14 +261,14 @@ class Command:
                 os.set_blocking(process.stdin.fileno(), False)
                 selector.register(process.stdin, selectors.EVENT_WRITE, "input")
             while len(selector.get_map()) > 1:
-                ready = selector.select(min(max(min(warn_at, deadline, end) - time.monotonic(), 0), TICK))
+                ready = selector.select(min(max(min(warn_at, deadline, end) - time.monotonic(), 0), timing.tick))
                 self._owner.pulse()
                 now = time.monotonic()
                 if now >= end or (now >= deadline and not ready):
                     raise CommandFailed(f"{name} gave no answer within {now - began:.0f} s")
                 if now >= warn_at:
                     log.warning("%s has been running for %.0f s", name, now - began)
-                    warn_at = now + TIME_LIMIT
+                    warn_at = now + timing.time_limit
                 for key, _ in ready:
                     if key.data == "cancel":
                         raise CommandCancelled(f"{name} was ended: the daemon stops")
@@ -297,13 +314,13 @@ def _feed(process: subprocess.Popen[bytes], stdin: bytes, selector: selectors.Ba
     return rest
 
 
-def _end(process: subprocess.Popen[bytes]) -> bool:
-    """Kill the whole group unless the command has ended, and reap it. Return whether it has ended."""
+def _end(process: subprocess.Popen[bytes], kill_limit: float) -> bool:
+    """Kill the whole group unless the command has ended, and reap it. Return whether it ends within `kill_limit`."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(KILL_LIMIT)
+            process.wait(kill_limit)
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
             pipe.close()

@@ -85,14 +85,21 @@ def is_forgotten(commands: Commands, job_id: int) -> bool:
 class DetailReader:
     """Reads the details of jobs.
 
-    `learn` gets the nodes of runs and returns whether it knows more nodes than before.
+    `learn` gets the nodes of runs and returns whether it knows more nodes than before. `postponed` keeps the jobs for
+    which Slurm's command fails.
     """
 
-    def __init__(self, commands: Commands, parse: Parse, learn: Callable[[set[str]], bool]) -> None:
+    def __init__(
+        self,
+        commands: Commands,
+        parse: Parse,
+        learn: Callable[[set[str]], bool],
+        postponed: PostponedJobs | None = None,
+    ) -> None:
         self._commands = commands
         self._parse = parse
         self._learn = learn
-        self._postponed = PostponedJobs()
+        self._postponed = postponed or PostponedJobs()
         self._arrays: dict[int, None] = {}
         """Ids of the arrays that had a task among the jobs read, the newest last."""
 

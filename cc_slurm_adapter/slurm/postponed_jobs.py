@@ -13,8 +13,8 @@ log = logging.getLogger(__name__)
 
 FIRST_WAIT, LONGEST_WAIT = 2.0, 3600.0
 """Seconds until a job is queried again. One failure may be chance."""
-WAIT_PER_SECOND, LONGEST_FIRST_WAIT = 10, 120.0
-"""Seconds to wait for each second that the failed query took, and the longest such wait after the first failure."""
+LONGEST_FIRST_WAIT = 120.0
+"""Seconds to wait at most after the first failure, however long the query took."""
 LOGGED_FROM = 8.0
 """A wait of at least this many seconds is logged as an error; shorter ones are not."""
 NO_HOPE = 480.0
@@ -22,6 +22,16 @@ NO_HOPE = 480.0
 forgotten it by then (MinJobAge is 300 s by default), and what accounting has must be enough."""
 MAX_JOBS = 1000
 """Most jobs that are remembered. If there are more, the oldest is queried again immediately."""
+
+
+class Timing(NamedTuple):
+    """How long a failed query is not repeated, beside FIRST_WAIT and LONGEST_WAIT."""
+
+    wait_per_second: float = 10.0
+    """Seconds to wait for each second that the failed query took."""
+
+
+TIMING = Timing()
 
 
 class _Wait(NamedTuple):
@@ -34,8 +44,9 @@ class _Wait(NamedTuple):
 class PostponedJobs:
     """The jobs whose queries wait. One thread uses it. A job that ends meanwhile is found through accounting."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, timing: Timing = TIMING) -> None:
         self._clock = clock
+        self._timing = timing
         self._waits: dict[int, _Wait] = {}
 
     def due(self, job_ids: Iterable[int]) -> list[int]:
@@ -53,7 +64,8 @@ class PostponedJobs:
         """Postpone a job for which Slurm's command failed, alone and after `elapsed` seconds."""
         known = self._waits.pop(job_id, None)
         before = known.seconds if known else 0.0
-        seconds = min(max(2 * before, FIRST_WAIT, min(WAIT_PER_SECOND * elapsed, LONGEST_FIRST_WAIT)), LONGEST_WAIT)
+        for_query = min(self._timing.wait_per_second * elapsed, LONGEST_FIRST_WAIT)
+        seconds = min(max(2 * before, FIRST_WAIT, for_query), LONGEST_WAIT)
         while len(self._waits) >= MAX_JOBS:
             del self._waits[next(iter(self._waits))]
         self._waits[job_id] = _Wait(self._clock() + seconds, seconds)

@@ -25,7 +25,7 @@ from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, NoConversat
 from cc_slurm_adapter.log import Reminder
 from cc_slurm_adapter.model import Run, RunKey
 from cc_slurm_adapter.slurm.bulk_texts import BulkTexts, read_job_infos
-from cc_slurm_adapter.slurm.commands import EXIT_LIMIT, Command, Commands, Finished
+from cc_slurm_adapter.slurm.commands import Command, Commands, Finished
 from cc_slurm_adapter.slurm.conversation import ENVIRONMENT, Conversation, Query, Response
 from cc_slurm_adapter.slurm.details import UNKNOWN_JOB
 
@@ -305,7 +305,7 @@ def _let_end(command: Command, pieces: Generator[bytes, None, Finished]) -> None
 
     All output is read, so how it ends does not matter.
     """
-    command.time_limit = EXIT_LIMIT
+    command.limit_rest()
     with contextlib.suppress(CommandFailed):
         for _ in itertools.islice(pieces, MAX_LAST_PIECES):
             pass

@@ -6,6 +6,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from cc_slurm_adapter.errors import AdapterError, CommandCancelled
 from cc_slurm_adapter.log import NOTICE, Reminder
@@ -33,15 +34,23 @@ class Backoff:
         self.failures = 0
 
 
-FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
+class Timing(NamedTuple):
+    """How long a step that failed waits until it is tried again, in seconds."""
+
+    first_retry: float = 1.0
+    longest_retry: float = 60.0
+    """The most: the wait doubles with every failure."""
+
+
+TIMING = Timing()
 
 
 class RetriedStep:
     """A step of the program that is tried again after a failure, with growing waits of its own."""
 
-    def __init__(self, name: str, longest_retry: float = LONGEST_RETRY) -> None:
+    def __init__(self, name: str, *, timing: Timing = TIMING) -> None:
         self._name = name
-        self._backoff = Backoff(FIRST_RETRY, longest_retry, jitter=lambda: 1.0)
+        self._backoff = Backoff(timing.first_retry, timing.longest_retry, jitter=lambda: 1.0)
         self._reminder = Reminder()
         self._told = ""
         """The reason that was logged, while the step fails."""

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from cc_slurm_adapter.slurm.commands import Command, Commands
+from cc_slurm_adapter.slurm.commands import TIMING, Command, Commands, Timing
 from examples.practice.programs import write_program
 
 
@@ -32,8 +32,8 @@ class FakePrograms:
 class CountedCommands(Commands):
     """Commands that count the processes they start."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, timing: Timing = TIMING) -> None:
+        super().__init__(timing=timing)
         self.started = 0
 
     def begin(self, argv: list[str], *, stdin: bytes = b"", environment: Mapping[str, str] | None = None) -> Command:

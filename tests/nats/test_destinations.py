@@ -20,9 +20,9 @@ from cc_slurm_adapter.daemon.destinations import Destinations, sinks_of
 from cc_slurm_adapter.errors import ConfigError
 from cc_slurm_adapter.jobs.run_store import RunStore
 from cc_slurm_adapter.model import NodeState, Phase, Resource, Run
-from cc_slurm_adapter.outbox import sink_health
 from cc_slurm_adapter.outbox.late_runs import LateRuns
 from cc_slurm_adapter.outbox.outbox import Batch, Outbox
+from cc_slurm_adapter.outbox.sink_health import Timing
 from cc_slurm_adapter.sinks.base import RunningRows
 from examples.practice.cc_backend import CcBackend, OtherAnswer, serving
 from tests.fakes.slurm_and_sinks import NOW, make_run
@@ -33,6 +33,7 @@ from tests.nats.points import Point, decode
 from tests.nats.subscriber import Subscriber, make_stream, read_stream
 
 PATIENCE = 20.0
+TIMING = Timing(first_wait=0.02, longest_wait=0.2)
 
 
 class Site:
@@ -55,7 +56,7 @@ class Site:
         self.is_open = True
 
     def start(self) -> None:
-        self.destinations.start(self.outbox, "lab", lambda _: None)
+        self.destinations.start(self.outbox, "lab", lambda _: None, timing=TIMING)
 
     def close(self) -> float:
         """How many seconds the stop took."""
@@ -88,9 +89,7 @@ class MakeSite(Protocol):
 
 
 @pytest.fixture
-def make_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeSite]:
-    monkeypatch.setattr(sink_health, "FIRST_WAIT", 0.02)
-    monkeypatch.setattr(sink_health, "LONGEST_WAIT", 0.2)
+def make_site(tmp_path: Path) -> Iterator[MakeSite]:
     with ExitStack() as sites:
 
         def make(**config: Any) -> Site:
@@ -354,7 +353,7 @@ def test_nats_alone_asks_cc_backend_what_runs_if_it_is_there(
 ) -> None:
     site = make_site(**rest, ccRestSubmitJobs=False, natsServer=nats_server.url)
     asked: list[RunningRows] = []
-    site.destinations.start(site.outbox, "lab", asked.append)
+    site.destinations.start(site.outbox, "lab", asked.append, timing=TIMING)
     site.owe(make_run(1, start=NOW - 1000))
     site.wait()
     wait_until(lambda: bool(asked))

@@ -9,14 +9,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Callable
+from typing import Protocol
 
 import pytest
 from nats.js.api import DiscardPolicy
 
 from cc_slurm_adapter.sinks.base import Answer, Verdict
-from cc_slurm_adapter.sinks.nats import client as nats_client_module
-from cc_slurm_adapter.sinks.nats.client import NatsAccess, NatsClient, Outgoing
+from cc_slurm_adapter.sinks.nats.client import TIMING, NatsAccess, NatsClient, Outgoing, Timing
 from cc_slurm_adapter.sinks.nats.keys import read_credentials
 from tests.nats.accounts import Nkey, Site, nkey_config
 from tests.nats.certificates import Certificates
@@ -26,16 +25,19 @@ from tests.nats.subscriber import Message, Subscriber, make_stream, read_stream,
 
 DELIVERED = Answer(Verdict.DELIVERED)
 PASSWORD = {"authorization": {"users": [{"user": "adapter", "password": "correct horse"}]}}
+QUICK = Timing(time_limit=1.0)
 
-MakeClient = Callable[[NatsAccess], NatsClient]
+
+class MakeClient(Protocol):
+    def __call__(self, access: NatsAccess, *, timing: Timing = TIMING) -> NatsClient: ...
 
 
 @pytest.fixture
 def make_client() -> Iterator[MakeClient]:
     made: list[NatsClient] = []
 
-    def make(access: NatsAccess) -> NatsClient:
-        made.append(NatsClient(lambda: access))
+    def make(access: NatsAccess, *, timing: Timing = TIMING) -> NatsClient:
+        made.append(NatsClient(lambda: access, timing=timing))
         return made[-1]
 
     yield make
@@ -191,7 +193,7 @@ def test_tls_is_taken_where_the_server_only_offers_it(
 
 
 def test_a_server_that_hangs_is_trouble_and_a_stop_does_not_wait_for_it(
-    nats_server: NatsServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+    nats_server: NatsServer, make_client: MakeClient
 ) -> None:
     client = make_client(NatsAccess((nats_server.url,)))
     assert publish(client, "jobs", b"x") == DELIVERED
@@ -206,8 +208,7 @@ def test_a_server_that_hangs_is_trouble_and_a_stop_does_not_wait_for_it(
         assert time.monotonic() - began < 1.5
     assert [answer.verdict for answer in answers] == [Verdict.UNAVAILABLE]
     assert publish(client, "jobs", b"x").verdict is Verdict.UNAVAILABLE
-    monkeypatch.setattr(nats_client_module, "TIME_LIMIT", 1.0)
-    other = make_client(NatsAccess((nats_server.url,)))
+    other = make_client(NatsAccess((nats_server.url,)), timing=QUICK)
     with nats_server.frozen():
         assert publish(other, "jobs", b"x").verdict is Verdict.UNAVAILABLE
     assert publish(other, "jobs", b"x") == DELIVERED
@@ -237,36 +238,27 @@ def test_what_a_stream_refuses(start_nats: StartNats, make_client: MakeClient) -
     assert (full.verdict, "see its limits: maximum messages exceeded" in full.reason) == (Verdict.MISCONFIGURED, True)
 
 
-def test_a_stream_is_missed_also_where_somebody_listens(
-    start_nats: StartNats, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(nats_client_module, "TIME_LIMIT", 1.0)
+def test_a_stream_is_missed_also_where_somebody_listens(start_nats: StartNats, make_client: MakeClient) -> None:
     server = start_nats(jetstream=True)
-    client = make_client(NatsAccess((server.url,), jet_stream=True))
+    client = make_client(NatsAccess((server.url,), jet_stream=True), timing=QUICK)
     with Subscriber(server.url, "jobs"):
         missing = publish(client, "jobs", b"x", "id 1")
     assert (missing.verdict, "no stream has acknowledged" in missing.reason) == (Verdict.MISCONFIGURED, True)
 
 
-def test_an_acknowledgement_that_may_not_be_received(
-    start_nats: StartNats, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(nats_client_module, "TIME_LIMIT", 1.0)
+def test_an_acknowledgement_that_may_not_be_received(start_nats: StartNats, make_client: MakeClient) -> None:
     user = {"user": "adapter", "password": "right", "permissions": {"publish": [">"], "subscribe": ["jobs"]}}
     other = {"user": "other", "password": "right"}
     server = start_nats({"authorization": {"users": [user, other]}}, jetstream=True)
     make_stream(server.url, "lab", ["jobs"], login=with_password("other", "right"))
-    client = make_client(NatsAccess((server.url,), "adapter", "right", jet_stream=True))
+    client = make_client(NatsAccess((server.url,), "adapter", "right", jet_stream=True), timing=QUICK)
     answer = publish(client, "jobs", b"x", "id 1")
     assert (answer.verdict, "subscribe to _INBOX.>" in answer.reason) == (Verdict.MISCONFIGURED, True)
 
 
-def test_nothing_is_delivered_that_nobody_confirms(
-    nats_server: NatsServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_delivered_that_nobody_confirms(nats_server: NatsServer, make_client: MakeClient) -> None:
     """Should nats-py's reader end by a mistake, it would still say that it is connected."""
-    monkeypatch.setattr(nats_client_module, "TIME_LIMIT", 1.0)
-    client = make_client(NatsAccess((nats_server.url,)))
+    client = make_client(NatsAccess((nats_server.url,)), timing=QUICK)
     assert publish(client, "jobs", b"x") == DELIVERED
     connection = client._connection
     assert connection is not None
@@ -311,10 +303,9 @@ def test_it_begins_again_when_its_thread_could_not_start_or_has_died(
 
 
 def test_a_server_that_has_gone_without_a_word_is_noticed_without_a_message(
-    nats_server: NatsServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+    nats_server: NatsServer, make_client: MakeClient
 ) -> None:
-    monkeypatch.setattr(nats_client_module, "TIME_LIMIT", 1.0)
-    client = make_client(NatsAccess((nats_server.url,)))
+    client = make_client(NatsAccess((nats_server.url,)), timing=QUICK)
     assert client.check() == DELIVERED
     with nats_server.frozen():
         assert client.check().verdict is Verdict.UNAVAILABLE

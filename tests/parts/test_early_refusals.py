@@ -21,10 +21,10 @@ import pytest
 
 from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.model import NodeState
-from cc_slurm_adapter.outbox import sink_health
 from cc_slurm_adapter.outbox.outbox import Batch, Message, Outbox
 from cc_slurm_adapter.outbox.row_failures import MAX_TRIES, RowFailures
 from cc_slurm_adapter.outbox.sender import Sender
+from cc_slurm_adapter.outbox.sink_health import Timing
 from cc_slurm_adapter.sinks import http_client as client_module
 from cc_slurm_adapter.sinks.base import Delivery, Kind, Verdict
 from cc_slurm_adapter.sinks.messages import CcMessages
@@ -33,6 +33,7 @@ from cc_slurm_adapter.system.threads import stop_all
 from tests.fakes.slurm_and_sinks import NOW, make_run
 
 PATIENCE = 60.0
+TIMING = Timing(first_wait=0.02, longest_wait=0.1)
 TAKEN = b"HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 STATES_TAKEN = TAKEN.replace(b"201 Created", b"200 OK")
 TOO_LARGE = b"HTTP/1.1 413 Request Entity Too Large\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
@@ -195,7 +196,7 @@ class Site:
         self.proxy = proxy
         self.outbox = Outbox(str(folder / "state.sqlite"))
         self.sink = sink_of(proxy)
-        self.sender = Sender(self.sink, self.outbox, Counters())
+        self.sender = Sender(self.sink, self.outbox, Counters(), timing=TIMING)
         self.sender.start()
         self._last_job = 100
 
@@ -233,9 +234,7 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.setattr(sink_health, "FIRST_WAIT", 0.02)
-    monkeypatch.setattr(sink_health, "LONGEST_WAIT", 0.1)
+def site(tmp_path: Path, proxy: Proxy) -> Iterator[Site]:
     made = Site(tmp_path, proxy)
     yield made
     stop_all([made.sender], 2)

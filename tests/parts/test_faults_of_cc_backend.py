@@ -18,10 +18,9 @@ import pytest
 from cc_slurm_adapter.config.config import parse_config, read_token
 from cc_slurm_adapter.errors import SinkError
 from cc_slurm_adapter.model import End, EndState
-from cc_slurm_adapter.outbox import sender as sender_module
-from cc_slurm_adapter.outbox import sink_health
 from cc_slurm_adapter.outbox.sender import Sender
-from cc_slurm_adapter.sinks import timeouts as pace_module
+from cc_slurm_adapter.outbox.sink_health import LONGEST_PAUSE, Timing
+from cc_slurm_adapter.sinks import rest, timeouts
 from cc_slurm_adapter.sinks.base import Answer, Delivery, Kind, Verdict
 from cc_slurm_adapter.sinks.http_client import HttpResponse
 from cc_slurm_adapter.sinks.messages import CcMessages
@@ -41,7 +40,7 @@ from examples.practice.cc_backend import (
     serving,
 )
 from tests.fakes.slurm_and_sinks import make_run
-from tests.unit.outbox.test_sender import PATIENCE, Site, runs
+from tests.unit.outbox.test_sender import PATIENCE, TIMING, Site, runs
 
 PAGE = (
     b"<!DOCTYPE html>\n<html><head>\n<title>502 Bad\n Gateway</title></head><body>" + b"<p>words</p>" * 500 + b"</body>"
@@ -49,17 +48,15 @@ PAGE = (
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.setattr(sink_health, "FIRST_WAIT", 0.02)
-    monkeypatch.setattr(sink_health, "LONGEST_WAIT", 0.1)
+def site(tmp_path: Path) -> Iterator[Site]:
     made = Site(tmp_path)
     yield made
     made.close()
 
 
-def deliver(url: str, kind: Kind = Kind.START, ca_file: str = "") -> Answer:
+def deliver(url: str, kind: Kind = Kind.START, ca_file: str = "", *, timing: rest.Timing = rest.TIMING) -> Answer:
     """What becomes of one message to this address."""
-    sink = CcRest(url, lambda: "practice.api.token", ca_file)
+    sink = CcRest(url, lambda: "practice.api.token", ca_file, timing=timing)
     run = make_run()
     end = End(EndState.COMPLETED, run.key.start_time + 5, "COMPLETED")
     messages = CcMessages(())
@@ -139,7 +136,7 @@ def test_a_huge_time_to_wait_is_cut_and_ends_with_sighup(site: Site) -> None:
     site.owe(*runs(1))
     site.sender.start()
     assert comes(lambda: site.sender._health.silence([]) > 0)
-    assert site.sender._health.silence([]) <= sink_health.LONGEST_PAUSE
+    assert site.sender._health.silence([]) <= LONGEST_PAUSE
     site.sender.retry_now()
     site.owe(*runs(2))
     assert site.backend.wait_for(lambda: site.states().get(2) == "completed", PATIENCE)
@@ -152,18 +149,19 @@ def comes(condition: Callable[[], bool]) -> bool:
     return condition()
 
 
-def limit_times(monkeypatch: pytest.MonkeyPatch, first: float, longest: float) -> None:
-    monkeypatch.setattr(pace_module, "TIME_LIMIT", first)
-    monkeypatch.setattr(pace_module, "SLOW_TIME_LIMIT", longest)
-    monkeypatch.setattr(pace_module, "SLOW", first / 2)
+def limits(first: float, longest: float) -> rest.Timing:
+    return rest.Timing(requests=timeouts.Timing(first, longest, slow=first / 2))
 
 
-def test_answers_that_take_longer_than_the_first_limit_are_waited_for(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def limit_times(site: Site, first: float, longest: float, timing: Timing = TIMING) -> None:
+    """Give requests so many seconds, by a sink and a sender in place of the site's own."""
+    site.sink = CcRest(site.server.url, lambda: site.backend.token, timing=limits(first, longest))
+    site.sender = Sender(site.sink, site.outbox, site.status, timing=timing)
+
+
+def test_answers_that_take_longer_than_the_first_limit_are_waited_for(site: Site) -> None:
     """Slow by 30 s with a limit of 10 s, a hundred times faster."""
-    limit_times(monkeypatch, 0.1, 0.6)
-    site.sender = Sender(site.sink, site.outbox, site.status)
+    limit_times(site, 0.1, 0.6)
     site.backend.add_fault(Delay(seconds=0.3))
     site.owe(*runs(1, 2, 3))
     site.sender.start()
@@ -171,11 +169,8 @@ def test_answers_that_take_longer_than_the_first_limit_are_waited_for(
     assert [row.state for row in site.backend.rows] == ["completed"] * 3
 
 
-def test_requests_that_are_never_answered_end_and_all_arrives_later(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    limit_times(monkeypatch, 0.05, 0.2)
-    site.sender = Sender(site.sink, site.outbox, site.status)
+def test_requests_that_are_never_answered_end_and_all_arrives_later(site: Site) -> None:
+    limit_times(site, 0.05, 0.2)
     fault = site.backend.add_fault(NoAnswer())
     site.owe(*runs(*range(1, 9)))
     site.sender.start()
@@ -186,11 +181,9 @@ def test_requests_that_are_never_answered_end_and_all_arrives_later(
     assert [row.state for row in site.backend.rows] == ["completed"] * 8
 
 
-def test_rows_that_are_never_answered_do_not_stop_the_others(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_are_never_answered_do_not_stop_the_others(site: Site) -> None:
     """As many as there are connections."""
-    limit_times(monkeypatch, 0.1, 0.6)
-    for name in ("PROBE_EVERY", "LONG_OUTAGE"):
-        monkeypatch.setattr(sink_health, name, 0.1)
+    limit_times(site, 0.1, 0.6, TIMING._replace(probe_every=0.1, long_outage=0.1))
     site.backend.add_fault(NoAnswer(job_ids=frozenset(range(1, 5))))
     site.owe(*runs(*range(1, 405)))
     site.sender.start()
@@ -198,11 +191,9 @@ def test_rows_that_are_never_answered_do_not_stop_the_others(site: Site, monkeyp
     assert len(site.states()) == 400
 
 
-def test_a_question_that_takes_long_gets_its_time_whatever_else_is_quick(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_question_that_takes_long_gets_its_time_whatever_else_is_quick(site: Site) -> None:
     """Each time it gets longer, and quick answers to others take nothing of that back."""
-    limit_times(monkeypatch, 0.1, 30)
+    limit_times(site, 0.1, 30)
     site.backend.add_fault(Delay(path="/api/clusters/", seconds=0.15))
     site.sender.start()
     asking, sending = site.sink.connect(), site.sink.connect()
@@ -218,13 +209,9 @@ def test_a_question_that_takes_long_gets_its_time_whatever_else_is_quick(
         connection.close()
 
 
-def test_requests_that_hung_hold_nothing_up_once_others_are_answered(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_requests_that_hung_hold_nothing_up_once_others_are_answered(site: Site) -> None:
     """They are never answered, and one of them would be waited for until long after this test."""
-    limit_times(monkeypatch, 0.05, 60)
-    for module, name in ((sink_health, "PROBE_EVERY"), (sink_health, "LONG_OUTAGE"), (sender_module, "HANGS")):
-        monkeypatch.setattr(module, name, 0.05)
+    limit_times(site, 0.05, 60, TIMING._replace(probe_every=0.05, long_outage=0.05, hangs=0.05))
     site.sink._timeouts._consecutive = 10  # 51 s
     fault = site.backend.add_fault(NoAnswer())
     site.owe(*runs(*range(1, 9)))
@@ -261,9 +248,7 @@ def server_of(answer: Callable[[socket.socket], None]) -> Iterator[str]:
 @pytest.mark.parametrize(
     "answer", [b"HTTP/1.1 201 Created\r\nX: ", b"HTTP/1.1 201 Created\r\n\r\n"], ids=["head", "body"]
 )
-def test_an_answer_that_trickles_is_limited_as_a_whole(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    limit_times(monkeypatch, 0.2, 0.2)
-
+def test_an_answer_that_trickles_is_limited_as_a_whole(answer: bytes) -> None:
     def trickle(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(answer)
@@ -276,7 +261,7 @@ def test_an_answer_that_trickles_is_limited_as_a_whole(answer: bytes, monkeypatc
 
     began = time.monotonic()
     with server_of(trickle) as where:
-        assert deliver(f"http://{where}").reason.endswith("no answer in time")
+        assert deliver(f"http://{where}", timing=limits(0.2, 0.2)).reason.endswith("no answer in time")
     assert time.monotonic() - began < 2
 
 
@@ -316,7 +301,7 @@ def test_a_token_that_was_replaced_in_its_file_is_taken_without_another_refusal(
     file = tmp_path / "token"
     file.write_text(site.backend.token)
     site.sink = CcRest(site.server.url, file.read_text)
-    site.sender = Sender(site.sink, site.outbox, site.status)
+    site.sender = Sender(site.sink, site.outbox, site.status, timing=TIMING)
     site.owe(*runs(*range(1, 21)))
     site.sender.start()
     assert site.settled()
@@ -337,14 +322,13 @@ def test_a_token_that_was_replaced_in_its_file_is_taken_without_another_refusal(
 
 
 def test_a_token_whose_file_is_gone_meanwhile_is_told_as_that(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    site: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("cc_slurm_adapter.log.SOMETHING_ELSE", 0.0)
     file = tmp_path / "token"
     file.write_text("expired")
     config, _ = parse_config({"ccRestUrl": site.server.url, "ccRestJwtFile": str(file)})
     site.sink = CcRest(site.server.url, lambda: read_token(config))
-    site.sender = Sender(site.sink, site.outbox, site.status)
+    site.sender = Sender(site.sink, site.outbox, site.status, timing=TIMING._replace(something_else=0.0))
     site.owe(*runs(1))
     site.sender.start()
     assert comes(lambda: "refuses the token" in caplog.text)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cc_slurm_adapter.counters import Counters
+from cc_slurm_adapter.daemon import activities as loop_activities
 from cc_slurm_adapter.daemon.activities import LoopSettings
 from cc_slurm_adapter.daemon.assembly import make_activities
 from cc_slurm_adapter.daemon.inbox import Inbox, Stop
@@ -31,11 +32,14 @@ from cc_slurm_adapter.outbox.stored_messages import Stored, texts_of, whole
 from cc_slurm_adapter.sinks.base import Kind
 from cc_slurm_adapter.sinks.messages import CcMessages
 from cc_slurm_adapter.sinks.rest import CcRest
-from cc_slurm_adapter.slurm import commands as commands_module
 from cc_slurm_adapter.slurm.client import SlurmClient
+from cc_slurm_adapter.slurm.commands import TIMING, Timing
 from cc_slurm_adapter.slurm.parse.accounting import EndedParser
 from cc_slurm_adapter.slurm.parse.listing import parse_listing
-from cc_slurm_adapter.system import backoff as activity_module
+from cc_slurm_adapter.slurm.postponed_jobs import TIMING as WAITS
+from cc_slurm_adapter.slurm.postponed_jobs import PostponedJobs
+from cc_slurm_adapter.slurm.postponed_jobs import Timing as Waits
+from cc_slurm_adapter.system import backoff
 from tests.fakes.programs import CountedCommands, FakePrograms, conversation
 from tests.fakes.slurm_and_sinks import NOW, make_run
 from tests.recorded.fixture_files import FIXTURES, sinfo_row
@@ -89,25 +93,33 @@ class Cluster:
 class Site:
     """A cluster and what watches it; nothing is sent."""
 
-    def __init__(self, folder: Path, programs: FakePrograms) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        programs: FakePrograms,
+        *,
+        timing: Timing = TIMING,
+        waits: Waits = WAITS,
+        loop: loop_activities.Timing = loop_activities.TIMING,
+    ) -> None:
         self.cluster = Cluster(folder, programs)
-        self.commands = CountedCommands()
+        self.commands = CountedCommands(timing=timing)
         self.outbox = Outbox(str(folder / "state.sqlite"))
         self.status = Counters()
         self.inbox = Inbox(self.status)
         sink = CcRest("http://127.0.0.1:9", lambda: "token")
-        slurm = SlurmClient(self.commands, "lab", str(folder), 1 << 20)
         self.later = 0.0
         """Seconds by which the clock of what is set aside is ahead."""
-        slurm._details._postponed._clock = lambda: time.monotonic() + self.later
+        postponed = PostponedJobs(lambda: time.monotonic() + self.later, timing=waits)
+        slurm = SlurmClient(self.commands, "lab", str(folder), 1 << 20, postponed=postponed)
         self.watch = JobWatch(
             slurm, self.outbox, CcMessages(()), [sink], self.status, WatchSettings("lab", IgnoreRules(), True, 3600)
         )
         settings = LoopSettings("lab", 60, 3600, 10, int(time.time()), 1.0)
         last_run = LastRun(str(folder / "lastrun"))
         sender = Sender(sink, self.outbox, self.status)
-        activities = make_activities(settings, self.watch, self.outbox, sender, last_run, self.status)
-        self.loop = MainLoop(self.inbox, activities)
+        activities = make_activities(settings, self.watch, self.outbox, sender, last_run, self.status, timing=loop)
+        self.loop = MainLoop(self.inbox, activities, timing=loop)
         self.thread = threading.Thread(target=self.loop.run, daemon=True)
 
     def stop(self) -> None:
@@ -259,23 +271,22 @@ def test_a_frozen_slurmctld_does_not_hold_up_a_stop(site: Site, tmp_path: Path) 
 
 
 def test_a_slurmctld_that_was_frozen_is_asked_again(
-    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, programs: FakePrograms, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(commands_module, "TIME_LIMIT", 0.2)
-    site.cluster.runs(FIRST)
-    site.cluster.spoil("squeue", "exec sleep 60")
-    site.thread.start()
-    assert comes(lambda: "squeue gave no answer within" in caplog.text)
-    site.cluster.repair()
-    assert comes(lambda: site.owed() == [("start", FIRST)])
-    assert caplog.text.count("asking slurmctld for all jobs failed") == 1
+    with contextlib.closing(Site(tmp_path, programs, timing=Timing(time_limit=0.2))) as site:
+        site.cluster.runs(FIRST)
+        site.cluster.spoil("squeue", "exec sleep 60")
+        site.thread.start()
+        assert comes(lambda: "squeue gave no answer within" in caplog.text)
+        site.cluster.repair()
+        assert comes(lambda: site.owed() == [("start", FIRST)])
+        assert caplog.text.count("asking slurmctld for all jobs failed") == 1
 
 
 def test_a_hook_event_is_served_while_a_poll_waits_after_failures(
-    tmp_path: Path, programs: FakePrograms, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, programs: FakePrograms, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(activity_module, "FIRST_RETRY", 60.0)
-    site = Site(tmp_path, programs)
+    site = Site(tmp_path, programs, loop=loop_activities.Timing(retries=backoff.Timing(first_retry=60.0)))
     site.cluster.spoil("squeue", "exit 1")
     site.thread.start()
     assert comes(lambda: "asking slurmctld for all jobs failed" in caplog.text)
@@ -287,12 +298,9 @@ def test_a_hook_event_is_served_while_a_poll_waits_after_failures(
     site.close()
 
 
-def test_an_event_whose_question_always_fails_holds_up_no_other(
-    tmp_path: Path, programs: FakePrograms, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_event_whose_question_always_fails_holds_up_no_other(tmp_path: Path, programs: FakePrograms) -> None:
     """As on 23.02, where scontrol crashes when it is asked for the JSON of a job that nobody knows."""
-    monkeypatch.setattr(activity_module, "FIRST_RETRY", 0.01)
-    site = Site(tmp_path, programs)
+    site = Site(tmp_path, programs, loop=loop_activities.Timing(retries=backoff.Timing(first_retry=0.01)))
     site.cluster.runs(FIRST)
     site.cluster.spoil("scontrol", 'case "$*" in *"job 7 "*) kill -SEGV $$;; *) REAL;; esac')
     site.cluster.spoil("squeue", 'case "$*" in *"-j 7,"*) kill -SEGV $$;; *) REAL;; esac')

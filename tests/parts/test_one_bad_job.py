@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cc_slurm_adapter.model import Missing, Phase
-from cc_slurm_adapter.slurm.postponed_jobs import FIRST_WAIT, NO_HOPE
+from cc_slurm_adapter.slurm.postponed_jobs import FIRST_WAIT, NO_HOPE, Timing
 from tests.fakes.programs import FakePrograms, conversation
 from tests.fakes.slurm_and_sinks import NOW, make_run
 from tests.parts.test_faults_of_slurm import START, Site, scontrol_says
@@ -30,10 +30,9 @@ REAL
 
 
 @pytest.fixture
-def site(tmp_path: Path, programs: FakePrograms, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+def site(tmp_path: Path, programs: FakePrograms) -> Iterator[Site]:
     """Where it counts as nothing how long a query took, which on a busy machine is long."""
-    monkeypatch.setattr("cc_slurm_adapter.slurm.postponed_jobs.WAIT_PER_SECOND", 0)
-    made = Site(tmp_path, programs)
+    made = Site(tmp_path, programs, waits=Timing(wait_per_second=0.0))
     yield made
     made.close()
 

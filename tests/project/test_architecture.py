@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "cc_slurm_adapter"
+TESTS = PACKAGE.with_name("tests")
 MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
@@ -483,3 +484,33 @@ def test_no_folder_is_ever_removed() -> None:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
         }
         assert not called & names, name
+
+
+def patched_times(tree: ast.AST) -> Iterator[str]:
+    """Constants that a test replaces by a number of seconds."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "setattr":
+            *where, value = node.args
+            named = where[-1].value if where and isinstance(where[-1], ast.Constant) else ""
+            is_seconds = isinstance(value, ast.Constant) and isinstance(value.value, float)
+            if is_seconds and str(named).rpartition(".")[2].isupper():
+                yield ast.unparse(node)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ('monkeypatch.setattr(module, "FIRST_WAIT", 0.01)', True),
+        ('monkeypatch.setattr("package.module.FIRST_WAIT", 0.01)', True),
+        ('monkeypatch.setattr(module, "OUTPUT_LIMIT", 1000)', False),
+        ('monkeypatch.setattr(module, "clock", now)', False),
+    ],
+)
+def test_a_patched_time_is_found(text: str, *, is_one: bool) -> None:
+    assert bool(list(patched_times(ast.parse(text)))) == is_one
+
+
+def test_times_are_passed_in_and_never_patched() -> None:
+    """As a frozen `Timing`, so that a reader of a module sees what depends on them."""
+    found = {(path.name, each) for path in TESTS.rglob("test_*.py") for each in patched_times(parsed(path))}
+    assert found == set()

@@ -26,8 +26,6 @@ from cc_slurm_adapter.sinks.nats.loop import LoopStopped, LoopThread
 
 log = logging.getLogger(__name__)
 
-TIME_LIMIT = 10.0
-"""Seconds for one message, or for opening a connection to one server."""
 WORK_LIMIT = 120.0
 """Seconds for one batch. Each message has its own limit, so only an error of the program takes this long."""
 CLOSE_LIMIT = 0.5
@@ -38,6 +36,16 @@ _MESSAGE_EXCEEDS_MAXIMUM = 10054
 """JetStream's error code: the stream has a max_msg_size."""
 _DENIED = "permissions violation for publish to"
 _FAILURES = (errors.Error, APIError, OSError, asyncio.TimeoutError)
+
+
+class Timing(NamedTuple):
+    """How long NATS may take, in seconds."""
+
+    time_limit: float = 10.0
+    """For one message, or for opening a connection to one server."""
+
+
+TIMING = Timing()
 
 
 @dataclass(frozen=True)
@@ -130,8 +138,9 @@ class NatsClient:
     `read_access` is called for each connection, because files may change.
     """
 
-    def __init__(self, read_access: Callable[[], NatsAccess]) -> None:
+    def __init__(self, read_access: Callable[[], NatsAccess], *, timing: Timing = TIMING) -> None:
         self._read_access = read_access
+        self._time_limit = timing.time_limit
         self._thread = LoopThread("nats", self._forget, self._drop)
         self._connection: _Connection | None = None
         self._access = NatsAccess(())
@@ -152,7 +161,7 @@ class NatsClient:
         """Connect if there is no connection. Return an answer that tells whether a server accepts us."""
 
         async def confirm(client: Client) -> list[Answer]:
-            await _confirm(client)
+            await _confirm(client, self._time_limit)
             return [_DELIVERED]
 
         (answer,) = self._run(self._attempt(confirm, 1), 1)
@@ -171,7 +180,7 @@ class NatsClient:
         except LoopStopped:
             return [_STOPPED] * count
         except RuntimeError as error:  # no thread can be made
-            return [_unavailable(error)] * count
+            return [_unavailable(error, self._time_limit)] * count
 
     async def _publish(self, make: Callable[[int], Sequence[Outgoing]], count: int) -> list[Answer]:
         """Publish what `make` returns. `count` is the number of answers if there is no server."""
@@ -201,7 +210,7 @@ class NatsClient:
         except Exception as error:  # an error of nats-py costs a connection, but no message
             if not isinstance(error, _FAILURES):
                 log.exception("NATS: an error of nats-py or of this program")
-            answers = [_unavailable(error)] * count
+            answers = [_unavailable(error, self._time_limit)] * count
         if any(answer.verdict is Verdict.UNAVAILABLE for answer in answers):
             await self._drop()
         return answers
@@ -211,7 +220,7 @@ class NatsClient:
         for message, answer in zip(messages, answers):
             if answer is _DELIVERED:
                 await client.publish(message.subject, message.payload, headers=message.headers)
-        await _confirm(client)
+        await _confirm(client, self._time_limit)
         return answers
 
     async def _to_stream(self, client: Client, messages: Sequence[Outgoing]) -> list[Answer]:
@@ -224,11 +233,13 @@ class NatsClient:
                 (answer,) = await self._to_server(client, [message])
                 return answer
             try:
-                await stream.publish(message.subject, message.payload, timeout=TIME_LIMIT, headers=message.headers)
+                await stream.publish(
+                    message.subject, message.payload, timeout=self._time_limit, headers=message.headers
+                )
             except (errors.TimeoutError, asyncio.TimeoutError):
                 return await self._without_acknowledgement(client, message)
             except _FAILURES as error:
-                return _refusal_of_stream(error, message)
+                return _refusal_of_stream(error, message, self._time_limit)
             return _DELIVERED
 
         return list(await asyncio.gather(*map(publish, messages)))
@@ -236,9 +247,9 @@ class NatsClient:
     async def _without_acknowledgement(self, client: Client, message: Outgoing) -> Answer:
         """Return why no stream has acknowledged: the server does not respond, or it does and there is no stream."""
         try:
-            await _confirm(client)
+            await _confirm(client, self._time_limit)
         except _FAILURES as error:
-            return _unavailable(error)
+            return _unavailable(error, self._time_limit)
         return _misconfigured(
             f"no stream has acknowledged a message for {message.subject}: make one with nats stream add, and allow this"
             " user to subscribe to _INBOX.>"
@@ -263,9 +274,9 @@ class NatsClient:
         failure: type[Exception] = OSError
         for server in random.sample(self._access.servers, len(self._access.servers)):
             try:
-                return await asyncio.wait_for(self._connect(server), TIME_LIMIT)
+                return await asyncio.wait_for(self._connect(server), self._time_limit)
             except (errors.Error, OSError, asyncio.TimeoutError) as error:
-                reasons[server] = _describe(error)
+                reasons[server] = _describe(error, self._time_limit)
                 failure = _Refused if _is_refusal(error) else failure
         raise failure("; ".join(f"{server}: {reasons[server]}" for server in self._access.servers))
 
@@ -297,7 +308,7 @@ class NatsClient:
                 servers=[server],
                 name="cc-slurm-adapter",
                 allow_reconnect=False,
-                connect_timeout=int(TIME_LIMIT),
+                connect_timeout=int(self._time_limit),
                 error_cb=note,
                 disconnected_cb=connection.note_loss,
                 closed_cb=connection.note_loss,
@@ -332,18 +343,18 @@ class NatsClient:
             await _close(connection.client)
 
 
-def _unavailable(error: Exception) -> Answer:
-    return Answer(Verdict.UNAVAILABLE, _describe(error))
+def _unavailable(error: Exception, time_limit: float) -> Answer:
+    return Answer(Verdict.UNAVAILABLE, _describe(error, time_limit))
 
 
-async def _confirm(client: Client) -> None:
+async def _confirm(client: Client, time_limit: float) -> None:
     """Wait until the server has received what was published. Raises what nats-py raises.
 
     nats-py sends a PING before the messages that were published last, so only the second PONG confirms them. Its
     flush() would also return when nothing reads replies any more.
     """
     for _ in range(2):
-        await client.rtt(int(TIME_LIMIT))
+        await client.rtt(int(time_limit))
 
 
 def _too_large(message: Outgoing) -> Answer:
@@ -358,11 +369,11 @@ def _denial(message: Outgoing) -> Answer:
     return _misconfigured(f"the server does not permit this user to publish to the subject {message.subject}")
 
 
-def _refusal_of_stream(error: Exception, message: Outgoing) -> Answer:
+def _refusal_of_stream(error: Exception, message: Outgoing, time_limit: float) -> Answer:
     if isinstance(error, NoStreamResponseError):
         return _misconfigured(f"no stream takes the subject {message.subject}: make one with nats stream add")
     if not isinstance(error, APIError):
-        return _unavailable(error)
+        return _unavailable(error, time_limit)
     if error.err_code == _MESSAGE_EXCEEDS_MAXIMUM:
         return Answer(Verdict.TOO_LARGE, f"it has {len(message.payload)} bytes, more than the stream's max_msg_size")
     return _misconfigured(
@@ -395,12 +406,12 @@ def make_tls_context(access: NatsAccess) -> ssl.SSLContext:
     return context
 
 
-def _describe(error: BaseException) -> str:
+def _describe(error: BaseException, time_limit: float) -> str:
     """Describe an error of nats-py: by its text, or by its type when it has none."""
     if isinstance(error, ssl.SSLError):
         return f"{error}: check natsTlsCaFile, natsTlsCertFile and natsTlsKeyFile"
     if _is_refusal(error) and not isinstance(error, _TlsFailure):
         return "it refuses the user: check natsUser and natsPassword, natsCredsFile or natsNKeySeedFile"
     if isinstance(error, (asyncio.TimeoutError, errors.TimeoutError)):
-        return f"no answer within {TIME_LIMIT:.0f} s"
+        return f"no answer within {time_limit:.0f} s"
     return str(error) or type(error).__name__

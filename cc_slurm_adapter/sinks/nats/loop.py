@@ -9,7 +9,7 @@ import logging
 import socket
 import threading
 from collections.abc import Coroutine
-from typing import Any, Callable, TypeVar
+from typing import Any, Callable, NamedTuple, TypeVar
 
 from cc_slurm_adapter.system.threads import run_beside
 
@@ -19,12 +19,19 @@ logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of every TLS co
 
 END_LIMIT = 1.0
 """Seconds for the work under way to end after the loop is stopped."""
-WORK_LIMIT = 300.0
-"""Seconds for one piece of work. Each of its steps has its own limit, so only an error of the program takes this
-long."""
 MAX_RESOLVING = 8
 """Most names that are resolved at the same time. A name that no name server answers occupies a thread for a long
 time."""
+
+
+class Timing(NamedTuple):
+    """How long work in the loop may take, in seconds."""
+
+    work_limit: float = 300.0
+    """For one piece of work. Each of its steps has its own limit, so only an error of the program takes this long."""
+
+
+TIMING = Timing()
 
 
 class LoopStopped(Exception):
@@ -49,7 +56,7 @@ class LoopThread:
         self._stopped = False
         self._under_way: set[concurrent.futures.Future[Any]] = set()
 
-    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+    def run(self, work: Coroutine[Any, Any, Result], *, timing: Timing = TIMING) -> Result:
         """Do some work in the loop and wait for it. Any thread may call this.
 
         Raises LoopStopped and what the work raises. Raises RuntimeError if no thread can be started or the work takes
@@ -66,14 +73,14 @@ class LoopThread:
                 raise
             self._under_way.add(future)
         try:
-            return future.result(WORK_LIMIT)
+            return future.result(timing.work_limit)
         except concurrent.futures.CancelledError:
             raise LoopStopped from None
         except concurrent.futures.TimeoutError:
             if future.done():
                 raise  # the work's own
             future.cancel()
-            raise RuntimeError(f"it has not come to an end within {WORK_LIMIT:.0f} s") from None
+            raise RuntimeError(f"it has not come to an end within {timing.work_limit:.0f} s") from None
         finally:
             with self._lock:
                 self._under_way.discard(future)

@@ -8,10 +8,11 @@ import pytest
 
 from cc_slurm_adapter.config.config import parse_config
 from cc_slurm_adapter.daemon import daemon as daemon_module
-from cc_slurm_adapter.daemon.daemon import Daemon
+from cc_slurm_adapter.daemon.daemon import Daemon, Timing
 from cc_slurm_adapter.errors import CommandFailed
 from cc_slurm_adapter.log import NOTICE
 from cc_slurm_adapter.slurm.cluster_config import ClusterConfig
+from cc_slurm_adapter.system import backoff
 
 SETUP = ClusterConfig("lab", "24.11.5", "slurm", "none", has_accounting=True, records_steps=True, question_rate=None)
 DOWN = "scontrol show config: slurm_load_ctl_conf error: Unable to contact slurm controller (connect failure)"
@@ -21,7 +22,6 @@ def test_a_slurmctld_that_is_away_at_the_start_is_one_line_and_one_when_it_answe
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(NOTICE)
-    monkeypatch.setattr(daemon_module, "FIRST_RETRY", 0.001)
     answers: list[ClusterConfig | CommandFailed] = [*([CommandFailed(DOWN)] * 6), SETUP]
 
     def read_cluster_config(_: object) -> ClusterConfig:
@@ -32,7 +32,7 @@ def test_a_slurmctld_that_is_away_at_the_start_is_one_line_and_one_when_it_answe
 
     monkeypatch.setattr(daemon_module, "read_cluster_config", read_cluster_config)
     daemon = Daemon(parse_config({"ccRestUrl": "http://127.0.0.1:1", "ccRestJwt": "token"})[0])
-    assert daemon._wait_for_slurm() is SETUP
+    assert daemon._wait_for_slurm(timing=Timing(retries=backoff.Timing(first_retry=0.001))) is SETUP
     away, back = caplog.records
     assert (away.levelno, back.levelno) == (logging.ERROR, NOTICE)
     assert f"Slurm does not answer, it is asked again, every 60 s at last: {DOWN}" in away.getMessage()

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from cc_slurm_adapter.counters import Counters
-from cc_slurm_adapter.daemon import status
-from cc_slurm_adapter.daemon.activities import LoopSettings
+from cc_slurm_adapter.daemon.activities import TIMING, LoopSettings, Timing
 from cc_slurm_adapter.daemon.assembly import make_activities
 from cc_slurm_adapter.daemon.inbox import Inbox, Reload
 from cc_slurm_adapter.daemon.main_loop import MainLoop
@@ -31,11 +30,12 @@ from cc_slurm_adapter.sinks.base import RunningRow, RunningRows
 from cc_slurm_adapter.sinks.messages import CcMessages
 from cc_slurm_adapter.sinks.rest import CcRest
 from cc_slurm_adapter.slurm.interface import Slurm
-from cc_slurm_adapter.system import backoff as activity_module
+from cc_slurm_adapter.system import backoff
 from cc_slurm_adapter.system.backoff import RetriedStep
 from tests.fakes.slurm_and_sinks import FakeSlurm, make_run
 
 PATIENCE = 10.0
+QUICK = Timing(retries=backoff.Timing(first_retry=0.01))
 
 
 QUESTIONS = sorted(
@@ -73,7 +73,7 @@ class Nodes(Sender):
 class Site:
     """A main loop in a thread, over a fake Slurm; nothing is sent."""
 
-    def __init__(self, folder: Path, poll_interval: float = 60) -> None:
+    def __init__(self, folder: Path, poll_interval: float = 60, *, timing: Timing = TIMING) -> None:
         self.slurm = FakeSlurm()
         self.counters = Counters()
         self.inbox = Inbox(self.counters)
@@ -91,8 +91,10 @@ class Site:
         settings = LoopSettings("lab", poll_interval, 3600, 10, int(time.time()), 1.0)
         self.last_run = LastRun(str(folder / "lastrun"))
         self.fed: list[int] = []
-        activities = make_activities(settings, self.watch, self.outbox, self.sender, self.last_run, self.counters)
-        self.loop = MainLoop(self.inbox, activities, lambda: self.fed.append(threading.get_ident()))
+        activities = make_activities(
+            settings, self.watch, self.outbox, self.sender, self.last_run, self.counters, timing=timing
+        )
+        self.loop = MainLoop(self.inbox, activities, lambda: self.fed.append(threading.get_ident()), timing=timing)
         self.thread = threading.Thread(target=self.loop.run, daemon=True)
         self.thread.start()
 
@@ -177,8 +179,6 @@ def test_polls_that_take_longer_than_their_interval_do_not_pile_up(
 def test_slurm_has_a_rest_after_a_poll_that_took_long_and_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cc_slurm_adapter.system.backoff.FIRST_RETRY", 0.01)
-    monkeypatch.setattr("cc_slurm_adapter.system.backoff.LONGEST_RETRY", 0.01)
     began, ended = [], []
 
     def fail(self: FakeSlurm) -> list[ListedJob]:
@@ -188,7 +188,7 @@ def test_slurm_has_a_rest_after_a_poll_that_took_long_and_failed(
         raise CommandFailed("slurmctld is frozen")
 
     monkeypatch.setattr(FakeSlurm, "list_jobs", fail)
-    site = Site(tmp_path, poll_interval=0.15)
+    site = Site(tmp_path, poll_interval=0.15, timing=QUICK)
     assert site.comes(lambda: len(ended) >= 4)
     site.close()
     assert min(next_one - last for last, next_one in zip(ended[:3], began[1:4])) >= 0.15
@@ -237,12 +237,8 @@ def test_an_unwritable_state_and_a_hook_event_do_not_spin(
     assert caplog.text.count("serving hook events failed") == 1
 
 
-def test_a_hook_event_ends_the_long_wait_for_a_slurm_that_was_down(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cc_slurm_adapter.system.backoff.FIRST_RETRY", 50.0)
-    monkeypatch.setattr("cc_slurm_adapter.daemon.activities.SOONEST_POLL", 0.1)
-    site = Site(tmp_path)
+def test_a_hook_event_ends_the_long_wait_for_a_slurm_that_was_down(tmp_path: Path) -> None:
+    site = Site(tmp_path, timing=Timing(soonest_poll=0.1, retries=backoff.Timing(first_retry=50.0)))
     assert site.comes(lambda: site.loop.polled)
     site.slurm.failure = CommandFailed("slurmctld is down")
     site.inbox.put(Reload())
@@ -255,11 +251,8 @@ def test_a_hook_event_ends_the_long_wait_for_a_slurm_that_was_down(
     site.close()
 
 
-def test_slurmdbd_down_does_not_make_it_ask_slurmctld_more_often(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(activity_module, "FIRST_RETRY", 0.01)
-    site = Site(tmp_path)
+def test_slurmdbd_down_does_not_make_it_ask_slurmctld_more_often(tmp_path: Path) -> None:
+    site = Site(tmp_path, timing=QUICK)
 
     def down(*_: object) -> list[object]:
         site.slurm.asked.append("ended_between")
@@ -273,10 +266,9 @@ def test_slurmdbd_down_does_not_make_it_ask_slurmctld_more_often(
 
 
 @pytest.fixture
-def busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+def busy(tmp_path: Path) -> Iterator[Site]:
     """A site where two runs are known, whose polls and retries come soon."""
-    monkeypatch.setattr(activity_module, "FIRST_RETRY", 0.01)
-    made = Site(tmp_path, poll_interval=0.05)
+    made = Site(tmp_path, poll_interval=0.05, timing=QUICK)
     for job_id in (1, 2):
         made.slurm.put(make_run(job_id, start=int(time.time()) - 100))
     assert made.comes(lambda: made.owed() == {("start", 1), ("start", 2)} and made.last_run.read() is not None)
@@ -286,13 +278,11 @@ def busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 @pytest.mark.parametrize(("every", "level"), [(0.0, "NOTICE"), (3600.0, "INFO")])
 def test_how_it_stands_is_said_once_an_hour_and_after_what_has_happened(
-    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, every: float, level: str
+    site: Site, caplog: pytest.LogCaptureFixture, every: float, level: str
 ) -> None:
     assert site.comes(lambda: site.last_run.read() is not None)  # the first pass is over
     caplog.set_level(logging.INFO)
-    line = StatusLine(site.watch, site.outbox, site.counters)
-    monkeypatch.setattr(status, "NOTICE_EVERY", every)
-    line._next_notice = time.monotonic() + every
+    line = StatusLine(site.watch, site.outbox, site.counters, timing=Timing(notice_every=every))
     for _ in range(3):
         line.log()
     told = [record for record in caplog.records if record.message.startswith("open runs: ")]
@@ -372,7 +362,6 @@ def test_without_a_failure_each_thing_is_done(busy: Site) -> None:
 def test_slurmctld_that_is_down_does_not_make_it_read_accounting_more_often(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(activity_module, "FIRST_RETRY", 0.01)
     asked: list[None] = []
 
     def down(self: FakeSlurm) -> list[ListedJob]:
@@ -380,7 +369,7 @@ def test_slurmctld_that_is_down_does_not_make_it_read_accounting_more_often(
         raise CommandFailed("slurmctld is down")
 
     monkeypatch.setattr(FakeSlurm, "list_jobs", down)
-    site = Site(tmp_path)
+    site = Site(tmp_path, timing=QUICK)
     came = site.comes(lambda: len(asked) >= 6)
     site.close()
     assert came
@@ -397,8 +386,7 @@ def test_a_cluster_without_nodes_is_watched_like_any_other(busy: Site) -> None:
 def test_an_error_in_the_loop_itself_does_not_end_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(activity_module, "FIRST_RETRY", 0.01)
-    site = Site(tmp_path)
+    site = Site(tmp_path, timing=QUICK)
     assert site.comes(lambda: site.loop.polled)
     with monkeypatch.context() as patched:
         patched.setattr(site.loop.activities.hooks, "next_due", lambda: 1 / 0)
@@ -411,9 +399,8 @@ def test_an_error_in_the_loop_itself_does_not_end_it(
     site.close()
 
 
-def test_the_watchdog_is_fed_while_nothing_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cc_slurm_adapter.daemon.main_loop.TICK", 0.01)
-    site = Site(tmp_path)
+def test_the_watchdog_is_fed_while_nothing_happens(tmp_path: Path) -> None:
+    site = Site(tmp_path, timing=Timing(tick=0.01))
     assert site.comes(lambda: site.loop.polled)
     before = len(site.fed)
     assert site.comes(lambda: len(site.fed) > before + 5)
@@ -424,8 +411,7 @@ def test_the_watchdog_is_fed_while_nothing_happens(tmp_path: Path, monkeypatch: 
 def test_systemd_is_told_that_it_waits_for_slurmctld(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     monkeypatch.setattr("cc_slurm_adapter.daemon.status.tell_status", told.append)
-    monkeypatch.setattr(activity_module, "FIRST_RETRY", 0.01)
-    site = Site(tmp_path, poll_interval=0.05)
+    site = Site(tmp_path, poll_interval=0.05, timing=QUICK)
     assert site.comes(lambda: bool(told) and told[-1].startswith("open runs: 0"))
     site.slurm.failure = CommandFailed("slurmctld is down")
     assert site.comes(lambda: told[-1].startswith("waiting for slurmctld, which does not answer; open runs: 0"))
@@ -458,8 +444,7 @@ def test_an_error_of_the_program_ends_nothing(site: Site, caplog: pytest.LogCapt
     assert site.comes(lambda: site.outbox.counts() == {"pending": 1})
 
 
-def test_a_comparison_that_failed_is_made_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(activity_module, "FIRST_RETRY", 0.01)
+def test_a_comparison_that_failed_is_made_again(site: Site) -> None:
     answers: list[Exception | None] = [CommandFailed("slurmdbd is down"), None]
 
     def ends_of(*_: object) -> list[object]:
@@ -509,8 +494,7 @@ def test_while_slurmctld_is_away_one_line_says_so_and_one_that_it_is_over(
 ) -> None:
     """Nodes, jobs and hook events are all asked of it, each by a command with words of its own."""
     caplog.set_level(NOTICE)
-    monkeypatch.setattr("cc_slurm_adapter.system.backoff.FIRST_RETRY", 0.01)
-    site = Site(tmp_path, poll_interval=0.05)
+    site = Site(tmp_path, poll_interval=0.05, timing=QUICK)
     assert site.comes(lambda: site.loop.polled)
     for question in QUESTIONS:
 

@@ -9,8 +9,7 @@ from typing import cast
 
 import pytest
 
-from cc_slurm_adapter.daemon import running_list as running_list_module
-from cc_slurm_adapter.daemon.running_list import RunningListPoller
+from cc_slurm_adapter.daemon.running_list import RunningListPoller, Timing
 from cc_slurm_adapter.errors import SinkError
 from cc_slurm_adapter.sinks.base import AskableSink, RunningRow, RunningRows
 from cc_slurm_adapter.system.backoff import Backoff
@@ -49,7 +48,13 @@ class Answers:
     def __init__(self) -> None:
         self.sink = AskedSink()
         self._came: queue.SimpleQueue[RunningRows] = queue.SimpleQueue()
-        self.poller = RunningListPoller(cast("AskableSink", self.sink), AskedSink.name, "lab", 86400, self._came.put)
+        self.poller = self.make_poller()
+
+    def make_poller(self, **waits: float) -> RunningListPoller:
+        """A poller that hardly waits between tries, unless `waits` say otherwise."""
+        timing = Timing(first_wait=0.001, longest_wait=0.002)._replace(**waits)
+        sink = cast("AskableSink", self.sink)
+        return RunningListPoller(sink, AskedSink.name, "lab", 86400, self._came.put, timing=timing)
 
     def next(self) -> RunningRows:
         return self._came.get(timeout=PATIENCE)
@@ -59,9 +64,7 @@ class Answers:
 
 
 @pytest.fixture
-def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers]:
-    monkeypatch.setattr(running_list_module, "FIRST_WAIT", 0.001)
-    monkeypatch.setattr(running_list_module, "LONGEST_WAIT", 0.002)
+def answers() -> Iterator[Answers]:
     made = Answers()
     yield made
     made.poller.stop(PATIENCE)
@@ -124,10 +127,8 @@ def test_calls_do_not_shorten_the_rest_of_a_destination_that_is_away(
     assert len(asked) == 1
 
 
-def test_when_something_was_lost_it_asks_at_once_and_once_more_later(
-    answers: Answers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(running_list_module, "SECOND_POLL_AFTER", 0.01)
+def test_when_something_was_lost_it_asks_at_once_and_once_more_later(answers: Answers) -> None:
+    answers.poller = answers.make_poller(second_poll_after=0.01)
     answers.poller.start()
     answers.next()
     for _ in range(100):  # many stops that are not known are one reason
@@ -139,14 +140,10 @@ def test_when_something_was_lost_it_asks_at_once_and_once_more_later(
 
 @pytest.mark.parametrize(("long_failure", "level"), [(3600.0, "INFO"), (0.0, "WARNING")])
 def test_a_comparison_that_fails_for_long_is_a_warning_and_a_short_failure_is_none(
-    answers: Answers,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    long_failure: float,
-    level: str,
+    answers: Answers, caplog: pytest.LogCaptureFixture, long_failure: float, level: str
 ) -> None:
     caplog.set_level("INFO")
-    monkeypatch.setattr(running_list_module, "LONG_FAILURE", long_failure)
+    answers.poller = answers.make_poller(long_failure=long_failure)
     answers.sink.failures = 2
     answers.poller.start()
     answers.next()

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cc_slurm_adapter.daemon import systemd as systemd_module
-from cc_slurm_adapter.daemon.systemd import Watchdog, notify, tell_status
+from cc_slurm_adapter.daemon.systemd import Timing, Watchdog, notify, tell_status
 
 
 class Clock:
@@ -70,11 +69,11 @@ def test_without_systemd_nothing_happens(systemd: socket.socket, monkeypatch: py
     assert arrived(systemd) == []
 
 
-def test_a_systemd_that_takes_nothing_holds_nobody(systemd: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(systemd_module, "SEND_LIMIT", 0.001)
+def test_a_systemd_that_takes_nothing_holds_nobody(systemd: socket.socket) -> None:
+    send_limit = 0.001
     for _ in range(5000):  # more than its queue has room for
-        notify("WATCHDOG=1")
+        notify("WATCHDOG=1", timing=Timing(send_limit))
         if len(os.listdir("/proc/self/fd")) > 1000:
             pytest.fail("sockets are left open")
-        monkeypatch.setattr(systemd_module, "SEND_LIMIT", 0.0)
+        send_limit = 0.0
     assert set(arrived(systemd)) == {b"WATCHDOG=1"}

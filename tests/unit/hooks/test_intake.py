@@ -28,12 +28,11 @@ from cc_slurm_adapter.daemon.assembly import events_folders
 from cc_slurm_adapter.errors import StateError
 from cc_slurm_adapter.hooks import hook, intake, server, spool
 from cc_slurm_adapter.hooks.access import AllowedSenders
-from cc_slurm_adapter.hooks.intake import Intake
+from cc_slurm_adapter.hooks.intake import Intake, Timing
 from cc_slurm_adapter.hooks.message import encode
 from cc_slurm_adapter.hooks.signature import sign
 from cc_slurm_adapter.hooks.spool import EventsFolder, Place
 from cc_slurm_adapter.model import HookEvent
-from cc_slurm_adapter.system import threads as threads_module
 
 SECRET = b"a shared secret of some length"
 LOCALHOST: tuple[Network, ...] = (ipaddress.ip_network("127.0.0.1"), ipaddress.ip_network("::1"))
@@ -192,9 +191,9 @@ def test_longest_message_is_taken(tmp_path: Path) -> None:
         assert run.next().job_id == 9
 
 
-def test_slow_senders_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "MESSAGE_SECONDS", 0.1)
-    with running(tmp_path) as run, socket.socket(socket.AF_UNIX) as connection:
+def test_slow_senders_are_given_up(tmp_path: Path) -> None:
+    timing = Timing(server=server.Timing(message=0.1))
+    with running(tmp_path, timing=timing) as run, socket.socket(socket.AF_UNIX) as connection:
         connection.connect(run.path)
         connection.sendall(b'{"SLURM')
         connection.settimeout(DEADLINE)
@@ -384,9 +383,8 @@ def test_which_folders_are_read(settings: dict[str, str], expected: list[str]) -
     assert [place.former for place in places] == [False] + [True] * (len(expected) - 1)
 
 
-def test_event_files_are_noticed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool, "WATCHED_LIST_SECONDS", 1000.0)
-    with running(tmp_path) as run:
+def test_event_files_are_noticed_at_once(tmp_path: Path) -> None:
+    with running(tmp_path, timing=Timing(folders=spool.Timing(watched_list=1000.0))) as run:
         for number in range(1, 20):
             put(run.folder, f"{number}..lab.1")
             assert run.next().job_id == number
@@ -438,10 +436,9 @@ def test_folder_that_cannot_be_made_is_one_warning(tmp_path: Path, caplog: pytes
     assert "hook events come over the socket only" in caplog.text
 
 
-def test_folder_is_used_as_soon_as_it_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool, "RETRY_SECONDS", 0.02)
+def test_folder_is_used_as_soon_as_it_can_be(tmp_path: Path) -> None:
     (tmp_path / "events").touch()
-    with running(tmp_path) as run:
+    with running(tmp_path, timing=Timing(folders=spool.Timing(retry=0.02))) as run:
         run.folder.unlink()
         eventually(run.folder.is_dir)
         put(run.folder, "1..lab.1")
@@ -559,8 +556,7 @@ def test_an_error_in_the_folder_does_not_stop_the_socket(
 def test_an_error_that_nobody_thought_of_ends_no_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(threads_module, "FIRST_PAUSE", 0.01)
-    with running(tmp_path) as run:
+    with running(tmp_path, timing=Timing(longest_pause=0.01)) as run:
         with monkeypatch.context() as patched:
             patched.setattr(server.HookServer, "tick", lambda _: 1 / 0)
             with contextlib.suppress(OSError):  # the connection may be closed before all of it is sent
@@ -595,7 +591,6 @@ def test_one_that_was_only_opened_leaves_no_socket(tmp_path: Path) -> None:
 def test_a_folder_that_hangs_does_not_hold_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(intake, "OPEN_SECONDS", 0.1)
     thawed = threading.Event()
     really_open = EventsFolder.open
 
@@ -604,7 +599,7 @@ def test_a_folder_that_hangs_does_not_hold_the_start(
         really_open(folder, allowed_senders)
 
     monkeypatch.setattr(EventsFolder, "open", frozen)
-    with running(tmp_path) as run:
+    with running(tmp_path, timing=Timing(open=0.1)) as run:
         assert "is its file system stuck?" in caplog.text
         thawed.set()
         run.send_job(5)

@@ -18,7 +18,7 @@ from cc_slurm_adapter.hooks import server as server_module
 from cc_slurm_adapter.hooks.access import AllowedSenders
 from cc_slurm_adapter.hooks.listener import open_listeners
 from cc_slurm_adapter.hooks.message import HookMessage, decode, encode
-from cc_slurm_adapter.hooks.server import Handlers, HookServer
+from cc_slurm_adapter.hooks.server import TIMING, Handlers, HookServer, Timing
 
 OWN = frozenset({os.geteuid()})
 DEADLINE = 5.0
@@ -26,7 +26,7 @@ DEADLINE = 5.0
 
 @contextmanager
 def serving(
-    address: UnixAddress | TcpAddress, allowed_senders: AllowedSenders
+    address: UnixAddress | TcpAddress, allowed_senders: AllowedSenders, *, timing: Timing = TIMING
 ) -> Iterator[tuple[HookServer, list[HookMessage], list[tuple[str, str]], Callable[[], None]]]:
     """A server whose loop the test turns by hand."""
     delivered: list[HookMessage] = []
@@ -34,7 +34,7 @@ def serving(
     listeners = open_listeners(address, allowed_senders)
     with selectors.DefaultSelector() as selector:
         handlers = Handlers(delivered.append, lambda kind, line: refused.append((kind, line)))
-        server = HookServer(listeners, allowed_senders, selector, handlers)
+        server = HookServer(listeners, allowed_senders, selector, handlers, timing=timing)
 
         def turn() -> None:
             for key, _ in selector.select(0.05):
@@ -81,10 +81,10 @@ def idle_connections(port: int, source: str, number: int) -> Iterator[list[socke
         ]
 
 
-def test_idle_tcp_connections_do_not_keep_others_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "MESSAGE_SECONDS", 60.0)
+def test_idle_tcp_connections_do_not_keep_others_out() -> None:
+    timing = Timing(message=60.0)
     with (
-        serving(TcpAddress("127.0.0.1", 0), AllowedSenders(OWN)) as (server, delivered, refused, turn),
+        serving(TcpAddress("127.0.0.1", 0), AllowedSenders(OWN), timing=timing) as (server, delivered, refused, turn),
         ExitStack() as stack,
     ):
         port = server._listeners.sockets[0].getsockname()[1]
@@ -100,9 +100,9 @@ def test_idle_tcp_connections_do_not_keep_others_out(monkeypatch: pytest.MonkeyP
         assert {line for _, line in refused} <= {"127.0.0.2: more than 64 connections, the oldest is given up"}
 
 
-def test_the_address_with_the_most_connections_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "MESSAGE_SECONDS", 60.0)
-    with serving(TcpAddress("127.0.0.1", 0), AllowedSenders(OWN)) as (server, delivered, refused, turn):
+def test_the_address_with_the_most_connections_gives_way() -> None:
+    timing = Timing(message=60.0)
+    with serving(TcpAddress("127.0.0.1", 0), AllowedSenders(OWN), timing=timing) as (server, delivered, refused, turn):
         port = server._listeners.sockets[0].getsockname()[1]
         with idle_connections(port, "127.0.0.3", 2) as honest, idle_connections(port, "127.0.0.2", 1000):
             turn_until(turn, lambda: len(refused) == 1002 - 64)
@@ -195,9 +195,9 @@ def test_a_connection_that_ended_before_it_was_taken_costs_no_time(code: int) ->
     assert refused == []
 
 
-def test_without_file_descriptors_the_oldest_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "PAUSE_SECONDS", 0.0)
-    with serving(TcpAddress("127.0.0.1", 0), AllowedSenders(OWN)) as (server, delivered, refused, turn):
+def test_without_file_descriptors_the_oldest_gives_way() -> None:
+    timing = Timing(pause=0.0)
+    with serving(TcpAddress("127.0.0.1", 0), AllowedSenders(OWN), timing=timing) as (server, delivered, refused, turn):
         port = server._listeners.sockets[0].getsockname()[1]
         with idle_connections(port, "127.0.0.2", 2):
             turn_until(turn, lambda: len(server._incoming) == 2)

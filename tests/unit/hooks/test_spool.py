@@ -34,10 +34,19 @@ OWN = AllowedSenders(frozenset({os.geteuid()}))
 class Folder(EventsFolder):
     """An events folder of the cluster lab, with what it refused. Each `pop_events` lists it, or goes on listing it."""
 
-    def __init__(self, path: Path, state_folders: tuple[Path, ...] = (), *, former: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        state_folders: tuple[Path, ...] = (),
+        *,
+        former: bool = False,
+        timing: spool.Timing = spool.TIMING,
+    ) -> None:
         self.refused: list[tuple[str, str]] = []
         place = Place(str(path), [str(folder) for folder in state_folders], former)
-        super().__init__(place, "lab", lambda name: name in ("", "lab"), lambda *told: self.refused.append(told))
+        super().__init__(
+            place, "lab", lambda name: name in ("", "lab"), lambda *told: self.refused.append(told), timing=timing
+        )
         self.open(OWN)
 
     def pop_events(self) -> list[HookMessage]:
@@ -364,7 +373,7 @@ def test_the_number_of_files_of_other_clusters_costs_nothing_at_an_event(
     folder.close()
 
 
-def test_a_listing_that_takes_long_comes_seldom(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_listing_that_takes_long_comes_seldom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes a hundredth of the time, whatever lies there."""
     now = 1000.0
 
@@ -374,11 +383,11 @@ def test_a_listing_that_takes_long_comes_seldom(folder: Folder, monkeypatch: pyt
         return now
 
     monkeypatch.setattr(time, "monotonic", clock)
-    folder.pop_events()
-    assert folder.next_scan - now >= spool.WATCHED_LIST_SECONDS
-    monkeypatch.setattr(spool, "WATCHED_LIST_SECONDS", 0.2)
-    folder.pop_events()
-    assert folder.next_scan - now >= 4
+    for seconds, least in ((10.0, 10.0), (0.2, 4.0)):
+        folder = Folder(tmp_path / "events", timing=spool.Timing(watched_list=seconds))
+        folder.pop_events()
+        assert folder.next_scan - now >= least
+        folder.close()
 
 
 def test_more_names_than_the_watch_can_keep_lead_to_a_listing(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -457,18 +466,17 @@ def test_file_that_cannot_be_removed_is_taken_once(folder: Folder, monkeypatch: 
     assert "cannot remove" in folder.refused[0][1]
 
 
-def test_what_cannot_be_removed_is_removed_when_that_is_possible_again(folder: Folder) -> None:
+def test_what_cannot_be_removed_is_removed_when_that_is_possible_again(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "events", timing=spool.Timing(retry=0.0))
     put(Path(folder.path), "1..lab.1", "2..lab.2")
     with pytest.MonkeyPatch.context() as patch:
         forbid(patch)
         assert ids(folder.pop_events()) == [1, 2]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spool, "RETRY_SECONDS", 0.0)
-        folder._files._next_retry = 0.0
-        assert folder.pop_events() == []
+    assert folder.pop_events() == []
     assert events_in(Path(folder.path)) == []
     put(Path(folder.path), "1..lab.1")
     assert ids(folder.pop_events()) == [1]
+    folder.close()
 
 
 def test_names_of_files_that_are_gone_are_forgotten(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:

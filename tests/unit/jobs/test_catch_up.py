@@ -19,7 +19,7 @@ from cc_slurm_adapter.sinks.base import Kind, RunningRow
 from cc_slurm_adapter.sinks.messages import CcMessages
 from cc_slurm_adapter.slurm import output as answers_module
 from cc_slurm_adapter.slurm.client import SlurmClient
-from cc_slurm_adapter.slurm.commands import TIME_LIMIT, Commands
+from cc_slurm_adapter.slurm.commands import Commands
 from cc_slurm_adapter.slurm.details import CHUNK
 from cc_slurm_adapter.slurm.output import BATCH
 from tests.fakes.programs import CountedCommands, FakePrograms
@@ -187,7 +187,7 @@ def test_other_questions_between_two_pieces_are_not_held_against_the_time_limit(
     pieces = commands.pieces(["sacct"])
     assert next(pieces) == b"one"
     assert commands.run(["squeue"]).output == b"other\n"
-    now += 2 * TIME_LIMIT
+    now += 2 * commands.timing.time_limit
     go.write_text("\n")
     assert next(pieces) == b"two"
     with pytest.raises(StopIteration) as end:

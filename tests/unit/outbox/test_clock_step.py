@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from cc_slurm_adapter.config.config import parse_config
-from cc_slurm_adapter.daemon import daemon as daemon_module
-from cc_slurm_adapter.daemon.daemon import Daemon
+from cc_slurm_adapter.daemon.daemon import Daemon, Timing
 from cc_slurm_adapter.outbox import clock_step
 from cc_slurm_adapter.outbox.clock_step import CLOCK_STEP, LARGE_STEP, Ages, ClockStep, is_plausible
 from cc_slurm_adapter.sinks.base import Kind
@@ -19,6 +18,7 @@ from tests.unit.daemon.test_main_loop import PATIENCE, Site
 
 DAY = 86400
 YEAR = 365 * DAY
+QUICK = Timing(clock_check=0.01)
 
 
 class Host:
@@ -74,15 +74,14 @@ def test_a_clock_that_was_set_is_seen_until_that_was_taken(host: Host) -> None:
 
 
 @pytest.fixture
-def waiting(host: Host, monkeypatch: pytest.MonkeyPatch) -> Daemon:
+def waiting(host: Host) -> Daemon:
     """A daemon on a host whose clock shows a time in 1970."""
-    monkeypatch.setattr(daemon_module, "CLOCK_CHECK", 0.01)
     host.set_by(5 * DAY - time.time())
     return Daemon(parse_config({"ccRestUrl": "http://127.0.0.1:1", "ccRestJwt": "token"})[0])
 
 
 def test_a_start_waits_until_the_clock_is_set(waiting: Daemon, host: Host, caplog: pytest.LogCaptureFixture) -> None:
-    thread = threading.Thread(target=waiting._wait_for_clock, daemon=True)
+    thread = threading.Thread(target=waiting._wait_for_clock, kwargs={"timing": QUICK}, daemon=True)
     thread.start()
     thread.join(0.1)
     assert thread.is_alive()
@@ -96,7 +95,7 @@ def test_a_start_waits_until_the_clock_is_set(waiting: Daemon, host: Host, caplo
 
 
 def test_a_start_that_waits_for_the_clock_can_be_stopped(waiting: Daemon, caplog: pytest.LogCaptureFixture) -> None:
-    thread = threading.Thread(target=waiting._wait_for_clock, daemon=True)
+    thread = threading.Thread(target=waiting._wait_for_clock, kwargs={"timing": QUICK}, daemon=True)
     thread.start()
     waiting._ask_to_stop()
     thread.join(PATIENCE)

@@ -13,8 +13,9 @@ import pytest
 from cc_slurm_adapter.daemon.daemon import _begin_with
 from cc_slurm_adapter.errors import StateError
 from cc_slurm_adapter.model import RunKey
-from cc_slurm_adapter.outbox import database, memory, state_file
+from cc_slurm_adapter.outbox import memory
 from cc_slurm_adapter.outbox.outbox import Batch, Message, OpenRun, Outbox, Stage
+from cc_slurm_adapter.outbox.state_file import Timing
 from cc_slurm_adapter.sinks.base import Encoded, Kind
 from cc_slurm_adapter.system.file_systems import file_system_type
 
@@ -36,10 +37,9 @@ def path(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def outbox(path: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outbox]:
+def outbox(path: str) -> Iterator[Outbox]:
     """With one run, and a file that is tried again at every write."""
-    monkeypatch.setattr(database, "RETRY_FILE", 0.0)
-    made = Outbox(path)
+    made = Outbox(path, timing=Timing(retry_file=0.0, busy_briefly=0.01))
     add(made, 1)
     yield made
     made.close()
@@ -150,10 +150,7 @@ def test_the_memory_for_it_is_limited(outbox: Outbox, monkeypatch: pytest.Monkey
         assert jobs(outbox)[0] == 1
 
 
-def test_a_lock_of_somebody_else_does_not_stop_the_way_back(
-    outbox: Outbox, path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(state_file, "BUSY_BRIEFLY", 0.01)
+def test_a_lock_of_somebody_else_does_not_stop_the_way_back(outbox: Outbox, path: str) -> None:
     with no_space():
         for _ in range(2):
             with suppress(StateError):

@@ -13,14 +13,13 @@ import pytest
 from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.errors import StateError
 from cc_slurm_adapter.model import End, EndState, NodeState, Run
-from cc_slurm_adapter.outbox import clock_step, sink_health
-from cc_slurm_adapter.outbox import sender as sender_module
+from cc_slurm_adapter.outbox import clock_step
 from cc_slurm_adapter.outbox.outbox import Batch, Message, Outbox
 from cc_slurm_adapter.outbox.sender import Sender
+from cc_slurm_adapter.outbox.sink_health import Timing
 from cc_slurm_adapter.sinks.base import Answer, Delivery, Encoded, Kind, Verdict
 from cc_slurm_adapter.sinks.messages import CcMessages
 from cc_slurm_adapter.sinks.rest import CcRest
-from cc_slurm_adapter.system import threads as threads_module
 from cc_slurm_adapter.system.threads import stop_all
 from examples.practice.cc_backend import (
     CcBackend,
@@ -35,6 +34,7 @@ from tests.fakes.slurm_and_sinks import make_run
 
 NOW = int(time.time())
 PATIENCE = 10.0
+TIMING = Timing(first_wait=0.02, longest_wait=0.1)
 
 
 class Site:
@@ -47,7 +47,7 @@ class Site:
         self.sink = CcRest(self.server.url, lambda: self.backend.token)
         self.outbox = Outbox(str(folder / "state.sqlite"))
         self.status = Counters()
-        self.sender = Sender(self.sink, self.outbox, self.status)
+        self.sender = Sender(self.sink, self.outbox, self.status, timing=TIMING)
 
     def close(self) -> None:
         stop_all([self.sender], 2)
@@ -78,9 +78,7 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.setattr(sink_health, "FIRST_WAIT", 0.02)
-    monkeypatch.setattr(sink_health, "LONGEST_WAIT", 0.1)
+def site(tmp_path: Path) -> Iterator[Site]:
     made = Site(tmp_path)
     yield made
     made.close()
@@ -132,7 +130,7 @@ def test_what_was_parked_before_a_restart_is_told_when_it_is_delivered(
     caplog.clear()
     site.backend.remove_fault(fault)
     site.outbox.retry_all()
-    site.sender = Sender(site.sink, site.outbox, site.status)
+    site.sender = Sender(site.sink, site.outbox, site.status, timing=TIMING)
     site.sender.start()
     assert site.settled()
     stop_all([site.sender], PATIENCE)
@@ -166,7 +164,7 @@ def test_lost_answers_double_nothing(site: Site) -> None:
 def test_a_wrong_token_holds_everything_and_parks_nothing(site: Site) -> None:
     right, site.backend.token = site.backend.token, "eyJ.other.token"
     site.sink = CcRest(site.server.url, lambda: right)
-    site.sender = Sender(site.sink, site.outbox, site.status)
+    site.sender = Sender(site.sink, site.outbox, site.status, timing=TIMING)
     site.owe(*runs(1, 2))
     site.sender.start()
     while site.status.counts().get("start_misconfigured", 0) < 2:
@@ -323,7 +321,7 @@ def test_a_stop_ends_a_wait(site: Site) -> None:
 
 def test_a_stop_that_the_destination_does_not_know_is_told_to_whoever_compares(site: Site) -> None:
     called: list[bool] = []
-    site.sender = Sender(site.sink, site.outbox, site.status, on_unknown=lambda: called.append(True))
+    site.sender = Sender(site.sink, site.outbox, site.status, on_unknown=lambda: called.append(True), timing=TIMING)
     site.sender.start()
     (run,) = runs(1)
     site.owe(run, kinds=(Kind.START,))
@@ -369,7 +367,7 @@ def send_batches(site: Site, answer: Callable[[int, int], Verdict], jobs: int = 
     sink = Batches(answer, at_once)
     messages = [Message((sink.name,), run.key, Kind.START, Encoded(b"xx")) for run in runs(*range(1, jobs + 1))]
     site.outbox.commit("lab", Batch(messages=messages))
-    site.sender = Sender(sink, site.outbox, site.status)
+    site.sender = Sender(sink, site.outbox, site.status, timing=TIMING)
     site.sender.start()
     return sink
 
@@ -456,9 +454,9 @@ def test_a_step_of_the_clock_counts_until_the_outbox_has_it(site: Site, monkeypa
     assert [round(by) for by in moved] == [-3600, -3600]
 
 
-def test_an_idle_sender_makes_progress(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_idle_sender_makes_progress(site: Site) -> None:
     """Else it could not be told from one that is stuck."""
-    monkeypatch.setattr(sender_module, "WAIT", 0.01)
+    site.sender = Sender(site.sink, site.outbox, site.status, timing=TIMING._replace(turn=0.01))
     site.sender.start()
     deadline = time.monotonic() + PATIENCE
     while min(worker.steps for worker in site.sender.workers) <= 3 and time.monotonic() < deadline:
@@ -483,7 +481,7 @@ def test_a_sender_makes_progress_with_each_of_many_requests(site: Site) -> None:
     """Else a slow destination that lists much would look like a thread that is stuck."""
     sink = ManyRequests(lambda _, __: Verdict.DELIVERED, at_once=1)
     site.outbox.commit("lab", Batch(messages=[Message((sink.name,), runs(1)[0].key, Kind.START, Encoded(b"{}"))]))
-    site.sender = Sender(sink, site.outbox, site.status)
+    site.sender = Sender(sink, site.outbox, site.status, timing=TIMING)
     (worker,) = site.sender.workers
     before = worker.steps
     site.sender.start()
@@ -492,8 +490,7 @@ def test_a_sender_makes_progress_with_each_of_many_requests(site: Site) -> None:
 
 
 def test_an_error_that_nobody_thought_of_ends_no_thread(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads_module, "FIRST_PAUSE", 0.01)
-    site.sender = Sender(site.sink, site.outbox, site.status)
+    site.sender = Sender(site.sink, site.outbox, site.status, timing=TIMING._replace(after_errors=0.01))
     errors: list[Exception] = [MemoryError(), ValueError("nobody thought of that"), MemoryError()]
     due = site.outbox.deliveries.due
 

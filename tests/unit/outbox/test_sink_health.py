@@ -6,8 +6,7 @@ import time
 
 import pytest
 
-from cc_slurm_adapter.outbox import sink_health
-from cc_slurm_adapter.outbox.sink_health import LONGEST_PAUSE, LONGEST_WAIT, PROBE_EVERY, SinkHealth, wait_of_row
+from cc_slurm_adapter.outbox.sink_health import LONGEST_PAUSE, TIMING, SinkHealth, wait_of_row
 from cc_slurm_adapter.outbox.tasks import NodeStates, Request, Rows
 from cc_slurm_adapter.sinks.base import Answer, Verdict
 
@@ -38,24 +37,24 @@ def test_a_destination_that_fails_gets_one_request_at_a_time(health: SinkHealth)
     assert health.silence([request()]) == 0
     health.pause_after(AWAY, request())
     health.end_pause()
-    assert PROBE_EVERY - 1 < health.silence([request()]) <= PROBE_EVERY
-    assert health.silence([request(PROBE_EVERY)]) == 0  # it hangs
+    assert TIMING.probe_every - 1 < health.silence([request()]) <= TIMING.probe_every
+    assert health.silence([request(TIMING.probe_every)]) == 0  # it hangs
     assert health.silence([Request(NodeStates("lab", []), time.monotonic(), 0)]) == 0
     health.answers(1, request())
     assert health.silence([request()]) == 0
 
 
 def test_what_a_request_has_taken_counts_as_waiting(health: SinkHealth) -> None:
-    assert health.pause_after(AWAY, request(LONGEST_WAIT)) == 0
+    assert health.pause_after(AWAY, request(TIMING.longest_wait)) == 0
 
 
-def test_only_an_answer_after_a_long_outage_lets_what_waits_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_an_answer_after_a_long_outage_lets_what_waits_go_on() -> None:
     back: list[Request] = []
     health = SinkHealth("cc-backend", CONNECTIONS, on_back=back.append)
     health.pause_after(AWAY, request())
     health.answers(1, request())
     assert back == []
-    health.pause_after(AWAY, request(sink_health.LONG_OUTAGE + 1))
+    health.pause_after(AWAY, request(TIMING.long_outage + 1))
     first = request()
     health.answers(1, first)
     health.answers(1, request())
@@ -99,8 +98,8 @@ def test_what_is_due_is_read_again_after_a_pause() -> None:
 def test_a_row_waits_ever_longer_and_longer_than_all() -> None:
     waits = [wait_of_row(failures, 0.0) for failures in range(100)]
     assert waits == sorted(waits)
-    assert waits[0] == sink_health.FIRST_WAIT
-    assert waits[-1] == LONGEST_WAIT
+    assert waits[0] == TIMING.first_wait
+    assert waits[-1] == TIMING.longest_wait
     assert wait_of_row(0, 100.0) > 100
 
 

@@ -24,7 +24,7 @@ from cc_slurm_adapter.outbox import state_file
 from cc_slurm_adapter.outbox.database import StateDatabase
 from cc_slurm_adapter.outbox.memory import MAX_IN_MEMORY, copy_to_memory
 from cc_slurm_adapter.outbox.outbox import Batch, Message, OpenRun, Outbox, Stage
-from cc_slurm_adapter.outbox.state_file import MAX_TEXT_BYTES
+from cc_slurm_adapter.outbox.state_file import MAX_TEXT_BYTES, Timing
 from cc_slurm_adapter.outbox.withdrawals import Room
 from cc_slurm_adapter.sinks.base import Delivery, Encoded, Kind
 from cc_slurm_adapter.sinks.messages import CcMessages
@@ -47,6 +47,11 @@ class Site:
         self.path = str(folder / "state.sqlite")
         self.sinks = sinks or SINKS
         self.outbox = Outbox(self.path, self.sinks, max_text_bytes=max_text_bytes)
+
+    def reopen(self, **waits: float) -> None:
+        """Open the state anew, with other waits."""
+        self.outbox.close()
+        self.outbox = Outbox(self.path, self.sinks, timing=Timing(**waits))
 
     def begin(self, runs: list[Run]) -> None:
         for at in range(0, len(runs), AT_ONCE):
@@ -217,9 +222,7 @@ def test_a_reader_that_does_not_end_lets_the_log_grow_only_so_far(
 ) -> None:
     """As `sqlite3` with a transaction that somebody has forgotten."""
     monkeypatch.setattr(state_file, "MAX_WAL_BYTES", 4 * MB)
-    monkeypatch.setattr(database_module, "CHECK_ROOM_EVERY", 0.0)
-    monkeypatch.setattr(database_module, "RETRY_FILE", 0.0)
-    monkeypatch.setattr(state_file, "BUSY_BRIEFLY", 0.01)
+    site.reopen(check_room_every=0.0, retry_file=0.0, busy_briefly=0.01)
     site.outbox._state._next_room_check = 0.0
     runs = runs_with(3000, own_script(3000))
     with closing(sqlite3.connect(site.path)) as reader:
@@ -258,22 +261,18 @@ def little_room(free: int, total: int = 100 * 1024 * MB) -> Callable[[str], Simp
 def test_the_last_of_a_file_system_is_left_to_others(
     site: Site, monkeypatch: pytest.MonkeyPatch, total: int, free: int, is_enough: bool
 ) -> None:
-    monkeypatch.setattr(database_module, "CHECK_ROOM_EVERY", 0.0)
-    monkeypatch.setattr(database_module, "RETRY_FILE", 0.0)
+    site.reopen(check_room_every=0.0, retry_file=0.0)
     monkeypatch.setattr(os, "statvfs", little_room(free, total))
     site.outbox._state._next_room_check = 0.0
     site.begin([make_run(1)])
     assert site.outbox.is_durable is is_enough
     monkeypatch.undo()
-    monkeypatch.setattr(database_module, "RETRY_FILE", 0.0)
     site.outbox.retry_all()
     assert site.outbox.is_durable
 
 
-def test_ten_thousand_running_jobs_and_as_many_that_wait_are_reported_on_a_full_disk(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(database_module, "RETRY_FILE", 0.0)
+def test_ten_thousand_running_jobs_and_as_many_that_wait_are_reported_on_a_full_disk(site: Site) -> None:
+    site.reopen(retry_file=0.0)
     runs = runs_with(20_000, own_script(3000))
     site.begin(runs[:10_000])
     site.outbox._state.write(lambda database: database.execute("UPDATE delivery SET state = 'delivered'"))
@@ -296,10 +295,8 @@ def test_ten_thousand_running_jobs_and_as_many_that_wait_are_reported_on_a_full_
     assert (stop.key, Kind.START) in [(each.key, each.kind) for each in site.outbox.deliveries.due(SINK, FAR, 6_000)]
 
 
-def test_what_was_delivered_while_the_disk_was_full_is_not_sent_again(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(database_module, "RETRY_FILE", 0.0)
+def test_what_was_delivered_while_the_disk_was_full_is_not_sent_again(site: Site) -> None:
+    site.reopen(retry_file=0.0)
     runs = runs_with(3, own_script(3000))
     site.begin(runs)
     with no_space():
@@ -338,7 +335,7 @@ def test_a_stop_writes_all_although_somebody_reads(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(state_file, "MAX_WAL_BYTES", -1)
-    monkeypatch.setattr(state_file, "BUSY_BRIEFLY", 0.01)
+    site.reopen(busy_briefly=0.01)
     site.begin([make_run(1)])
     with closing(sqlite3.connect(site.path)) as reader:
         reader.execute("BEGIN")
@@ -369,8 +366,7 @@ def test_a_file_that_grows_although_it_should_not_is_said_and_copied_seldom(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """More waits than memory is to hold."""
-    monkeypatch.setattr(database_module, "CHECK_ROOM_EVERY", 0.0)
-    monkeypatch.setattr(database_module, "RETRY_FILE", 0.0)
+    site.reopen(check_room_every=0.0, retry_file=0.0)
     site.begin(runs_with(50, own_script(100), info=100))
     monkeypatch.setattr(memory_module, "MAX_IN_MEMORY", 8192)
     copies: list[object] = []

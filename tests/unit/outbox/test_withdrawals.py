@@ -12,10 +12,11 @@ import pytest
 from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.jobs.run_store import RunStore
 from cc_slurm_adapter.model import End, EndState, Phase, RunKey
-from cc_slurm_adapter.outbox import sink_health, withdrawals
+from cc_slurm_adapter.outbox import withdrawals
 from cc_slurm_adapter.outbox.late_runs import LateRuns
 from cc_slurm_adapter.outbox.outbox import Batch, Outbox, Stage
 from cc_slurm_adapter.outbox.sender import Sender
+from cc_slurm_adapter.outbox.sink_health import Timing
 from cc_slurm_adapter.outbox.stored_messages import stored
 from cc_slurm_adapter.sinks import rest
 from cc_slurm_adapter.sinks.base import CC_NATS, CC_REST, Answer, Delivery, Kind, Verdict
@@ -29,6 +30,8 @@ from tests.fakes.slurm_and_sinks import make_run
 NOW = int(time.time())
 BEGIN = NOW - 10_000
 PATIENCE = 20.0
+TIMING = Timing(first_wait=0.02, longest_wait=0.05)
+REST_TIMING = rest.Timing(commit_span=0.1)  # the commit worker of the stand-in runs with every request
 DELETE_PATH, START_PATH = "/api/jobs/delete_job/", "/api/jobs/start_job/"
 REQUEUED, PREEMPTED = (EndState.CANCELLED, "REQUEUED"), (EndState.PREEMPTED, "PREEMPTED")
 NODE_FAIL, COMPLETED = (EndState.NODE_FAIL, "NODE_FAIL"), (EndState.COMPLETED, "COMPLETED")
@@ -47,11 +50,11 @@ class Site:
         self._open()
 
     def _open(self) -> None:
-        self.sink = CcRest(self.server.url, lambda: self.backend.token, withdraws=self.withdraws)
+        self.sink = CcRest(self.server.url, lambda: self.backend.token, withdraws=self.withdraws, timing=REST_TIMING)
         self.outbox = Outbox(self.path, {CC_REST: ""})
         if not self.withdraws:
             self.outbox.withdraw_nothing()
-        self.sender = Sender(self.sink, self.outbox, self.status)
+        self.sender = Sender(self.sink, self.outbox, self.status, timing=TIMING)
         self.store = RunStore(
             "lab", self.outbox, CcMessages(()), [self.sink], self.status, self.sender.wake, LateRuns()
         )
@@ -108,10 +111,7 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.setattr(sink_health, "FIRST_WAIT", 0.02)
-    monkeypatch.setattr(sink_health, "LONGEST_WAIT", 0.05)
-    monkeypatch.setattr(rest, "COMMIT_SPAN", 0.1)  # the commit worker of the stand-in runs with every request
+def site(tmp_path: Path) -> Iterator[Site]:
     made = Site(tmp_path)
     made.sender.start()
     yield made
@@ -338,7 +338,7 @@ def test_a_row_that_is_not_found_may_not_be_committed_yet(site: Site) -> None:
     connection.deliver(Delivery(1, run.key, Kind.START, CcMessages(()).encode_start(run).whole(), 0, 0))
     removal = Delivery(2, run.key, Kind.WITHDRAW, CcMessages(()).encode_withdrawal(run.key).whole(), 0, 0)
     answer = connection.deliver(removal)
-    assert (answer.verdict, answer.retry_after) == (Verdict.NOT_YET, rest.COMMIT_SPAN)
+    assert (answer.verdict, answer.retry_after) == (Verdict.NOT_YET, REST_TIMING.commit_span)
     site.backend.commit()
     assert connection.deliver(removal) == Answer(Verdict.DELIVERED)
     again = Delivery(2, run.key, Kind.WITHDRAW, removal.payload, 0, NOW - 1000.0)

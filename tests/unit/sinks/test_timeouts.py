@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cc_slurm_adapter.sinks.timeouts import SLOW, SLOW_TIME_LIMIT, TIME_LIMIT, AdaptiveTimeout
+from cc_slurm_adapter.sinks.timeouts import TIMING, AdaptiveTimeout
 
 
 def test_one_request_at_a_time_may_take_longer_after_each_time_out() -> None:
@@ -10,7 +10,7 @@ def test_one_request_at_a_time_may_take_longer_after_each_time_out() -> None:
     seconds = []
     for _ in range(5):
         special, other = timeouts.begin(), timeouts.begin()
-        assert (special.is_special, other) == (True, (TIME_LIMIT, False))
+        assert (special.is_special, other) == (True, (TIMING.time_limit, False))
         seconds.append(special.seconds)
         timeouts.end(other, timed_out=True)
         timeouts.end(special, timed_out=True)
@@ -19,18 +19,18 @@ def test_one_request_at_a_time_may_take_longer_after_each_time_out() -> None:
 
 def test_a_slow_answer_gives_time_to_all_and_a_quick_one_takes_it_back() -> None:
     timeouts = AdaptiveTimeout()
-    timeouts.responded(SLOW + 1)
+    timeouts.responded(TIMING.slow + 1)
     first, second = timeouts.begin(), timeouts.begin()
-    assert first.seconds == second.seconds == SLOW_TIME_LIMIT
+    assert first.seconds == second.seconds == TIMING.slow_time_limit
     timeouts.end(first, timed_out=False)
     timeouts.end(second, timed_out=False)
     timeouts.responded(0.1)
-    assert timeouts.begin().seconds == TIME_LIMIT
+    assert timeouts.begin().seconds == TIMING.time_limit
 
 
 def test_a_failure_that_is_no_time_out_changes_nothing() -> None:
     timeouts = AdaptiveTimeout()
     for _ in range(3):
         timeout = timeouts.begin()
-        assert timeout == (TIME_LIMIT, True)
+        assert timeout == (TIMING.time_limit, True)
         timeouts.end(timeout, timed_out=False)

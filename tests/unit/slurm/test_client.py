@@ -12,7 +12,6 @@ import pytest
 from cc_slurm_adapter.errors import CommandFailed, SlurmError
 from cc_slurm_adapter.model import Run, Sharing
 from cc_slurm_adapter.slurm import details as details_module
-from cc_slurm_adapter.slurm import json_formats
 from cc_slurm_adapter.slurm.client import SlurmClient
 from cc_slurm_adapter.slurm.commands import Command, Commands
 from tests.fakes.programs import CountedCommands, FakePrograms
@@ -141,7 +140,7 @@ def test_an_upgrade_of_slurm_is_noticed_by_the_failure_of_the_old_format(
 
 
 def test_an_upgrade_of_slurm_is_noticed_although_the_old_format_still_works(
-    client: SlurmClient, programs: FakePrograms, monkeypatch: pytest.MonkeyPatch
+    client: SlurmClient, programs: FakePrograms
 ) -> None:
     path = running("one-core")
     programs.make("squeue", OFFERS_NEW)
@@ -149,7 +148,6 @@ def test_an_upgrade_of_slurm_is_noticed_although_the_old_format_still_works(
     read_one(client, path)
     programs.make("squeue", OFFERS_OLD)
     read_one(client, path)
-    monkeypatch.setattr(json_formats, "FORMAT_SECONDS", 0.0)
     client._format._until = 0.0  # the time is over
     read_one(client, path)
     asked = (programs.folder / "asked").read_text().split()

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, CommandMiss
 from cc_slurm_adapter.slurm import commands as commands_module
 from cc_slurm_adapter.slurm.client import SlurmClient
 from cc_slurm_adapter.slurm.cluster_config import read_cluster_config
-from cc_slurm_adapter.slurm.commands import Commands
+from cc_slurm_adapter.slurm.commands import Commands, Timing
 from cc_slurm_adapter.slurm.json_formats import PLAIN, find_format
 from cc_slurm_adapter.slurm.parse import json_stream as documents_module
 from cc_slurm_adapter.slurm.parse.json_stream import JobSplitter
@@ -59,33 +60,35 @@ def test_the_answers_are_not_changed_by_the_environment(
     ]
 
 
-def test_a_command_that_hangs_is_ended_with_all_that_it_started(
-    commands: Commands, programs: FakePrograms, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(commands_module, "TIME_LIMIT", 0.3)
+def test_a_command_that_hangs_is_ended_with_all_that_it_started(programs: FakePrograms, tmp_path: Path) -> None:
     programs.make("squeue", f"sleep 60 & echo $! > {tmp_path}/pid; wait")
-    with pytest.raises(CommandFailed, match="no answer within"):
+    with (
+        closing(Commands(timing=Timing(time_limit=0.3))) as commands,
+        pytest.raises(CommandFailed, match="no answer within"),
+    ):
         commands.run(["squeue"])
     assert is_gone(int((tmp_path / "pid").read_text()))
 
 
 def test_a_command_that_says_something_now_and_then_is_not_ended_before_long(
-    commands: Commands, programs: FakePrograms, monkeypatch: pytest.MonkeyPatch
+    programs: FakePrograms,
 ) -> None:
-    monkeypatch.setattr(commands_module, "TIME_LIMIT", 0.3)
     programs.make("scontrol", "for i in 1 2 3 4 5 6; do sleep 0.1; echo $i; done")
-    assert commands.run(["scontrol"]).output.split() == b"1 2 3 4 5 6".split()
-    monkeypatch.setattr(commands_module, "LONGEST", 0.25)
-    with pytest.raises(CommandFailed, match="no answer within"):
+    with closing(Commands(timing=Timing(time_limit=0.3))) as commands:
+        assert commands.run(["scontrol"]).output.split() == b"1 2 3 4 5 6".split()
+    with (
+        closing(Commands(timing=Timing(time_limit=0.3, longest=0.25))) as commands,
+        pytest.raises(CommandFailed, match="no answer within"),
+    ):
         commands.run(["scontrol"])
 
 
 def test_a_command_that_takes_long_is_told_before_it_is_ended(
-    commands: Commands, programs: FakePrograms, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    programs: FakePrograms, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(commands_module, "SLOW", 0.1)
     programs.make("squeue", "sleep 0.4; echo 7")
-    assert commands.run(["squeue"]).output == b"7\n"
+    with closing(Commands(timing=Timing(slow=0.1))) as commands:
+        assert commands.run(["squeue"]).output == b"7\n"
     (line,) = caplog.messages
     assert line.startswith("squeue has been running for")
 
@@ -104,12 +107,12 @@ def is_gone(pid: int) -> bool:
     return False
 
 
-def test_a_command_that_closes_its_output_and_goes_on_is_ended(
-    commands: Commands, programs: FakePrograms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(commands_module, "EXIT_LIMIT", 0.05)
+def test_a_command_that_closes_its_output_and_goes_on_is_ended(programs: FakePrograms, tmp_path: Path) -> None:
     programs.make("squeue", f"echo $$ > {tmp_path}/pid; exec > /dev/null 2>&1; exec sleep 60")
-    with pytest.raises(CommandFailed, match="does not end"):
+    with (
+        closing(Commands(timing=Timing(exit_limit=0.05))) as commands,
+        pytest.raises(CommandFailed, match="does not end"),
+    ):
         commands.run(["squeue"])
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
 
@@ -127,10 +130,8 @@ def test_a_stop_ends_the_command_that_runs_and_refuses_the_next(commands: Comman
     timer.join()
 
 
-def test_a_stop_ends_the_wait_for_a_command_that_has_closed_its_output(
-    commands: Commands, programs: FakePrograms, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(commands_module, "EXIT_LIMIT", 60.0)
+def test_a_stop_ends_the_wait_for_a_command_that_has_closed_its_output(programs: FakePrograms, tmp_path: Path) -> None:
+    commands = Commands(timing=Timing(exit_limit=60.0))
     programs.make("squeue", f"exec > /dev/null 2>&1; touch {tmp_path}/closed; exec sleep 60")
 
     def cancel() -> None:
@@ -144,14 +145,15 @@ def test_a_stop_ends_the_wait_for_a_command_that_has_closed_its_output(
     with pytest.raises(CommandCancelled):
         commands.run(["squeue"])
     thread.join(PATIENCE)
+    commands.close()
 
 
 def test_the_watchdog_is_fed_with_each_piece_and_each_moment_of_a_wait(
-    programs: FakePrograms, monkeypatch: pytest.MonkeyPatch
+    programs: FakePrograms,
 ) -> None:
-    monkeypatch.setattr(commands_module, "TICK", 0.01)
     fed: list[None] = []
-    commands = Commands({"PATH": f"{programs.folder}:/usr/bin:/bin"}, lambda: fed.append(None))
+    environment = {"PATH": f"{programs.folder}:/usr/bin:/bin"}
+    commands = Commands(environment, lambda: fed.append(None), timing=Timing(tick=0.01))
     programs.make("squeue", "echo 1; sleep 0.3; echo 2; sleep 0.3")
     assert commands.run(["squeue"]).output == b"1\n2\n"
     assert len(fed) >= 10
@@ -159,15 +161,14 @@ def test_the_watchdog_is_fed_with_each_piece_and_each_moment_of_a_wait(
 
 
 def test_a_process_that_sigkill_does_not_end_is_left_behind(
-    commands: Commands, programs: FakePrograms, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    programs: FakePrograms, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As in the state D, in which no signal reaches it."""
-    monkeypatch.setattr(commands_module, "KILL_LIMIT", 0.05)
-    monkeypatch.setattr(commands_module, "TIME_LIMIT", 0.1)
     monkeypatch.setattr(commands_module, "MOST_LEFT_BEHIND", 2)
     held: list[int] = []
     counted: list[None] = []
-    commands._on_left_behind = lambda: counted.append(None)
+    timing = Timing(kill_limit=0.05, time_limit=0.1)
+    commands = Commands(on_left_behind=lambda: counted.append(None), timing=timing)
     with monkeypatch.context() as patched:
         patched.setattr(os, "killpg", lambda pid, _: held.append(pid))
         programs.make("squeue", "exec sleep 60")
@@ -186,6 +187,7 @@ def test_a_process_that_sigkill_does_not_end_is_left_behind(
         time.sleep(0.01)
     programs.make("squeue", "echo 1")
     assert commands.run(["squeue"]).output == b"1\n"
+    commands.close()
 
 
 def test_too_much_output_is_refused(

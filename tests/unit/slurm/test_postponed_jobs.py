@@ -14,7 +14,7 @@ from cc_slurm_adapter.slurm.postponed_jobs import (
     LONGEST_WAIT,
     MAX_JOBS,
     NO_HOPE,
-    WAIT_PER_SECOND,
+    TIMING,
     PostponedJobs,
 )
 
@@ -77,7 +77,7 @@ def test_a_job_that_failed_by_chance_is_no_word_worth(caplog: pytest.LogCaptureF
 
 
 @pytest.mark.parametrize(
-    ("took", "wait"), [(0.0, FIRST_WAIT), (1.5, 1.5 * WAIT_PER_SECOND), (60.0, LONGEST_FIRST_WAIT)]
+    ("took", "wait"), [(0.0, FIRST_WAIT), (1.5, 1.5 * TIMING.wait_per_second), (60.0, LONGEST_FIRST_WAIT)]
 )
 def test_what_takes_long_to_fail_is_asked_for_more_seldom(took: float, wait: float) -> None:
     clock = Clock()

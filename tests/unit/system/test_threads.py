@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from cc_slurm_adapter.log import NOTICE
-from cc_slurm_adapter.system import threads as threads_module
 from cc_slurm_adapter.system.threads import Aside, Supervisor, Worker, run_beside
 
 PATIENCE = 10.0
@@ -66,9 +65,8 @@ def start(workers: list[Worker], worker: Worker) -> Worker:
 
 @pytest.mark.parametrize("error", [ValueError("nobody thought of that"), MemoryError(), OSError(24, "no file")])
 def test_a_thread_goes_on_after_any_error_and_says_it_once(
-    started: list[Worker], error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    started: list[Worker], error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(threads_module, "FIRST_PAUSE", 0.001)
     turns: list[None] = []
 
     def turn() -> None:
@@ -77,7 +75,7 @@ def test_a_thread_goes_on_after_any_error_and_says_it_once(
             raise error
         threading.Event().wait(0.01)
 
-    worker = start(started, Worker("frail", turn))
+    worker = start(started, Worker("frail", turn, longest_pause=0.016))
     assert comes(lambda: len(turns) > 7)
     assert worker.is_alive
     said = [record for record in caplog.records if "the thread frail" in record.getMessage()]

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cc_slurm_adapter.sinks.nats import loop as loop_module
-from cc_slurm_adapter.sinks.nats.loop import LoopThread
+from cc_slurm_adapter.sinks.nats.loop import MAX_RESOLVING, LoopThread, Timing
 
 PATIENCE = 10.0
 
@@ -28,9 +27,7 @@ def loop() -> Iterator[LoopThread]:
             thread.join(PATIENCE)
 
 
-def test_work_without_an_end_is_given_up_and_other_work_goes_on(
-    loop: LoopThread, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_work_without_an_end_is_given_up_and_other_work_goes_on(loop: LoopThread) -> None:
     cancelled = threading.Event()
 
     async def endless() -> None:
@@ -42,10 +39,8 @@ def test_work_without_an_end_is_given_up_and_other_work_goes_on(
     async def quick() -> int:
         return 7
 
-    with monkeypatch.context() as patched:
-        patched.setattr(loop_module, "WORK_LIMIT", 0.05)
-        with pytest.raises(RuntimeError, match="has not come to an end"):
-            loop.run(endless())
+    with pytest.raises(RuntimeError, match="has not come to an end"):
+        loop.run(endless(), timing=Timing(work_limit=0.05))
     assert cancelled.wait(PATIENCE)
     assert loop.run(quick()) == 7
 
@@ -73,13 +68,13 @@ def test_names_that_no_name_server_answers_take_few_threads(loop: LoopThread, mo
         event_loop = asyncio.get_running_loop()
         questions = [asyncio.ensure_future(event_loop.getaddrinfo("nats", 4222)) for _ in range(20)]
         await asyncio.sleep(0)
-        while len(asked) < loop_module.MAX_RESOLVING:
+        while len(asked) < MAX_RESOLVING:
             await asyncio.sleep(0.001)
         answered.set()
         return await asyncio.gather(*questions, return_exceptions=True)
 
     answers = loop.run(look_up())
     refused = [answer for answer in answers if isinstance(answer, OSError)]
-    assert len(asked) == loop_module.MAX_RESOLVING
-    assert len(refused) == 20 - loop_module.MAX_RESOLVING
+    assert len(asked) == MAX_RESOLVING
+    assert len(refused) == 20 - MAX_RESOLVING
     assert "has not answered" in str(refused[0])

@@ -17,7 +17,7 @@ from tests.fakes.slurm_and_sinks import make_run
 from tests.nats.nats_server import NatsServer
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "nats_consumer.py"
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def test_it_prints_job_events(nats_server: NatsServer) -> None:

@@ -32,7 +32,7 @@ from tests.nats.nats_server import NatsServer
 from tests.nats.points import Point, decode
 from tests.nats.subscriber import Subscriber, make_stream, read_stream
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 TIMING = Timing(first_wait=0.02, longest_wait=0.2)
 
 

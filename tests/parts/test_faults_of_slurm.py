@@ -45,7 +45,7 @@ from tests.fakes.slurm_and_sinks import NOW, make_run
 from tests.recorded.fixture_files import FIXTURES, sinfo_row
 from tests.unit.jobs.test_watch import Lab
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 RECORDED = FIXTURES / "slurm-24.11.5"
 FORMATS = RECORDED / "cluster" / "squeue-json-list.txt"
 DOCUMENT = json.loads((RECORDED / "jobs" / "one-core" / "running.squeue.v0.0.40.json").read_text())

@@ -34,7 +34,7 @@ from cc_slurm_adapter.system import backoff
 from cc_slurm_adapter.system.backoff import RetriedStep
 from tests.fakes.slurm_and_sinks import FakeSlurm, make_run
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 QUICK = Timing(retries=backoff.Timing(first_retry=0.01))
 
 

@@ -36,7 +36,7 @@ from cc_slurm_adapter.model import HookEvent
 
 SECRET = b"a shared secret of some length"
 LOCALHOST: tuple[Network, ...] = (ipaddress.ip_network("127.0.0.1"), ipaddress.ip_network("::1"))
-DEADLINE = 5.0
+DEADLINE = 30.0
 
 
 def eventually(condition: Callable[[], bool]) -> None:

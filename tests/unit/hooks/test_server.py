@@ -21,7 +21,7 @@ from cc_slurm_adapter.hooks.message import HookMessage, decode, encode
 from cc_slurm_adapter.hooks.server import TIMING, Handlers, HookServer, Timing
 
 OWN = frozenset({os.geteuid()})
-DEADLINE = 5.0
+DEADLINE = 30.0
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from cc_slurm_adapter.system.threads import stop_all
 SINK = "rest"
 WAITING = ("pending", "parked")
 RUNS = [RunKey("lab", job_id, start) for job_id in (1, 2, 3) for start in (100, 200, 300)]
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class Row(NamedTuple):

@@ -33,7 +33,7 @@ from examples.practice.cc_backend import (
 from tests.fakes.slurm_and_sinks import make_run
 
 NOW = int(time.time())
-PATIENCE = 10.0
+PATIENCE = 60.0
 TIMING = Timing(first_wait=0.02, longest_wait=0.1)
 
 

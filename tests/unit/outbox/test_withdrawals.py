@@ -29,7 +29,7 @@ from tests.fakes.slurm_and_sinks import make_run
 
 NOW = int(time.time())
 BEGIN = NOW - 10_000
-PATIENCE = 20.0
+PATIENCE = 60.0
 TIMING = Timing(first_wait=0.02, longest_wait=0.05)
 REST_TIMING = rest.Timing(commit_span=0.1)  # the commit worker of the stand-in runs with every request
 DELETE_PATH, START_PATH = "/api/jobs/delete_job/", "/api/jobs/start_job/"

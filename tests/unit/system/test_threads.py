@@ -12,7 +12,7 @@ import pytest
 from cc_slurm_adapter.log import NOTICE
 from cc_slurm_adapter.system.threads import Aside, Supervisor, Worker, run_beside
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 def comes(condition: Callable[[], bool]) -> bool:

@@ -415,13 +415,19 @@ def test_folder_that_is_removed_is_made_again(tmp_path: Path) -> None:
 
 
 def test_folder_that_vanishes_before_a_look_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def vanish(_: EventsFolder) -> None:
-        with suppress(OSError):
-            shutil.rmtree(tmp_path / "events")
+    has_vanished = threading.Event()
+    really_start = EventsFolder._start_watch
 
-    monkeypatch.setattr(EventsFolder, "_start_watch", vanish)
+    def vanish_once(folder: EventsFolder) -> None:
+        if has_vanished.is_set():
+            really_start(folder)
+        else:
+            shutil.rmtree(tmp_path / "events")
+            has_vanished.set()
+
+    monkeypatch.setattr(EventsFolder, "_start_watch", vanish_once)
     with running(tmp_path) as run:
-        monkeypatch.undo()
+        assert has_vanished.wait(DEADLINE)
         eventually(run.folder.exists)
         put(run.folder, "1..lab.1")
         assert run.next().job_id == 1

@@ -64,11 +64,6 @@ class MainLoop:
         )
         self._stopping = False
 
-    @property
-    def polled(self) -> bool:
-        """Whether all of slurmctld's jobs were read since the start."""
-        return self.activities.polls.polled
-
     def stop(self) -> None:
         """End the loop as soon as the step under way is over."""
         self._stopping = True

@@ -294,7 +294,7 @@ def test_a_hook_event_is_served_while_a_poll_waits_after_failures(
     site.cluster.repair()
     site.inbox.put(HookEvent(FIRST, "prolog_slurmctld", 0))
     assert comes(lambda: site.owed() == [("start", FIRST)])
-    assert not site.loop.polled
+    assert not site.loop.activities.polls.polled
     site.close()
 
 
@@ -305,7 +305,7 @@ def test_an_event_whose_question_always_fails_holds_up_no_other(tmp_path: Path, 
     site.cluster.spoil("scontrol", 'case "$*" in *"job 7 "*) kill -SEGV $$;; *) REAL;; esac')
     site.cluster.spoil("squeue", 'case "$*" in *"-j 7,"*) kill -SEGV $$;; *) REAL;; esac')
     site.thread.start()
-    assert comes(lambda: site.loop.polled)
+    assert comes(lambda: site.loop.activities.polls.polled)
     for job_id in (7, SECOND, THIRD):
         site.inbox.put(HookEvent(job_id, "epilog_slurmctld", 0))
     site.cluster.runs(FIRST, SECOND, THIRD)

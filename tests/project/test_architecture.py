@@ -123,10 +123,10 @@ def test_an_effect_happens_only_in_its_modules(effect: str, allowed: set[str]) -
     assert found <= allowed
 
 
-def changes_of_files(path: Path) -> set[str]:
+def changes_of_files(tree: ast.AST) -> set[str]:
     """The functions and methods that a file uses and that are among `CHANGES`."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module in ("os", "shutil"):
             found |= {alias.name for alias in node.names} & (CHANGES | ONLY_OF_OS)
         elif (isinstance(node, ast.Attribute) and node.attr in CHANGES) or (
@@ -156,14 +156,13 @@ def _replaces_a_path(call: ast.Call) -> bool:
         ("[1].remove(1); 'a'.replace('a', 'b'); moment.replace(tzinfo=None)", set()),
     ],
 )
-def test_a_change_of_a_file_is_seen(text: str, expected: set[str], tmp_path: Path) -> None:
-    (tmp_path / "module.py").write_text(text)
-    assert changes_of_files(tmp_path / "module.py") == expected
+def test_a_change_of_a_file_is_seen(text: str, expected: set[str]) -> None:
+    assert changes_of_files(ast.parse(text)) == expected
 
 
 def test_only_one_module_removes_files_or_changes_their_modes() -> None:
     """It knows what this program has made."""
-    found = {short(name): changes_of_files(path) for name, path in MODULES.items()}
+    found = {short(name): changes_of_files(parsed(path)) for name, path in MODULES.items()}
     others = {name: changes for name, changes in found.items() if changes and name != OWNER_OF_CHANGES}
     assert {name: changes - OTHER_CHANGES.get(name, set()) for name, changes in others.items()} == {
         name: set() for name in others
@@ -268,10 +267,8 @@ def test_no_class_is_several() -> None:
 def test_what_slurm_prints_is_read_without_a_process() -> None:
     for name, found in GRAPH.items():
         if name.startswith("slurm.parse."):
-            assert {each for each in found if room(each) not in COMMON} <= set(MODULES_OF_PARSE), name
-
-
-MODULES_OF_PARSE = [short(name) for name in MODULES if short(name).startswith("slurm.parse")]
+            others = {each for each in found if room(each) not in COMMON}
+            assert all(each.startswith("slurm.parse") for each in others), name
 
 
 def test_the_light_rooms_import_nothing_heavy_for_a_hook() -> None:
@@ -421,7 +418,7 @@ def test_every_line_is_printed_by_the_module_that_makes_it_printable() -> None:
     for name, path in MODULES.items():
         if short(name) == "lines":
             continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = parsed(path)
         called = {
             node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         }
@@ -450,7 +447,7 @@ def test_good_news_are_no_warnings() -> None:
     """An administrator looks at warnings; what is well again is said as NOTICE."""
     found = []
     for name, path in MODULES.items():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue
             texts = [each.value for each in node.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
@@ -480,7 +477,7 @@ def test_no_folder_is_ever_removed() -> None:
     for name, path in MODULES.items():
         called = {
             node.func.attr
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            for node in ast.walk(parsed(path))
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
         }
         assert not called & names, name

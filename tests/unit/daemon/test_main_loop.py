@@ -123,7 +123,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def test_a_hook_event_is_served_without_waiting_for_the_poll(site: Site) -> None:
-    assert site.comes(lambda: site.loop.polled)
+    assert site.comes(lambda: site.loop.activities.polls.polled)
     site.slurm.put(make_run(5))
     site.inbox.put(HookEvent(5, "prolog_slurmctld", 0))
     assert site.comes(lambda: site.outbox.counts() == {"pending": 1})
@@ -134,7 +134,7 @@ def test_a_hook_event_is_served_without_waiting_for_the_poll(site: Site) -> None
 
 
 def test_the_events_of_a_burst_are_asked_for_together(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert site.comes(lambda: site.loop.polled)
+    assert site.comes(lambda: site.loop.activities.polls.polled)
     looks: list[tuple[float, float, int]] = []
     read_details = FakeSlurm.read_details
 
@@ -209,7 +209,7 @@ def test_a_reload_while_a_poll_is_under_way_makes_another_one_at_once(
     monkeypatch.setattr(FakeSlurm, "read_details", read_and_reload)
     site = Site(tmp_path)
     site_of_two.append(site)
-    assert site.comes(lambda: site.loop.polled)
+    assert site.comes(lambda: site.loop.activities.polls.polled)
     for job_id in (1, 2):
         site.slurm.put(make_run(job_id))
     site.slurm.asked.clear()
@@ -221,7 +221,7 @@ def test_a_reload_while_a_poll_is_under_way_makes_another_one_at_once(
 def test_an_unwritable_state_and_a_hook_event_do_not_spin(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert site.comes(lambda: site.loop.polled)
+    assert site.comes(lambda: site.loop.activities.polls.polled)
 
     def full(*_: object) -> None:
         raise StateError("the state file cannot be used: database or disk is full")
@@ -239,7 +239,7 @@ def test_an_unwritable_state_and_a_hook_event_do_not_spin(
 
 def test_a_hook_event_ends_the_long_wait_for_a_slurm_that_was_down(tmp_path: Path) -> None:
     site = Site(tmp_path, timing=Timing(soonest_poll=0.1, retries=backoff.Timing(first_retry=50.0)))
-    assert site.comes(lambda: site.loop.polled)
+    assert site.comes(lambda: site.loop.activities.polls.polled)
     site.slurm.failure = CommandFailed("slurmctld is down")
     site.inbox.put(Reload())
     assert site.comes(lambda: site.loop.activities.polls.step.is_failing)
@@ -387,7 +387,7 @@ def test_an_error_in_the_loop_itself_does_not_end_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     site = Site(tmp_path, timing=QUICK)
-    assert site.comes(lambda: site.loop.polled)
+    assert site.comes(lambda: site.loop.activities.polls.polled)
     with monkeypatch.context() as patched:
         patched.setattr(site.loop.activities.hooks, "next_due", lambda: 1 / 0)
         site.inbox.put(Reload())
@@ -401,7 +401,7 @@ def test_an_error_in_the_loop_itself_does_not_end_it(
 
 def test_the_watchdog_is_fed_while_nothing_happens(tmp_path: Path) -> None:
     site = Site(tmp_path, timing=Timing(tick=0.01))
-    assert site.comes(lambda: site.loop.polled)
+    assert site.comes(lambda: site.loop.activities.polls.polled)
     before = len(site.fed)
     assert site.comes(lambda: len(site.fed) > before + 5)
     site.close()
@@ -431,7 +431,7 @@ def test_of_many_reloads_one_waits() -> None:
 
 
 def test_an_error_of_the_program_ends_nothing(site: Site, caplog: pytest.LogCaptureFixture) -> None:
-    assert site.comes(lambda: site.loop.polled)
+    assert site.comes(lambda: site.loop.activities.polls.polled)
 
     def broken(*_: object) -> list[NodeState]:
         raise KeyError("nobody thought of that")
@@ -495,7 +495,7 @@ def test_while_slurmctld_is_away_one_line_says_so_and_one_that_it_is_over(
     """Nodes, jobs and hook events are all asked of it, each by a command with words of its own."""
     caplog.set_level(NOTICE)
     site = Site(tmp_path, poll_interval=0.05, timing=QUICK)
-    assert site.comes(lambda: site.loop.polled)
+    assert site.comes(lambda: site.loop.activities.polls.polled)
     for question in QUESTIONS:
 
         def fail(*_: object, question: str = question, **__: object) -> None:

@@ -1,4 +1,4 @@
-"""The project's commands: `build.py build`, `check`, `test`, `demo`, `bench` and `lock`.
+"""The project's commands: `build.py build`, `package`, `release`, `check`, `test`, `demo`, `bench` and `lock`.
 
 They need Python 3.9 or newer with venv and, the first time, a package index that pip can reach.
 All that they make lies in .build/ (environments, caches, logs) and dist/ (the file that sites install); unit tests put
@@ -26,7 +26,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 ROOT = Path(__file__).resolve().parent
 PACKAGE = ROOT / "cc_slurm_adapter"
@@ -37,11 +37,12 @@ SBOM = ADAPTER.with_name("cc-slurm-adapter.cdx.json")
 """What is bundled, in the format CycloneDX: for programs that look for known holes."""
 SUMS = ADAPTER.with_name("SHA256SUMS")
 """For `sha256sum --check`."""
-SOURCES = ["cc_slurm_adapter", "build.py", "docs", "examples", "tests"]
+PACKAGES = ("*.deb", "*.rpm")
+SOURCES = ["cc_slurm_adapter", "build.py", "docs", "examples", "packages", "tests"]
 SUPPORTED = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 """The Python versions that the adapter runs under."""
 UNIT_TESTED = ("3.9", "3.13")
-"""The unit tests run under these too, beside the running Python."""
+"""The unit tests run under these; under the running Python as well where one of them is not found."""
 GROUPS = (("lock",), ("run",), ("build",), ("run", "build"), ("run", "test"), ("run", "test", "lint"))
 """What is installed together: each has a file in locks/ with a version and hashes for every package, all the way down.
 `run` are the packages that the shipped file bundles."""
@@ -50,14 +51,22 @@ TOO_LONG = -1
 NO_TESTS = 5
 """pytest's exit code when its arguments select no test."""
 SHARDS = 2
-"""The parts into which the unit tests are dealt. Two cores are what every machine has, and neither is idle while the
+"""The parts into which the tests are dealt. Two cores are what every machine has, and neither is idle while the
 slowest Python is at its last tests."""
-UNIT_TESTS = ["--in-memory", "-m", "not built and not slurm", "--ignore=tests/built", "--ignore=tests/lab", "tests"]
+OTHER_PROGRAMS = {"prometheus": "tests with a real Prometheus", "browser": "tests in a real browser"}
+"""Marks of tests that only `test --all` runs, and the names of the steps. They are in tests/built, or in tests/MARK."""
+UNIT_TESTS = [
+    *("--in-memory", "-m", f"not built and not slurm and not {' and not '.join(OTHER_PROGRAMS)}"),
+    *("--ignore=tests/built", "--ignore=tests/lab", "tests"),
+]
 RELEASES = {"22.05": "bookworm", "24.11": "trixie", "26.05": "sid"}
 """The Slurms of the tests on a real one, and the Debians that ship them."""
 BOOTED = {"bookworm": "systemd 252", "trixie": "systemd 257"}
 """The Debians that machines are booted from for the tests."""
-PARTS = ("nats", "slurm", "soak", "busy", *(f"python{minor}" for minor in SUPPORTED))
+PARTS = (
+    *("nats", "mandoc", "zsh", "rpm", *OTHER_PROGRAMS, "slurm", "soak", "busy"),
+    *(f"python{minor}" for minor in SUPPORTED),
+)
 """What `--without` takes: parts of the tests that not every machine has a place for."""
 LONG_SOAK = 10.0
 """Minutes of the soak test in `test --all`."""
@@ -68,6 +77,11 @@ MOST_FAILURES = 20
 """So many are named at the end, so that it stays on one screen; the logs have them all."""
 PURE = r"\.(py|pyi)$|/py\.typed$|\.dist-info/"
 """What may be in the archive."""
+EXAMPLES_SHIPPED = (
+    *("cc-slurm-adapter.service", "cc-slurm-adapter@.service", "cc-slurm-adapter.tmpfiles"),
+    *("config.cluster.json", "slurm.conf.hooks"),
+)
+"""What `-install` prints. They are beside the package in the archive, as they are in a checkout."""
 NOT_SHIPPED = ("RECORD", "INSTALLER", "REQUESTED", "WHEEL", "direct_url.json", "top_level.txt")
 """pip's own notes in .dist-info: they say nothing to users and differ from one pip to the next."""
 
@@ -293,12 +307,13 @@ def locked_pip(tools: Environment, command: str, groups: Sequence[str]) -> list[
     return [tools.python, "-m", "pip", command, *options]
 
 
-def renew_locks() -> None:
-    """Looks up the newest versions that pyproject.toml allows and writes every file in locks/ anew."""
+def renew_locks() -> int:
+    """Looks up the newest versions that pyproject.toml allows and writes every file in locks/ anew; the exit code."""
     tools = locker()
     for groups in GROUPS:
         write_lock(tools, groups)
         print(f"wrote {lock_of(groups).relative_to(ROOT)}", flush=True)
+    return 0
 
 
 def locker() -> Environment:
@@ -352,8 +367,11 @@ def read_project(folder: Path) -> dict[str, Any]:
 # --- dist/cc-slurm-adapter
 
 
-def build() -> None:
-    """Makes the one file, the shell part and an archive that Python runs from as it is, and what belongs beside it."""
+def build(*, with_packages: bool = False) -> None:
+    """Makes the one file, the shell part and an archive that Python runs from as it is, and what belongs beside it.
+
+    Packages of an earlier build, which have another file in them, are removed.
+    """
     tools = environment(running(), ["build"])
     with tempfile.TemporaryDirectory(dir=WORK) as name:
         folder = Path(name)
@@ -361,12 +379,29 @@ def build() -> None:
         check_pure(parts)
         pack({**shipped(parts), **added(parts, tools.project)}, folder / ADAPTER.name)
         write_sbom(tools, folder)
-        finished = [folder / ADAPTER.name, folder / SBOM.name]
-        sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in finished]
-        (folder / SUMS.name).write_text("".join(sums), encoding="ascii")
-        ADAPTER.parent.mkdir(exist_ok=True)
-        for path in [*finished, folder / SUMS.name]:
-            path.replace(ADAPTER.with_name(path.name))
+        if with_packages:
+            command = [sys.executable, "-m", "packages", str(folder)]
+            run_or_fail(command, log_of("packages"), 120, "the packages could not be made")
+        publish([folder / ADAPTER.name, folder / SBOM.name, *packages_in(folder)])
+
+
+def packages_in(folder: Path) -> list[Path]:
+    """The .deb and the .rpm that lie there."""
+    return [path for pattern in PACKAGES for path in sorted(folder.glob(pattern))]
+
+
+def publish(finished: Sequence[Path]) -> None:
+    """Puts all that was made into dist/, each file whole, with the sums of it. That may be another file system."""
+    sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in finished]
+    written = finished[0].with_name(SUMS.name)
+    written.write_text("".join(sums), encoding="ascii")
+    ADAPTER.parent.mkdir(exist_ok=True)
+    for path in packages_in(ADAPTER.parent):
+        path.unlink()
+    for path in [*finished, written]:
+        new = ADAPTER.with_name(f"{path.name}.new")
+        shutil.copy(path, new)
+        new.replace(ADAPTER.with_name(path.name))
 
 
 def lay_out(tools: Environment, folder: Path) -> dict[str, bytes]:
@@ -434,13 +469,14 @@ def is_shipped(path: list[str]) -> bool:
 
 
 def added(parts: dict[str, bytes], project: dict[str, Any]) -> dict[str, bytes]:
-    """Where Python begins, the list of what is bundled, and our own licence."""
+    """Where Python begins, the list of what is bundled, our own licence, and the examples that are printed."""
     of_others = [part_of(parts[name]) for name in sorted(parts) if name.endswith(".dist-info/METADATA")]
     manifest = json.dumps([own_part(project), *of_others], indent=1)
     return {
         "__main__.py": START.encode(),
         f"site-packages/{PACKAGE.name}/bundled.json": manifest.encode(),
         "LICENSE": (ROOT / "LICENSE").read_bytes(),
+        **{f"site-packages/examples/{name}": (ROOT / "examples" / name).read_bytes() for name in EXAMPLES_SHIPPED},
     }
 
 
@@ -583,7 +619,7 @@ class Report:
         print()
         for line in self.ran:
             print(f"ran: {line}")
-        for line in self.not_run:
+        for line in dict.fromkeys(self.not_run):
             print(f"NOT RUN {line}")
         for line in dict.fromkeys(self.notes):
             print(line)
@@ -652,18 +688,24 @@ def test(options: argparse.Namespace, pytest_arguments: list[str]) -> int:
     if options.fast:
         return test_fast(options, pytest_arguments)
     report = Report(pytest_arguments, options.without, strict=options.slurm or options.all)
-    pythons = unit_test_interpreters(options.python or (SUPPORTED if options.all else UNIT_TESTED), report)
+    wanted = options.python or (SUPPORTED if options.all else UNIT_TESTED)
+    pythons = unit_test_interpreters(wanted, report)
     tools = environment(running(), ["run", "test", "lint"])
     check_sources(tools, report)
     report.check("build", [sys.executable, "build.py", "build"], 1800)
-    provide_nats_server(report)
-    pythons.insert(0, (tools.python, running().version))
+    provide_programs(report)
+    if len(pythons) < len(wanted):  # the running one is among those that are wanted, or stands in for one
+        pythons.insert(0, (tools.python, running().version))
     report.pytest_side_by_side(unit_test_steps(pythons), 900 + 300 * len(pythons))
     test_built_file(tools, report)
     if options.slurm or options.all:
         test_on_slurm(tools, report)
     else:
         report.not_run.append("slurm: tests on a real Slurm (add --slurm)")
+    if options.all:
+        test_with_other_programs(tools, report)
+    else:
+        report.not_run += [f"{mark}: {step} (add --all)" for mark, step in OTHER_PROGRAMS.items()]
     if options.soak or options.all:
         test_endurance(tools, report, options.soak or LONG_SOAK)
     else:
@@ -680,7 +722,7 @@ def test_fast(options: argparse.Namespace, pytest_arguments: list[str]) -> int:
     report = Report(pytest_arguments, options.without)
     tools = environment(running(), ["run", "test", "lint"])
     check_sources(tools, report)
-    provide_nats_server(report)
+    provide_programs(report)
     report.pytest_side_by_side(unit_test_steps([(tools.python, running().version)]), 900)
     report.not_run.append("other Pythons, the built file and all the rest (leave out --fast)")
     return report.close()
@@ -733,22 +775,35 @@ def check_sources(tools: Environment, report: Report) -> bool:
     return is_linted and is_formatted and has_types
 
 
-def provide_nats_server(report: Report) -> None:
-    """A nats-server for the tests, fetched if need be; without one they skip what needs it, and it is said here."""
-    if not report.wants("nats"):
-        os.environ["CC_SLURM_ADAPTER_NATS_SERVER"] = "none"
+def provide_programs(report: Report) -> None:
+    """What others have written and tests use."""
+    provide(report, "nats", "nats-server", "tests.nats.server_program", "CC_SLURM_ADAPTER_NATS_SERVER")
+    provide(report, "prometheus", "promtool", "tests.prometheus.programs", "CC_SLURM_ADAPTER_PROMTOOL")
+    provide(report, "mandoc", "mandoc", "tests.project.other_programs", "CC_SLURM_ADAPTER_MANDOC")
+    provide(report, "zsh", "zsh", "tests.project.other_programs", "CC_SLURM_ADAPTER_ZSH")
+    provide(report, "rpm", "rpm", "tests.packages.rpm_program", "CC_SLURM_ADAPTER_RPM")
+
+
+def provide(report: Report, part: str, program: str, module: str, variable: str) -> None:
+    """A program for the tests, fetched if need be; without one they skip what needs it, and it is said here."""
+    if not report.wants(part):
+        os.environ[variable] = "none"
         return
-    code = report.run("nats-server", [sys.executable, "-m", "tests.nats.server_program"], 300)
-    said = text_of(log_of("nats-server")).rpartition("\n")[2]
+    code = report.run(program, [sys.executable, "-m", module, program], 300)
+    said = text_of(log_of(program)).rpartition("\n")[2]
     print(f"  {said}", flush=True)
-    os.environ["CC_SLURM_ADAPTER_NATS_SERVER"] = said if code == 0 else "none"
+    os.environ[variable] = said if code == 0 else "none"
     if code != 0:
-        report.could_not_run("nats", f"no nats-server for the tests: {said}")
+        report.could_not_run(part, f"no {program} for the tests: {said}")
 
 
 def test_built_file(tools: Environment, report: Report) -> None:
-    arguments = ["-m", "built", "--ignore=tests/lab", "tests"]
-    report.pytest("tests of the built file", tools.python, arguments, 900)
+    arguments = ["-m", f"built and not {' and not '.join(OTHER_PROGRAMS)}", "--ignore=tests/lab", "tests"]
+    steps = {
+        f"tests of the built file, part {part} of {SHARDS}": [tools.python, f"--shard={part}/{SHARDS}", *arguments]
+        for part in range(1, SHARDS + 1)
+    }
+    report.pytest_side_by_side(steps, 2400)
     for minor in SUPPORTED:
         if f"python{minor}" not in report.excepted and not find_interpreter(minor):
             report.could_not_run(f"python{minor}", f"no Python {minor} for the built file")
@@ -764,6 +819,13 @@ def test_on_slurm(tools: Environment, report: Report) -> None:
     passed = report.pytest_side_by_side(steps, 2400)
     if not passed:
         report.could_not_run("slurm", "no test on a real Slurm passed")
+
+
+def test_with_other_programs(tools: Environment, report: Report) -> None:
+    """A real Prometheus scrapes, and a real browser opens pages; where such a program is missing, its tests fail."""
+    wanted = [mark for mark in OTHER_PROGRAMS if report.wants(mark)]
+    steps = {OTHER_PROGRAMS[mark]: [tools.python, "-m", mark, f"tests/{mark}", "tests/built"] for mark in wanted}
+    report.pytest_side_by_side(steps, 1800)
 
 
 def test_endurance(tools: Environment, report: Report, minutes: float) -> None:
@@ -794,6 +856,14 @@ def test_beside_busy_processes(tools: Environment, report: Report) -> None:
 # --- the commands
 
 
+def make_dist(*, with_packages: bool) -> int:
+    """Builds, and says what was made; the exit code."""
+    build(with_packages=with_packages)
+    others = ", ".join([SBOM.name, *(path.name for path in packages_in(ADAPTER.parent))])
+    print(f"made {ADAPTER.relative_to(ROOT)} ({ADAPTER.stat().st_size // 1024} KB), {others} and {SUMS.name}")
+    return 0
+
+
 def demo(arguments: list[str]) -> int:
     """Builds the file and shows it at work; Ctrl-C ends it. The exit code."""
     build()
@@ -806,6 +876,11 @@ def bench(arguments: list[str]) -> int:
     if not {"-h", "--help"} & set(arguments):
         build()
     return run_module("tests.bench", ["--adapter", str(ADAPTER), *arguments], 7200, ["run", "build"])
+
+
+def release() -> int:
+    """Checks what a release needs, and builds all of dist/ twice; the exit code."""
+    return run_module("packages.release", [], 3600)
 
 
 def run_module(module: str, arguments: list[str], limit: float | None, needs: Sequence[str] = ("build",)) -> int:
@@ -826,6 +901,8 @@ def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="build.py", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("build", help="make dist/cc-slurm-adapter")
+    commands.add_parser("package", help="build, and make the .deb and the .rpm of it; all is in dist/")
+    commands.add_parser("release", help="check version, changes, documents and checkout, and build all of dist/ twice")
     commands.add_parser("check", help="check style and types alone: seconds where little has changed")
     commands.add_parser("lock", help="renew locks/: the version and the hashes of every package that is installed")
     tests = commands.add_parser("test", help="check style and types, build, run all tests; pytest's arguments after --")
@@ -851,8 +928,8 @@ def command_line() -> argparse.ArgumentParser:
     tests.add_argument(
         "--all",
         action="store_true",
-        help=f"all there is: --slurm, --soak {LONG_SOAK:g}, the unit tests under every Python, and {BUSY_RUNS} times"
-        " beside busy processes; some hours",
+        help=f"all there is: --slurm, --soak {LONG_SOAK:g}, a real Prometheus and a real browser, the unit tests under"
+        f" every Python, and {BUSY_RUNS} times beside busy processes; some hours",
     )
     tests.add_argument(
         "--without",
@@ -882,20 +959,17 @@ def main(arguments: list[str]) -> int:
         parser.error("only test takes arguments after --")
     if options.command == "test" and options.fast and (options.slurm or options.all or options.soak or options.python):
         parser.error("--fast goes with none of --slurm, --soak, --python and --all")
-    if options.command == "demo":
-        return demo(others)
-    if options.command == "bench":
-        return bench(others)
-    if options.command == "test":
-        return test(options, arguments[split + 1 :])
-    if options.command == "check":
-        return check()
-    if options.command == "lock":
-        renew_locks()
-        return 0
-    build()
-    print(f"made {ADAPTER.relative_to(ROOT)} ({ADAPTER.stat().st_size // 1024} KB), {SBOM.name} and {SUMS.name}")
-    return 0
+    commands: dict[str, Callable[[], int]] = {
+        "build": lambda: make_dist(with_packages=False),
+        "package": lambda: make_dist(with_packages=True),
+        "release": release,
+        "check": check,
+        "lock": renew_locks,
+        "test": lambda: test(options, arguments[split + 1 :]),
+        "demo": lambda: demo(others),
+        "bench": lambda: bench(others),
+    }
+    return commands[options.command]()
 
 
 if __name__ == "__main__":

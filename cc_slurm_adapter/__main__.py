@@ -7,6 +7,9 @@ import sys
 
 # Nothing else here: a hook call must start fast, so each role imports what it needs.
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as of a shell's commands: 128 and the number of SIGINT."""
+
 
 def main(argv: list[str]) -> int:
     """Run a call and return its exit code. A hook call always returns 0."""
@@ -18,6 +21,11 @@ def main(argv: list[str]) -> int:
         from cc_slurm_adapter.cli.main import run_command
 
         return run_command(argv)
+    except KeyboardInterrupt:
+        from cc_slurm_adapter import lines
+
+        lines.log_line("cc-slurm-adapter: ended by Ctrl-C", lines.NOTICE)
+        return INTERRUPTED
     except ImportError as error:
         missing = error.name or ""
         if not missing or missing.startswith("cc_slurm_adapter"):

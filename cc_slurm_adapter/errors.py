@@ -16,15 +16,36 @@ class UsageError(AdapterError):
 
 
 class ConfigError(AdapterError):
-    """The configuration cannot be used. `problems` holds one line for each thing that is wrong."""
+    """The configuration cannot be used. `problems` holds one line for each thing that is wrong.
 
-    def __init__(self, problems: list[str]) -> None:
+    `warnings` are what was found beside that: no reason to refuse it, but what to correct as well.
+    """
+
+    def __init__(self, problems: list[str], warnings: list[str] | tuple[str, ...] = ()) -> None:
         super().__init__("; ".join(problems))
         self.problems = problems
+        self.warnings = tuple(warnings)
 
 
 class UnreadableFile(ConfigError):
     """A file that the configuration names cannot be read, or holds no secret: it may be repaired or appear later."""
+
+
+class BrokenJson(ConfigError):
+    """The configuration is no JSON. The attributes are those of json.JSONDecodeError."""
+
+    def __init__(self, text: str, offset: int, message: str) -> None:
+        line, column = text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
+        super().__init__([f"not valid JSON: line {line} column {column}: {message}"])
+        self.text, self.offset, self.message = text, offset, message
+
+
+class MissingFile(ConfigError):
+    """There is no configuration file of that name."""
+
+
+class ForbiddenFile(ConfigError):
+    """The configuration file may not be read by this user: root may."""
 
 
 class OutputError(AdapterError):
@@ -39,8 +60,24 @@ class ThreadFault(AdapterError):
     """A thread has ended or is stuck: only a new process helps."""
 
 
+class UnderWay(StateError):
+    """Another request of the kind is not done yet."""
+
+
+class NotRunning(StateError):
+    """No daemon answers on the control socket."""
+
+
+class NotAllowed(StateError):
+    """This user may not ask the daemon."""
+
+
 class AlreadyRunning(StateError):
     """Another daemon holds the pid file's lock."""
+
+    def __init__(self, text: str, pid: str) -> None:
+        super().__init__(text)
+        self.pid = pid
 
 
 class SlurmError(AdapterError):
@@ -79,6 +116,10 @@ class NoConversation(SlurmError):
 
 class SinkError(AdapterError):
     """A request to a destination has no response (refused, reset, timed out, closed)."""
+
+
+class TokenRefused(SinkError):
+    """cc-backend refuses the token."""
 
 
 class BrokenOff(SinkError):

@@ -39,12 +39,17 @@ class Finding:
     """Something about a site that an administrator should know or correct. As text it is one line for the log."""
 
     level: int
-    """A level of `logging`: WARNING for what an administrator should check, ERROR if an administrator must act."""
+    """A level of `logging`: WARNING for what an administrator should check, ERROR if an administrator must act.
+
+    INFO says that something was looked at and is well, or why it could not be looked at; only `-check` shows that.
+    """
     subject: str
     """What it is about: a key of the configuration, or a word for a part of the site, such as `hooks`."""
     text: str
     next_step: str = ""
     """What to do about it: a clause, or a sentence of its own, which begins with a capital letter."""
+    since: float = 0.0
+    """The Unix time when it began; 0 if that is not known."""
 
     def __str__(self) -> str:
         if not self.next_step:
@@ -235,7 +240,7 @@ class HookEvent:
     context: str
     """Slurm's SLURM_SCRIPT_CONTEXT (prolog_slurmctld, epilog_slurmd ...), or '' where there was none."""
     received: float
-    """time.monotonic() of its arrival."""
+    """time.monotonic() of its arrival; if it was in a file, of the moment when that was written."""
 
     @property
     def is_end(self) -> bool:

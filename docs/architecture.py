@@ -54,6 +54,8 @@ BOXES = {
     "timer": Box(1, 1, ROOM, "daemon/", "a poll each interval", "main thread"),
     "slurm": Box(2, 1, ROOM, "slurm/", "asks and reads", "main thread"),
     "state": Box(3, 1, FILE, "state.sqlite", "runs, messages, rows"),
+    "admin": Box(0, 2, OUTSIDE, "administrator", "-status, page, Prometheus"),
+    "status": Box(1, 2, ROOM, "daemon/", "says how all parts are", "thread: status"),
     "list": Box(5, 1, ROOM, "daemon/", "asks what runs there", "thread: running-list"),
     "commands": Box(2, 2, OUTSIDE, "Slurm's commands", "squeue sacct scontrol sinfo"),
 }
@@ -67,6 +69,7 @@ ARROWS = [
     Arrow("slurm", "commands", "processes, JSON", back=True),
     Arrow("outbox", "state", "commit", back=True),
     Arrow("cc-backend", "list", "running jobs"),
+    Arrow("admin", "status", "HTTP", back=True),
 ]
 COMPARED = "compared with what is open"
 STYLE = """\

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cc_slurm_adapter.slurm.parse import left_out
 from tests.fakes.programs import CountedCommands, FakePrograms
 
 MEMORY = Path("/dev/shm")
@@ -72,3 +73,9 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePrograms:
     made = FakePrograms(tmp_path / "bin")
     monkeypatch.setenv("PATH", f"{made.folder}:{os.environ['PATH']}")
     return made
+
+
+@pytest.fixture(autouse=True)
+def _no_line_was_left_out() -> None:
+    """Lets each test see the first line about output that cannot be understood: later ones are logged less often."""
+    left_out.forget()

@@ -60,11 +60,18 @@ def download(name: str, work: Path, deadline: float) -> Path:
         run(name, get, work, deadline)
     except NoPackage:
         (work / "lists" / "partial").mkdir(parents=True)
-        options = {"Dir::State::lists": work / "lists", "Dir::Cache": work, **APT_OPTIONS}
-        own = [word for option, value in options.items() for word in ("-o", f"{option}={value}")]
+        own = own_lists(work)
         run(name, ["apt-get", "-q", *own, "update"], work, deadline)
         run(name, [*get, *own], work, deadline)
     return next(work.glob(f"{name}_*.deb"))
+
+
+def own_lists(work: Path) -> list[str]:
+    """apt's options for the package lists in `work`; none where the machine's own were good enough."""
+    if not (work / "lists").exists():
+        return []
+    options = {"Dir::State::lists": work / "lists", "Dir::Cache": work, **APT_OPTIONS}
+    return [word for option, value in options.items() for word in ("-o", f"{option}={value}")]
 
 
 def run(package: str, command: Sequence[str], folder: Path, deadline: float) -> None:

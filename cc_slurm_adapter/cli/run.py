@@ -13,4 +13,4 @@ def run_daemon(config_path: str, *, explicit: bool, debug: int) -> None:
     log.log_findings(*findings)
     from cc_slurm_adapter.daemon.daemon import Daemon  # noqa: PLC0415 - slow to load: mistakes are reported before
 
-    Daemon(config).run()
+    Daemon(config, config_path, findings).run()

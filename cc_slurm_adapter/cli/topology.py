@@ -10,8 +10,7 @@ from pathlib import Path
 
 from cc_slurm_adapter import lines
 from cc_slurm_adapter.lines import log_line, print_line
-from cc_slurm_adapter.model import Numbering, Resource
-from cc_slurm_adapter.sinks.hwthreads import hwthreads
+from cc_slurm_adapter.sinks.hwthreads import numbering_for
 from cc_slurm_adapter.slurm.commands import Commands
 from cc_slurm_adapter.slurm.local_node import LocalNode, read_local_node
 from cc_slurm_adapter.slurm.topology import Machine, SlurmLayout, TopologyError, cpus_of_slurm, read_machine
@@ -102,7 +101,7 @@ def make_report(machine: Machine, local: LocalNode, folder: str = "/sys") -> Top
         cpus = cpus_of_slurm(machine, layout, local.release)
     except TopologyError as error:
         return TopologyReport(local.name, None, 0, read, (f"{error}: hwthreadNumbering must be written by hand",))
-    numbering = numbering_for(cpus, layout)
+    numbering = numbering_for(cpus, layout.cores, layout.threads_per_core)
     notes = tuple(_notes(machine, local, layout, numbering))
     return TopologyReport(local.name, numbering, len(cpus), read, notes, checked=local.configured is not None)
 
@@ -128,15 +127,3 @@ def _notes(machine: Machine, local: LocalNode, layout: SlurmLayout, numbering: s
     if numbering == "block":
         notes.append("block is what counts without a setting")
     return notes
-
-
-def numbering_for(cpus: list[int], layout: SlurmLayout) -> str | list[int]:
-    """Return the value for hwthreadNumbering: the word that says the same as the list, or else the list."""
-    for word in (Numbering.BLOCK, Numbering.INTERLEAVED):
-        if cpus == [number for core in range(layout.cores) for number in _threads(core, layout, word)]:
-            return str(word.value)
-    return cpus
-
-
-def _threads(core: int, layout: SlurmLayout, numbering: Numbering) -> list[int]:
-    return hwthreads(Resource("", (core,), (), layout.cores, layout.threads_per_core), numbering)

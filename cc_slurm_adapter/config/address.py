@@ -16,6 +16,7 @@ MAX_UNIX_PATH = 107
 _ADDRESS_FORMS = (
     "/path, unix:/path, tcp:127.0.0.1:12345, tcp:[::1]:12345, tcp::12345 (all IPv4 and IPv6) or tcp:host:12345"
 )
+_LISTEN_FORMS = "127.0.0.1:9517, [::1]:9517, localhost:9517, :9517 (all IPv4 and IPv6) or /path"
 _ANY_HOST = {"tcp": "", "tcp4": "0.0.0.0", "tcp6": "::"}  # noqa: S104 - for addresses that name it
 # Plain texts, because compiling all of them costs a hook two milliseconds; it uses only some.
 _HOST = r"[A-Za-z0-9._-]+"
@@ -31,6 +32,12 @@ class UnixAddress:
     def __str__(self) -> str:
         return self.path
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, UnixAddress) and other.path == self.path
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
     __repr__ = __str__
 
 
@@ -44,6 +51,12 @@ class TcpAddress:
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"tcp:{host}:{self.port}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TcpAddress) and (other.host, other.port) == (self.host, self.port)
+
+    def __hash__(self) -> int:
+        return hash((self.host, self.port))
 
     __repr__ = __str__
 
@@ -62,8 +75,19 @@ def parse_address(text: str) -> UnixAddress | TcpAddress:
     raise _bad_address(text)
 
 
-def _bad_address(text: str) -> ConfigError:
-    return ConfigError([f"{presentable(repr(text))} is no socket address, expected {_ADDRESS_FORMS}"])
+def parse_listen_address(text: str) -> UnixAddress | TcpAddress:
+    """Parse metricsListen, where the scheme may be left out of a TCP address. Raises ConfigError."""
+    scheme = text.partition(":")[0].lower()
+    if text.startswith("/") or scheme in ("unix", *_ANY_HOST):
+        return parse_address(text)
+    try:
+        return _tcp_address(text, text)
+    except ConfigError:
+        raise _bad_address(text, _LISTEN_FORMS) from None
+
+
+def _bad_address(text: str, forms: str = _ADDRESS_FORMS) -> ConfigError:
+    return ConfigError([f"{presentable(repr(text))} is not a socket address, expected {forms}"])
 
 
 def _unix_address(path: str, text: str) -> UnixAddress:

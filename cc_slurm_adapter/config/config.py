@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import json
 import logging
@@ -15,33 +14,31 @@ from functools import partial
 from typing import Any
 
 from cc_slurm_adapter.config import values
-from cc_slurm_adapter.config.address import TcpAddress, UnixAddress
+from cc_slurm_adapter.config.address import MAX_UNIX_PATH, TcpAddress, UnixAddress
 from cc_slurm_adapter.config.file import (
     DEFAULT_EVENTS_PATH,
     ConfigFile,
     beside,
     events_path,
     former_events_paths,
-    read_config_file,
 )
 from cc_slurm_adapter.config.hostnames import HostnameRewrites
 from cc_slurm_adapter.config.keys import BY_NAME, REMOVED, SETTINGS, Setting
+from cc_slurm_adapter.config.paths import read_named_file
 from cc_slurm_adapter.config.secrets import presentable, read_secret, read_secret_file, reason, secret_path
-from cc_slurm_adapter.errors import ConfigError, UnreadableFile
+from cc_slurm_adapter.errors import ConfigError, ForbiddenFile, MissingFile, UnreadableFile
 from cc_slurm_adapter.model import Finding, NumberingByHost
+from cc_slurm_adapter.system.nearest import nearest
 
 _WITH_PATTERNS = frozenset(
     {"gpuPciAddrs", "hostnameRewrite", "hwthreadNumbering", "ignoreHosts", "ignorePartitions", "ignoreUsers"}
 )
 _TOGETHER = (("natsUser", "natsPassword"), ("natsTlsCertFile", "natsTlsKeyFile"))
+CONFIGURATION = "configuration"
+"""What a finding is about if it is about no key."""
 _ONE_OF = ("natsUser", "natsCredsFile", "natsNKeySeedFile")
 _NEED_REST = frozenset({"ccRestJwt", "ccRestJwtFile", "ccRestCaFile", "ccRestProxy"})
 _NEED_NATS = frozenset(setting.key for setting in SETTINGS if setting.key.startswith("nats")) - {"natsServer"}
-
-_LASTING = frozenset(
-    {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO}
-)
-"""Why a configuration file cannot be read until an administrator acts. Other reasons may pass by themselves."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +48,9 @@ class Config:
     pid_file_path: str
     prep_sock_listen_path: UnixAddress | TcpAddress
     prep_sock_connect_path: UnixAddress | TcpAddress
+    control_sock_path: str
+    """The default is filled in already."""
+    metrics_listen: UnixAddress | TcpAddress | None
     prep_secret_file: str
     prep_allow: tuple[values.Network, ...]
     prep_events_path: str
@@ -133,15 +133,67 @@ def load_config(path: str, *, explicit: bool) -> tuple[Config, list[Finding]]:
     together: an unreadable file or secret, wrong values, missing settings. The error is UnreadableFile if nothing in
     the configuration has to be changed.
     """
-    file = _read(path, explicit=explicit)
+    file = read_named_file(path, explicit=explicit)
     draft, config = _parse(file)
     unreadable = _unreadable_files(config, draft)
     if draft.problems or unreadable:
         # With the warnings, so that nobody sees them only at the next start.
-        lines = [f"{path}: {line}" for line in [*draft.problems, *unreadable, *draft.warnings]]
-        raise ConfigError(lines) if draft.problems else UnreadableFile(lines)
-    warnings = draft.warnings + _exposed_secrets(config, file.mode) + _leftover_events_folder(config)
+        problems = [f"{path}: {line}" for line in [*draft.problems, *unreadable]]
+        raise (ConfigError if draft.problems else UnreadableFile)(
+            problems, [f"{path}: {each}" for each in draft.warnings]
+        )
+    warnings = draft.warnings + _warnings_of_files(config, path, file)
     return config, [replace(warning, text=f"{path}: {warning.text}") for warning in warnings]
+
+
+def examine_config(path: str, *, explicit: bool) -> tuple[Config, list[Finding]]:
+    """Return the configuration, with the default for whatever is wrong in it, and everything that is wrong.
+
+    What the daemon would not start with is an ERROR, and so is a key that there is not: nobody wants to write one.
+    Raises nothing: if the file itself cannot be read, all settings have their defaults.
+    """
+    try:
+        file = read_named_file(path, explicit=explicit)
+    except ConfigError as error:
+        step = "let the daemon's user read it" if isinstance(error, ForbiddenFile) else "correct that first"
+        if isinstance(error, MissingFile):
+            step = "cc-slurm-adapter -install prints one to begin with"
+        problems = [Finding(logging.ERROR, CONFIGURATION, each, step) for each in error.problems]
+        return _parse(ConfigFile({}, []))[1], problems
+    draft, config = _parse(file)
+    unreadable = _unreadable_files(config, draft)
+    errors = [_error(line, f"correct it in {path}") for line in draft.problems]
+    errors += [_error(line, _step_for_file(line)) for line in unreadable]
+    warnings = [*draft.warnings, *_warnings_of_files(config, path, file)]
+    step = f"write it right or remove it in {path}"
+    return config, errors + [
+        replace(each, level=logging.ERROR, next_step=step) if is_unknown_key(each.subject) else each
+        for each in warnings
+    ]
+
+
+def _step_for_file(line: str) -> str:
+    """Return what to do about a file that the line says cannot be used."""
+    what = "a token of cc-backend with the role api" if line.startswith("ccRestJwtFile:") else "the secret alone"
+    if "cannot read " not in line:
+        return f"write {what} into it, in one line"
+    if os.strerror(errno.ENOENT) in line:
+        return "make that file, or correct the path"
+    return "let the daemon's user read it, or correct the path"
+
+
+def is_unknown_key(key: str) -> bool:
+    """Return whether there is no such key and never was one."""
+    return key.lower() not in BY_NAME and key.lower() not in REMOVED
+
+
+def _error(line: str, next_step: str) -> Finding:
+    """Return the finding about a problem, which begins with its key."""
+    return Finding(logging.ERROR, line.partition(":")[0], line, next_step)
+
+
+def _warnings_of_files(config: Config, path: str, file: ConfigFile) -> list[Finding]:
+    return _exposed_secrets(config, path, file.mode) + _leftover_events_folder(config)
 
 
 def parse_config(settings: Mapping[str, object]) -> tuple[Config, list[Finding]]:
@@ -153,23 +205,10 @@ def parse_config(settings: Mapping[str, object]) -> tuple[Config, list[Finding]]
     return config, draft.warnings
 
 
-def _read(path: str, *, explicit: bool) -> ConfigFile:
-    try:
-        return read_config_file(path)
-    except FileNotFoundError:
-        hint = "check the path after -config" if explicit else "create it, or name another file with -config"
-        raise ConfigError([f"the configuration file {path} does not exist: {hint}"]) from None
-    except (OSError, ValueError) as error:
-        kind = UnreadableFile if isinstance(error, OSError) and error.errno not in _LASTING else ConfigError
-        raise kind([f"cannot read the configuration file {path}: {reason(error)}"]) from None
-    except ConfigError as error:
-        raise ConfigError([f"{path}: {problem}" for problem in error.problems]) from None
-
-
 def _parse(file: ConfigFile) -> tuple[_Draft, Config]:
     draft = _Draft()
     for key in file.repeated:
-        draft.warn(key, "occurs more than once, the last one counts")
+        draft.warn(key, "occurs more than once: the last one is used")
     draft.uses_rest = file.get("ccRestSubmitJobs") is not False or file.get("ccRestUrl") not in (None, "")
     draft.serves_nats = file.get("natsServer") not in (None, "")
     for setting in SETTINGS:
@@ -178,6 +217,8 @@ def _parse(file: ConfigFile) -> tuple[_Draft, Config]:
     config = _with_defaults(dict(draft.fields))
     _warn_of_former_events_path(draft, config)
     _check_paths(config, draft)
+    _check_control_socket(config, draft)
+    _warn_of_open_metrics(config, draft)
     if draft.uses_rest:
         _check_rest(config, draft)
     else:
@@ -239,9 +280,9 @@ def _warn_of_unknown_keys(file: ConfigFile, draft: _Draft) -> None:
     for lower, (key, _) in file.entries.items():
         if lower in REMOVED:
             draft.warn(key, REMOVED[lower])
-        elif lower not in BY_NAME:
-            nearest = difflib.get_close_matches(lower, BY_NAME, n=1)
-            hint = f"did you mean {BY_NAME[nearest[0]].key}?" if nearest else "-settings lists all keys"
+        elif is_unknown_key(key):
+            found = nearest(lower, BY_NAME)
+            hint = f"did you mean {BY_NAME[found].key}?" if found else "-settings lists all keys"
             draft.warn(key, f"unknown key, ignored; {hint}")
 
 
@@ -249,6 +290,7 @@ def _with_defaults(fields: dict[str, Any]) -> Config:
     last_run_path = fields["last_run_path"]
     fields["prep_events_path"] = events_path(fields["prep_events_path"], last_run_path)
     fields["cc_poll_interval"] = fields["cc_poll_interval"] or fields["slurm_poll_interval"]
+    fields["control_sock_path"] = fields["control_sock_path"] or beside(fields["pid_file_path"], "control.sock")
     fields["state_path"] = fields["state_path"] or beside(last_run_path, "state.sqlite")
     fields["nats_servers"] = tuple(values.with_port(url, fields["nats_port"]) for url in fields["nats_servers"])
     for name in ("nats_creds_file", "nats_nkey_seed_file", "nats_tls_key_file"):
@@ -258,10 +300,12 @@ def _with_defaults(fields: dict[str, Any]) -> Config:
 
 def _check_paths(config: Config, draft: _Draft) -> None:
     """Find files that the daemon writes and that the configuration also names for something else."""
-    socket = config.prep_sock_listen_path
+    socket, metrics = config.prep_sock_listen_path, config.metrics_listen
     written = {
         "pidFilePath": config.pid_file_path,
         "prepSockListenPath": socket.path if isinstance(socket, UnixAddress) else "",
+        "controlSockPath": config.control_sock_path,
+        "metricsListen": metrics.path if isinstance(metrics, UnixAddress) else "",
         "lastRunPath": config.last_run_path,
         "statePath": config.state_path,
     }
@@ -272,6 +316,26 @@ def _check_paths(config: Config, draft: _Draft) -> None:
         other = named.setdefault(place, key) if place else key
         if other != key and key in written:
             draft.problems.append(f"{key}: is the same file as {other}: give it one of its own")
+
+
+def _check_control_socket(config: Config, draft: _Draft) -> None:
+    """Find a default that is too long for a unix socket. A configured path was checked already."""
+    length = len(os.fsencode(config.control_sock_path))
+    if length > MAX_UNIX_PATH:
+        draft.problems.append(
+            f"controlSockPath: {presentable(repr(config.control_sock_path))}, beside pidFilePath, has {length} bytes, a"
+            f" unix socket's path can have {MAX_UNIX_PATH} at most: set it"
+        )
+
+
+def _warn_of_open_metrics(config: Config, draft: _Draft) -> None:
+    address = config.metrics_listen
+    if isinstance(address, TcpAddress) and not values.is_loopback(address):
+        draft.warn(
+            "metricsListen",
+            f"anybody who reaches {address} can read the metrics and the page",
+            "Listen on 127.0.0.1, or let a firewall admit only the hosts that may read them",
+        )
 
 
 def _check_rest(config: Config, draft: _Draft) -> None:
@@ -359,12 +423,13 @@ def _unreadable(key: str, path: str) -> list[str]:
     return []
 
 
-def _exposed_secrets(config: Config, mode: int) -> list[Finding]:
+def _exposed_secrets(config: Config, path: str, mode: int) -> list[Finding]:
+    """Return a warning for each file with a secret that all can read. `path` and `mode` are the configuration's."""
     warnings = []
     held = [setting.key for setting in SETTINGS if setting.secret and _holds_secret(setting, config)]
     if held and mode & stat.S_IROTH:
-        text = f"everyone on this host can read this file and {' and '.join(held)} in it"
-        warnings.append(Finding(logging.WARNING, held[0], text, "run chmod o-r"))
+        text = f"everyone on this host can read {path}, and {' and '.join(held)} in it"
+        warnings.append(_warning(held[0], text, f"run chmod o-r {path}"))
     files = {"ccRestJwtFile": config.cc_rest_jwt_file, "prepSecretFile": config.prep_secret_file}
     if config.nats_servers:
         files["natsCredsFile"] = config.nats_creds_file
@@ -372,7 +437,8 @@ def _exposed_secrets(config: Config, mode: int) -> list[Finding]:
         files["natsTlsKeyFile"] = config.nats_tls_key_file
     for key, name in files.items():
         if name and _others_can_read(secret_path(name)):
-            warnings.append(_warning(key, f"everyone on this host can read {secret_path(name)}", "run chmod o-r on it"))
+            text = f"everyone on this host can read {secret_path(name)}"
+            warnings.append(_warning(key, text, f"run chmod o-r {secret_path(name)}"))
     return warnings
 
 
@@ -395,7 +461,7 @@ def _warn_of_former_events_path(draft: _Draft, config: Config) -> None:
         draft.warn(
             "prepEventsPath",
             f"{DEFAULT_EVENTS_PATH} is used, since a disk may keep hooks waiting. What hooks leave in {configured} is"
-            " still taken",
+            " still read",
             "Remove the key",
         )
 
@@ -417,6 +483,9 @@ def _warning(key: str, text: str, next_step: str = "") -> Finding:
     return Finding(logging.WARNING, key, f"{key}: {text}", next_step)
 
 
-def settings_reference() -> list[tuple[str, str, str]]:
-    """Return (key, default as JSON, help) of every setting, for documentation and -help."""
-    return [(setting.key, json.dumps(setting.default), setting.help) for setting in SETTINGS]
+def settings_reference() -> list[tuple[str, str, str, str]]:
+    """Return (key, default as JSON, what puts a change in force, help) of every setting, for the documents."""
+    return [
+        (setting.key, json.dumps(setting.default), "reload" if setting.reload else "restart", setting.help)
+        for setting in SETTINGS
+    ]

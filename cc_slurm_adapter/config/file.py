@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 
-from cc_slurm_adapter.errors import ConfigError
+from cc_slurm_adapter.errors import BrokenJson, ConfigError
 
 DEFAULT_CONFIG_PATH = "/etc/cc-slurm-adapter/config.json"
 DEFAULT_SOCKET_PATH = "/run/cc-slurm-adapter/daemon.sock"
@@ -42,14 +42,17 @@ def read_config_file(path: str) -> ConfigFile:
         mode = os.fstat(file.fileno()).st_mode
         data = file.read(MAX_CONFIG_BYTES + 1)
     if len(data) > MAX_CONFIG_BYTES:
-        raise ConfigError([f"the file is longer than {MAX_CONFIG_BYTES} bytes, this is no configuration"])
+        raise ConfigError([f"the file is longer than {MAX_CONFIG_BYTES} bytes, so this is not a configuration"])
     parsed = parse_config_text(data)
     parsed.mode = mode
     return parsed
 
 
 def parse_config_text(data: bytes) -> ConfigFile:
-    """Parse the settings from JSON text (UTF-8; a byte order mark is allowed). Raises ConfigError."""
+    """Parse the settings from JSON text (UTF-8; a byte order mark is allowed). Raises ConfigError.
+
+    It is BrokenJson if the text is no JSON: commands say more about that (`json_mistake`), which hooks do not load.
+    """
     repeated: list[str] = []
 
     def to_object(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -65,16 +68,12 @@ def parse_config_text(data: bytes) -> ConfigFile:
     except UnicodeDecodeError as error:
         raise ConfigError([f"the file is not UTF-8 text (byte {error.start})"]) from None
     except json.JSONDecodeError as error:
-        raise ConfigError([_where_json_breaks(error)]) from None
+        raise BrokenJson(error.doc, error.pos, error.msg) from None
     except (ValueError, RecursionError):
         raise ConfigError(["not usable as JSON: nested too deeply or with a number of too many digits"]) from None
     if not isinstance(document, dict):
         raise ConfigError(["expected a JSON object: { ... } with one entry for each setting"])
     return _fold_case(document, repeated)
-
-
-def _where_json_breaks(error: json.JSONDecodeError) -> str:
-    return f"not valid JSON: line {error.lineno} column {error.colno}: {error.msg}"
 
 
 def _fold_case(document: dict[str, object], repeated: list[str]) -> ConfigFile:
@@ -87,9 +86,9 @@ def _fold_case(document: dict[str, object], repeated: list[str]) -> ConfigFile:
     return ConfigFile(entries, repeated)
 
 
-def beside(last_run_path: str, name: str) -> str:
-    """Return the path of a name in the state folder, which is the directory of lastRunPath."""
-    return os.path.join(os.path.dirname(last_run_path), name)
+def beside(path: str, name: str) -> str:
+    """Return the path of a name in the same folder as a file. Beside lastRunPath that is the state folder."""
+    return os.path.join(os.path.dirname(path), name)
 
 
 def former_events_paths(last_run_path: str) -> tuple[str, ...]:

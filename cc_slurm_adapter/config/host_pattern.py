@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 import warnings
 from typing import Callable
 
@@ -44,6 +45,11 @@ _OUTSIDE = re.compile(
 _INSIDE = re.compile(_CODE_POINT + r"|(?P<posix>\[:\^?[a-z]+:\])|(?P<close>\])|(?P<other>.)", re.DOTALL)
 
 
+_filters = threading.Lock()
+"""The filters of `warnings` are those of the whole process. A reload compiles patterns in two threads, beside others
+whose warnings must not become errors."""
+
+
 class PatternError(ValueError):
     """A pattern that cannot be used. The text says why."""
 
@@ -52,8 +58,8 @@ def compile_host_pattern(pattern: str) -> re.Pattern[str]:
     """Compile a pattern that is searched in names, without anchors. Raises PatternError."""
     respelled = _respell(pattern)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
+        with _filters, warnings.catch_warnings():
+            warnings.filterwarnings("error", "Possible |Flags not at the start|bad escape")
             return re.compile(respelled, re.ASCII)
     except (re.error, OverflowError, RecursionError, Warning) as error:
         raise PatternError(str(error)) from None
@@ -101,7 +107,7 @@ def _code_point(text: str) -> str:
 def _posix_class(text: str) -> str:
     members = _POSIX_CLASSES.get(text[2:-2].lstrip("^"))
     if members is None:
-        raise PatternError(f"{text} is no character class, expected one of {', '.join(_POSIX_CLASSES)}")
+        raise PatternError(f"{text} is not a character class, expected one of {', '.join(_POSIX_CLASSES)}")
     if not text.startswith("[:^"):
         return members
     others = [f"\\x{code:02x}" for code in range(128) if not re.match(f"[{members}]", chr(code))]

@@ -75,9 +75,9 @@ class HostNames:
         if new:
             others = f", nor are those of {shortened(new[1:])}" if new[1:] else ""
             self._report_error(
-                f"hostnameRewrite makes {repr(made[new[0]])[:100]} of the node {new[0]}, which is no host name{others}:"
-                " Slurm's name is sent",
-                "Mend the pattern or the replacement, then restart",
+                f"hostnameRewrite makes {repr(made[new[0]])[:100]} of the node {new[0]}, which is not a host"
+                f" name{others}: Slurm's name is sent",
+                "Correct the pattern or the replacement, then reload",
             )
         return {**made, **{node: node for node in unusable}}
 
@@ -86,7 +86,7 @@ class HostNames:
             self._reported.add(tuple(nodes))
             self._report_error(
                 f"hostnameRewrite gives one name, {name}, to {shortened(nodes)}: they are sent as Slurm calls them",
-                "Mend the patterns, then restart",
+                "Correct the patterns, then reload",
             )
 
     def _report_error(self, text: str, next_step: str) -> None:

@@ -24,6 +24,16 @@ class Setting(NamedTuple):
     secret: bool = False
     plural: bool = False
     """Whether one text holds several values. Then its field has an s at the end."""
+    reload: bool = False
+    """Whether a reload puts a change in force. Else it needs a restart: the key is about what is opened or decided once
+    at the start, such as sockets, files, the cluster and the address of a destination."""
+    other_types: tuple[type, ...] = ()
+    """What else than the type of the default it may be, as Python reads JSON."""
+
+    @property
+    def types(self) -> tuple[type, ...]:
+        """Return what it may be, as Python reads JSON, the type of the default first."""
+        return (type(self.default), *self.other_types)
 
     @property
     def field(self) -> str:
@@ -50,6 +60,20 @@ SETTINGS = (
         values.hook_address,
         DEFAULT_SOCKET_PATH,
         "Socket to which the hook sends its events; same forms as prepSockListenPath.",
+        reload=True,
+    ),
+    Setting(
+        "controlSockPath",
+        values.unix_socket,
+        "",
+        "Unix socket on which the daemon says how it is and what waits. Empty: 'control.sock' beside pidFilePath.",
+    ),
+    Setting(
+        "metricsListen",
+        values.listen_address,
+        "",
+        "Address at which the daemon shows its metrics for Prometheus and a page for people: 127.0.0.1:9517, "
+        "[::1]:9517, localhost:9517, :9517 (all IPv4 and IPv6) or /path of a unix socket. Empty: none.",
     ),
     Setting(
         "prepSecretFile",
@@ -102,19 +126,21 @@ SETTINGS = (
         "",
         "slurm.conf for the Slurm commands (SLURM_CONF). Empty: as in the daemon's environment.",
     ),
-    Setting("slurmPollInterval", values.at_least(1), 60, "Seconds between two polls of Slurm."),
+    Setting("slurmPollInterval", values.at_least(1), 60, "Seconds between two polls of Slurm.", reload=True),
     Setting(
         "slurmQueryDelay",
         values.at_least(1),
         1,
         "Longest time in seconds between a hook event and the first question to Slurm, apart from a question under "
         "way. With Slurm 22.05, where each reads all jobs, longer: as long as the last one took.",
+        reload=True,
     ),
     Setting(
         "slurmQueryMaxSpan",
         values.at_least(60 * 60, 365 * 24 * 60 * 60),
         7 * 24 * 60 * 60,
         "Seconds: how far back jobs are looked for after the daemon was away, from an hour to a year.",
+        reload=True,
     ),
     Setting(
         "slurmMaxRetries",
@@ -122,18 +148,21 @@ SETTINGS = (
         10,
         "How often Slurm is asked again about one hook event before the job is left to the next poll.",
         old_names=("slurmQueryMaxRetries",),
+        reload=True,
     ),
     Setting(
         "parkedMaxAge",
         values.whole_number(1),
         30 * 24 * 60 * 60,
         "Seconds: for how long messages that are refused are tried again, ever more seldom, before they are given up.",
+        reload=True,
     ),
     Setting(
         "ccPollInterval",
         values.seconds_or_every_poll,
         6 * 60 * 60,
         "Seconds between two comparisons with cc-backend's list of running jobs.",
+        reload=True,
     ),
     Setting(
         "ccRestSubmitJobs",
@@ -149,13 +178,20 @@ SETTINGS = (
         "Which run of a requeued job cc-backend keeps, as it takes one of a job in 24 hours: first, and nothing is "
         "removed, or last, and the row of the run before is removed.",
     ),
-    Setting("ccRestUrl", values.rest_url, "", "Address of cc-backend, for example https://cc-backend.example.org."),
-    Setting("ccRestJwt", values.token, "", "Token for cc-backend's REST API.", secret=True),
+    Setting(
+        "ccRestUrl",
+        values.rest_url,
+        "",
+        "Address of cc-backend, for example https://cc-backend.example.org, without"
+        " /api. A path, as behind a proxy, is kept: /api/ follows it.",
+    ),
+    Setting("ccRestJwt", values.token, "", "Token for cc-backend's REST API.", secret=True, reload=True),
     Setting(
         "ccRestJwtFile",
         values.secret_file,
         "",
         "File with the token, or the name of a systemd credential; wins over ccRestJwt.",
+        reload=True,
     ),
     Setting(
         "ccRestCaFile",
@@ -176,6 +212,7 @@ SETTINGS = (
         values.gpu_pci_addrs,
         {},
         "PCI addresses of the GPUs in Slurm's order, by regular expression on host names; the first match counts.",
+        reload=True,
     ),
     Setting(
         "acceleratorGres",
@@ -191,6 +228,8 @@ SETTINGS = (
         "How the operating system numbers hardware threads: block, interleaved, cores to list cores only, or a list "
         "with the number, or the list of numbers, of each of Slurm's CPUs; for all hosts, or by regular expression on "
         "host names, the first match counts.",
+        reload=True,
+        other_types=(list, dict),
     ),
     Setting(
         "hostnameRewrite",
@@ -198,30 +237,37 @@ SETTINGS = (
         [],
         "What nodes are called in what is sent, if not by Slurm's NodeName: pairs of a regular expression and its "
         "replacement as in Python's re.sub; the first match counts.",
+        reload=True,
     ),
     Setting(
         "jobScriptMaxBytes",
         values.whole_number(0),
         2**20,
         "Bytes of a job script that are reported at most. 0: none.",
+        reload=True,
     ),
     Setting(
         "ignoreHosts",
         values.regex,
         "",
         "Regular expression on host names: a job is not reported when all its hosts match.",
+        reload=True,
     ),
     Setting(
         "ignorePartitions",
         values.names,
         "",
         "Regular expression on partitions, or a list of exact names: jobs in them are not reported.",
+        reload=True,
+        other_types=(list,),
     ),
     Setting(
         "ignoreUsers",
         values.names,
         "",
         "Regular expression on user names, or a list of exact names: their jobs are not reported.",
+        reload=True,
+        other_types=(list,),
     ),
     Setting(
         "natsServer",
@@ -239,37 +285,42 @@ SETTINGS = (
         "",
         "NATS subject under which node states are published. Empty: they are not.",
     ),
-    Setting("natsUser", values.text, "", "User name for the NATS server, together with natsPassword."),
-    Setting("natsPassword", values.text, "", "Password for the NATS server.", secret=True),
+    Setting("natsUser", values.text, "", "User name for the NATS server, together with natsPassword.", reload=True),
+    Setting("natsPassword", values.text, "", "Password for the NATS server.", secret=True, reload=True),
     Setting(
         "natsCredsFile",
         values.secret_file,
         "",
         "File with credentials for the NATS server, or the name of a systemd credential.",
+        reload=True,
     ),
     Setting(
         "natsNKeySeedFile",
         values.secret_file,
         "",
         "File with the seed of an NKey for the NATS server, or the name of a systemd credential.",
+        reload=True,
     ),
     Setting(
         "natsTlsCaFile",
         values.optional_path,
         "",
         "File with the certificates (PEM) that the NATS server's certificate is checked against. Empty: the system's.",
+        reload=True,
     ),
     Setting(
         "natsTlsCertFile",
         values.optional_path,
         "",
         "File with the certificate (PEM) that is shown to the NATS server, together with natsTlsKeyFile.",
+        reload=True,
     ),
     Setting(
         "natsTlsKeyFile",
         values.secret_file,
         "",
         "File with the private key (PEM) of natsTlsCertFile, or the name of a systemd credential.",
+        reload=True,
     ),
     Setting(
         "natsJetStream",

@@ -27,7 +27,7 @@ def parse_proxy(text: str) -> Proxy:
     except ValueError:
         raise ValueError(EXPECTED) from None
     if parts.scheme != "http":
-        raise ValueError(f"{EXPECTED}: a proxy that is itself spoken to in {parts.scheme} cannot be used")
+        raise ValueError(f"{EXPECTED}: a proxy that is itself reached over {parts.scheme} cannot be used")
     if not parts.hostname or port == 0 or parts.path.strip("/") or parts.query or parts.fragment:
         raise ValueError(EXPECTED)
     return Proxy(parts.hostname, port or _PORTS["http"], _authorization(parts.username, parts.password))

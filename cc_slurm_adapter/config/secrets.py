@@ -36,7 +36,7 @@ def read_secret_file(key: str, name: str) -> str:
     if not text:
         raise UnreadableFile([f"{key}: {path} is empty, expected the secret in it"])
     if len(data) > MAX_SECRET_BYTES or not text.isascii():
-        raise UnreadableFile([f"{key}: {path} does not hold one secret in ASCII text"])
+        raise UnreadableFile([f"{key}: {path} does not contain exactly one secret in ASCII text"])
     return text
 
 
@@ -46,7 +46,7 @@ def presentable(text: str) -> str:
         r"eyJ[\w-]{8,}|[0-9A-Fa-f]{32,}|[A-Z2-7]{40,}|(?=[\w+-]*[0-9])(?=[\w+-]*[A-Z])(?=[\w+-]*[a-z])[\w+-]{32,}"
     )
     if "@" in text or "?" in text or re.search(suspicious, text):
-        return "a text that may hold a secret"
+        return "a text that may contain a secret"
     return text
 
 
@@ -59,5 +59,7 @@ def read_secret(name: str) -> bytes:
     """Return the shared secret in prepSecretFile. Raises UnreadableFile."""
     secret = read_secret_file("prepSecretFile", name).encode()
     if len(secret) < MIN_SECRET:
-        raise UnreadableFile([f"prepSecretFile: {name} holds fewer than {MIN_SECRET} characters, this is too short"])
+        raise UnreadableFile(
+            [f"prepSecretFile: {name} contains fewer than {MIN_SECRET} characters, which is too short"]
+        )
     return secret

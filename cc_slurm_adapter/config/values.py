@@ -11,10 +11,11 @@ import json
 import os
 import re
 import sys
+from collections.abc import Sequence
 from typing import Callable, Union
 from urllib.parse import urlsplit
 
-from cc_slurm_adapter.config.address import TcpAddress, UnixAddress, parse_address
+from cc_slurm_adapter.config.address import TcpAddress, UnixAddress, parse_address, parse_listen_address
 from cc_slurm_adapter.config.file import DEFAULT_SOCKET_PATH
 from cc_slurm_adapter.config.host_pattern import PatternError, compile_host_pattern
 from cc_slurm_adapter.config.hostnames import HostnameRewrites
@@ -22,6 +23,7 @@ from cc_slurm_adapter.config.proxy import NONE, parse_proxy
 from cc_slurm_adapter.config.secrets import presentable
 from cc_slurm_adapter.errors import ConfigError
 from cc_slurm_adapter.model import CpuNumbers, Numbering, NumberingByHost
+from cc_slurm_adapter.system.quantities import ranges
 
 Warn = Callable[[str], None]
 Parser = Callable[[object, Warn], object]
@@ -43,7 +45,7 @@ def text(value: object, warn: Warn) -> str:
     if not isinstance(value, str):
         raise WrongValue("expected text in quotes")
     if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
-        raise WrongValue("expected text without zero bytes and unpaired surrogates")
+        raise WrongValue("expected text without zero bytes or unpaired surrogates")
     return value
 
 
@@ -77,6 +79,8 @@ def check_token(found: str) -> None:
 def optional_path(value: object, warn: Warn) -> str:
     """Accept a path, or '' for none."""
     found = text(value, warn)
+    if any(char < " " or char == "\x7f" for char in found):
+        raise WrongValue("expected a path without control characters, such as line feeds")
     if found and not found.startswith("/"):
         warn("it is relative to the working directory; write an absolute path")
     return found
@@ -109,6 +113,37 @@ def hook_address(value: object, warn: Warn) -> UnixAddress | TcpAddress:
         warn(f"is empty, using {DEFAULT_SOCKET_PATH}")
         return UnixAddress(DEFAULT_SOCKET_PATH)
     return address(value, warn)
+
+
+def unix_socket(value: object, warn: Warn) -> str:
+    """Accept the path of a unix socket, or '' for none."""
+    if value == "":
+        return ""
+    found = address(value, warn)
+    if not isinstance(found, UnixAddress):
+        raise WrongValue("expected the path of a unix socket")
+    return found.path
+
+
+def listen_address(value: object, warn: Warn) -> UnixAddress | TcpAddress | None:
+    """Accept a socket address in one of the forms of `parse_listen_address`, or '' for none."""
+    if value == "":
+        return None
+    try:
+        found = parse_listen_address(text(value, warn))
+    except ConfigError as error:
+        raise WrongValue(str(error)) from None
+    if isinstance(found, UnixAddress):
+        optional_path(found.path, warn)
+    return found
+
+
+def is_loopback(address: TcpAddress) -> bool:
+    """Return whether only this host itself can reach the address. A name other than localhost is not resolved."""
+    try:
+        return ipaddress.ip_address(address.host).is_loopback
+    except ValueError:
+        return address.host.lower() == "localhost"
 
 
 def boolean(value: object, warn: Warn) -> bool:
@@ -176,18 +211,18 @@ def _is_below(low: int, value: object) -> bool:
 
 
 def rest_url(value: object, warn: Warn) -> str:
-    """Accept cc-backend's address without the path of its API, or ''."""
+    """Accept cc-backend's address without the path of its API, or ''. A path before that is kept."""
     found = text(value, warn)
     if not found:
         return ""
     _check_url(found)
-    if found.endswith("/"):
-        found = found.rstrip("/")
-        warn("the slash at the end is left out")
-    if found.endswith("/api"):
-        found = found[: -len("/api")].rstrip("/")
-        warn("'/api' at the end is left out, the program adds it itself")
-    return found
+    used = found.rstrip("/")
+    if used.endswith("/api"):
+        used = used[: -len("/api")].rstrip("/")
+        warn(f"'/api' at the end is ignored, the program adds it itself: write {used}")
+    elif used != found:
+        warn(f"the slash at the end is ignored: write {used}")
+    return used
 
 
 def _check_url(url: str) -> None:
@@ -287,7 +322,7 @@ def names(value: object, warn: Warn) -> re.Pattern[str] | None:
         raise WrongValue(expected)
     for item in value:
         if not isinstance(item, str) or not item or text(item, warn) != item.strip():
-            raise WrongValue(f"{expected}; {json.dumps(item)[:40]} is no name")
+            raise WrongValue(f"{expected}; {json.dumps(item)[:40]} is not a name")
     return re.compile(rf"\A(?:{'|'.join(map(re.escape, value))})\Z") if value else None
 
 
@@ -327,7 +362,7 @@ def _wrong_numbering(value: object) -> str:
                 shown = presentable(json.dumps(number)[:40])
                 return f"has {shown} for CPU {at}, expected whole numbers from 0 to {LARGEST_CPU}"
             if number in seen:
-                return f"has {number} for CPU {at}, and for one before it: each number can stand there once"
+                return f"has {number} for CPU {at}, and for one before it: each number may occur once"
             seen.add(number)
     return ""
 
@@ -397,15 +432,23 @@ def gpu_pci_addrs(value: object, warn: Warn) -> GpuPciAddrs:
     for pattern, addresses in value.items():
         listed = [] if addresses is None else addresses
         if not isinstance(listed, list) or not all(item is None or isinstance(item, str) for item in listed):
-            raise WrongValue(f"{expected}; the value of {pattern!r} is no list of addresses")
+            raise WrongValue(f"{expected}; the value of {pattern!r} is not a list of addresses")
         found = tuple(text(item or "", warn) for item in listed)
         if "" in found:
-            warn(f"{pattern!r} has no address for the GPU index {found.index('')}, this GPU is left out")
+            warn(f"{pattern!r} has no address for {_gpus_without_address(found)} left out")
         odd = [address for address in found if address and not _PCI_ADDRESS.match(address)]
         if odd:
             warn(f"{', '.join(map(repr, odd))} of {pattern!r} is not of the form 00000000:0E:00.0 of a PCI address")
         pairs.append((_compiled(pattern), found))
     return tuple(pairs)
+
+
+def _gpus_without_address(addresses: Sequence[str]) -> str:
+    """Return which GPUs have none, with the beginning of what happens to them: `the GPU index 1, this GPU is`."""
+    lacking = [index for index, address in enumerate(addresses) if not address]
+    if len(lacking) == 1:
+        return f"the GPU index {lacking[0]}, this GPU is"
+    return f"the GPU indices {ranges(lacking)}, these GPUs are"
 
 
 _GRES_NAME = re.compile(r"[A-Za-z0-9_.+-]+\Z")
@@ -420,11 +463,11 @@ def gres_names(value: object, warn: Warn) -> tuple[str, ...]:
     names = [text(item, warn) if isinstance(item, str) else "" for item in value]
     for item, name in zip(value, names):
         if not _GRES_NAME.match(name):
-            raise WrongValue(f"{expected}; {presentable(json.dumps(item))} is no name")
+            raise WrongValue(f"{expected}; {presentable(json.dumps(item))} is not a name")
         if name in _SHARES:
-            raise WrongValue(f"{expected}; {name!r} are shares of the devices called gpu and counted as these")
+            raise WrongValue(f"{expected}; {name!r} are shares of the devices called gpu and counted as such")
         if names.count(name) > 1:
-            raise WrongValue(f"{expected}; {name!r} is there twice")
+            raise WrongValue(f"{expected}; {name!r} occurs twice")
     return tuple(names)
 
 

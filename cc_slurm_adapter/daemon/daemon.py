@@ -9,7 +9,10 @@ Which thread runs which method:
   their turns raise. None of them calls a method of the main thread's parts: they put what they have into the `Inbox`,
   and get rows from the `Outbox`. Apart from these two, only `Counters`, `LateRuns` and what a sender shares among its
   connections are used from several threads; each has a lock.
-- `socket` and `clusters` run for a moment at the start. They are threads because what they do may hang.
+- A reload happens in the main thread, between two of its steps: the loop or a poll handles the inbox there. It replaces
+  frozen values, and single values that other threads read.
+- `socket` and `clusters` run for a moment at the start, `stored-runs` while runs are sent anew. They are threads
+  because what they do may hang.
 - Signal handlers run in the main thread, between any two of its instructions. So they only set flags, put an item into
   the inbox, and end the command under way.
 
@@ -21,26 +24,30 @@ from __future__ import annotations
 
 import logging
 import os
-import pwd
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from cc_slurm_adapter import __version__
 from cc_slurm_adapter.config.config import Config
 from cc_slurm_adapter.daemon.activities import TICK, log_parked
 from cc_slurm_adapter.daemon.assembly import DAEMON, Assembly
+from cc_slurm_adapter.daemon.checks.cluster_name import find_cluster
+from cc_slurm_adapter.daemon.checks.site import find_prolog_flags
+from cc_slurm_adapter.daemon.checks.user import find_root
 from cc_slurm_adapter.daemon.crash_count import GOOD_LIFE, CrashCount
 from cc_slurm_adapter.daemon.destinations import Destinations
 from cc_slurm_adapter.daemon.hook_check import check_hooks
 from cc_slurm_adapter.daemon.inbox import ClusterNames, Item, Reload, Stop
 from cc_slurm_adapter.daemon.main_loop import MainLoop
+from cc_slurm_adapter.daemon.report import RUNNING
 from cc_slurm_adapter.daemon.state_files import PidFile, check_state_folder
-from cc_slurm_adapter.daemon.systemd import Watchdog, notify, rest_before_the_next_start, tell_status
-from cc_slurm_adapter.errors import CommandCancelled, CommandMissing, SinkError, SlurmError, StateError, ThreadFault
+from cc_slurm_adapter.daemon.systemd import Watchdog, notify, rest_before_the_next_start
+from cc_slurm_adapter.errors import CommandCancelled, CommandMissing, SlurmError, StateError, ThreadFault
 from cc_slurm_adapter.hooks.intake import Intake
-from cc_slurm_adapter.log import NOTICE, Reminder, log_findings, moment_text
+from cc_slurm_adapter.log import NOTICE, Reminder
 from cc_slurm_adapter.model import Finding
 from cc_slurm_adapter.outbox.clock_step import is_plausible
 from cc_slurm_adapter.outbox.foreign_state import refuse_foreign
@@ -48,7 +55,10 @@ from cc_slurm_adapter.outbox.outbox import Outbox
 from cc_slurm_adapter.slurm.cluster_config import ClusterConfig, read_cluster_config
 from cc_slurm_adapter.slurm.privileges import find_missing_privileges
 from cc_slurm_adapter.system import backoff
-from cc_slurm_adapter.system.backoff import Backoff, cause_of
+from cc_slurm_adapter.system.backoff import Backoff
+from cc_slurm_adapter.system.file_systems import user_name
+from cc_slurm_adapter.system.outages import cause_of
+from cc_slurm_adapter.system.quantities import counted, full_moment
 from cc_slurm_adapter.system.threads import Aside, Supervisor, run_beside
 
 log = logging.getLogger(__name__)
@@ -79,9 +89,10 @@ TIMING = Timing()
 class Daemon:
     """Everything that exists while the daemon runs. `run()` returns after SIGTERM or SIGINT."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, config_path: str = "", findings: Sequence[Finding] = ()) -> None:
+        """`findings` are what the configuration has shown; they are logged already."""
         self._config = config
-        self._assembly = Assembly(config, DAEMON, self._pulse)
+        self._assembly = Assembly(config, DAEMON, self._pulse, config_path, findings)
         self._inbox = self._assembly.inbox
         self._watchdog = Watchdog(os.environ)
         self._supervisor = Supervisor()
@@ -104,7 +115,7 @@ class Daemon:
             self._rest_after_crashes(self._crashes.wait)
             self._loop = self._startup(folder, intake)
             if self._loop is not None and not self._stopping:
-                self._loop.run()
+                self._work(self._loop)
         except CommandCancelled:
             log.debug("stopped while starting")
         finally:
@@ -112,6 +123,10 @@ class Daemon:
             self._shutdown()
         if self._fault:
             raise ThreadFault(f"{self._fault}: this process ends, so that systemd starts a new one; nothing is lost")
+
+    def _work(self, loop: MainLoop) -> None:
+        """Do the work, until a signal ends it."""
+        loop.run()
 
     def _watch_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -138,6 +153,7 @@ class Daemon:
         The main thread calls it between the steps of its work, and once a second while it waits.
         """
         self._watchdog.feed()
+        self._assembly.board.note_progress()
         if time.monotonic() >= self._good_at:
             self._crashes.clear()
         if not self._fault and not self._stopping:
@@ -159,12 +175,21 @@ class Daemon:
         except StateError as error:
             rest_before_the_next_start(str(error), lambda seconds: self._await(Stop, seconds))
             raise
+        self._start_status_thread()
         self._crashes.begin()  # only now: without the locks the count may be another daemon's
         try:
             return folder, self._open_intake()
         except StateError:
             self._rest_after_crashes(min(self._crashes.wait, LONGEST_UNREADY))
             raise
+
+    def _start_status_thread(self) -> None:
+        """Answer on the control socket from now on, also while the start waits. A failure costs nothing else."""
+        status = self._assembly.make_status_thread()
+        try:
+            status.start()
+        except RuntimeError as error:  # this system has no thread left
+            log.warning("controlSockPath: the status cannot be asked for: %s", error)
 
     def _open_intake(self) -> Intake:
         address, intake = self._config.prep_sock_listen_path, self._assembly.make_intake()
@@ -175,8 +200,8 @@ class Daemon:
             self._pulse()
             if time.monotonic() >= deadline:
                 raise StateError(
-                    f"prepSockListenPath: {address} cannot be had within {SOCKET_LIMIT:.0f} s:"
-                    " does the name server answer? Give the address in place of the name"
+                    f"prepSockListenPath: {address} cannot be opened within {SOCKET_LIMIT:.0f} s:"
+                    " does the name server answer? Give the address instead of the name"
                 )
         return intake
 
@@ -185,7 +210,7 @@ class Daemon:
         if seconds and not self._stopping:
             line = f"ended {self._crashes.before} times in a row soon after the start, waiting {seconds:.0f} s"
             log.warning("%s: the lines before each end say why", line)
-            tell_status(line)
+            self._assembly.board.phase = line
             self._await(Stop, seconds)
 
     def _startup(self, folder: str, intake: Intake) -> MainLoop | None:
@@ -196,7 +221,7 @@ class Daemon:
         self._wait_for_clock()
         if self._stopping:
             return None
-        tell_status(f"opening the state file {self._config.state_path}")
+        self._assembly.board.phase = f"opening the state file {self._config.state_path}"
         outbox = self._assembly.open_outbox(self._go_on)
         self._closers.append(outbox.close)
         if self._config.requeued_runs != "last":
@@ -213,8 +238,8 @@ class Daemon:
         """Start all threads, after Slurm has answered. Return None if a stop comes before."""
         cluster = self._config.cluster_name or cluster_config.cluster
         slurm = self._assembly.make_slurm(cluster, folder)
-        for finding in find_missing_privileges(slurm, cluster_config, _user_name()):
-            log_findings(finding)  # before accounting is asked, which may take long
+        for finding in find_missing_privileges(slurm, cluster_config, user_name(os.geteuid())):
+            self._assembly.board.report_findings(finding)  # before accounting is asked, which may take long
         intake.start(cluster_config.cluster, cluster_config.slurm_user)
         self._supervisor.watch(intake.workers)
         destinations = self._assembly.make_destinations()
@@ -222,10 +247,10 @@ class Daemon:
             self._check_cluster(destinations, cluster, cluster_config.cluster)
         if self._stopping:
             return None
-        log_findings(*_other_clusters(outbox, cluster))
+        self._assembly.board.report_findings(*_other_clusters(outbox, cluster))
         loop = self._assembly.make_loop(cluster, cluster_config, slurm, outbox, destinations)
         self._closers.append(lambda: destinations.stop(STOP_LIMIT))
-        destinations.start(outbox, cluster, self._inbox.put)
+        destinations.start(outbox, cluster, self._inbox.put, self._assembly.event_latency)
         self._supervisor.watch(destinations.workers)
         for lock in self._locks:
             lock.publish()
@@ -237,8 +262,12 @@ class Daemon:
             cluster_config.version,
             destinations.label,
         )
-        tell_status(f"reports the cluster {cluster} to {destinations.label}")
-        log_findings(*_root(), *check_hooks(cluster_config, os.uname().nodename))
+        self._assembly.board.phase = RUNNING
+        self._assembly.board.report_findings(
+            *find_root(os.geteuid()),
+            *check_hooks(cluster_config, os.uname().nodename),
+            *(each for each in [find_prolog_flags(cluster_config)] if each.level >= logging.WARNING),
+        )
         return loop
 
     def _wait_for_clock(self, *, timing: Timing = TIMING) -> None:
@@ -250,21 +279,22 @@ class Daemon:
         reminder = Reminder()
         while not (self._stopping or is_plausible(time.time())):
             if reminder.is_due():
-                tell_status("waiting for the clock of this host to be set")
+                self._assembly.board.phase = "waiting for the clock of this host to be set"
                 log.warning(
                     "the clock of this host says %s, which cannot be: waiting until it is set. See `timedatectl` or"
-                    " `chronyc tracking`",
-                    moment_text(time.time()),
+                    " `chronyc tracking`%s",
+                    full_moment(time.time()),
+                    reminder.note,
                 )
             self._await(Stop, timing.clock_check)
         if reminder.over() and not self._stopping:
-            log.log(NOTICE, "the clock of this host was set, it says %s", moment_text(time.time()))
+            log.log(NOTICE, "the clock of this host was set, it says %s", full_moment(time.time()))
 
     def _wait_for_slurm(self, *, timing: Timing = TIMING) -> ClusterConfig | None:
         """Read Slurm's configuration, and wait while slurmctld does not answer. Return None if a stop comes first."""
-        first, longest = timing.retries
-        waits, reminder = Backoff(first, longest, jitter=lambda: 1.0), Reminder()
-        tell_status("waiting for Slurm's answer (scontrol show config)")
+        longest = timing.retries.longest_retry
+        waits, reminder = Backoff(timing.retries.first_retry, longest, jitter=lambda: 1.0), Reminder()
+        self._assembly.board.phase = "waiting for Slurm's answer (scontrol show config)"
         while not self._stopping:
             try:
                 cluster_config = read_cluster_config(self._assembly.commands)
@@ -273,12 +303,13 @@ class Daemon:
             except SlurmError as error:
                 wait = waits.failed()
                 if reminder.is_due(cause_of(str(error))):
-                    log.error("Slurm does not answer, it is asked again, every %.0f s at last: %s", longest, error)
-                tell_status(f"waiting for Slurm, which does not answer: {error}")
+                    text = "Slurm does not answer, it is asked again, at least every %.0f s: %s%s"
+                    log.error(text, longest, error, reminder.note)
+                self._assembly.board.phase = f"waiting for Slurm, which does not answer: {error}"
                 self._await(Stop, wait)
             else:
                 if reminder.over():
-                    log.log(NOTICE, "Slurm answers now")
+                    log.log(NOTICE, "Slurm answers now%s", reminder.note)
                 return cluster_config
         return None
 
@@ -295,11 +326,22 @@ class Daemon:
             for item in self._inbox.pop_all(min(deadline - time.monotonic(), TICK)):
                 if isinstance(item, kind) and found is None:
                     found = item
-                elif not isinstance(item, (Stop, Reload)):
-                    others.append(item)
+                elif not isinstance(item, Stop):
+                    others.append(self._postponed(item) if isinstance(item, Reload) else item)
         for item in others:
             self._inbox.put(item)
         return found
+
+    def _postponed(self, reload: Reload) -> Reload:
+        """Return a reload that came during the start for the main loop, after a line about that."""
+        if not reload.is_postponed:
+            log.log(
+                NOTICE,
+                "%s: done when the start is over (%s); systemctl restart cc-slurm-adapter reads the configuration now",
+                reload.by,
+                self._assembly.board.phase,
+            )
+        return replace(reload, is_postponed=True)
 
     def _check_cluster(self, destinations: Destinations, cluster: str, own_name: str) -> None:
         """Raise StateError if cc-backend does not know the cluster: it would refuse every job.
@@ -307,24 +349,19 @@ class Daemon:
         The start does not wait for a cc-backend that is away. It is asked in a thread, because a connection that hangs
         must not delay a stop.
         """
-        tell_status("asking cc-backend for its clusters")
+        self._assembly.board.phase = "asking cc-backend for its clusters"
         run_beside("clusters", lambda: self._read_clusters(destinations))
         known = self._await(ClusterNames, CLUSTERS_LIMIT)
         if isinstance(known, ClusterNames) and known.names and cluster not in known.names:
-            raise StateError(
-                f"cc-backend at {self._config.cc_rest_url} does not know the cluster {cluster}, only"
-                f" {', '.join(known.names)}: add it there, or set clusterName to the name it has there"
-            )
+            raise StateError(str(find_cluster(self._config.cc_rest_url, cluster, known.names)))
         if isinstance(known, ClusterNames) and cluster != own_name and own_name in known.names:
-            log_findings(_two_names(cluster, own_name))
+            self._assembly.board.report_findings(_two_names(cluster, own_name))
 
     def _read_clusters(self, destinations: Destinations) -> None:
         """Put the clusters that cc-backend knows into the inbox. This runs in a thread of its own."""
         names: list[str] = []
         try:
             names = destinations.cluster_names()
-        except SinkError as error:
-            log.error("cc-backend cannot be asked for its clusters, going on: %s", error)
         finally:
             self._inbox.put(ClusterNames(tuple(names)))
 
@@ -332,6 +369,7 @@ class Daemon:
         """Undo the startup in reverse order. Each step has a time limit."""
         if self._stopping and not self._fault:
             self._crashes.clear()
+        self._assembly.stop_status()  # before the state file is closed: a request may hold that for long
         for close in reversed(self._closers):
             close()
         self._assembly.commands.close()
@@ -358,20 +396,12 @@ def _other_clusters(outbox: Outbox, cluster: str) -> list[Finding]:
         Finding(
             logging.WARNING,
             "clusterName",
-            f"{runs} runs of the cluster {other} were open when clusterName was changed to {cluster}: they are not"
-            " followed",
+            f"{counted(runs, 'run')} of the cluster {other}, open when clusterName was changed to {cluster}, cannot be"
+            " followed any more",
             next_step,
         )
         for other, runs in outbox.other_clusters(cluster).items()
     ]
-
-
-def _root() -> list[Finding]:
-    """Return a warning if the daemon runs as root."""
-    if os.geteuid() != 0:
-        return []
-    text = "the daemon runs as root, which it does not need"
-    return [Finding(logging.WARNING, "user", text, "set User= in its systemd unit, see docs/install.md")]
 
 
 def _begin_with(outbox: Outbox) -> None:
@@ -386,10 +416,3 @@ def _begin_with(outbox: Outbox) -> None:
             ", ".join(waiting),
         )
     log_parked(outbox.parked_by_reason())
-
-
-def _user_name() -> str:
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from cc_slurm_adapter.model import Run
+from cc_slurm_adapter.system.quantities import counted
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +71,9 @@ class HookCoverage:
         self._announced_before, self._announced = self._announced, set()
         if missed:
             log.warning(
-                "%d runs began without a hook event in the last hour (jobs %s): short ones lose cores and GPUs. Call"
-                " the hook by hand as SlurmUser and see whether hook_events grows; slurmctld's log says why it fails",
-                len(missed),
+                "%s began without a hook event in the last hour (jobs %s): short ones are reported without cores"
+                " and GPUs. Call the hook by hand as SlurmUser and see whether hook_events grows; slurmctld's log says"
+                " why it fails",
+                counted(len(missed), "run"),
                 ", ".join(map(str, missed[:NAMED])) + (", ..." if len(missed) > NAMED else ""),
             )

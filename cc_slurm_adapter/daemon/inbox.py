@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Union
 
 from cc_slurm_adapter.counters import Counters
+from cc_slurm_adapter.daemon.resend_requests import ResendRequest
 from cc_slurm_adapter.hooks.pending_events import MAX_WAITING
+from cc_slurm_adapter.jobs.report import SyncRequest
 from cc_slurm_adapter.model import HookEvent
 from cc_slurm_adapter.sinks.base import RunningRows
 
@@ -17,8 +19,18 @@ class Stop:
     """SIGTERM or SIGINT came."""
 
 
+@dataclass(frozen=True)
 class Reload:
-    """SIGHUP came."""
+    """Somebody asks to read the configuration again and to try everything again."""
+
+    by: str = "SIGHUP"
+    """Who, for the log."""
+    is_postponed: bool = False
+    """Whether the log says that it waits for the end of the start."""
+
+
+class StopSync:
+    """Somebody wants the sync under way to end."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +40,7 @@ class ClusterNames:
     names: tuple[str, ...]
 
 
-Item = Union[HookEvent, Stop, Reload, ClusterNames, RunningRows]
+Item = Union[HookEvent, Stop, Reload, ClusterNames, RunningRows, ResendRequest, SyncRequest, StopSync]
 
 
 class Inbox:
@@ -41,7 +53,7 @@ class Inbox:
         self._items: queue.SimpleQueue[Item] = queue.SimpleQueue()
         self._counters = counters
         self._reload_waits = False
-        """Whether a SIGHUP already waits in the queue: one is enough."""
+        """Whether a reload already waits in the queue: one is enough."""
 
     def put(self, item: Item) -> None:
         """Append an item; a signal handler may do it, too."""

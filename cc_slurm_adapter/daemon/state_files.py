@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -50,10 +51,8 @@ class PidFile:
 
     def _check_content(self, fd: int) -> None:
         """Raise StateError for a file with anything but a number in it: it is not ours, and is not changed."""
-        if not re.fullmatch(rb"\s*[0-9]{0,20}\s*", os.pread(fd, 64, 0)):
-            raise StateError(
-                f"{self._key} {self._path} is no pid file, as something else is in it: configure another path"
-            )
+        if not _is_pid(os.pread(fd, _PID_READ, 0)):
+            raise StateError(_foreign(self._key, self._path))
 
     def publish(self) -> None:
         """Write the pid of this process."""
@@ -80,14 +79,15 @@ class PidFile:
         except BlockingIOError:
             pid = os.read(fd, 20).decode("ascii", errors="replace").strip() or "unknown"
             raise AlreadyRunning(
-                f"a daemon runs already with the pid {pid} (it holds {self._path}):"
-                " stop it first, or give this one another pidFilePath and lastRunPath"
+                f"a daemon runs already with the pid {pid} (it has locked {self._path}):"
+                " stop it first, or give this one another pidFilePath and lastRunPath",
+                pid,
             ) from None
         except OSError as error:
             raise StateError(
-                f"{self._key} {self._path} cannot be locked: {error.strerror}: it lies on"
+                f"{self._key} {self._path} cannot be locked: {error.strerror}: it is on"
                 f" {file_system_type(self._path) or 'a file system without locks'}, but must be on a local file system:"
-                f" set {self._key} to a place on one"
+                f" set {self._key} to a path on one"
             ) from error
 
     def _open(self) -> int:
@@ -95,7 +95,7 @@ class PidFile:
             return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             mend = belongs_to_another(self._path) or (
-                "make its folder and give it to the daemon's user (in a systemd unit:"
+                "create its folder and give it to the daemon's user (in a systemd unit:"
                 " RuntimeDirectory=cc-slurm-adapter)"
             )
             raise StateError(f"{self._key} {self._path} cannot be written: {error.strerror}: {mend}") from error
@@ -105,6 +105,26 @@ class PidFile:
             return os.path.samestat(os.fstat(fd), Path(self._path).stat())
         except OSError:
             return False
+
+
+_PID_READ = 64
+
+
+def _is_pid(content: bytes) -> bool:
+    return re.fullmatch(rb"\s*[0-9]{0,20}\s*", content) is not None
+
+
+def _foreign(key: str, path: str) -> str:
+    return f"{key} {path} is not a pid file, because it contains something else: configure another path"
+
+
+def check_pid_file(path: str, key: str = "pidFilePath") -> str:
+    """Return why a file that is there is no pid file; '' if it is one, is not there, or cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return "" if _is_pid(file.read(_PID_READ)) else _foreign(key, path)
+    except OSError:
+        return ""
 
 
 class LastRun:
@@ -137,8 +157,10 @@ def check_state_folder(last_run_path: str) -> str:
     try:
         try_writing(str(folder))
     except OSError as error:
+        mend = "create it and give it to the daemon's user (in a systemd unit: StateDirectory=cc-slurm-adapter)"
+        if error.errno == errno.EROFS:
+            mend = "mount it writable"
         raise StateError(
-            f"the state folder {folder} (of lastRunPath) cannot be written: {error.strerror}: make it and give it to"
-            " the daemon's user (in a systemd unit: StateDirectory=cc-slurm-adapter)"
+            f"the state folder {folder} (of lastRunPath) cannot be written: {error.strerror}: {mend}"
         ) from error
     return str(folder)

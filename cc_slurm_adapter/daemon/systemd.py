@@ -9,7 +9,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from cc_slurm_adapter.lines import printable
@@ -38,6 +38,19 @@ def notify(state: str, *, timing: Timing = TIMING) -> None:
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.settimeout(timing.send_limit)
         sock.sendto(state.encode(errors="replace"), "\0" + address[1:] if address.startswith("@") else address)
+
+
+@contextlib.contextmanager
+def reloading() -> Iterator[None]:
+    """Return a context inside which the unit is shown as reloading.
+
+    With Type=notify-reload systemd waits until it ends, and needs the time; with Type=notify it only shows it.
+    """
+    notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+    try:
+        yield
+    finally:
+        notify("READY=1")
 
 
 def tell_status(text: str) -> None:

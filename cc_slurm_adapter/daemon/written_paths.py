@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from cc_slurm_adapter.config.address import UnixAddress
+from cc_slurm_adapter.config.address import TcpAddress, UnixAddress
 from cc_slurm_adapter.config.config import Config
 
 
@@ -23,6 +23,8 @@ class WrittenPath(NamedTuple):
 WRITTEN_PATHS = (
     WrittenPath("pidFilePath"),
     WrittenPath("prepSockListenPath"),
+    WrittenPath("controlSockPath"),
+    WrittenPath("metricsListen"),
     WrittenPath("lastRunPath"),
     WrittenPath("lastRunPath", (".write-test.*",), beside=True),
     WrittenPath("statePath", ("", "-wal", "-shm", "-journal", ".lock", ".crashes", ".damaged-*", ".format-*", ".new*")),
@@ -42,6 +44,31 @@ def patterns(config: Config) -> list[str]:
     return found
 
 
+def keys_of_folders(config: Config) -> dict[str, list[str]]:
+    """Return the folders in which the daemon must be allowed to write, each with the keys that name it.
+
+    That of the events folder is not among them: hooks need it as well, so it is looked at with them.
+    """
+    found: dict[str, dict[str, None]] = {}
+    for written in WRITTEN_PATHS:
+        path = _path_of(config, written.setting)
+        if path and written.setting != "prepEventsPath":
+            found.setdefault(os.path.dirname(path) or ".", {})[written.setting] = None
+    return {folder: list(keys) for folder, keys in found.items()}
+
+
+def lasting_files(config: Config) -> list[tuple[str, str]]:
+    """Return each file that may be there already, with the key that names it, but for sockets and events."""
+    return [
+        (written.setting, f"{value}{name}")
+        for written in WRITTEN_PATHS
+        if written.setting in ("pidFilePath", "lastRunPath", "statePath") and not written.beside
+        for value in [_path_of(config, written.setting)]
+        for name in written.names
+        if "*" not in name
+    ]
+
+
 def state_folders(config: Config) -> list[str]:
     """Return the folders of the files that remain when the daemon ends."""
     return sorted({os.path.dirname(path) or "." for path in (config.last_run_path, config.state_path)})
@@ -53,11 +80,16 @@ def folders(config: Config) -> list[str]:
 
 
 def _path_of(config: Config, setting: str) -> str:
-    address = config.prep_sock_listen_path
     return {
         "pidFilePath": config.pid_file_path,
-        "prepSockListenPath": address.path if isinstance(address, UnixAddress) else "",
+        "prepSockListenPath": _path(config.prep_sock_listen_path),
+        "controlSockPath": config.control_sock_path,
+        "metricsListen": _path(config.metrics_listen),
         "lastRunPath": config.last_run_path,
         "statePath": config.state_path,
         "prepEventsPath": config.prep_events_path,
     }[setting]
+
+
+def _path(address: UnixAddress | TcpAddress | None) -> str:
+    return address.path if isinstance(address, UnixAddress) else ""

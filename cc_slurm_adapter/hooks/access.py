@@ -7,16 +7,13 @@ and its warnings tell the administrator what to do.
 
 from __future__ import annotations
 
-import grp
-import logging
 import os
 import pwd
 import stat
 from dataclasses import dataclass
 
 from cc_slurm_adapter.config.values import Network
-
-logger = logging.getLogger(__name__)
+from cc_slurm_adapter.system.file_systems import group_name
 
 
 @dataclass(frozen=True)
@@ -39,14 +36,18 @@ class AllowedSenders:
 
 
 def find_allowed_senders(slurm_user: str, secret: bytes | None, networks: tuple[Network, ...]) -> AllowedSenders:
-    """Return who may report when Slurm's hooks run as this user. The log warns if the user has no account."""
+    """Return who may report when Slurm's hooks run as this user; no group if the user has no account."""
     uids = {0, os.geteuid()}
     try:
         account = pwd.getpwnam(slurm_user)
     except KeyError:
-        logger.warning("SlurmUser %s has no account here: hooks that run as this user cannot report", slurm_user)
         return AllowedSenders(frozenset(uids), None, networks, secret)
     return AllowedSenders(frozenset({*uids, account.pw_uid}), account.pw_gid, networks, secret)
+
+
+def no_account(slurm_user: str) -> str:
+    """Return the warning that SlurmUser is not known on this host."""
+    return f"SlurmUser {slurm_user} has no account here: hooks that run as this user cannot report"
 
 
 def access_warning(path: str, needed: int, allowed_senders: AllowedSenders) -> str:
@@ -54,8 +55,13 @@ def access_warning(path: str, needed: int, allowed_senders: AllowedSenders) -> s
 
     `needed` are the permission bits that SlurmUser must have on it (2 to write, 3 to write and search). Raises OSError.
     """
+    return ": ".join(find_barrier(path, needed, allowed_senders) or ())
+
+
+def find_barrier(path: str, needed: int, allowed_senders: AllowedSenders) -> tuple[str, str] | None:
+    """Return what keeps SlurmUser from a folder or socket, and what to do; None if nothing does. Raises OSError."""
     blocked = blocked_at(path, needed, allowed_senders)
-    return _advice(path, blocked, allowed_senders) if blocked else ""
+    return _of_barrier(path, blocked, allowed_senders) if blocked else None
 
 
 def blocked_at(path: str, needed: int, allowed_senders: AllowedSenders) -> str:
@@ -84,14 +90,14 @@ def _permits(status: os.stat_result, uid: int, group: int | None, bits: int) -> 
     return mode & bits == bits
 
 
-def _advice(path: str, blocked: str, allowed_senders: AllowedSenders) -> str:
+def _of_barrier(path: str, blocked: str, allowed_senders: AllowedSenders) -> tuple[str, str]:
     users = ", ".join(map(str, sorted(allowed_senders.other_uids)))
     group = _group_name(allowed_senders.group)
     permissions = "g+rwx" if blocked == path else "g+x"
     return (
-        f"SlurmUser (uid {users}) cannot use {path}, the permissions of {blocked} forbid it: run the daemon with"
-        f" group {group} (Group= in its systemd unit), or run 'chgrp {group} {blocked}' and"
-        f" 'chmod {permissions} {blocked}'"
+        f"SlurmUser (uid {users}) cannot use {path}, the permissions of {blocked} forbid it",
+        f"run the daemon with group {group} (Group= in its systemd unit), or run 'chgrp {group} {blocked}' and"
+        f" 'chmod {permissions} {blocked}'",
     )
 
 
@@ -104,9 +110,4 @@ def sharing_advice(path: str, allowed_senders: AllowedSenders) -> str:
 
 
 def _group_name(group: int | None) -> str:
-    if group is None:
-        return "GROUP-OF-SLURMUSER"
-    try:
-        return grp.getgrgid(group).gr_name
-    except KeyError:
-        return str(group)
+    return "GROUP-OF-SLURMUSER" if group is None else group_name(group)

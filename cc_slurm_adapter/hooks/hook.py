@@ -113,7 +113,7 @@ def _deliver(argv: Sequence[str], environ: Mapping[str, str]) -> list[str]:
     return [
         *settings.problems,
         f"job {message.job_id} not reported: {failure}; {file_failure}; is the daemon running, and do"
-        " prepSockConnectPath and prepEventsPath fit it? The next poll finds the job",
+        " prepSockConnectPath and prepEventsPath match its configuration? The next poll finds the job",
     ]
 
 
@@ -211,7 +211,7 @@ def _connect_tcp(address: TcpAddress) -> _socket.socket:
 def _leave_event_file(folder: str, message: HookMessage) -> str:
     """Leave an event file for a daemon that is down only for a short time. Return why that failed, or ''."""
     if is_closed(folder, marker_name(message.cluster)):
-        return f"{folder}: no daemon has looked into it for a while, so nothing more is left there"
+        return f"{folder}: no daemon has read it for a while, so nothing more is left there"
     name = event_name(message, os.getpid())
     flags = os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:

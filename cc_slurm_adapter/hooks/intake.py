@@ -19,25 +19,28 @@ from typing import Any, NamedTuple
 
 from cc_slurm_adapter.config.address import TcpAddress, UnixAddress
 from cc_slurm_adapter.config.values import Network
-from cc_slurm_adapter.hooks.access import AllowedSenders, find_allowed_senders
+from cc_slurm_adapter.hooks.access import AllowedSenders, find_allowed_senders, no_account
+from cc_slurm_adapter.hooks.folder_check import Place
 from cc_slurm_adapter.hooks.listener import Listeners, open_listeners
 from cc_slurm_adapter.hooks.message import HookMessage
 from cc_slurm_adapter.hooks.server import Handlers, HookServer
 from cc_slurm_adapter.hooks.server import Timing as ServerTiming
-from cc_slurm_adapter.hooks.spool import EventsFolder, Place
+from cc_slurm_adapter.hooks.spool import EventsFolder
 from cc_slurm_adapter.hooks.spool import Timing as FolderTiming
-from cc_slurm_adapter.log import Reminder
+from cc_slurm_adapter.log import Repeated
 from cc_slurm_adapter.model import HookEvent
 from cc_slurm_adapter.system.threads import WAIT, Worker
 
 logger = logging.getLogger(__name__)
 
-QUIET_SECONDS = 60.0
-"""Seconds between two log lines about the same kind of bad input."""
 STOP_SECONDS = 0.5
+MAX_AGE = 60.0
+"""The most seconds that an event file can be older than its arrival. The clock of its file system may be wrong."""
 STUCK_AFTER = 300.0
 """Seconds. A turn takes milliseconds, unless a file system hangs."""
 
+RECEIVED = "hook_events"
+"""The counter of events of our cluster, with the label `way`: `socket` or `file`."""
 REFUSED, GARBAGE, FOREIGN = "hook_events_refused", "hook_events_garbage", "hook_events_of_other_clusters"
 """Counters. Refused are senders without permission, and messages that are too long, too slow or wrongly signed."""
 _COUNTERS = {"refused": REFUSED, "garbage": GARBAGE}
@@ -59,58 +62,54 @@ class Timing(NamedTuple):
 TIMING = Timing()
 
 
-class _LimitedLog:
-    """Logs each kind of bad input at most once a minute, with the number of lines left out since."""
-
-    def __init__(self) -> None:
-        self._kinds: dict[str, tuple[float, int]] = {}
-
-    def warn(self, kind: str, line: str) -> None:
-        """Log a warning, or count it as left out."""
-        last, left_out = self._kinds.get(kind, (float("-inf"), 0))
-        now = time.monotonic()
-        if now - last < QUIET_SECONDS:
-            self._kinds[kind] = (last, left_out + 1)
-            return
-        self._kinds[kind] = (now, 0)
-        more = f" ({left_out} more of this kind since the last such line)" if left_out else ""
-        logger.warning("hook events: %s%s", line, more)
-
-
 class _Filter:
     """Passes on events of jobs of our own cluster.
 
-    Bad input is counted, and logged at most once a minute for each kind. `cluster` is known once Slurm has answered;
-    with '' events of every cluster are passed on.
+    Bad input is counted. Each kind is logged less and less often, finally once an hour. `cluster` is known once Slurm
+    has answered; with '' events of every cluster are passed on.
     """
 
-    def __init__(self, deliver: Callable[[HookEvent], None], count: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        deliver: Callable[[HookEvent], None],
+        count: Callable[..., None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.cluster = ""
         self._deliver = deliver
         self._count = count
-        self._log = _LimitedLog()
+        self._lines = Repeated(clock)
 
     def is_ours(self, cluster: str) -> bool:
-        """Tell whether an event of this cluster is to be passed on; one without a cluster is."""
+        """Return whether an event of this cluster is to be passed on; one without a cluster is."""
         return not cluster or not self.cluster or cluster.lower() == self.cluster.lower()
 
     def accept(self, message: HookMessage) -> None:
         """Pass on an event that came over the socket, if it is of our cluster."""
         if not self.is_ours(message.cluster):
             self._count(FOREIGN)
-            self._log.warn("foreign", f"job {message.job_id} is of the cluster {message.cluster!r}, not of ours")
+            self._warn("foreign", f"job {message.job_id} is of the cluster {message.cluster!r}, not of this one")
             return
-        self.pass_on(message)
+        self._pass_on(message, "socket")
 
-    def pass_on(self, message: HookMessage) -> None:
-        """Pass on an event that is known to be of our cluster."""
-        self._deliver(HookEvent(message.job_id, message.context, time.monotonic()))
+    def accept_file(self, message: HookMessage) -> None:
+        """Pass on an event that was in a folder, which has checked that it is of our cluster."""
+        self._pass_on(message, "file")
+
+    def _pass_on(self, message: HookMessage, way: str) -> None:
+        self._count(RECEIVED, way=way)
+        age = min(max(message.age, 0.0), MAX_AGE)
+        self._deliver(HookEvent(message.job_id, message.context, time.monotonic() - age))
 
     def refuse(self, kind: str, line: str) -> None:
-        """Count and log what is no event, or comes from somebody who may not send any."""
+        """Count and log what is not an event, or comes from somebody who may not send any."""
         if kind in _COUNTERS:
             self._count(_COUNTERS[kind])
-        self._log.warn(kind, line)
+        self._warn(kind, line)
+
+    def _warn(self, kind: str, line: str) -> None:
+        if self._lines.is_due(kind):
+            logger.warning("hook events: %s%s", line, self._lines.note)
 
 
 class _Folders:
@@ -128,7 +127,7 @@ class _Folders:
         self._selector = selector
         self._allowed_senders = allowed_senders
         self._pass_on = pass_on
-        self._errors = Reminder()
+        self._errors = Repeated()
         self.scanned = threading.Event()
         """Set once a folder has been scanned."""
 
@@ -160,7 +159,8 @@ class _Folders:
             self.scanned.set()
         except Exception as error:
             if self._errors.is_due(type(error).__name__):
-                logger.exception("prepEventsPath: an error of this program; it is tried again in a minute")
+                text = "prepEventsPath: an error of this program; it is tried again in a minute%s"
+                logger.exception(text, self._errors.note)
             self._close(folder)
             folder.postpone()
 
@@ -194,8 +194,8 @@ class Intake:
     """The thread that turns what hooks report into `HookEvent`s.
 
     `folders` are where hooks leave event files, the first of them those of this version. `deliver` and `count` are
-    called in the intake's thread and must neither block nor raise; `count` gets the name of a counter. `secret` and
-    `allow` protect a TCP address.
+    called in the intake's thread and must neither block nor raise; `count` gets the name of a counter and its labels.
+    `secret` and `allow` protect a TCP address.
     """
 
     def __init__(  # noqa: PLR0913 - where events come from, and what is called with them
@@ -204,7 +204,7 @@ class Intake:
         address: UnixAddress | TcpAddress,
         folders: Sequence[Place],
         deliver: Callable[[HookEvent], None],
-        count: Callable[[str], None] = lambda name: None,
+        count: Callable[..., None] = lambda name, **labels: None,
         secret: bytes | None = None,
         allow: tuple[Network, ...] = (),
         timing: Timing = TIMING,
@@ -233,7 +233,7 @@ class Intake:
     def open(self) -> None:
         """Open the socket. Hooks that connect from now on wait until SlurmUser and the cluster are known.
 
-        Raises StateError when the socket cannot be had.
+        Raises StateError if the socket cannot be opened.
         """
         own = AllowedSenders(frozenset({0, os.geteuid()}), None, self._allow, self._secret)
         self._listeners = open_listeners(self._address, own)
@@ -247,6 +247,8 @@ class Intake:
         assert self._listeners is not None  # noqa: S101 - it was opened before
         self._filter.cluster = cluster
         allowed_senders = find_allowed_senders(slurm_user, self._secret, self._allow)
+        if allowed_senders.group is None:
+            logger.warning("%s", no_account(slurm_user))
         self._listeners.grant_access(allowed_senders)
         self._wake = socket.socketpair()
         """What is sent on the second wakes the thread, which waits for the first."""
@@ -259,10 +261,19 @@ class Intake:
             EventsFolder(place, cluster, self._filter.is_ours, self._filter.refuse, timing=timing.folders)
             for place in self._places
         ]
-        self._folders = _Folders(folders, self._selector, allowed_senders, self._filter.pass_on)
+        self._folders = _Folders(folders, self._selector, allowed_senders, self._filter.accept_file)
         self._worker.start()
         if not self._folders.scanned.wait(timing.open):
             logger.warning("prepEventsPath: %s does not answer yet: is its file system stuck?", self._folders.paths[0])
+
+    def use_secret(self, secret: bytes | None) -> None:
+        """Accept events over TCP that are signed with this secret from now on, in place of another one.
+
+        The same secret changes nothing, so that no message can be sent twice. Called after `start`.
+        """
+        if secret is not None and secret != self._secret:
+            self._secret = secret
+            self._server.use_secret(secret)
 
     def stop(self) -> None:
         """End the thread within half a second; it closes everything and removes the unix socket.

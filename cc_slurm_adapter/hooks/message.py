@@ -79,6 +79,8 @@ class HookMessage:
         self.job_id = job_id
         self.context = context
         self.cluster = cluster
+        self.age = 0.0
+        """Seconds since the hook wrote it, if that is known."""
 
 
 def encode(environ: Mapping[str, str]) -> bytes:
@@ -109,7 +111,7 @@ def read_environment(values: Mapping[str, object]) -> HookMessage:
     """
     job_id = values.get("SLURM_JOB_ID")
     if not isinstance(job_id, str) or not (job_id.isascii() and job_id.isdigit()) or len(job_id) > 19:
-        raise BadMessage(f"SLURM_JOB_ID is no job id: {job_id!r:.40}")
+        raise BadMessage(f"SLURM_JOB_ID is not a job id: {job_id!r:.40}")
     if not 0 < int(job_id) <= MAX_JOB_ID:
         raise BadMessage(f"SLURM_JOB_ID is out of range: {job_id}")
     context = values.get("SLURM_SCRIPT_CONTEXT")

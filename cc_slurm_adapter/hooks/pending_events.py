@@ -87,6 +87,11 @@ class PendingEvents:
         self._successes = 0
         self._rest_until = 0.0
 
+    def change_limits(self, max_tries: int, longest_wait: float) -> None:
+        """Put other limits in force. What waits goes on waiting, until the time that it has."""
+        self._max_tries = max_tries
+        self._longest_wait = longest_wait
+
     def add(self, event: HookEvent, now: float) -> bool:
         """Add an event and return whether there was room. If not, the next poll covers it: that asks for all jobs."""
         key = event.job_id, event.is_end

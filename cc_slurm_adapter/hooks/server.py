@@ -5,7 +5,6 @@ Sizes, times and numbers are bounded, so that nobody can fill the memory or keep
 
 from __future__ import annotations
 
-import errno
 import ipaddress
 import logging
 import selectors
@@ -15,20 +14,17 @@ from collections import Counter
 from typing import Callable, NamedTuple
 
 from cc_slurm_adapter.config.secrets import reason
+from cc_slurm_adapter.hooks.acceptor import Acceptor, OnAccept
 from cc_slurm_adapter.hooks.access import AllowedSenders
 from cc_slurm_adapter.hooks.listener import Listeners, peer_ids
 from cc_slurm_adapter.hooks.message import MAX_MESSAGE, BadMessage, HookMessage, decode
 from cc_slurm_adapter.hooks.signature import MAX_SIGNED_MESSAGE, SignatureCheck, split_signature
-from cc_slurm_adapter.log import Reminder
+from cc_slurm_adapter.log import Repeated
 
 logger = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 64
 """Most messages that are received at the same time. Over TCP the oldest connection is closed to accept a new one."""
-ACCEPT_BATCH = 64
-"""Most connections that are accepted in a row before others are served again."""
-GONE = (errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR)
-"""Errors of accept(2) for a connection that ended, or that a firewall forbade, before it was accepted."""
 
 
 class Timing(NamedTuple):
@@ -81,7 +77,6 @@ class HookServer:
         *,
         timing: Timing = TIMING,
     ) -> None:
-        self._listeners = listeners
         self._allowed_senders = allowed_senders
         self._selector = selector
         self._handlers = handlers
@@ -89,16 +84,18 @@ class HookServer:
         self._signatures = SignatureCheck(allowed_senders.secret) if allowed_senders.secret else None
         self._incoming: dict[_Incoming, None] = {}
         """The oldest first."""
-        self._errors = Reminder()
-        self._paused = True
-        self._pause_until = 0.0
-        self._resume()
+        self._errors = Repeated()
+        on_accept = OnAccept(self._start_receiving, self._on_accept_failed)
+        self._acceptor = Acceptor(listeners, selector, on_accept, timing.pause)
+
+    def use_secret(self, secret: bytes) -> None:
+        """Accept messages that are signed with this secret from now on. Any thread may call this."""
+        self._signatures = SignatureCheck(secret)
 
     def close(self) -> None:
         """Close all connections and the listening sockets."""
         self.drop_all()
-        self._pause(0.0)
-        self._listeners.close()
+        self._acceptor.close()
 
     def drop_all(self) -> None:
         """Close every connection, because one of them may have caused an error."""
@@ -108,55 +105,26 @@ class HookServer:
     def next_deadline(self) -> float:
         """Return the time.monotonic() at which `tick` has something to do."""
         deadlines = [incoming.deadline for incoming in self._incoming]
-        if self._paused and self._has_room():
-            deadlines.append(self._pause_until)
+        if self._has_room():
+            deadlines.append(self._acceptor.resumes_at)
         return min(deadlines, default=float("inf"))
 
     def tick(self) -> None:
         """Drop messages that take too long, and accept connections again after a pause."""
         now = time.monotonic()
         for incoming in [incoming for incoming in self._incoming if incoming.deadline <= now]:
-            self._give_up(incoming, f"no whole message within {self._timing.message:.0f} s")
-        if self._paused and self._has_room() and self._pause_until <= now:
-            self._resume()
+            self._give_up(incoming, f"no complete message within {self._timing.message:.0f} s")
+        if self._has_room():
+            self._acceptor.resume_if_due()
 
     def _has_room(self) -> bool:
         return len(self._incoming) < MAX_CONNECTIONS
 
-    def _pause(self, seconds: float) -> None:
-        self._pause_until = time.monotonic() + seconds
-        if not self._paused:
-            for listener in self._listeners.sockets:
-                self._selector.unregister(listener)
-        self._paused = True
-
-    def _resume(self) -> None:
-        self._paused = False
-        for listener in self._listeners.sockets:
-            self._selector.register(listener, selectors.EVENT_READ, lambda on=listener: self._accept(on))
-
-    def _accept(self, listener: socket.socket) -> None:
-        """Accept up to ACCEPT_BATCH of the connections that wait."""
-        for _ in range(ACCEPT_BATCH):
-            if self._paused:
-                return
-            try:
-                connection, address = listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno not in GONE:
-                    self._pause_without_descriptors(error)
-                continue
-            self._start_receiving(connection, address)
-
-    def _pause_without_descriptors(self, error: OSError) -> None:
-        """Stop accepting for a while. Without file descriptors the listener would be ready again and again."""
-        self._handlers.refuse("refused", f"cannot take a connection: {reason(error)}")
-        self._pause(self._timing.pause)
+    def _on_accept_failed(self, line: str) -> None:
+        self._handlers.refuse("refused", line)
         oldest = next(iter(self._incoming), None)
         if oldest is not None and oldest.over_tcp:
-            self._give_up(oldest, "given up, as there is no room for others")
+            self._give_up(oldest, "given up to make room for others")
 
     def _start_receiving(self, connection: socket.socket, address: object) -> None:
         try:
@@ -177,13 +145,13 @@ class HookServer:
         if incoming in self._incoming:
             self._wait_for_more(incoming)
         if not incoming.over_tcp and not self._has_room():
-            self._pause(0.0)  # `tick` resumes as soon as there is room
+            self._acceptor.pause()  # `tick` resumes as soon as there is room
 
     def _wait_for_more(self, incoming: _Incoming) -> None:
         try:
             self._selector.register(incoming.connection, selectors.EVENT_READ, lambda: self._serve(incoming))
         except OSError as error:
-            self._give_up(incoming, f"cannot be waited for: {reason(error)}")
+            self._give_up(incoming, f"cannot be watched: {reason(error)}")
         else:
             incoming.is_registered = True
 
@@ -224,7 +192,8 @@ class HookServer:
         except Exception as error:
             self._drop(incoming)
             if self._errors.is_due(type(error).__name__):
-                logger.exception("hook events: a connection of %s is closed after an error", incoming.sender)
+                text = "hook events: a connection of %s is closed after an error%s"
+                logger.exception(text, incoming.sender, self._errors.note)
 
     def _receive(self, incoming: _Incoming) -> None:
         while True:
@@ -233,7 +202,7 @@ class HookServer:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
-                self._handlers.refuse("garbage", f"{incoming.sender}: broke off: {reason(error)}")
+                self._handlers.refuse("garbage", f"{incoming.sender}: connection lost: {reason(error)}")
                 self._drop(incoming)
                 return
             incoming.data += chunk

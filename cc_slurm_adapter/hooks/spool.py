@@ -19,16 +19,17 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from cc_slurm_adapter.config.file import DEFAULT_EVENTS_PATH
 from cc_slurm_adapter.config.secrets import reason
-from cc_slurm_adapter.hooks.access import AllowedSenders, access_warning, sharing_advice
+from cc_slurm_adapter.hooks.access import AllowedSenders
+from cc_slurm_adapter.hooks.folder_check import Place, find_misplacement, find_problems, may_be_here, unsuitable
 from cc_slurm_adapter.hooks.inotify import FolderWatch
 from cc_slurm_adapter.hooks.message import HookMessage, parse_event_name
-from cc_slurm_adapter.log import NOTICE
-from cc_slurm_adapter.system.event_files import is_marker_name, looks_like_event, marker_name
+from cc_slurm_adapter.log import NOTICE, Reminder
+from cc_slurm_adapter.system.event_files import looks_like_event, marker_name
 from cc_slurm_adapter.system.own_files import (
     is_empty_file,
     make_shared_folder,
@@ -36,6 +37,7 @@ from cc_slurm_adapter.system.own_files import (
     mark_open,
     remove_event_file,
 )
+from cc_slurm_adapter.system.quantities import counted
 
 logger = logging.getLogger(__name__)
 
@@ -78,18 +80,6 @@ class Timing(NamedTuple):
 TIMING = Timing()
 
 
-class Place(NamedTuple):
-    """The place of an events folder. It must not be one of `state_folders`, hold one, or lie in one.
-
-    A `former` folder is where hooks of an older version leave their events. It is emptied if it exists, it is never
-    made, and it may lie anywhere.
-    """
-
-    path: str
-    state_folders: Collection[str] = ()
-    former: bool = False
-
-
 class EventsFolder:
     """One folder of event files: whether it can be used, its inotify watch, and the marker for hooks.
 
@@ -122,7 +112,7 @@ class EventsFolder:
         self._next_open = 0.0
         self._warned: set[str] = set()
         """Kinds of warnings that were logged since the folder last worked without a problem."""
-        self._was_given_up = False
+        self._given_up = Reminder()
 
     @property
     def next_scan(self) -> float:
@@ -135,9 +125,9 @@ class EventsFolder:
         self.postpone()
         if self._place.former and not os.path.isdir(self.path):
             return
-        misplaced = self._misplaced()
+        misplaced = find_misplacement(self._place)
         if misplaced:
-            self._give_up("unsuitable", self._unsuitable(misplaced))
+            self._give_up(misplaced.kind, str(misplaced))
             return
         try:
             if not self._place.former:
@@ -152,62 +142,27 @@ class EventsFolder:
 
     def _check(self, allowed_senders: AllowedSenders) -> None:
         """Set `usable` if events can be read here, and log what does not work. Raises OSError."""
-        if not os.access(self.path, os.R_OK | os.X_OK):
-            self._give_up(
-                "unreadable",
-                "the daemon may not read it. If hooks may write there, nobody reads the events that they leave:"
-                f" {sharing_advice(self.path, allowed_senders)}",
-            )
-            return
-        unknown = _first_unknown_entry(self.path)
-        if unknown:
-            self._give_up("unsuitable", self._unsuitable(f"it holds {unknown!r}"))
-            return
-        if not os.access(self.path, os.W_OK):
-            self._warn(
-                "unremovable",
-                f"the daemon cannot remove the events that hooks leave in {self.path}: it takes them, but they become"
-                f" ever more: {sharing_advice(self.path, allowed_senders)}",
-            )
-        warning = "" if self._place.former else access_warning(self.path, 3, allowed_senders)
-        if warning:
-            self._warn("unreachable", warning)
+        for problem in find_problems(self._place, allowed_senders):
+            if problem.is_fatal:
+                self._give_up(problem.kind, str(problem))
+                return
+            self._warn(problem.kind, str(problem))
         self.usable = True
-
-    def _misplaced(self) -> str:
-        """Return why the folder is in a wrong place, or ''."""
-        own = os.path.realpath(self.path)
-        for folder in () if self._place.former else self._place.state_folders:
-            state = os.path.realpath(folder)
-            if os.path.commonpath([own, state]) in (own, state):
-                return f"it is, holds or lies in the state folder {folder}"
-        return ""
-
-    def _unsuitable(self, why: str) -> str:
-        text = f"{why}, so it is not only for events, and nothing in it is touched"
-        if self._place.former:
-            return f"{text}. Only hooks of an older version leave events there; take away what does not belong there"
-        return (
-            f"{text}; hook events come over the socket only. Set prepEventsPath to a folder of its own or remove the"
-            " key, or take away what does not belong there"
-        )
 
     def _start_watch(self) -> None:
         try:
             self.watch = FolderWatch(self.path)
         except OSError as error:
-            logger.info("looking into %s five times a second: %s", self.path, reason(error))
+            logger.info("reading %s five times a second: %s", self.path, reason(error))
 
     def _give_up(self, kind: str, why: str) -> None:
         """Stop using the folder for a minute, and make hooks report over the socket."""
         self.usable = False
         self.postpone()
         self._files.forget()
-        self._was_given_up = True
-        self._warn(
-            kind,
-            f"cannot use the folder {self.path}, which is looked at again every {self._timing.retry:.0f} s: {why}",
-        )
+        if self._given_up.is_due(kind):
+            text = "prepEventsPath: cannot use the folder %s, which is checked again every %.0f s: %s%s"
+            logger.warning(text, self.path, self._timing.retry, why, self._given_up.note)
         for marker in () if self._place.former else self._markers:
             # Nothing is made in a folder that belongs to others.
             if self.path == DEFAULT_EVENTS_PATH or os.path.exists(os.path.join(self.path, marker)):
@@ -255,7 +210,8 @@ class EventsFolder:
             self.usable = False
             self._next_open = 0.0
         except _UnknownEntry as found:
-            self._give_up("unsuitable", self._unsuitable(f"it holds {found.name!r}"))
+            problem = unsuitable(self._place, f"it contains {found.name!r}")
+            self._give_up(problem.kind, str(problem))
         except OSError as error:
             self._give_up(_kind(error), _unusable(error))
         return events
@@ -263,9 +219,8 @@ class EventsFolder:
     def _all_is_well(self) -> None:
         """Log that a folder that was given up is used again. Later problems are logged as new ones."""
         self._warned.clear()
-        if self._was_given_up:
-            self._was_given_up = False
-            logger.log(NOTICE, "prepEventsPath: the folder %s is used again", self.path)
+        if self._given_up.over():
+            logger.log(NOTICE, "prepEventsPath: the folder %s is used again%s", self.path, self._given_up.note)
 
     def _mark_open(self) -> None:
         """Tell hooks, once a minute, that a daemon reads what they leave. Raises OSError when the folder is gone."""
@@ -351,7 +306,7 @@ class _EventFiles:
         listing = self._listing
         removed_before = self._old.removed
         for entry in listing.next_entries():
-            if not _may_be_here(entry.name, is_file=entry.is_file(follow_symlinks=False)):
+            if not may_be_here(entry.name, is_file=entry.is_file(follow_symlinks=False)):
                 raise _UnknownEntry(entry.name)
             self._read_file(entry.name, events, listing)
             if len(events) + self._old.removed - removed_before >= BATCH:
@@ -370,12 +325,12 @@ class _EventFiles:
             status = os.lstat(os.path.join(self._path, name))
         except FileNotFoundError:
             return
-        if not _may_be_here(name, is_file=is_empty_file(status)):
+        if not may_be_here(name, is_file=is_empty_file(status)):
             raise _UnknownEntry(name)
         if message is not None:
             self._handle_event(message, name, status.st_mtime, events, listing)
         elif looks_like_event(name) and self._remove(name):
-            self._refuse("garbage", f"prepEventsPath: {name!r} in {self._path} is of no job that there can be: removed")
+            self._refuse("garbage", f"prepEventsPath: {name!r} in {self._path} names a job that cannot exist: removed")
 
     def _count_foreign(self, name: str, listing: _Listing) -> None:
         """Leave the event of another cluster to its daemon. A sweep removes those that are a day old."""
@@ -400,6 +355,7 @@ class _EventFiles:
         elif self._old.covers(modified):
             self._old.count(is_removed=self._remove(name))
         elif self._remove(name):
+            message.age = time.time() - modified
             events.append(message)
         elif len(self._unremovable) < REMEMBERED_NAMES:
             self._unremovable.add(name)
@@ -435,14 +391,14 @@ class _EventFiles:
         if listing.foreign >= MANY_FOREIGN:
             self._refuse(
                 "foreign files",
-                f"prepEventsPath: {listing.foreign} event files of other clusters lie in {self._path}:"
+                f"prepEventsPath: {listing.foreign} event files of other clusters are in {self._path}:"
                 " do their daemons run?",
             )
         if listing.ignored:
             self._refuse(
                 "full folder",
                 f"prepEventsPath: {REMEMBERED_NAMES} files in {self._path} cannot be removed: {listing.ignored} more"
-                " events are not taken, these jobs are found by polling. Remove the files",
+                " events are not read, these jobs are found by polling. Remove the files",
             )
 
 
@@ -473,7 +429,8 @@ class _OldEvents:
     def end_listing(self) -> None:
         """Log how many old events were removed, and take the first listing as done."""
         if self.removed:
-            logger.info("%d events from before the start removed unread: the first poll covers them", self.removed)
+            events = counted(self.removed, "event")
+            logger.info("%s from before the start removed unread: the first poll covers that time", events)
         self._is_first_listing = False
         self.removed = 0
 
@@ -484,27 +441,6 @@ class _UnknownEntry(Exception):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.name = name
-
-
-def _first_unknown_entry(path: str) -> str:
-    """Return the name of something that is neither an event nor one of our own files, or ''. Raises OSError."""
-    with os.scandir(path) as entries:
-        return next((entry.name for entry in entries if _is_unknown(entry)), "")
-
-
-def _is_unknown(entry: os.DirEntry[str]) -> bool:
-    """Return whether an entry is neither an event nor one of our own files. Raises OSError."""
-    try:
-        return not _may_be_here(entry.name, is_file=is_empty_file(entry.stat(follow_symlinks=False)))
-    except FileNotFoundError:
-        return False
-
-
-def _may_be_here(name: str, *, is_file: bool) -> bool:
-    """Return whether this is an event, a marker, or something that a file system makes in folders by itself."""
-    if name == "lost+found" or name.startswith(".nfs"):
-        return True
-    return is_file and (looks_like_event(name) or is_marker_name(name))
 
 
 def _kind(error: OSError) -> str:

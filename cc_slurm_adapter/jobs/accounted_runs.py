@@ -8,16 +8,18 @@ the step with a SlurmError, and nothing is concluded from the failure.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from cc_slurm_adapter.jobs.decisions import never_launched, resize_remainders, went_back, with_ends
 from cc_slurm_adapter.jobs.lost_runs import LostRuns
+from cc_slurm_adapter.jobs.notes import REMAINDER
 from cc_slurm_adapter.jobs.recorder import Recorder
 from cc_slurm_adapter.jobs.run_store import RunStore
 from cc_slurm_adapter.jobs.settings import WatchSettings
-from cc_slurm_adapter.model import AccountedEnd, End, Run, RunKey
-from cc_slurm_adapter.outbox.outbox import Batch, OpenRun, Stage
+from cc_slurm_adapter.log import Repeated
+from cc_slurm_adapter.model import AccountedEnd, End, Run, RunKey, job_list
 from cc_slurm_adapter.slurm.interface import Slurm
+from cc_slurm_adapter.system.quantities import counted
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ class AccountedRuns:
         self._settings = settings
         self._unresolved: set[RunKey] = set()
         """Runs about which neither slurmctld nor accounting knows more than their end. Each is logged once."""
+        self._incomplete_answers = Repeated(settings.monotonic)
 
     def look_up(self, keys: Sequence[RunKey]) -> Iterator[None]:
         """Ask accounting for the ends of open runs that slurmctld has forgotten, or whose job has another run now.
@@ -86,10 +89,11 @@ class AccountedRuns:
         oldest = min(now - self._settings.max_span, *begun, *(each.key.start_time for each in doubtful))
         whole = [each for some in self._slurm.ends_of(jobs, oldest, now) for each in some]
         remainders = resize_remainders(doubtful, whole)
-        self._store.commit(Batch(runs={key: OpenRun(key, Stage.DONE, "", None) for key in remainders}))
+        self._store.leave_out(remainders, REMAINDER)
         left_out = {each.key for each in doubtful} - {each.key for each in whole}
-        if left_out != remainders:
-            log.warning("accounting tells %d runs only once: they are left for later", len(left_out - remainders))
+        if left_out != remainders and self._incomplete_answers.is_due():
+            text = "accounting has shown %s in one answer and not in the next: read again later%s"
+            log.warning(text, counted(len(left_out - remainders), "run"), self._incomplete_answers.note)
         resized_jobs = {key.job_id for key in remainders}
         resized = [each for each in whole if each.key.job_id in resized_jobs]
         return [each for each in ended if each.key not in left_out] + resized
@@ -100,24 +104,38 @@ class AccountedRuns:
             return
         current: list[Run] = []
         waiting: set[RunKey] = set()
-        for details in self._slurm.read_details({key.job_id for key in ends}):
+        known = self._still_known(ends)
+        for details in self._slurm.read_details(known) if known else ():
             current += details.runs
             self._recorder.record(details, [run for run in details.runs if run.key in ends and run.end])
             waiting |= {run.key for run in details.runs if run.awaits_layout}
             waiting |= {key for key in ends if key.job_id in details.failed}
         left = self._unreported(ends) - waiting
         if left:
-            self._record_from_accounting({key: ends[key] for key in left}, current)
+            self._record_from_accounting({key: ends[key] for key in left}, current, known)
             self._log_unresolved(left)
 
-    def _record_from_accounting(self, ends: Mapping[RunKey, End], current: Sequence[Run]) -> None:
-        """Record runs that slurmctld has forgotten. `current` are the runs that it shows of the same jobs."""
+    def _still_known(self, ends: Mapping[RunKey, End]) -> set[int]:
+        ended: dict[int, int] = {}
+        for key, end in ends.items():
+            ended[key.job_id] = max(end.end_time, ended.get(key.job_id, 0))
+        return self._slurm.still_known(ended)
+
+    def _record_from_accounting(
+        self, ends: Mapping[RunKey, End], current: Sequence[Run], known: Collection[int]
+    ) -> None:
+        """Record runs that slurmctld does not show. `current` are the runs that it shows of the same jobs.
+
+        It is asked for texts only of jobs that it may still know.
+        """
         since = min(key.start_time for key in ends)
         for details in self._slurm.read_accounted({key.job_id for key in ends}, since, self._settings.now()):
             runs = with_ends(details.runs, ends)
             requeued = [run for run in runs if went_back(run, [*details.runs, *current])]
             idle = self._leave_out_idle(requeued)
-            self._recorder.record(details, [run for run in runs if run.key not in idle])
+            left = [run for run in runs if run.key not in idle]
+            self._recorder.record(details, [run for run in left if run.key.job_id in known])
+            self._recorder.record(details, [run for run in left if run.key.job_id not in known], has_texts=False)
 
     def _leave_out_idle(self, requeued: list[Run]) -> set[RunKey]:
         """Leave out requeued runs that never launched anything, and return their keys.
@@ -134,10 +152,15 @@ class AccountedRuns:
         return set(idle)
 
     def _log_unresolved(self, asked: set[RunKey]) -> None:
-        """Log those of these runs that are still not reported, each once."""
+        """Log those of these runs that are still not reported, each once, in one line."""
         unresolved = self._unreported(asked)
-        for key in unresolved - self._unresolved:
-            log.error("%s is over, but neither slurmctld nor accounting tells more: they are asked again", key)
+        new = unresolved - self._unresolved
+        if new:
+            log.error(
+                "%s over, but neither slurmctld nor accounting has more about them: they are asked again. Jobs %s",
+                counted(len(new), "run is", "runs are"),
+                job_list(new),
+            )
         kept = self._unresolved if len(self._unresolved) < MAX_UNRESOLVED else set()
         self._unresolved = kept - asked | unresolved
 

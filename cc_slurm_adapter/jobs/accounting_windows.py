@@ -33,20 +33,25 @@ class AccountingWindows:
     """The windows that are still to be read again. `max_span` is how many seconds accounting is read back at most."""
 
     def __init__(self, max_span: int, now: int) -> None:
-        self._max_span = max_span
+        self.max_span = max_span
         self._next_audit = now
         self._next_wide_audit = now + WIDE_AUDIT_EVERY
         self._audit: list[Window] = []
 
-    def next(self, since: int, now: int, first_moment: int = 0) -> list[Window]:
+    def next(self, since: int, now: int, first_moment: int = 0, forgotten_until: int = 0) -> list[Window]:
         """Return the windows to read at `now` if all was read until `since`: the new ones, oldest first, then audits.
 
-        No window begins before the first moment.
+        No window begins before the first moment, and no audit before `forgotten_until`: runs that ended before that may
+        have been reported and forgotten, if `max_span` was shorter then. A time in the future is ignored, since the
+        clock was set back.
         """
-        longest_ago = max(now - self._max_span, first_moment)
-        self._plan_audits(since, now, longest_ago)
+        longest_ago = max(now - self.max_span, first_moment)
+        remembered = forgotten_until if forgotten_until <= now else 0
+        self._plan_audits(since, now, max(longest_ago, remembered))
         begin = max(since - OVERLAP, longest_ago)
-        self._audit = [window for window in self._audit if window.until > longest_ago and window.start < begin]
+        self._audit = [
+            window for window in self._audit if window.until > longest_ago and remembered <= window.start < begin
+        ]
         return [*_windows(begin, now, is_audit=False), *self._audit[:AUDITS_AT_MOST]]
 
     def was_read(self, window: Window) -> None:

@@ -20,12 +20,15 @@ from cc_slurm_adapter.jobs.lost_runs import LostRuns
 from cc_slurm_adapter.jobs.run_store import RunStore
 from cc_slurm_adapter.jobs.settings import WatchSettings
 from cc_slurm_adapter.log import Progress
-from cc_slurm_adapter.model import End, Run, RunKey
+from cc_slurm_adapter.model import End, Run, RunKey, job_list
 from cc_slurm_adapter.outbox.outbox import Batch, Stage
 from cc_slurm_adapter.slurm.interface import Slurm, ask_slurmctld
+from cc_slurm_adapter.system.quantities import counted
 
 log = logging.getLogger(__name__)
 
+CATCHING_UP = "catching up with accounting, hours"
+"""The name of this work, for the log and the status."""
 MAX_PENDING = 20_000
 """The most pending messages with which accounting is read on; it keeps all that it has. Parked ones do not count: they
 may wait for weeks, and accounting would not be read all that time."""
@@ -102,21 +105,23 @@ class CatchUp:
 
     def _read_windows(self, since: int, now: int) -> Generator[int, None, None]:
         """Record what ended in the hours that are due, and move the checkpoint. Yields how far accounting was read."""
-        windows = self._windows.next(since, now, self._settings.first_moment.limit(now))
-        progress = Progress("catching up with accounting, hours", len(windows))
+        self._windows.max_span = self._settings.max_span
+        first_moment, forgotten_until = self._settings.first_moment.limit(now), self._store.forgotten_until()
+        windows = self._windows.next(since, now, first_moment, forgotten_until)
         reached = since
-        for number, window in enumerate(windows):
-            progress.say(number)
-            with contextlib.closing(self._slurm.ended_between(window.start, window.until)) as pieces:
-                for ended in pieces:
-                    self._require_room()
-                    self._accounted.record(ended)
-                    yield reached
-            self._windows.was_read(window)
-            if not window.is_audit:
-                reached = window.until
-                self._store.commit(Batch(checkpoint=reached))
-            yield reached
+        with Progress(CATCHING_UP, len(windows), tell=self._settings.on_work) as progress:
+            for number, window in enumerate(windows):
+                progress.say(number)
+                with contextlib.closing(self._slurm.ended_between(window.start, window.until)) as pieces:
+                    for ended in pieces:
+                        self._require_room()
+                        self._accounted.record(ended)
+                        yield reached
+                self._windows.was_read(window)
+                if not window.is_audit:
+                    reached = window.until
+                    self._store.commit(Batch(checkpoint=reached))
+                yield reached
 
     def _require_room(self) -> None:
         """Raise StateError while too many messages wait: accounting keeps what it has.
@@ -149,11 +154,15 @@ class CatchUp:
         gone = [key for key in vanished if self._open.has_begun(key)]
         current, forgotten = ask_slurmctld(self._slurm, {key.job_id for key in gone})
         ends = self._ends_of_requeued(gone, current)
-        for key in gone:
-            if key not in ends and key.job_id in forgotten:
-                log.warning("%s is over, but nobody knows since when and how: taken as failed now", key)
-                ends[key] = forgotten_end(self._settings.now())
+        unknown = [key for key in gone if key not in ends and key.job_id in forgotten]
+        ends.update({key: forgotten_end(self._settings.now()) for key in unknown})
         self._store.end(ends)
+        if unknown:
+            log.warning(
+                "%s over, but Slurm does not know since when and how: reported as failed now. Jobs %s",
+                counted(len(unknown), "run is", "runs are"),
+                job_list(unknown),
+            )
 
     def _end_without_accounted_end(self, overdue: Iterable[RunKey], last_seen: Mapping[RunKey, int]) -> Iterator[None]:
         """End runs for which accounting has no end, because their job was requeued or Slurm has lost them.
@@ -188,10 +197,14 @@ class CatchUp:
             yield
 
     def _end_requeued(self, ends: Mapping[RunKey, End]) -> None:
-        started = {key: end for key, end in ends.items() if self._open.stage(key) is Stage.STARTED}
+        started = [key for key in ends if self._open.stage(key) is Stage.STARTED]
         self._store.end({key: end for key, end in ends.items() if self._open.has_begun(key)})
-        for key, end in started.items():
-            log.warning("%s was requeued at %d: accounting knows a later run and no end of it", key, end.end_time)
+        if started:
+            log.warning(
+                "%s requeued: accounting has a later run of their jobs and no end of them. Jobs %s",
+                counted(len(started), "run was", "runs were"),
+                job_list(started),
+            )
 
     def _ends_of_requeued(self, keys: Iterable[RunKey], current: Mapping[int, Run]) -> dict[RunKey, End]:
         """Return the ends of those runs that slurmctld's current run of the same job has replaced."""

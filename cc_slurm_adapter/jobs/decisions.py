@@ -56,6 +56,8 @@ from cc_slurm_adapter.outbox.outbox import OpenRun, Stage
 
 NEAR = 300
 """If the start times of cc-backend's row and of Slurm's run differ by at most this many seconds, they are one run."""
+LOST, FORGOTTEN = "lost by Slurm", "forgotten by slurmctld"
+"""In place of Slurm's word, how a run ended that Slurm does not know any more."""
 
 
 @dataclass
@@ -231,12 +233,12 @@ def _is_launch_of(run: Run, launch: AccountedLaunch) -> bool:
 
 def forgotten_end(now: int) -> End:
     """Return the end of a run whose job slurmctld does not know any more, at a site without slurmdbd."""
-    return End(EndState.FAILED, now, "forgotten by slurmctld")
+    return End(EndState.FAILED, now, FORGOTTEN)
 
 
 def lost_end(last_seen: int) -> End:
     """Return the end of a run that Slurm has lost and that was last seen at `last_seen` (Unix time)."""
-    return End(EndState.FAILED, last_seen, "lost by Slurm")
+    return End(EndState.FAILED, last_seen, LOST)
 
 
 def resize_remainders(doubtful: Iterable[AccountedEnd], whole: Iterable[AccountedEnd]) -> set[RunKey]:

@@ -11,10 +11,11 @@ import glob
 import logging
 from typing import NamedTuple
 
-from cc_slurm_adapter.log import NOTICE, Reminder, moment_text
+from cc_slurm_adapter.log import NOTICE, Reminder
 from cc_slurm_adapter.outbox import moment_file
 from cc_slurm_adapter.outbox.moment_file import DEFAULT_STATE, moment_path
 from cc_slurm_adapter.system.own_files import replace_file
+from cc_slurm_adapter.system.quantities import full_moment
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,18 @@ class FirstMoment:
         self._is_ahead = False
         """Whether it was in the future when `limit` was last called."""
 
+    @classmethod
+    def at(cls, when: int) -> FirstMoment:
+        """Return a first moment (Unix seconds) that is in no file."""
+        made = cls()
+        made._when = when
+        return made
+
+    @property
+    def when(self) -> int:
+        """The first moment in Unix seconds; 0 before `settle`."""
+        return self._when
+
     def settle(self, before: Before, now: float) -> None:
         """Read it from the file, or choose it from what there is and write it. No failure here prevents a start.
 
@@ -62,25 +75,25 @@ class FirstMoment:
                 "%s cannot be read (%s): what ended before %s is not reported; make it readable and restart",
                 self._path,
                 error.strerror,
-                moment_text(self._when),
+                full_moment(self._when),
             )
             return
         found = moment_file.parse(text)
         if found is None and not moment_file.is_ours(text):
             self._decide(before, int(now), is_first=False, keep=False)
             log.error(
-                "%s holds something else than a time and is not this program's: it is left alone, and what ended before"
-                " %s is not reported; move it away and restart",
+                "%s does not contain a time and was not written by this program: it is left alone, and what ended"
+                " before %s is not reported; move it away and restart",
                 self._path,
-                moment_text(self._when),
+                full_moment(self._when),
             )
             return
         if found is None:
             self._decide(before, int(now), is_first=False)
             log.error(
-                "%s holds no time: it is written anew, and what ended before %s is not reported",
+                "%s contains no time: it is written anew, and what ended before %s is not reported",
                 self._path,
-                moment_text(self._when),
+                full_moment(self._when),
             )
             return
         self._when = found
@@ -95,10 +108,10 @@ class FirstMoment:
         is_ahead = self._when > now
         if is_ahead and not self._is_ahead:
             log.warning(
-                "%s says %s, which is still to come: was the clock set back? Until then all that accounting has is"
-                " reported, slurmQueryMaxSpan back",
+                "%s contains the time %s, which is in the future: was the clock set back? Until then everything that"
+                " accounting has of the last slurmQueryMaxSpan is reported",
                 self._path,
-                moment_text(self._when),
+                full_moment(self._when),
             )
         self._is_ahead = is_ahead
         return 0 if is_ahead else self._when
@@ -112,14 +125,15 @@ class FirstMoment:
         except OSError as error:
             if self._reminder.is_due():
                 log.error(
-                    "%s cannot be written (%s), which is tried again: make room or make it writable before a restart",
+                    "%s cannot be written (%s), which is tried again: make room or make it writable before a restart%s",
                     self._path,
                     error.strerror,
+                    self._reminder.note,
                 )
             return
         self._is_kept = True
         if self._reminder.over():
-            log.log(NOTICE, "%s is written now", self._path)
+            log.log(NOTICE, "%s is written now%s", self._path, self._reminder.note)
 
     def _decide(self, before: Before, now: int, *, is_first: bool, keep: bool = True) -> None:
         """Choose it. `is_first` says that this program never ran here, or never long enough to read accounting once."""
@@ -129,7 +143,7 @@ class FirstMoment:
         elif not is_first or before.last_run is None:
             self._when = now - before.max_span
         elif before.last_run > now:
-            log.warning("lastRunPath has a time that is still to come: taken as now")
+            log.warning("the time of lastRunPath is in the future: the present time is used instead")
             self._when = now
         else:
             self._when = before.last_run

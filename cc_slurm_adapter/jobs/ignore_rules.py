@@ -9,6 +9,7 @@ from typing import Optional
 from cc_slurm_adapter.model import Run
 
 Pattern = Optional["re.Pattern[str]"]
+OPTED_OUT = "its AdminComment has disable_cc_submission"
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class IgnoreRules:
     def reason(self, run: Run) -> str:
         """Return why a run is left out, for the log; '' if it is reported."""
         if run.opted_out:
-            return "its AdminComment has disable_cc_submission"
+            return OPTED_OUT
         if self.partitions and self.partitions.search(run.partition):
             return "ignorePartitions"
         if self.users and self.users.search(run.user):

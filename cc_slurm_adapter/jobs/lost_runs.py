@@ -14,17 +14,21 @@ so a restart changes nothing. A run that does not count as lost yet at a restart
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from cc_slurm_adapter.errors import CommandCancelled, SlurmError
 from cc_slurm_adapter.jobs.decisions import lost_end
 from cc_slurm_adapter.jobs.run_store import RunStore
-from cc_slurm_adapter.log import Reminder
+from cc_slurm_adapter.jobs.settings import WatchSettings
+from cc_slurm_adapter.log import NOTICE
 from cc_slurm_adapter.model import End, RunKey, job_list
 from cc_slurm_adapter.outbox.outbox import Batch
 from cc_slurm_adapter.slurm.interface import Slurm
+from cc_slurm_adapter.system.quantities import counted
 
 log = logging.getLogger(__name__)
+
+SDIAG = "asking sdiag for what slurmctld still has for slurmdbd"
 
 PROOF = 86400
 """A lost run is ended when the newest end in accounting is at least this many seconds after it was last seen."""
@@ -33,14 +37,14 @@ PROOF = 86400
 class LostRuns:
     """Decides which runs are lost, for one cluster with accounting."""
 
-    def __init__(self, slurm: Slurm, store: RunStore, clock: Callable[[], float]) -> None:
+    def __init__(self, slurm: Slurm, store: RunStore, settings: WatchSettings) -> None:
         self._slurm = slurm
         self._store = store
         self._open = store.open_runs
-        self._clock = clock
+        self._clock = settings.clock
+        self._outages = settings.outages
         self._newest_end = 0
         """The latest Unix time at which any run ended according to accounting."""
-        self._reminder = Reminder()
 
     def note_end(self, end_time: int) -> None:
         """Record that accounting shows a run that ended at this Unix time. A time in the future proves nothing."""
@@ -83,10 +87,15 @@ class LostRuns:
         except CommandCancelled:
             raise
         except SlurmError as error:
-            if self._reminder.is_due():
-                log.warning("whether Slurm has lost runs cannot be seen without sdiag, they stay open: %s", error)
+            note = self._outages.failed(SDIAG, str(error))
+            if note is not None:
+                log.warning(
+                    "whether Slurm has lost runs cannot be seen without sdiag, they stay open: %s%s", error, note
+                )
             return False
-        self._reminder.over()
+        note = self._outages.works(SDIAG)
+        if note is not None:
+            log.log(NOTICE, "%s works again%s", SDIAG, note)
         return not backlog
 
     def _is_proven(self, lost_since: int, now: int) -> bool:
@@ -100,10 +109,10 @@ class LostRuns:
         runs = {key: self._open[key]._replace(hosts="", lost_since=seen) for key, seen in lost.items()}
         self._store.commit(Batch(runs=runs))
         log.warning(
-            "Slurm has lost %d runs: slurmctld knows no such jobs, and accounting has no end of them. `sacctmgr show"
+            "Slurm has lost %s: slurmctld knows no such jobs, and accounting has no end of them. `sacctmgr show"
             " runawayjobs` lists such jobs and can end them. When accounting has shown ends of other runs for a day"
             " they are reported as failed: jobs %s",
-            len(lost),
+            counted(len(lost), "run"),
             job_list(lost),
         )
 
@@ -112,7 +121,7 @@ class LostRuns:
         if over:
             self._store.end({key: lost_end(seen) for key, seen in over.items()})
             log.warning(
-                "%d runs that Slurm has lost are reported as failed, at the time at which they were seen last: jobs %s",
-                len(over),
+                "%s reported as failed, with the time of the last sight, as Slurm has lost them: jobs %s",
+                counted(len(over), "run is", "runs are"),
                 job_list(over),
             )

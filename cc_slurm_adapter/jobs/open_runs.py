@@ -17,6 +17,8 @@ class OpenRuns(Mapping[RunKey, OpenRun]):
         self._runs: dict[RunKey, OpenRun] = {}
         self._by_job: dict[int, set[RunKey]] = {}
         self._by_host: Counter[str] = Counter()
+        self.stages: dict[Stage, int] = dict.fromkeys(Stage, 0)
+        """How many there are in each stage. Any thread may read it."""
         for run in runs:
             self.put(run)
 
@@ -44,12 +46,14 @@ class OpenRuns(Mapping[RunKey, OpenRun]):
             self._runs[run.key] = run
             self._by_job.setdefault(run.key.job_id, set()).add(run.key)
             self._by_host.update(run.hosts.split(","))
+            self.stages[run.stage] += 1
 
     def drop(self, key: RunKey) -> None:
         """Forget a run."""
         run = self._runs.pop(key, None)
         if run is not None:
             self._by_host.subtract(run.hosts.split(","))
+            self.stages[run.stage] -= 1
             keys = self._by_job[key.job_id]
             keys.discard(key)
             if not keys:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.jobs.decisions import NEAR, forgotten_end, nearest_end
+from cc_slurm_adapter.jobs.notes import STOPPED_THERE
 from cc_slurm_adapter.jobs.run_store import RunStore
 from cc_slurm_adapter.jobs.settings import WatchSettings
+from cc_slurm_adapter.log import NOTICE, Reminder, Repeated
 from cc_slurm_adapter.model import AccountedEnd, End, RunKey, job_list
 from cc_slurm_adapter.outbox.outbox import Batch, OpenRun, Stage
 from cc_slurm_adapter.sinks.base import RunningRows
 from cc_slurm_adapter.slurm.interface import Slurm, ask_slurmctld
+from cc_slurm_adapter.system.quantities import counted
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +34,7 @@ class Reconciliation:
         self._open = store.open_runs
         self._counters = counters
         self._settings = settings
+        self._lines, self._unsettled = Repeated(settings.monotonic), Reminder(settings.monotonic)
 
     def reconcile(self, running: RunningRows) -> None:
         """Compare a list of running rows, and enqueue what follows. Raises SlurmError.
@@ -42,8 +46,16 @@ class Reconciliation:
         now, cluster = self._settings.now(), self._settings.cluster
         stale = {key for row in running.rows if self._is_stale(key := RunKey(cluster, *row), now)}
         older = sorted(stale - self._store.settled_since(stale, running.asked))
-        for at in range(0, len(older), ROWS_PER_QUERY):
-            self._stop_some(older[at : at + ROWS_PER_QUERY], now, running.asked)
+        found: list[RunKey] = []
+        without_end: list[RunKey] = []
+        try:
+            for at in range(0, len(older), ROWS_PER_QUERY):
+                some, left = self._stop_some(older[at : at + ROWS_PER_QUERY], now, running.asked)
+                found += some
+                without_end += left
+        finally:
+            self._log_over(len(found), len(found) - len(without_end))
+        self._log_unsettled([key for key in without_end if not self._is_near_open(key)])
 
     def _resend_lost(self, running: RunningRows) -> None:
         starts: dict[int, list[int]] = {}
@@ -56,13 +68,19 @@ class Reconciliation:
         lost = self._store.resend_starts(running.sink, is_lost, running.asked - YOUNG)
         if lost:
             self._counters.count("starts_sent_again", len(lost))
-            log.warning("cc-backend has lost %d jobs that run: their starts are sent again", len(lost))
+            if self._lines.is_due("lost"):
+                text = "cc-backend has lost %s: what it has lost is sent again%s"
+                log.warning(text, counted(len(lost), "job that runs", "jobs that run"), self._lines.note)
 
     def _is_stale(self, key: RunKey, now: int) -> bool:
         is_young = abs(now - key.start_time) <= YOUNG  # a start in the future is old: the clock was set back since
         return not is_young and key not in self._open and not self._store.has_pending_stop(key)
 
-    def _stop_some(self, stale: list[RunKey], now: int, asked: float) -> None:
+    def _stop_some(self, stale: list[RunKey], now: int, asked: float) -> tuple[list[RunKey], list[RunKey]]:
+        """Enqueue the stops of those rows that are over. Return the rows that are not known to run.
+
+        Those of them that have no end are the second list.
+        """
         ends, forgotten = self._ends_of(stale, now)
         found = {key: nearest_end(key, ends, self._open.of_job(key.job_id)) for key in stale}
         ended_since = {
@@ -70,7 +88,9 @@ class Reconciliation:
             for key, end in found.items()
             if end and asked <= end.end_time <= now and key.start_time <= now and key.job_id not in forgotten
         }  # not ends in the future: the clock was set back since
-        self._stop({key: end for key, end in found.items() if key not in ended_since})
+        not_running = {key: end for key, end in found.items() if key not in ended_since}
+        self._stop(not_running)
+        return list(not_running), [key for key, end in not_running.items() if end is None]
 
     def _stop(self, found: Mapping[RunKey, End | None]) -> None:
         """Enqueue the stops of those runs that have an end."""
@@ -80,28 +100,34 @@ class Reconciliation:
         for key, end in found.items():
             if end is not None:
                 self._store.enqueue_stop(batch, key, end)
-                batch.runs[key] = OpenRun(key, Stage.DONE, "", None)
-        log.warning(
-            "cc-backend has %d running jobs that are not known to run: Slurm says of %d of them that they are over",
-            len(found),
-            len(batch.runs),
-        )
-        self._log_without_end([key for key in found if key not in batch.runs])
+                batch.runs[key] = OpenRun(key, Stage.DONE, "", None, note=STOPPED_THERE)
         self._counters.count("reconciled_stops", len(batch.runs))
         self._store.commit(batch)
 
-    def _log_without_end(self, keys: Iterable[RunKey]) -> None:
-        """Log rows that have no end.
+    def _log_over(self, found: int, over: int) -> None:
+        if over and self._lines.is_due("over"):
+            log.warning(
+                "cc-backend has %d running jobs that are not known to run: according to Slurm %d of them are over%s",
+                found,
+                over,
+                self._lines.note,
+            )
+
+    def _log_unsettled(self, unsettled: Sequence[RunKey]) -> None:
+        """Log rows that have no end. They are the same at every comparison.
 
         They are not ended like runs that Slurm has lost, since this program never saw them run in this cluster.
         """
-        without_end = [key for key in keys if not self._is_near_open(key)]
-        if without_end:
+        if not unsettled:
+            if self._unsettled.over():
+                log.log(NOTICE, "Slurm knows all running jobs of cc-backend again%s", self._unsettled.note)
+        elif self._unsettled.is_due():
             log.warning(
-                "nobody says of %d of them whether they are over. Where Slurm has lost jobs `sacctmgr show runawayjobs`"
-                " lists them and can end them: jobs %s",
-                len(without_end),
-                job_list(without_end),
+                "cc-backend has %d running jobs of which Slurm does not say whether they are over. Where Slurm has lost"
+                " jobs `sacctmgr show runawayjobs` lists them and can end them: jobs %s%s",
+                len(unsettled),
+                job_list(unsettled),
+                self._unsettled.note,
             )
 
     def _is_near_open(self, key: RunKey) -> bool:

@@ -15,18 +15,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.errors import SlurmError
+from cc_slurm_adapter.jobs.broken_jobs import BrokenJobs
 from cc_slurm_adapter.jobs.decisions import Decision, decide
+from cc_slurm_adapter.jobs.notes import note_of
 from cc_slurm_adapter.jobs.run_store import RunStore
 from cc_slurm_adapter.jobs.settings import WatchSettings
-from cc_slurm_adapter.log import Reminder
+from cc_slurm_adapter.log import Reminder, Repeated
 from cc_slurm_adapter.model import Details, Run, RunKey
 from cc_slurm_adapter.outbox.outbox import Batch
 from cc_slurm_adapter.slurm.interface import Slurm
+from cc_slurm_adapter.system.quantities import counted
 
 log = logging.getLogger(__name__)
 
@@ -48,22 +51,20 @@ class Recorder:
         self._counters = counters
         self._settings = settings
         self._slice_size = SLICE
-        self._broken: set[int] = set()
-        """Jobs with a run that could not be understood. Each is logged once."""
-        self._broken_since_poll: set[int] = set()
-        """Jobs that could not be understood since the last poll began to read."""
+        self.broken = BrokenJobs(counters, settings.monotonic)
         self._awaiting_layout: set[RunKey] = set()
         """Runs that wait for the layout of their nodes: they are not read again before sinfo has answered."""
-        self._no_layout = Reminder()
+        self._no_layout = Reminder(settings.monotonic)
+        self._errors = Repeated(settings.monotonic)
 
-    def record(self, details: Details, runs: Sequence[Run], *, urgent: bool = False) -> None:
+    def record(self, details: Details, runs: Sequence[Run], *, urgent: bool = False, has_texts: bool = True) -> None:
         """Record some of the runs that were read. Urgent ones are sent before all messages that already wait.
 
-        Raises SlurmError if their texts cannot be read, and StateError.
+        `has_texts` is whether slurmctld may have their texts. Raises SlurmError if they cannot be read, and StateError.
         """
-        self.set_aside(details.broken)
+        self.broken.set_aside_all(details.broken)
         for some in self.slices(runs):
-            self.record_slice(some, urgent=urgent)
+            self.record_slice(some, urgent=urgent, has_texts=has_texts)
 
     def slices(self, runs: Sequence[Run]) -> Iterator[list[Run]]:
         """Yield the runs in lists for `record_slice`. The time that a list takes decides how long the next one is."""
@@ -72,11 +73,11 @@ class Recorder:
             some, rest = rest[: self._slice_size], rest[self._slice_size :]
             yield some
 
-    def record_slice(self, runs: list[Run], *, urgent: bool = False) -> None:
+    def record_slice(self, runs: list[Run], *, urgent: bool = False, has_texts: bool = True) -> None:
         """Record these runs. Make the next slices shorter while texts take long, as they do with rl_enable."""
         began = time.monotonic()
         try:
-            self._record_runs(runs, urgent=urgent)
+            self._record_runs(runs, urgent=urgent, has_texts=has_texts)
         except SlurmError:
             self._slice_size = max(len(runs) // 2, 1)
             raise
@@ -86,14 +87,14 @@ class Recorder:
         elif elapsed < SLICE_SECONDS / 4:
             self._slice_size = min(2 * self._slice_size, SLICE)
 
-    def _record_runs(self, runs: list[Run], *, urgent: bool) -> None:
+    def _record_runs(self, runs: list[Run], *, urgent: bool, has_texts: bool) -> None:
         decisions = self._decide(runs)
-        starting = [each.run for each in decisions if each.enqueue_start]
+        starting = [each.run for each in decisions if each.enqueue_start and has_texts]
         batch = Batch(urgent=urgent)
         with contextlib.closing(self._slurm.with_texts(starting)) as with_texts:
             for each in decisions:
                 try:
-                    decision = replace(each, run=next(with_texts)) if each.enqueue_start else each
+                    decision = replace(each, run=next(with_texts)) if each.enqueue_start and has_texts else each
                 except SlurmError:
                     self._store.commit(batch)  # runs whose texts are complete are kept
                     raise
@@ -101,9 +102,10 @@ class Recorder:
                     self._add(batch, decision)
                 except MemoryError:
                     raise
-                except Exception:  # the one place that isolates a job
-                    log.exception("%s", decision.run.key)
-                    self._set_job_aside(decision.run.key.job_id, "an error of this program, see the log")
+                except Exception as error:  # the one place that isolates a job
+                    if self._errors.is_due(type(error).__name__):
+                        log.exception("%s cannot be recorded%s", decision.run.key, self._errors.note)
+                    self.broken.set_aside(decision.run.key.job_id, "an error of this program, see the log")
                 if batch.size >= COMMIT_BYTES:
                     self._store.commit(batch)
                     batch = Batch(urgent=urgent)
@@ -148,7 +150,7 @@ class Recorder:
         if decision.enqueue_stop and run.end:
             self._store.enqueue_stop(batch, run.key, run.end)
         if decision.stage is not None:
-            self._store.set_state(batch, run, decision.stage)
+            self._store.set_state(batch, run, decision.stage, note_of(decision))
 
     def _log_idle(self, decision: Decision) -> None:
         """Log the runs that this one replaces if they were requeued: then their submit time is another one.
@@ -160,42 +162,19 @@ class Recorder:
             if before is not None and before.submit_time != decision.run.submit_time:
                 self._store.log_idle(key, "REQUEUED")
 
-    def set_aside(self, broken: Mapping[int, str]) -> None:
-        """Leave out jobs that cannot be understood, each with the reason."""
-        for job_id, reason in broken.items():
-            self._set_job_aside(job_id, reason)
-
-    def _set_job_aside(self, job_id: int, reason: str) -> None:
-        """Set one job aside, and log that once. After a reload or a restart the job is tried again."""
-        self._broken_since_poll.add(job_id)
-        if job_id not in self._broken:
-            self._broken.add(job_id)
-            self._counters.count("jobs_not_understood")
-            log.error("job %d cannot be understood and is left out: %s", job_id, reason)
-
-    def start_poll(self) -> None:
-        """Forget which jobs could not be understood before this poll."""
-        self._broken_since_poll.clear()
-
-    def is_broken(self, job_id: int) -> bool:
-        """Return whether a job could not be understood since the last poll began."""
-        return job_id in self._broken_since_poll
-
-    def forget_broken(self) -> None:
-        """Forget which jobs could not be understood. Those that still cannot be are logged again."""
-        self._broken.clear()
-
     @property
     def awaiting_layout(self) -> Collection[RunKey]:
         """Runs whose start waits until sinfo lists their nodes."""
         return self._awaiting_layout
 
-    def log_awaiting_layout(self) -> None:
-        """Log from time to time how many such runs there are."""
+    def log_what_waits(self) -> None:
+        """Log from time to time how many such runs there are, and how many jobs could not be understood."""
+        self.broken.log_more()
         if self._awaiting_layout and self._no_layout.is_due():
             log.warning(
-                "%d runs wait until sinfo lists their nodes: their cores cannot be numbered without the layout",
-                len(self._awaiting_layout),
+                "%s until sinfo lists the nodes: the cores cannot be numbered without the layout%s",
+                counted(len(self._awaiting_layout), "run waits", "runs wait"),
+                self._no_layout.note,
             )
 
     def layouts_are_known(self) -> None:

@@ -10,8 +10,9 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from cc_slurm_adapter.counters import Counters
+from cc_slurm_adapter.jobs import notes
 from cc_slurm_adapter.jobs.open_runs import OpenRuns
-from cc_slurm_adapter.model import End, Missing, Run, RunKey
+from cc_slurm_adapter.model import End, Run, RunKey
 from cc_slurm_adapter.outbox.late_runs import LateRuns
 from cc_slurm_adapter.outbox.outbox import Batch, Message, OpenRun, Outbox, Stage
 from cc_slurm_adapter.sinks.base import Encoded, Encoder, Kind, Sink
@@ -36,7 +37,8 @@ class RunStore:
         """Only `commit` changes it."""
         self._cluster = cluster
         self._outbox = outbox
-        self._encoder = encoder
+        self.encoder = encoder
+        """What makes the messages; a reload replaces it."""
         self._sinks = sinks
         self._leading = sinks[0]
         self._counters = counters
@@ -46,9 +48,10 @@ class RunStore:
     def enqueue_start(self, batch: Batch, run: Run) -> None:
         """Add the start of a run to a batch, for every sink."""
         if run.missing:
-            self._counters.count("incomplete_runs")
+            missing = "_".join(sorted(each.value for each in run.missing))
+            self._counters.count("incomplete_runs", missing=missing, why="late" if run.end else "not_told")
             self._log_incomplete(run)
-        self._enqueue(batch, run.key, Kind.START, self._encoder.encode_start(run))
+        self._enqueue(batch, run.key, Kind.START, self.encoder.encode_start(run))
 
     def enqueue_stop(self, batch: Batch, key: RunKey, end: End) -> None:
         """Add the stop of a run to a batch, for every sink.
@@ -56,21 +59,23 @@ class RunStore:
         If a later run of the job may be refused because of this run, the message that would withdraw it is added, too.
         """
         batch.over.append((key, end))
-        self._enqueue(batch, key, Kind.STOP, self._encoder.encode_stop(key, end))
+        self._enqueue(batch, key, Kind.STOP, self.encoder.encode_stop(key, end))
         if self._leading.withdraws and end.may_run_again:
-            withdrawal = self._encoder.encode_withdrawal(key)
+            withdrawal = self.encoder.encode_withdrawal(key)
             batch.messages.append(Message((self._leading.name,), key, Kind.WITHDRAW, withdrawal))
 
     def _enqueue(self, batch: Batch, key: RunKey, kind: Kind, body: Encoded) -> None:
         batch.messages.append(Message(tuple(sink.name for sink in self._sinks), key, kind, body))
 
-    def set_state(self, batch: Batch, run: Run, stage: Stage) -> None:
-        """Add the new state of a run to a batch.
+    def set_state(self, batch: Batch, run: Run, stage: Stage, note: str = "") -> None:
+        """Add the new state of a run to a batch. It keeps its note, if it has one.
 
         Its nodes are stored while it holds them, and all its details while its start may still move.
         """
         hosts = ",".join(resource.hostname for resource in run.resources) if stage is not Stage.DONE else ""
-        batch.runs[run.key] = OpenRun(run.key, stage, hosts, run if stage is Stage.PREPARING else None)
+        known = self.open_runs.get(run.key)
+        note = known.note if known and known.note else note
+        batch.runs[run.key] = OpenRun(run.key, stage, hosts, run if stage is Stage.PREPARING else None, note=note)
 
     def end(self, ends: Mapping[RunKey, End]) -> None:
         """End these open runs: those whose start was enqueued get their stop. Raises StateError."""
@@ -78,14 +83,20 @@ class RunStore:
         for key, end in ends.items():
             if self.open_runs.stage(key) is Stage.STARTED:
                 self.enqueue_stop(batch, key, end)
-            batch.runs[key] = self.open_runs[key]._replace(stage=Stage.DONE, details=None, lost_since=None)
+            known = self.open_runs[key]
+            note = known.note or notes.note_of_end(end)
+            batch.runs[key] = known._replace(stage=Stage.DONE, details=None, lost_since=None, note=note)
         self.commit(batch)
 
     def leave_out_idle(self, ends: Mapping[RunKey, End]) -> None:
         """Record as DONE, without a message, runs that launched nothing before their job went back to the queue."""
-        self.commit(Batch(runs={key: OpenRun(key, Stage.DONE, "", None) for key in ends}))
+        self.leave_out(ends, notes.IDLE)
         for key, end in ends.items():
             self.log_idle(key, end.raw_state)
+
+    def leave_out(self, keys: Iterable[RunKey], note: str) -> None:
+        """Record runs as DONE, without a message."""
+        self.commit(Batch(runs={key: OpenRun(key, Stage.DONE, "", None, note=note) for key in keys}))
 
     def log_idle(self, key: RunKey, why: str) -> None:
         """Log a run that launched nothing, and count it by the reason, a word of Slurm."""
@@ -125,6 +136,10 @@ class RunStore:
         """Return those keys for which no run is known in any state, in their order."""
         return self._outbox.unknown(keys)
 
+    def forgotten_until(self) -> int:
+        """Return the Unix time up to which runs that are over may be forgotten; 0 if none is."""
+        return self._outbox.forgotten_until()
+
     def knows_job(self, job_id: int) -> bool:
         """Return whether any run of a job is known, in any state."""
         return self._outbox.knows_job(self._cluster, job_id)
@@ -136,10 +151,6 @@ class RunStore:
     def _log_incomplete(self, run: Run) -> None:
         if run.end:
             self._late_runs.found(run.key)
-            log.info("%s was seen too late: its %s cannot be had any more", run.key, _list_of(run.missing))
+            log.info("%s was seen too late: its %s can no longer be found out", run.key, notes.list_of(run.missing))
         else:
-            log.info("%s is reported without its %s: Slurm does not say which", run.key, _list_of(run.missing))
-
-
-def _list_of(missing: Iterable[Missing]) -> str:
-    return " and ".join(sorted(each.value for each in missing))
+            log.info("%s is reported without its %s: Slurm does not say which", run.key, notes.list_of(run.missing))

@@ -28,15 +28,23 @@ from cc_slurm_adapter.jobs.decisions import compare
 from cc_slurm_adapter.jobs.lost_runs import LostRuns
 from cc_slurm_adapter.jobs.reconcile import Reconciliation
 from cc_slurm_adapter.jobs.recorder import Recorder
+from cc_slurm_adapter.jobs.report import JobNotes, RunsReport
 from cc_slurm_adapter.jobs.run_store import RunStore
 from cc_slurm_adapter.jobs.settings import WatchSettings
-from cc_slurm_adapter.log import Progress, Reminder
+from cc_slurm_adapter.jobs.sync import Syncs
+from cc_slurm_adapter.log import NOTICE, Progress
 from cc_slurm_adapter.model import Details, NodeState, Phase, Run, RunKey
 from cc_slurm_adapter.outbox.outbox import Batch, Outbox, Stage
 from cc_slurm_adapter.sinks.base import Encoder, RunningRows, Sink
 from cc_slurm_adapter.slurm.interface import Slurm
+from cc_slurm_adapter.system.outages import Outages
 
 log = logging.getLogger(__name__)
+
+READING = "reading new jobs"
+"""The name of this work, for the log and the status."""
+REQUEUED = "asking accounting for requeued runs"
+"""What fails while accounting cannot be asked at a hook event, for the log."""
 
 
 class JobWatch:
@@ -56,10 +64,11 @@ class JobWatch:
         self._store = RunStore(
             settings.cluster, outbox, encoder, sinks, counters, settings.on_pending, settings.late_runs
         )
-        self._open = self._store.open_runs
         self._recorder = Recorder(slurm, self._store, counters, settings)
-        lost = LostRuns(slurm, self._store, settings.clock)
+        lost = LostRuns(slurm, self._store, settings)
         accounted = AccountedRuns(slurm, self._store, self._recorder, lost, settings)
+        self.syncs = Syncs(slurm, self._store, counters, settings)
+        """Brings on request what ended long ago."""
         self._catch_up = CatchUp(slurm, self._store, accounted, lost, settings)
         self._reconciliation = Reconciliation(slurm, self._store, counters, settings)
         self._lookups = JobLookups(slurm, self._store, self._recorder, accounted, settings)
@@ -72,26 +81,39 @@ class JobWatch:
         self._nodes: list[NodeState] = []
 
     @property
-    def open_runs(self) -> int:
-        """How many runs are known to hold nodes."""
-        return len(self._open)
+    def outages(self) -> Outages:
+        """The failures that all who ask Slurm share, so that each is logged once."""
+        return self._settings.outages
+
+    @property
+    def report(self) -> RunsReport:
+        """How many runs are in which state. Any thread may read it."""
+        stages = self._store.open_runs.stages
+        return RunsReport(
+            started=stages[Stage.STARTED],
+            preparing=stages[Stage.PREPARING],
+            ignored=stages[Stage.IGNORED],
+            not_understood=self._recorder.broken.listed,
+            awaiting_layout=len(self._recorder.awaiting_layout),
+        )
 
     def poll(self) -> Iterator[None]:
         """Compare all of slurmctld's jobs with what is known. Yields between its queries. Raises SlurmError."""
-        now = self._settings.now()
+        now, open_runs = self._settings.now(), self._store.open_runs
         history_until = self._settings.first_moment.limit(now)
-        found = compare(self._slurm.list_jobs(), self._open, self._settings.cluster, history_until)
+        found = compare(self._slurm.list_jobs(), open_runs, self._settings.cluster, history_until)
         self._store.end(found.ended)
         self._note_vanished(found.vanished)
         self._listed = now
         to_skip = self._runs_to_skip()
         unknown = self._store.unknown(key for key in found.unknown_keys if key not in to_skip)
-        with self._slurm.prefetch_job_info(unknown, len(self._open) + len(unknown)):
+        with self._slurm.prefetch_job_info(unknown, len(open_runs) + len(unknown)):
             yield from self._read(found.to_read | {key.job_id for key in unknown})
         self._skipped |= {
-            key for key in found.unknown_keys if self._recorder.is_broken(key.job_id) and key not in self._open
+            key for key in found.unknown_keys if key.job_id in self._recorder.broken and key not in open_runs
         }
-        self._recorder.log_awaiting_layout()
+        self._recorder.broken.count_listed({key.job_id for key in (*found.unknown_keys, *open_runs)})
+        self._recorder.log_what_waits()
 
     def _runs_to_skip(self) -> set[RunKey]:
         """Return the runs that a poll does not read.
@@ -108,13 +130,16 @@ class JobWatch:
     def _read(self, job_ids: set[int]) -> Iterator[None]:
         """Read these jobs and record them, without runs that a lookup has read meanwhile: what it has read is newer."""
         self._lookups.start_poll()
-        self._recorder.start_poll()
+        self._recorder.broken.start_poll()
         if not job_ids:
             return
-        progress, read = Progress("reading new jobs", len(job_ids)), 0
-        with contextlib.closing(self._slurm.read_details(job_ids)) as chunks:
+        read = 0
+        with (
+            contextlib.closing(self._slurm.read_details(job_ids)) as chunks,
+            Progress(READING, len(job_ids), tell=self._settings.on_work) as progress,
+        ):
             for details in chunks:
-                self._recorder.set_aside(details.broken)
+                self._recorder.broken.set_aside_all(details.broken)
                 for some in self._recorder.slices(details.runs):
                     self._recorder.record_slice([run for run in some if not self._lookups.is_outdated(run)])
                     read += len(some)
@@ -134,7 +159,7 @@ class JobWatch:
     def node_states(self) -> list[NodeState]:
         """Return all nodes that are not ignored, as they were last read, each with the number of runs on it."""
         nodes = [node for node in self._nodes if not self._settings.ignore.ignores_host(node.hostname)]
-        return [replace(node, jobs_running=self._open.jobs_on(node.hostname)) for node in nodes]
+        return [replace(node, jobs_running=self._store.open_runs.jobs_on(node.hostname)) for node in nodes]
 
     def reads_all_jobs(self, count: int) -> bool:
         """Return whether a query for `count` jobs makes slurmctld print all jobs that it knows."""
@@ -143,6 +168,13 @@ class JobWatch:
     def look_up(self, job_ids: Iterable[int]) -> set[int]:
         """Look up the jobs that hook events name. Return those that slurmctld knows. Raises SlurmError."""
         return self._lookups.look_up(job_ids)
+
+    def look_up_ended(self, job_ids: Iterable[int], since: int) -> Iterator[None]:
+        """Record the runs of these jobs that accounting has closed since a Unix time. Yields between its queries.
+
+        Raises SlurmError.
+        """
+        return self._lookups.look_up_ended(job_ids, since)
 
     def is_known(self, job_id: int, *, over: bool) -> bool:
         """Return whether what an event says about a job is already known, see `JobLookups.is_known`."""
@@ -160,16 +192,30 @@ class JobWatch:
         """Compare what a destination believes to be running with Slurm, see `Reconciliation`. Raises SlurmError."""
         self._reconciliation.reconcile(running)
 
+    def notes_of(self, job_id: int) -> JobNotes:
+        """Return what is known about a job and is not in the state file. Any thread may call this."""
+        waiting = list(self._recorder.awaiting_layout)  # in one step, as the main thread changes it
+        starts = sorted(key.start_time for key in waiting if key.job_id == job_id)
+        return JobNotes(self._recorder.broken.why(job_id), tuple(starts))
+
     def forget_never_started(self, max_age: float) -> None:
         """Forget runs that have been PREPARING for longer than `max_age` seconds, without a start or an end."""
         oldest = self._settings.clock() - max_age
-        old = [key for key, run in self._open.items() if run.stage is Stage.PREPARING and key.start_time < oldest]
+        old = [
+            key
+            for key, run in self._store.open_runs.items()
+            if run.stage is Stage.PREPARING and key.start_time < oldest
+        ]
         self._store.commit(Batch(dropped=old))
+
+    def encode_with(self, encoder: Encoder) -> None:
+        """Make all further messages with this encoder."""
+        self._store.encoder = encoder
 
     def forget_broken(self) -> None:
         """Let jobs be read again that could not be understood, or that Slurm could not be asked about."""
         self._slurm.retry_all()
-        self._recorder.forget_broken()
+        self._recorder.broken.forget()
         self._skipped.clear()
 
 
@@ -187,7 +233,6 @@ class JobLookups:
         self._settings = settings
         self._read_since_poll: dict[int, RunKey] = {}
         """Jobs that were looked up since the poll began to read its own, each with its run."""
-        self._accounting_failures = Reminder()
 
     def start_poll(self) -> None:
         """Forget what was looked up before this poll began to read."""
@@ -215,6 +260,15 @@ class JobLookups:
             self._recorder.record(details, details.runs, urgent=True)
         return known
 
+    def look_up_ended(self, job_ids: Iterable[int], since: int) -> Iterator[None]:
+        """Record the runs of these jobs that accounting has closed since a Unix time. Yields between its queries.
+
+        Raises SlurmError.
+        """
+        for ended in self._slurm.ends_of(job_ids, since, self._settings.now()):
+            self._accounted.record(ended)
+            yield
+
     def _end_replaced(self, details: Details) -> None:
         """Ask accounting about the runs before those that were read.
 
@@ -231,10 +285,19 @@ class JobLookups:
         except CommandCancelled:
             raise
         except SlurmError as error:
-            if self._accounting_failures.is_due():
-                log.error("accounting cannot be asked for requeued runs, the next catch-up does that: %s", error)
+            note = self._settings.outages.failed(REQUEUED, str(error))
+            if note is not None:
+                log.error(
+                    "accounting cannot be asked for requeued runs, the next catch-up does that: %s%s", error, note
+                )
         else:
-            self._accounting_failures.over()
+            if begun - keys:
+                self._log_accounting_works()
+
+    def _log_accounting_works(self) -> None:
+        note = self._settings.outages.works(REQUEUED)
+        if note is not None:
+            log.log(NOTICE, "%s works again%s", REQUEUED, note)
 
     def is_known(self, job_id: int, *, over: bool) -> bool:
         """Return whether what an event says about a job is already known.

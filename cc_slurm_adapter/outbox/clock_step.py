@@ -42,7 +42,7 @@ class Ages:
     """
 
     def __init__(self, longest: float) -> None:
-        self._longest = longest
+        self.longest = longest
         self._clock = ClockStep()
         self._wrong_until = 0.0
 
@@ -51,7 +51,7 @@ class Ages:
         step = self._clock.step()
         self._clock.followed(step)
         if step > LARGE_STEP:
-            self._wrong_until = time.monotonic() + self._longest
+            self._wrong_until = time.monotonic() + self.longest
         return time.monotonic() >= self._wrong_until
 
 

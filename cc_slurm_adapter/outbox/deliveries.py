@@ -88,7 +88,7 @@ class Deliveries:
 
     def _forget(self, database: sqlite3.Connection, deliveries: Sequence[Delivery]) -> None:
         """Forget what is not needed any more of these deliveries, once there are many: that writes less."""
-        self._delivered_starts += [Delivered(each.message, each.row_id) for each in deliveries if each.texts]
+        self._delivered_starts += [Delivered(each.message, each.key) for each in deliveries if each.texts]
         self._delivered_stops += [(*each.key, each.row_id) for each in deliveries if each.kind is Kind.STOP]
         is_large = sum(len(each.payload) for each in deliveries) >= FORGET_BYTES
         if is_large or len(self._delivered_starts) + len(self._delivered_stops) >= FORGET_AT_ONCE:
@@ -150,6 +150,14 @@ class Deliveries:
             waiting = give_up(database, delivery)
             return (waiting.key, self._set_conflict(database, waiting, reason)) if waiting else (None, [])
 
+    def not_removed(self, delivery: Delivery) -> None:
+        """Record that the sink does not remove a run that is to be sent anew.
+
+        Its start is sent all the same: the sink then says that it has the run.
+        """
+        with self._state.writing() as database:
+            database.execute(queries.DELETE_ROW, (delivery.row_id,))
+
     def put_off(self, delivery: Delivery, until: float, reason: str, *, refused: bool = False) -> None:
         """Try it again at `until` (Unix time). `refused` says that the row itself was refused, which is counted."""
         with self._state.writing() as database:
@@ -206,7 +214,10 @@ def _set_delivered(database: sqlite3.Connection, delivery: Delivery, reason: str
         keep_or_forget(database, delivery)
         database.execute(queries.SET_STOP_DELIVERED, (int(time.time()), *delivery.key))
         return
-    database.execute(queries.SET_DELIVERED, (reason[:500], delivery.row_id))
+    if delivery.kind is Kind.REMOVE:  # nothing but its start depended on it
+        database.execute(queries.DELETE_ROW, (delivery.row_id,))
+        return
+    database.execute(queries.SET_DELIVERED, (time.time(), reason[:500], delivery.row_id))
     if delivery.kind is Kind.START:
         forget_withdrawn(database, delivery)
         database.execute(queries.RELEASE_STOP_OF, (*delivery.key, delivery.row_id))

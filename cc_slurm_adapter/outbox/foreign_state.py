@@ -26,15 +26,15 @@ def refuse_foreign(path: str) -> None:
     A damaged state file is recognized by its name, its log or its first moment.
     """
     if os.path.exists(path) and not os.path.isfile(path):
-        raise StateError(f"statePath names {path}, which is no file: set statePath to a file of the daemon's own")
+        raise StateError(f"statePath names {path}, which is not a file: set statePath to a file of the daemon's own")
     with suppress(FileNotFoundError, NotADirectoryError, PermissionError), open(path, "rb") as file:
         start = file.read(len(HEADER))
         if start == HEADER:
             _refuse_foreign_database(path)
         elif start and not (os.path.exists(f"{path}-wal") or _has_our_name(path)):
             raise StateError(
-                f"statePath names {path}, which is no SQLite database and not known to be this program's: it is left"
-                " alone; set statePath to a file of the daemon's own, or move that one away"
+                f"statePath names {path}, which is neither an SQLite database nor known to be this program's: it is"
+                " left alone; set statePath to a file of the daemon's own, or move that one away"
             )
 
 

@@ -18,11 +18,12 @@ DONE_RUNS = 50_000
 """The most runs that are over and known in memory: the latest ones."""
 TEXT_BYTES = 4 * 1024 * 1024
 """The most bytes of texts of pending starts in memory: the latest ones."""
-_RUN = "SELECT cluster, job_id, start_time, stage, hosts, details, changed FROM run"
+_RUN = "SELECT cluster, job_id, start_time, stage, hosts, details, changed, note FROM run"
+_ADD_RUN = "INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _TO_MEMORY = {
     "INSERT INTO checkpoint VALUES (?, ?)": "SELECT cluster, seen_until FROM checkpoint",
     "INSERT INTO used_sink VALUES (?)": "SELECT sink FROM used_sink",
-    "INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?)": f"{_RUN} WHERE stage != 'done'",
+    _ADD_RUN: f"{_RUN} WHERE stage != 'done'",
     "INSERT INTO message VALUES (?, ?, ?, ?)": """
         SELECT id, payload, texts_at, texts FROM message WHERE id IN (
             SELECT message FROM delivery WHERE state IN ('pending', 'parked', 'following') OR kind = 'withdraw'
@@ -37,7 +38,7 @@ SELECT u.message, u.hash, t.body FROM text_use AS u JOIN text AS t ON t.hash = u
 _TO_FILE = {
     "INSERT OR REPLACE INTO checkpoint VALUES (?, ?)": "SELECT cluster, seen_until FROM checkpoint",
     "INSERT OR REPLACE INTO used_sink VALUES (?)": "SELECT sink FROM used_sink",
-    "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, ?, ?)": _RUN,
+    "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?)": _RUN,
     "INSERT OR REPLACE INTO message VALUES (?, ?, ?, ?)": "SELECT id, payload, texts_at, texts FROM message",
     "INSERT OR IGNORE INTO text VALUES (?, ?)": "SELECT hash, body FROM text",
     "INSERT OR IGNORE INTO text_use VALUES (?, ?)": "SELECT message, hash FROM text_use",
@@ -59,7 +60,7 @@ def copy_to_memory(file: sqlite3.Connection, memory: sqlite3.Connection) -> None
     memory.execute("BEGIN")
     for statement, query in _TO_MEMORY.items():
         memory.executemany(statement, file.execute(query))
-    memory.executemany("INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?)", file.execute(_DONE_TO_MEMORY))
+    memory.executemany(_ADD_RUN, file.execute(_DONE_TO_MEMORY))
     _copy_deliveries(file, memory)
     for message, key, body in _some_texts(file):
         memory.execute("INSERT OR IGNORE INTO text VALUES (?, ?)", (key, body))

@@ -21,10 +21,10 @@ from typing import Any
 
 from cc_slurm_adapter.outbox import stored_messages
 from cc_slurm_adapter.outbox.memory import copy_to_file
-from cc_slurm_adapter.outbox.parking import kind_of
 from cc_slurm_adapter.outbox.queries import MESSAGE_OF
 from cc_slurm_adapter.outbox.schema import AFTER_PROBE, SCHEMA, SCHEMA_VERSION
 from cc_slurm_adapter.sinks.base import Encoded, Text
+from cc_slurm_adapter.system.outages import kind_of
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,20 @@ NO_ROOM = ("full", "disk I/O")
 NEEDS_TEXTS = ("pending", "parked", "following")
 _RUNS = "SELECT cluster, job_id, start_time, stage, hosts, details, changed FROM run"
 _MESSAGES = "SELECT * FROM message ORDER BY id"
-_ADD_RUN = "INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?)"
+_ADD_RUN = "INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?, '')"
+_LIKE_NOW = 7
+"""The first format with the tables of the present one: only columns are missing in it."""
+_SAME_COLUMNS = {
+    "message": "id, payload, texts_at, texts",
+    "delivery": (
+        "id, sink, cluster, job_id, start_time, kind, message, created, refusals, first_sent, next_try, state, reason,"
+        " cuts, parkings, parked_since, why"
+    ),
+}
+"""Tables that are copied as they are, with the columns that all formats from _LIKE_NOW on have."""
+_TEXTS = """
+SELECT u.message, u.hash, t.body FROM text_use AS u JOIN text AS t ON t.hash = u.hash ORDER BY u.message DESC
+"""
 _ADD_DELIVERY = """
 INSERT INTO delivery (id, sink, cluster, job_id, start_time, kind, message, created, refusals, first_sent, next_try,
 state, reason, parkings, parked_since, why)
@@ -63,7 +76,7 @@ def migrate(path: str, go_on: Callable[[], None], max_text_bytes: int) -> None:
     `max_text_bytes`, and none if the disk turns out to be full. If anything fails, the old file is as it was, and
     nothing is left beside it. Raises OSError and sqlite3.Error.
     """
-    log.warning("the state file %s is of an older version and is brought to the present format", path)
+    log.warning("the state file %s is of an older version and is converted to the present format", path)
     try:
         _rewrite(path, go_on, max_text_bytes)
     except sqlite3.OperationalError as error:
@@ -161,9 +174,26 @@ class _Copy:
         if self._old.execute("SELECT 1 FROM sqlite_master WHERE name = 'used_sink'").fetchone():
             add = partial(self._new.execute, "INSERT INTO used_sink VALUES (?)")
             yield from (partial(add, tuple(row)) for row in self._old.execute("SELECT sink FROM used_sink"))
-        is_first = self._old.execute("PRAGMA user_version").fetchone()[0] == 1
-        yield from (partial(self._add_run, *row, is_first=is_first) for row in self._old.execute(_RUNS))
-        yield from (partial(self._add_message, dict(row)) for row in self._old.execute(_MESSAGES))
+        version = self._old.execute("PRAGMA user_version").fetchone()[0]
+        yield from (partial(self._add_run, *row, is_first=version == 1) for row in self._old.execute(_RUNS))
+        if version < _LIKE_NOW:
+            yield from (partial(self._add_message, dict(row)) for row in self._old.execute(_MESSAGES))
+        else:
+            yield from self._same_rows()
+
+    def _same_rows(self) -> Iterator[Callable[[], object]]:
+        for table, columns in _SAME_COLUMNS.items():
+            values = ", ".join("?" * (columns.count(",") + 1))
+            add = partial(self._new.execute, f"INSERT INTO {table} ({columns}) VALUES ({values})")  # noqa: S608 - names
+            rows = self._old.execute(f"SELECT {columns} FROM {table}")  # noqa: S608 - names
+            yield from (partial(add, tuple(row)) for row in rows)
+        if self._text_bytes > 0:
+            yield from (partial(self._keep_text, *row) for row in self._old.execute(_TEXTS))
+
+    def _keep_text(self, message: int, key: str, body: bytes) -> None:
+        """Keep a text, unless there is no room for more."""
+        if self._text_bytes > 0:
+            self._text_bytes -= stored_messages.keep_stored(self._new, message, key, body)
 
     def _add_run(self, *row: Any, is_first: bool) -> None:
         """Add a run. In the first format a run that was left out may have no nodes, and others lack their threads."""
@@ -211,7 +241,7 @@ def _json(value: object) -> bytes:
 
 def _put_in_place(path: str, new: str, version: int) -> None:
     size, before = os.path.getsize(path), f"{path}.format-{version}"
-    kept = f"it has {size >> 20} MB and is not kept: the version before would read all from Slurm again"
+    kept = f"it has {size >> 20} MB and is not kept: the previous version would read everything from Slurm again"
     if size <= KEPT_BYTES:
         kept = f"kept as {before}: to go back, stop the daemon and move that to {path}"
         try:
@@ -225,4 +255,4 @@ def _put_in_place(path: str, new: str, version: int) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-    log.warning("the state file %s has the present format now; the one before: %s", path, kept)
+    log.warning("the state file %s has the present format now; the previous one: %s", path, kept)

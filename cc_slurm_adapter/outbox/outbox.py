@@ -15,17 +15,22 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cc_slurm_adapter.model import End, Run, RunKey
-from cc_slurm_adapter.outbox import parking, queries, stored_messages
-from cc_slurm_adapter.outbox.database import StateDatabase
+from cc_slurm_adapter.outbox import dropped_runs, parking, queries, stored_messages
+from cc_slurm_adapter.outbox.admin import QueueAdmin
+from cc_slurm_adapter.outbox.database import Briefly, StateDatabase
 from cc_slurm_adapter.outbox.deliveries import Deliveries
-from cc_slurm_adapter.outbox.parking import Parked, Tidied
+from cc_slurm_adapter.outbox.parking import Tidied
+from cc_slurm_adapter.outbox.queue_watch import QueueWatch
+from cc_slurm_adapter.outbox.report import Parked
 from cc_slurm_adapter.outbox.rerouting import USED_SINKS, use_sinks
+from cc_slurm_adapter.outbox.resends import Resends
 from cc_slurm_adapter.outbox.run_json import run_from_json, run_to_json
 from cc_slurm_adapter.outbox.schema import URGENT, RowState
 from cc_slurm_adapter.outbox.state_file import MAX_TEXT_BYTES, TIMING, Timing
 from cc_slurm_adapter.outbox.text_limit import NewStart, TextLimit
 from cc_slurm_adapter.outbox.withdrawals import forget_all, forget_old
 from cc_slurm_adapter.sinks.base import Encoded, Kind
+from cc_slurm_adapter.system.outages import Outages
 
 KEEP_DONE = 86400
 """A finished run is remembered this many seconds longer than accounting is read back, so that it is not reported again
@@ -55,6 +60,8 @@ class OpenRun(NamedTuple):
     details: Run | None
     lost_since: int | None = None
     """The Unix time when a run that Slurm has lost was last seen; in the file that is `changed`."""
+    note: str = ""
+    """What is exceptional about it, for example why it is not reported; '' for nearly all runs."""
 
 
 class Message(NamedTuple):
@@ -110,10 +117,15 @@ class Outbox:
         the file is brought to the present format or checked, and may raise to end that. If the file has more than
         `max_text_bytes`, texts are left out.
         """
+        self.outages = Outages()
+        """Failures of the state file, as far as they are logged by those who use it."""
         self._state = StateDatabase(path, go_on, max_text_bytes, timing=timing)
         self._texts = TextLimit(self._state, max_text_bytes)
+        self.watch = QueueWatch(self._state, max_text_bytes)
         self._leaders = {sink: leader for sink, leader in (sinks or {}).items() if leader}
         self.deliveries = Deliveries(self._state, self._leaders)
+        self.resends = Resends(self._state, self._texts)
+        self.admin = QueueAdmin(Briefly(self._state), self._leaders)
         if sinks and {sink for (sink,) in self._state.read(USED_SINKS, ())} != set(sinks):
             self._state.write(lambda database: use_sinks(database, sinks))
 
@@ -135,6 +147,14 @@ class Outbox:
         """Return the Unix time up to which accounting has been read; None at the first start."""
         rows = self._state.read(queries.CHECKPOINT, (cluster,))
         return rows[0][0] if rows else None
+
+    def forgotten_until(self) -> int:
+        """Return the Unix time up to which runs that are over may be forgotten; 0 if none is.
+
+        A run that accounting shows to have ended before that is not new because no such run is known.
+        """
+        rows = self._state.read(queries.FORGOTTEN_UNTIL, ())
+        return rows[0][0] if rows else 0
 
     def open_runs(self, cluster: str) -> list[OpenRun]:
         """Return all runs that are known to hold nodes: PREPARING, STARTED and IGNORED ones."""
@@ -170,6 +190,8 @@ class Outbox:
         starts = [NewStart(number, each.key, each.body.texts) for number, each in added if number and each.body.texts]
         self._texts.store(database, starts)
         self._add_stops(database, [each for each in batch.messages if each.kind is Kind.STOP], batch.urgent)
+        ended = [each.key for each in batch.messages if each.kind is Kind.STOP]
+        dropped_runs.forget_ended(database, ended, self._leaders)
         if batch.checkpoint is not None:
             database.execute(queries.SET_CHECKPOINT, (cluster, batch.checkpoint))
 
@@ -247,8 +269,9 @@ class Outbox:
             database.execute(queries.FORGET_CONFLICTS, (before,))
             forgotten = [(follower, leader, before) for follower, leader in self._leaders.items()]
             database.executemany(queries.FORGET_FOLLOWERS, forgotten)
+            database.execute(dropped_runs.FORGET_DROPPED)
             forget_old(database, aged_until)
-            database.execute(queries.FORGET_RUNS, (before - KEEP_DONE,))
+            _forget_runs(database, before - KEEP_DONE, now)
             self.deliveries.forget_done(database)
         self._state.shrink()
         return tidied
@@ -281,6 +304,13 @@ class Outbox:
         return dict(self._state.read(queries.COUNT_STATES, ()))
 
 
+def _forget_runs(database: sqlite3.Connection, before: float, now: float) -> None:
+    """Forget the runs that were over before a Unix time, or -inf, and that such runs are not known any more."""
+    database.execute(queries.FORGET_RUNS, (before,))
+    if before > 0:
+        database.execute(queries.SET_FORGOTTEN_UNTIL, (int(before), now))
+
+
 def _make_all_due(database: sqlite3.Connection) -> int:
     """Make all waiting rows due, and a probe of each reason. Return how many rows are parked."""
     now = time.time()
@@ -289,12 +319,13 @@ def _make_all_due(database: sqlite3.Connection) -> int:
     return parking.make_probes_due(database)
 
 
-def _open_run(cluster: str, row: tuple[int, int, str, str, str | None, int]) -> OpenRun:
-    job_id, start_time, stage, hosts, details, changed = row
+def _open_run(cluster: str, row: tuple[int, int, str, str, str | None, int, str]) -> OpenRun:
+    job_id, start_time, stage, hosts, details, changed, note = row
     run = run_from_json(details) if details else None
-    return OpenRun(RunKey(cluster, job_id, start_time), Stage(stage), hosts, run, None if hosts else changed)
+    return OpenRun(RunKey(cluster, job_id, start_time), Stage(stage), hosts, run, None if hosts else changed, note)
 
 
 def _row_of(run: OpenRun, now: int) -> tuple[object, ...]:
     details = run_to_json(run.details) if run.details else None
-    return (*run.key, run.stage.value, run.hosts, details, now if run.lost_since is None else run.lost_since)
+    changed = now if run.lost_since is None else run.lost_since
+    return (*run.key, run.stage.value, run.hosts, details, changed, run.note)

@@ -13,14 +13,15 @@ All functions are steps of one transaction of the outbox.
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from cc_slurm_adapter.model import RunKey
+from cc_slurm_adapter.outbox.report import Parked
 from cc_slurm_adapter.outbox.schema import AFTER_PROBE, PENDING
 from cc_slurm_adapter.sinks.base import Delivery
+from cc_slurm_adapter.system.outages import kind_of
 
 FIRST_RETRY, LONGEST_RETRY = 3600.0, 86400.0
 """Seconds until a probe is tried again: the first wait, doubled with each refusal, and the longest wait."""
@@ -82,33 +83,12 @@ ORDER BY m.id
 _GIVE_UP = "DELETE FROM delivery WHERE sink = ? AND cluster = ? AND job_id = ? AND start_time = ?"
 
 
-class Parked(NamedTuple):
-    """Messages for a sink that were refused for one reason. `reason` is the text for the first of them."""
-
-    sink: str
-    messages: int
-    first: RunKey
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.messages} for {self.sink}, the first of {self.first}: {self.reason}"
-
-
 class Tidied(NamedTuple):
     """What happened to messages that are too old."""
 
     parked: int
     """How many messages were parked because they could not be delivered for too long."""
     given_up: list[Parked]
-
-
-def kind_of(reason: str) -> str:
-    """Return a reason without what differs from job to job: quoted parts, numbers, and names with numbers in them.
-
-    The HTTP status stays.
-    """
-    unquoted = re.sub(r"""'[^']*'|"[^"]*"|`[^`]*`""", "#", reason)
-    return re.sub(r"\b(HTTP \d+)\b|[\w.-]*\d[\w.-]*", lambda found: found[1] or "#", unquoted)[:500]
 
 
 def park(database: sqlite3.Connection, delivery: Delivery, reason: str, now: float) -> None:
@@ -159,18 +139,19 @@ def accepted(database: sqlite3.Connection, delivery: Delivery, now: float) -> No
 def make_probes_due(database: sqlite3.Connection) -> int:
     """Let one message of each reason be tried now. Return how many messages are parked."""
     reasons = database.execute(_REASONS).fetchall()
-    _see_that_there_are_probes(database, reasons, 0)
+    see_that_there_are_probes(database, [reason[:2] for reason in reasons], 0)
     database.execute(
         f"UPDATE delivery SET next_try = 0, parkings = 1 WHERE state = 'parked' AND next_try < {AFTER_PROBE}"
     )
     return sum(reason[2] for reason in reasons)
 
 
-def _see_that_there_are_probes(
-    database: sqlite3.Connection, reasons: Iterable[tuple[str, str, int, int]], now: float
-) -> None:
-    """Choose a probe for each reason that has none: its row may be deleted, or wait for another row of its run."""
-    for sink, why, _, _ in reasons:
+def see_that_there_are_probes(database: sqlite3.Connection, reasons: Iterable[tuple[str, str]], now: float) -> None:
+    """Choose a probe for each reason (sink, why) that has none.
+
+    Its probe may be deleted, or may wait for another row of its run.
+    """
+    for sink, why in reasons:
         if database.execute(_HAS_PROBE, (sink, why, 0)).fetchone() is None:
             _choose_probe(database, sink, why, now, 1, 0)
 
@@ -197,7 +178,7 @@ def tidy(database: sqlite3.Connection, now: float, pending_before: float, parked
     parked = database.execute(_PARK_OLD, {"now": now, "before": pending_before}).rowcount
     given_up = _give_up(database, database.execute(_TOO_OLD, (parked_before,)).fetchall())
     database.execute(_LOST_STOPS)
-    _see_that_there_are_probes(database, database.execute(_REASONS).fetchall(), now)
+    see_that_there_are_probes(database, [row[:2] for row in database.execute(_REASONS).fetchall()], now)
     return Tidied(parked, given_up)
 
 

@@ -6,14 +6,30 @@ The placeholders of a key are always cluster, job id and start time, in this ord
 
 from __future__ import annotations
 
-from cc_slurm_adapter.outbox.schema import AFTER_PROBE, PENDING, WAITING
+from cc_slurm_adapter.outbox.schema import AFTER_PROBE, DROPPED_REASON, PENDING, WAITING
 
 # --- runs
 
 CHECKPOINT = "SELECT seen_until FROM checkpoint WHERE cluster = ?"
 SET_CHECKPOINT = "INSERT OR REPLACE INTO checkpoint VALUES (?, ?)"
-OPEN_RUNS = "SELECT job_id, start_time, stage, hosts, details, changed FROM run WHERE cluster = ? AND stage != 'done'"
-SET_RUN = "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, ?, ?)"
+FORGOTTEN_UNTIL = "SELECT seen_until FROM checkpoint WHERE cluster = ''"
+"""The row of no cluster is the time up to which runs that are over may be forgotten, of all clusters."""
+SET_FORGOTTEN_UNTIL = """
+INSERT INTO checkpoint VALUES ('', ?) ON CONFLICT (cluster) DO UPDATE SET seen_until = excluded.seen_until
+WHERE seen_until < excluded.seen_until OR seen_until > ?
+"""
+"""It moves back only if it is later than the second value, the present time: then the clock was ahead."""
+OPEN_RUNS = """
+SELECT job_id, start_time, stage, hosts, details, changed, note FROM run WHERE cluster = ? AND stage != 'done'
+"""
+SET_RUN = f"""
+INSERT INTO run (cluster, job_id, start_time, stage, hosts, details, changed, note)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (cluster, job_id, start_time) DO UPDATE SET stage = excluded.stage, hosts = excluded.hosts,
+details = excluded.details, changed = excluded.changed,
+note = CASE WHEN INSTR(note, '{DROPPED_REASON}') THEN note ELSE excluded.note END
+"""
+"""The note that a run was dropped stays: the main thread, which has the open runs in memory, does not know it."""
 DELETE_RUN = "DELETE FROM run WHERE cluster = ? AND job_id = ? AND start_time = ?"
 RUN_IS_KNOWN = "SELECT 1 FROM run WHERE cluster = ? AND job_id = ? AND start_time = ?"
 RUN_IS_OVER = f"{RUN_IS_KNOWN} AND stage = 'done' AND changed >= ?"
@@ -85,9 +101,11 @@ NEXT_DUE = f"SELECT MIN(next_try) FROM delivery WHERE sink = ? AND {WAITING} AND
 
 SET_STATE = "UPDATE delivery SET state = ?, next_try = ?, reason = ? WHERE id = ?"
 SET_DELIVERED = """
-UPDATE delivery SET state = 'delivered', next_try = 0, reason = ?, parkings = 0, parked_since = 0, why = '' WHERE id = ?
+UPDATE delivery SET state = 'delivered', next_try = ?, reason = ?, parkings = 0, parked_since = 0, why = '' WHERE id = ?
 """
-"""Refusals so far are forgotten: they have nothing to do with a refusal after the sink has lost the run."""
+"""The `next_try` is when it was delivered, for `-job`. Refusals so far are forgotten: they have nothing to do with a
+refusal after the sink has lost the run."""
+DELETE_ROW = "DELETE FROM delivery WHERE id = ?"
 RELEASE_STOP_OF = """
 UPDATE delivery SET next_try = 0
 WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = 'stop' AND state = 'pending' AND next_try > 0
@@ -165,6 +183,11 @@ DELETE_DONE = "DELETE FROM delivery WHERE state = 'done'"
 
 # --- numbers
 
+COUNT_PENDING = (
+    f"SELECT sink, COUNT(*), MIN(created) FROM delivery WHERE {PENDING} AND next_try < {AFTER_PROBE} GROUP BY sink"
+)
+"""How many messages wait for each sink, and since when, without parked ones and the stops that wait for those."""
+COUNT_CONFLICTS = "SELECT sink, COUNT(*) FROM delivery WHERE state = 'conflict' AND kind = 'start' GROUP BY sink"
 COUNT_WAITING = f"SELECT COUNT(*) FROM delivery WHERE {WAITING}"
 COUNT_PENDING_TO = f"SELECT COUNT(*) FROM (SELECT 1 FROM delivery WHERE {PENDING} AND next_try < {AFTER_PROBE} LIMIT ?)"
 """How many messages wait, without parked ones and the stops that wait for those. It counts only up to a limit."""

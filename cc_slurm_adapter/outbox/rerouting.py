@@ -11,7 +11,8 @@ import logging
 import sqlite3
 from collections.abc import Mapping
 
-from cc_slurm_adapter.sinks.base import CC_NATS, CC_REST
+from cc_slurm_adapter.sinks.base import CC_NATS, CC_REST, label_of
+from cc_slurm_adapter.system.quantities import counted
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ WHERE sink = ? AND state = 'retained' AND kind != 'withdraw' AND (cluster, job_i
     AND (w.state = 'delivered' OR w.first_sent > 0))
 """
 """Messages that may have been withdrawn from the former leading sink are sent again."""
-_FORGET_RETAINED = "DELETE FROM delivery WHERE sink = ? AND (state = 'retained' OR kind = 'withdraw')"
+_FORGET_RETAINED = "DELETE FROM delivery WHERE sink = ? AND (state = 'retained' OR kind IN ('withdraw', 'remove'))"
 _MOVE = "UPDATE OR IGNORE delivery SET sink = ? WHERE sink = ?"
 """The rows keep their numbers, and so their order."""
 _COPY = f"""
@@ -51,14 +52,16 @@ def use_sinks(database: sqlite3.Connection, sinks: Mapping[str, str]) -> None:
     leading = next(iter(sinks))
     has_led = next((sink for sink in RANK if sink in before), leading)
     if has_led != leading:
-        for statement in (_SEND_WITHDRAWN, _FORGET_RETAINED):  # the sink that leads now withdraws nothing
+        for statement in (_SEND_WITHDRAWN, _FORGET_RETAINED):  # the sink that leads now removes nothing
             database.execute(statement, (has_led,))
         database.execute(_SEND_AGAIN, (leading, has_led))
         database.execute(_COPY if has_led in sinks else _MOVE, (leading, has_led))
     for sink in before - set(sinks):
         gone = database.execute("DELETE FROM delivery WHERE sink = ?", (sink,)).rowcount
-        what = f"what waited goes to {leading}" if sink == has_led else f"{gone} messages that followed are dropped"
-        log.warning("jobs are not reported to %s any more: %s", sink, what)
+        what = f"{counted(gone, 'message')} that followed dropped"
+        if sink == has_led:
+            what = f"what waited goes to {label_of(leading)}"
+        log.warning("jobs are not reported to %s any more: %s", label_of(sink), what)
     database.execute("UPDATE delivery SET state = 'pending' WHERE sink = ? AND state = 'following'", (leading,))
     database.execute("DELETE FROM used_sink")
     database.executemany("INSERT INTO used_sink VALUES (?)", [(sink,) for sink in sinks])

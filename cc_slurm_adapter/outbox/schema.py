@@ -1,12 +1,13 @@
 """The tables of the state file, the stages of a run, and the states of a delivery.
 
 A run is a job from one start to one end; a requeued job has several. A message is what is reported about a run: its
-start, its stop, or its removal, if it must make room for the next run of its job. A message is stored once, however
-many sinks it is sent to. Each sink has a delivery of it: a small row without payload, so that a change of its state
-writes little. Job scripts and Slurm's texts are not part of a message. They are stored once by their hash, and are
-deleted as soon as no start that is still to be delivered needs them.
+start, its stop, or its removal, if it must make room for the next run of its job (`withdraw`) or is sent anew
+(`remove`, see resends.py). A message is stored once, however many sinks it is sent to. Each sink has a delivery of it:
+a small row without payload, so that a change of its state writes little. Job scripts and Slurm's texts are not part of
+a message. They are stored once by their hash, and are deleted as soon as no start that is still to be delivered needs
+them.
 
-    run 1 ──── 1..3 message 1 ──── 1..n delivery (one for each sink)
+    run 1 ──── 1..4 message 1 ──── 1..n delivery (one for each sink)
                     message n ──── n text, through text_use while it is needed
 
 Stages of a run
@@ -41,6 +42,8 @@ retained   no       Delivered and over, or the message    pending: the run is wi
                     that would withdraw that, see         deleted: after a day
                     withdrawals.py.
 done       no       Delivered and over.                   deleted: with others
+dropped    never    A start that an administrator has     deleted: its run is over
+                    dropped while its run is open.
 
 A stop waits for the start of its own run. It is sent when the start is delivered, and never while the start is parked
 or in conflict: a stop without its start is refused, and the stop of a run in conflict would end the row of the other
@@ -50,15 +53,21 @@ A delivered start stays until its stop is delivered, because a sink that has los
 stop. From then on both are done, or retained if cc-backend may refuse the next run of the job because of this one.
 Rows that are done are deleted together, a hundred at a time, since that writes less than a deletion for each answer.
 
+A `remove` is deleted as soon as the sink has carried it out, or refuses it for good. Until then the start waits for it.
+
 A row in conflict stays although it is never sent. While its run is open the stop is still to come, and the start in
 conflict prevents the stop from being sent.
+
+A dropped start is what is left of a run that an administrator has dropped: its other rows are deleted, and when the
+run ends no stop of it is added. See dropped_runs.py.
 
 A sink that follows is sent only what was delivered to the sink that leads. So NATS gets only what cc-backend has
 stored, and whatever cc-backend never stores is never published.
 
 `next_try` is a Unix time, or one of three values: URGENT, 0 for a row that was never tried, and AFTER_PROBE for a row
-that waits for another row. Rows that are due are sent in this order: first urgent rows, then rows that were never tried
-(the oldest first), then rows that failed. Within a job the view `sendable` says which row is sent first.
+that waits for another row. In a delivered start it is when that was delivered. Rows that are due are sent in this
+order: first urgent rows, then rows that were never tried (the oldest first), then rows that failed. Within a job the
+view `sendable` says which row is sent first.
 """
 
 from __future__ import annotations
@@ -76,6 +85,7 @@ class RowState(enum.Enum):
     DELIVERED = "delivered"
     RETAINED = "retained"
     DONE = "done"
+    DROPPED = "dropped"
 
 
 URGENT = -1
@@ -83,12 +93,17 @@ URGENT = -1
 AFTER_PROBE = 1e15
 """The `next_try` of a row that waits until the probe of its reason, or its own start, is delivered: a time that never
 comes."""
-SCHEMA_VERSION = 7
+DROPPED_REASON = "dropped by an administrator"
+"""The `reason` of a dropped start. The note of a run that was dropped contains it, too."""
+SCHEMA_VERSION = 8
 _TABLES = """
+-- Up to when accounting was read. The row of no cluster, '', is up to when runs that are over may be forgotten.
 CREATE TABLE checkpoint (cluster TEXT PRIMARY KEY, seen_until INTEGER NOT NULL);
+-- `note` says what is exceptional about a run, for example why it is not reported. It is '' for nearly all runs.
 CREATE TABLE run (
     cluster TEXT NOT NULL, job_id INTEGER NOT NULL, start_time INTEGER NOT NULL,
     stage TEXT NOT NULL, hosts TEXT NOT NULL, details TEXT, changed INTEGER NOT NULL,
+    note TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (cluster, job_id, start_time)
 ) WITHOUT ROWID;
 CREATE INDEX run_by_stage ON run (stage, changed);

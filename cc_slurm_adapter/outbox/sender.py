@@ -14,16 +14,20 @@ from functools import partial
 
 from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.errors import AdapterError
+from cc_slurm_adapter.log import NOTICE, Repeated
 from cc_slurm_adapter.model import NodeState
 from cc_slurm_adapter.outbox.clock_step import ClockStep
 from cc_slurm_adapter.outbox.deliveries import Deliveries
+from cc_slurm_adapter.outbox.event_latency import EventLatency
 from cc_slurm_adapter.outbox.late_runs import LateRuns
 from cc_slurm_adapter.outbox.outbox import Outbox
+from cc_slurm_adapter.outbox.report import SinkReport
 from cc_slurm_adapter.outbox.row_failures import RowFailures
 from cc_slurm_adapter.outbox.settle import Settler
 from cc_slurm_adapter.outbox.sink_health import SHORTEST_WAIT, TIMING, SinkHealth, Timing
 from cc_slurm_adapter.outbox.tasks import NodeStates, Request, Rows, Task
 from cc_slurm_adapter.sinks.base import Answer, Connection, Delivery, Sink, Verdict
+from cc_slurm_adapter.system.outages import Outages
 from cc_slurm_adapter.system.threads import Worker
 
 log = logging.getLogger(__name__)
@@ -50,6 +54,7 @@ class _DueRows:
         self._read: deque[Delivery] = deque()
         self._gather_until = 0.0
         self._clock = ClockStep()
+        self._clock_steps = Repeated()
 
     @property
     def is_gathering(self) -> bool:
@@ -60,6 +65,10 @@ class _DueRows:
     def has_more(self) -> bool:
         """Tell whether rows were read that are not popped yet."""
         return bool(self._read)
+
+    def are_there(self) -> bool:
+        """Return whether any row is due now, a refused one that is tried again as well. Raises StateError."""
+        return bool(self._read or self._deliveries.due(self._sink.name, time.time(), 1))
 
     def drop(self) -> None:
         """Drop what was read: everything waits, and what is due then is read again."""
@@ -82,6 +91,10 @@ class _DueRows:
         due = self._deliveries.next_due(self._sink.name, time.time())
         return None, None if due is None else max(due - time.time(), SHORTEST_WAIT)
 
+    def retry_pending(self) -> None:
+        """Let no pending row wait any longer."""
+        self._deliveries.retry_pending(self._sink.name)
+
     def follow_clock(self) -> None:
         """Shift the times in the outbox when the clock was set, so that no row waits for that.
 
@@ -89,7 +102,8 @@ class _DueRows:
         """
         step = self._clock.step()
         if step:
-            log.warning("the clock was set by %+.0f s", step)
+            if self._clock_steps.is_due():
+                log.warning("the clock was set by %+.0f s%s", step, self._clock_steps.note)
             self._deliveries.shift_times(self._sink.name, step)
             self._clock.followed(step)
 
@@ -111,6 +125,34 @@ class _DueRows:
         self._read.extend(self._deliveries.due(self._sink.name, time.time(), BATCH, busy))
 
 
+class _Lines:
+    """The lines about failures that are neither the destination's nor a row's. Used by all threads that send."""
+
+    def __init__(self, label: str, state_outages: Outages) -> None:
+        """`state_outages` is shared with all who use the state file."""
+        self._part = f"reading messages for {label}"
+        self._state_outages = state_outages
+        self._errors = Repeated()
+
+    def could_not_send(self, deliveries: Iterable[Delivery], error: Exception) -> None:
+        """Log an error of this program, which may occur for many rows."""
+        if self._errors.is_due(type(error).__name__):
+            text = ", ".join(f"{each.kind.value} {each.key} could not be sent" for each in deliveries)
+            log.error("%s%s", text, self._errors.note, exc_info=error)
+
+    def state_failed(self, error: AdapterError) -> None:
+        """Log that the state file cannot be used."""
+        note = self._state_outages.failed(self._part, str(error))
+        if note is not None:
+            log.error("%s%s", error, note)
+
+    def state_works(self) -> None:
+        """Log that the state file can be used again."""
+        note = self._state_outages.works(self._part)
+        if note is not None:
+            log.log(NOTICE, "%s works again%s", self._part, note)
+
+
 class Sender:
     """Threads that send. `wake` is called when rows were added; `stop_all` ends them, whatever they wait for."""
 
@@ -122,25 +164,43 @@ class Sender:
         on_unknown: Callable[[], None] = lambda: None,
         on_delivered: Callable[[], None] = lambda: None,
         late_runs: LateRuns | None = None,
+        event_latency: EventLatency | None = None,
         *,
         timing: Timing = TIMING,
+        outages: Outages | None = None,
     ) -> None:
         """`on_unknown` is called when the destination does not know a run that it once had.
 
         `on_delivered` is called after each message that was delivered: others may follow it. `late_runs` learns of
-        each start that the destination has.
+        each start that the destination has, `event_latency` of each start and stop. `outages` is shared with all who
+        ask the same destination.
         """
         self._sink = sink
-        self._deliveries = outbox.deliveries
+        self._lines = _Lines(sink.label, outbox.outages)
         self._changed = threading.Condition()
         self._stopping = False
         self._under_way: dict[Connection, Request] = {}
         self._nodes: NodeStates | None = None
         self._failures = RowFailures()
         self._due = _DueRows(sink, outbox.deliveries, self._failures)
-        self._health = SinkHealth(sink.label, sink.connections, self._drop_ready, self._go_on, timing=timing)
+        self._health = SinkHealth(
+            SinkReport(sink.name, sink.label, withdraws=sink.withdraws),
+            sink.connections,
+            self._drop_ready,
+            self._go_on,
+            timing=timing,
+            outages=outages,
+        )
         self._settler = Settler(
-            sink, outbox.deliveries, counters, self._health, self._failures, on_unknown, on_delivered, late_runs
+            sink,
+            outbox.deliveries,
+            counters,
+            self._health,
+            self._failures,
+            on_unknown,
+            on_delivered,
+            late_runs,
+            event_latency,
         )
         self._connections = [sink.connect(partial(self._progress, number)) for number in range(sink.connections)]
         self.workers = [
@@ -153,6 +213,16 @@ class Sender:
             for number, connection in enumerate(self._connections)
         ]
         """Its threads, one for each connection."""
+
+    @property
+    def report(self) -> SinkReport:
+        """Whether the destination answers. Any thread may read it."""
+        return self._health.report
+
+    def is_idle(self) -> bool:
+        """Return whether nothing is under way and nothing may be sent now. Raises StateError."""
+        with self._changed:
+            return not self._under_way and self._nodes is None and not self._due.are_there()
 
     def start(self) -> None:
         """Begin to send."""
@@ -214,8 +284,8 @@ class Sender:
         except MemoryError:
             short = "this host has too little memory, or the daemon's limit is too low"
             answers = [Answer(Verdict.UNAVAILABLE, short)] * len(deliveries)
-        except Exception:  # the one place that isolates a delivery
-            log.exception("%s", ", ".join(f"{each.kind.value} {each.key} could not be sent" for each in deliveries))
+        except Exception as error:  # noqa: BLE001 - the one place that isolates a delivery
+            self._lines.could_not_send(deliveries, error)
             answer = Answer(Verdict.FAILED, "an error of this program, see the log")
             if len(deliveries) > 1:
                 self._failures.suspect(each.row_id for each in deliveries)
@@ -226,7 +296,7 @@ class Sender:
                 self._due.follow_clock()  # before anything is put off
             self._settler.settle(deliveries, answers, request, lambda: self._stopping)
         except AdapterError as error:
-            log.error("%s", error)
+            self._lines.state_failed(error)
             self._health.pause_after_error(request)
 
     def _next_task(self, connection: Connection) -> Task | None:
@@ -255,10 +325,12 @@ class Sender:
             task, self._nodes = self._nodes, None
             return task, None
         try:
-            return self._due.next_rows(self._under_way.values())
+            found = self._due.next_rows(self._under_way.values())
         except AdapterError as error:
-            log.error("%s", error)
+            self._lines.state_failed(error)
             return None, self._health.timing.longest_wait
+        self._lines.state_works()
+        return found
 
     def _drop_ready(self) -> None:
         with self._changed:
@@ -267,7 +339,7 @@ class Sender:
     def _go_on(self, answered: Request) -> None:
         """Let nothing wait any longer for a destination that is back, and send anew what was sent well before this."""
         self._failures.forget_all()
-        self._deliveries.retry_pending(self._sink.name)
+        self._due.retry_pending()
         with self._changed:
             for connection, request in self._under_way.items():
                 if request.began < answered.began - self._health.timing.hangs:

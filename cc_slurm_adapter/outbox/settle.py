@@ -3,8 +3,9 @@
 Verdict        The row                                                     The destination
 -------        -------                                                     ---------------
 DELIVERED      delivered, retained or done: see schema                     answers
-REJECTED       parked. A removal that is refused is given up, and the      answers
-               start that waited for it is in conflict.
+REJECTED       parked. A removal that is refused is given up: the start    answers
+               for which it made room is in conflict, its own start is
+               sent all the same.
 CONFLICT       in conflict, or pending until an earlier run of its job     answers
                is removed
 UNKNOWN_RUN    pending, behind its start that is sent again; parked        answers
@@ -30,13 +31,14 @@ from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.log import NOTICE
 from cc_slurm_adapter.model import RunKey
 from cc_slurm_adapter.outbox.deliveries import Deliveries
+from cc_slurm_adapter.outbox.event_latency import EventLatency
 from cc_slurm_adapter.outbox.late_runs import LateRuns
 from cc_slurm_adapter.outbox.row_failures import MAX_TRIES, RowFailures
 from cc_slurm_adapter.outbox.row_lines import RowLines
 from cc_slurm_adapter.outbox.sink_health import CONCERN_ALL, SinkHealth, wait_of_row
 from cc_slurm_adapter.outbox.tasks import Request
 from cc_slurm_adapter.outbox.withdrawals import Room
-from cc_slurm_adapter.sinks.base import Answer, Delivery, Kind, Sink, Verdict
+from cc_slurm_adapter.sinks.base import REMOVALS, Answer, Delivery, Kind, Sink, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ class Settler:
         on_unknown: Callable[[], None],
         on_delivered: Callable[[], None],
         late_runs: LateRuns | None,
+        event_latency: EventLatency | None = None,
     ) -> None:
         """See `Sender`."""
         self._sink = sink
@@ -67,6 +70,7 @@ class Settler:
         self._on_unknown = on_unknown
         self._on_delivered = on_delivered
         self._late_runs = late_runs
+        self._event_latency = event_latency
         self._lines = RowLines(sink.label)
         self._what_follows: Mapping[Verdict, Callable[[Delivery, Answer], None]] = {
             Verdict.REJECTED: self._park,
@@ -87,6 +91,7 @@ class Settler:
 
         A sender that `is_stopping` breaks requests off itself. Such answers say nothing about the destination.
         """
+        self._counters.observe("requests", time.monotonic() - request.began, sink=self._sink.name)
         answered = list(zip(deliveries, answers))
         done = [(delivery, answer) for delivery, answer in answered if answer.verdict is Verdict.DELIVERED]
         if done:
@@ -131,6 +136,8 @@ class Settler:
         for delivery, answer in done:
             if self._late_runs is not None and delivery.kind is Kind.START:
                 self._late_runs.start_delivered(delivery.key, is_new=not answer.reason)
+            if self._event_latency is not None:
+                self._event_latency.delivered(delivery.key.job_id, delivery.kind)
         self._deliveries.delivered(*deliveries, had_before=had_before)
         self._on_delivered()
         for delivery, answer in done:
@@ -138,8 +145,11 @@ class Settler:
 
     def _log_delivered(self, delivery: Delivery, answer: Answer) -> None:
         label = self._sink.label
-        if delivery.kind is Kind.WITHDRAW:
-            log.log(NOTICE, "%s: removed from %s to make room for the next run of its job", delivery.key, label)
+        if delivery.kind in REMOVALS:
+            text = f"removed from {label} to make room for the next run of its job"
+            if delivery.kind is Kind.REMOVE:
+                text = f"removed from {label} to be sent anew"
+            self._lines.report_run(delivery.key, text, level=NOTICE)
             return
         why = f" ({answer.reason})" if answer.reason else ""
         log.info("%s: %s delivered to %s%s", delivery.key, delivery.kind.value, label, why)
@@ -150,6 +160,15 @@ class Settler:
         if delivery.kind is Kind.WITHDRAW:
             self._give_up_removal(delivery, answer)
             return
+        if delivery.kind is Kind.REMOVE:
+            self._deliveries.not_removed(delivery)
+            self._failures.forget(delivery.row_id)
+            text = (
+                f"{self._sink.label} does not remove it, so it cannot be sent anew: its row stays as it is there; when"
+                " the cause is gone, give -resend again"
+            )
+            self._lines.report_run(delivery.key, text, answer.reason)
+            return
         self._log_restored(self._deliveries.parked(delivery, answer.reason))
         self._failures.forget(delivery.row_id)
         self._lines.report(delivery, "refused and parked, tried again later or after SIGHUP", answer.reason)
@@ -157,12 +176,11 @@ class Settler:
     def _give_up_removal(self, delivery: Delivery, answer: Answer) -> None:
         refused, restored = self._deliveries.not_withdrawn(delivery, answer.reason)
         self._failures.forget(delivery.row_id)
-        log.warning(
-            "%s: %s does not remove it for the next run of its job: %s", delivery.key, self._sink.label, answer.reason
-        )
+        label = self._sink.label
+        self._lines.report_run(delivery.key, f"{label} does not remove it for the next run of its job", answer.reason)
         if refused:
             why = "an earlier run could not be removed"
-            log.warning("%s: start not stored, another run of this job is: %s: %s", refused, self._sink.label, why)
+            self._lines.report_run(refused, f"start not stored, another run of this job is: {label}", why)
         self._log_restored(restored)
 
     def _make_room_or_conflict(self, delivery: Delivery, answer: Answer) -> None:
@@ -177,14 +195,14 @@ class Settler:
 
     def _log_restored(self, keys: Sequence[RunKey]) -> None:
         for key in keys:
-            log.warning("%s: is sent to %s again, as the later run was refused after all", key, self._sink.label)
+            self._lines.report_run(key, f"sent to {self._sink.label} again, as the later run was refused after all")
 
     def _send_start_first(self, delivery: Delivery, answer: Answer) -> None:
         if delivery.refusals >= MAX_TRIES or not self._deliveries.start_first(delivery):
             self._park(delivery, answer)
             return
         self._deliveries.put_off(delivery, 0, answer.reason, refused=True)
-        what = "of a run that is not known there (any more), sending its start again"
+        what = "of a run that is not (or no longer) known there, sending its start again"
         self._lines.report(delivery, what, answer.reason)
         self._on_unknown()
 

@@ -8,17 +8,21 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from cc_slurm_adapter.log import NOTICE, SOMETHING_ELSE, Reminder
-from cc_slurm_adapter.outbox.tasks import NodeStates, Request, Rows
+from cc_slurm_adapter.log import NOTICE, SOMETHING_ELSE
+from cc_slurm_adapter.outbox.report import SinkReport
+from cc_slurm_adapter.outbox.tasks import Request, Rows
 from cc_slurm_adapter.sinks.base import Answer, Verdict
 from cc_slurm_adapter.system import threads
 from cc_slurm_adapter.system.backoff import Backoff
+from cc_slurm_adapter.system.outages import Outages
 
 log = logging.getLogger(__name__)
 
 LONGEST_PAUSE = 3600.0
 """The most seconds that a destination may ask for with Retry-After."""
 SHORTEST_WAIT = 0.01
+ROWS, NODE_STATES = "messages", "node states"
+"""The parts that fail in an outage of the destination."""
 
 CONCERN_ALL = (Verdict.UNAVAILABLE, Verdict.MISCONFIGURED)
 """Verdicts about the destination as a whole, whatever was sent."""
@@ -43,6 +47,7 @@ class Timing(NamedTuple):
     """The most that a thread waits after an error of this program."""
     something_else: float = SOMETHING_ELSE
     """Until another failure than the last one is logged."""
+    clock: Callable[[], float] = time.monotonic
 
 
 TIMING = Timing()
@@ -57,21 +62,24 @@ def wait_of_row(failures: int, pause: float, *, timing: Timing = TIMING) -> floa
 class SinkHealth:
     """The health of one destination. Used by all threads that send to it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that it uses
         self,
-        label: str,
+        report: SinkReport,
         connections: int,
         on_pause: Callable[[], None] = lambda: None,
         on_back: Callable[[Request], None] = lambda _: None,
         *,
         timing: Timing = TIMING,
+        outages: Outages | None = None,
     ) -> None:
-        """`on_pause` is called when everything has to wait.
+        """`report` names the destination. `on_pause` is called when everything has to wait.
 
-        `on_back` is called with the first request that was answered after a long outage.
+        `on_back` is called with the first request that was answered after a long outage. `outages` is shared with all
+        who ask the same destination.
         """
         self.timing = timing
-        self._label = label
+        self.report = report
+        """What was found out about it. Replaced as a whole, so any thread may read it."""
         self._connections = connections
         self._on_pause = on_pause
         self._on_back = on_back
@@ -80,7 +88,7 @@ class SinkHealth:
         self._paused_until = 0.0
         self._failing_since = 0.0
         self._failures_in_a_row = 0
-        self._reminders = {task: Reminder(something_else=timing.something_else) for task in (Rows, NodeStates)}
+        self._outages = outages or Outages(timing.clock, something_else=timing.something_else)
         self.successes = 0
         """How many rows were answered as rows, whether they were accepted or refused."""
 
@@ -91,7 +99,7 @@ class SinkHealth:
         if is_failing:
             began = (request.began for request in under_way if isinstance(request.task, Rows))
             until = max(until, max(began, default=-self.timing.probe_every) + self.timing.probe_every)
-        return max(until - time.monotonic(), 0)
+        return max(until - self.timing.clock(), 0)
 
     def end_pause(self) -> None:
         """Let nothing wait any longer: the configuration or the destination has changed."""
@@ -102,12 +110,13 @@ class SinkHealth:
         """Record that the destination has answered this many rows."""
         with self._lock:
             self.successes += rows
-            is_good_news = self._reminders[Rows].over()
-            was_away = self._backoff.failures and time.monotonic() - self._failing_since > self.timing.long_outage
+            was_away = self._backoff.failures and self.timing.clock() - self._failing_since > self.timing.long_outage
             self._backoff.succeeded()
             self._failures_in_a_row = 0
-        if is_good_news:
-            log.log(NOTICE, "%s answers again", self._label)
+            self.report = self.report._replace(last_answer=time.time(), failing_since=0.0, refuses_all=False, why="")
+        note = self._outages.works(ROWS, proves=True)
+        if note is not None:
+            log.log(NOTICE, "%s answers again%s", self.report.label, note)
         if was_away:
             self._on_back(request)
 
@@ -126,9 +135,11 @@ class SinkHealth:
     def pause_after(self, answer: Answer, request: Request) -> float:
         """Let everything wait because of an answer. Return for how many seconds."""
         if answer.verdict is Verdict.MISCONFIGURED:
-            self._report(logging.ERROR, "refuses everything, nothing is lost but somebody must act", answer.reason)
+            self._log(
+                logging.ERROR, "refuses everything: nothing is lost, but an administrator must act", answer.reason
+            )
         else:
-            self._report(logging.WARNING, "cannot be reached, everything waits", answer.reason)
+            self._log(logging.WARNING, "cannot be reached, everything waits", answer.reason)
         return self._pause(request, answer.retry_after or 0)
 
     def pause_after_error(self, request: Request) -> None:
@@ -139,24 +150,38 @@ class SinkHealth:
         with self._lock:
             if not self._backoff.failures:
                 self._failing_since = request.began
-            now = time.monotonic()
+            now = self.timing.clock()
             wait = self._backoff.failed() - (now - request.began)  # the time of the request counts as waiting, too
             pause = min(max(wait, at_least, 0.0), LONGEST_PAUSE)
             self._paused_until = max(self._paused_until, now + pause)
         self._on_pause()
         return pause
 
-    def _report(self, level: int, what: str, reason: str) -> None:
+    def _log(self, level: int, what: str, reason: str) -> None:
         with self._lock:
-            is_due = self._reminders[Rows].is_due(reason)
-        if is_due:
-            log.log(level, "%s %s: %s", self._label, what, reason)
+            since = self.report.failing_since or time.time()
+            refuses_all = level == logging.ERROR
+            self.report = self.report._replace(
+                failing_since=since, failed_at=time.time(), refuses_all=refuses_all, why=reason
+            )
+        note = self._outages.failed(ROWS, reason)
+        if note is not None:
+            log.log(level, "%s %s: %s%s", self.report.label, what, reason, note)
 
     def nodes_answered(self, answer: Answer) -> None:
         """Log whether node states are accepted. No message about a job waits because of that."""
-        if answer.verdict is Verdict.DELIVERED:
-            if self._reminders[NodeStates].over():
-                log.log(NOTICE, "%s can be used again", self._label)
-        elif self._reminders[NodeStates].is_due(answer.reason):
-            what = "cannot be used" if answer.verdict in CONCERN_ALL else "does not take the node states"
-            log.warning("%s %s: %s", self._label, what, answer.reason)
+        why = "" if answer.verdict is Verdict.DELIVERED else answer.reason
+        with self._lock:
+            answered = self.report.last_answer if why else time.time()
+            self.report = self.report._replace(nodes_why=why, last_answer=answered)
+            if not why and answered - self.report.failed_at > 2 * self.timing.longest_wait:
+                # No row was tried for long: those that failed are dropped or parked, and the destination is back.
+                self.report = self.report._replace(failing_since=0.0, refuses_all=False, why="")
+        note = self._outages.failed(NODE_STATES, why) if why else self._outages.works(NODE_STATES, proves=True)
+        if note is None:
+            return
+        if not why:
+            log.log(NOTICE, "%s can be used again%s", self.report.label, note)
+        else:
+            what = "cannot be used" if answer.verdict in CONCERN_ALL else "does not accept the node states"
+            log.warning("%s %s: %s%s", self.report.label, what, why, note)

@@ -54,6 +54,7 @@ class Timing(NamedTuple):
     """Until a file that could not be written is tried again."""
     busy_briefly: float = 0.3
     """For somebody else's lock on the file, while all others wait for us."""
+    clock: Callable[[], float] = time.monotonic
 
 
 TIMING = Timing()
@@ -101,7 +102,7 @@ class StateFile:
 
     def demand_room(self, database: sqlite3.Connection) -> None:
         """Raises sqlite3.OperationalError where the file had better not grow."""
-        free, reserve = _room(self.path)
+        free, reserve = room(self.path)
         if free < reserve:
             raise sqlite3.OperationalError(
                 f"its file system has {free / 2**20:.0f} MB left, and the last {reserve / 2**20:.0f} MB are not used"
@@ -112,7 +113,8 @@ class StateFile:
             database.execute(f"PRAGMA busy_timeout = {BUSY * 1000:.0f}")
             if is_busy:
                 raise sqlite3.OperationalError(
-                    "somebody else reads it, in a transaction that does not end, and its log grows: end that (sqlite3?)"
+                    "another program reads it, in a transaction that does not end, and its log grows: end that"
+                    " (sqlite3?)"
                 )
 
     def write_back(self, memory: sqlite3.Connection, *, to_the_last: bool) -> sqlite3.Connection:
@@ -188,7 +190,7 @@ class StateFile:
         with contextlib.closing(_connect(self.path)) as database:
             if self._version(database) not in OLDER:
                 return None
-        free, reserve = _room(self.path)
+        free, reserve = room(self.path)
         needed = f"the file in the present format needs {(os.path.getsize(self.path) >> 20) + 1} MB at most"
         if free < reserve:
             with contextlib.suppress(sqlite3.OperationalError):  # more than memory is to hold: the file grows
@@ -209,8 +211,8 @@ class StateFile:
         except sqlite3.OperationalError as error:
             folder = os.path.dirname(self.path) or "."
             raise StateError(
-                f"the state file {self.path} cannot be used: {why}, and it cannot be held in memory ({error}): free so"
-                f" much on the file system of {folder}, or set statePath to another"
+                f"the state file {self.path} cannot be used: {why}, and it cannot be kept in memory ({error}): free"
+                f" that much on the file system of {folder}, or set statePath to another"
             ) from error
 
     def _migrate_to_memory(self, why: str) -> Opened:
@@ -287,7 +289,7 @@ def _keep_newest(path: str, aside: str) -> None:
             other.unlink()
 
 
-def _room(path: str) -> tuple[float, float]:
+def room(path: str) -> tuple[float, float]:
     """Return the free bytes of the file system, and those of them that are left to others."""
     try:
         system = os.statvfs(os.path.dirname(path) or ".")
@@ -308,7 +310,7 @@ def _why(path: str, error: Exception) -> str:
     if any(word in str(error) for word in NO_LOCK):
         kind = file_system_type(path)
         if kind in NOT_LOCAL:
-            return f"{error}: it lies on {kind}, but must be on a local file system: set statePath to a place on one"
+            return f"{error}: it is on {kind}, but must be on a local file system: set statePath to a path on one"
         return f"{error}: another program has it open; end that (if its file system is not a local one, set statePath)"
     if is_of_disk(error):
         return f"{error}: {belongs_to_another(path) or 'is the disk full or read-only?'}"

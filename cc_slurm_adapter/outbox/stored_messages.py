@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from cc_slurm_adapter.model import RunKey
 from cc_slurm_adapter.sinks.base import Encoded, Text
 
 LEFT_OUT = b'"[left out by cc-slurm-adapter: %s]"'
@@ -25,11 +26,11 @@ _KEEP_TEXT = "INSERT OR IGNORE INTO text VALUES (?, ?)"
 _USE_TEXT = "INSERT OR IGNORE INTO text_use VALUES (?, ?)"
 _TEXT = "SELECT body FROM text WHERE hash = ?"
 _RELEASE = """
-DELETE FROM text_use WHERE message = :id AND NOT EXISTS (
-    SELECT 1 FROM delivery AS d JOIN delivery AS o ON o.cluster = d.cluster AND o.job_id = d.job_id
-    AND o.start_time = d.start_time AND o.kind = d.kind AND o.state IN ('pending', 'parked', 'following')
-    WHERE d.id = :delivery)
+DELETE FROM text_use WHERE message = ? AND NOT EXISTS (
+    SELECT 1 FROM delivery WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = 'start'
+    AND state IN ('pending', 'parked', 'following'))
 """
+"""By the run, not by the row that was delivered: that may be gone, and the message may be new in the same place."""
 _BY_AGE = """
 SELECT t.hash, LENGTH(t.body) FROM text AS t JOIN text_use AS u ON u.hash = t.hash
 GROUP BY t.hash ORDER BY MIN(u.message)
@@ -52,10 +53,10 @@ class Stored(NamedTuple):
 
 
 class Delivered(NamedTuple):
-    """A start that a sink has. Its texts may be deleted if it is not pending for another sink."""
+    """A start that a sink has. Its texts may be deleted if the start of the run is not to be delivered (again)."""
 
     message: int
-    delivery: int
+    key: RunKey
 
 
 def stored(encoded: Encoded) -> Stored:
@@ -76,9 +77,13 @@ def replace(database: sqlite3.Connection, row_id: int, encoded: Encoded) -> None
 
 def keep_text(database: sqlite3.Connection, row_id: int, text: Text) -> int:
     """Store a text of a message until its start is delivered. Return its bytes if it was new, else 0."""
-    key = _hash(text.body)
+    return keep_stored(database, row_id, _hash(text.body), text.body)
+
+
+def keep_stored(database: sqlite3.Connection, row_id: int, key: str, body: bytes) -> int:
+    """Store a text whose hash is known. Return its bytes if it was new, else 0."""
     database.execute(_USE_TEXT, (row_id, key))
-    return database.execute(_KEEP_TEXT, (key, text.body)).rowcount * len(text.body)
+    return database.execute(_KEEP_TEXT, (key, body)).rowcount * len(body)
 
 
 def drop_oldest_texts(database: sqlite3.Connection, size: int) -> int:
@@ -114,7 +119,7 @@ def release_texts(database: sqlite3.Connection, starts: Iterable[Delivered]) -> 
     """Forget the texts of starts that were delivered, if nothing else needs them."""
     for start in starts:
         hashes = database.execute(_USED, (start.message,)).fetchall()
-        if hashes and database.execute(_RELEASE, {"id": start.message, "delivery": start.delivery}).rowcount:
+        if hashes and database.execute(_RELEASE, (start.message, *start.key)).rowcount:
             database.executemany(_FORGET_TEXT, [{"hash": each} for (each,) in hashes])
 
 

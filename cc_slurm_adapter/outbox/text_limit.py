@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from cc_slurm_adapter.log import Reminder
+from cc_slurm_adapter.log import NOTICE, Reminder, Repeated
 from cc_slurm_adapter.model import RunKey
 from cc_slurm_adapter.outbox import stored_messages
 from cc_slurm_adapter.outbox.database import StateDatabase
@@ -34,7 +34,7 @@ class TextLimit:
         self._state = state
         self._max_bytes = max_bytes
         self._starts_without_texts = 0
-        self._leaving_out, self._dropping = Reminder(), Reminder()
+        self._leaving_out, self._dropping = Reminder(), Repeated()
 
     def store(self, database: sqlite3.Connection, starts: Sequence[NewStart]) -> None:
         """Store the texts for which there is room: the first text of every start, then the second text of every start.
@@ -52,15 +52,26 @@ class TextLimit:
                         room -= stored_messages.keep_text(database, start.message, start.texts[place])
         for key in left_out.values():
             self._leave_out(key)
+        if starts and not left_out and self._leaving_out.over():
+            log.log(NOTICE, "starts are stored with job script and slurmInfo again%s", self._leaving_out.note)
+
+    def has_room(self, database: sqlite3.Connection, size: int) -> bool:
+        """Return whether so many bytes may be added, texts included."""
+        return self._most - used_bytes(database) > size
+
+    @property
+    def _most(self) -> int:
+        return self._max_bytes if self._state.is_durable else min(self._max_bytes, BYTES_IN_MEMORY)
 
     def _room(self, database: sqlite3.Connection) -> int:
         """Return how many bytes of texts may be added. If there are far too many already, forget the oldest texts."""
-        most = self._max_bytes if self._state.is_durable else min(self._max_bytes, BYTES_IN_MEMORY)
-        room = most - _used_bytes(database)
+        most = self._most
+        room = most - used_bytes(database)
         if room < -most // 8:
             dropped = stored_messages.drop_oldest_texts(database, -room)
             if dropped and self._dropping.is_due():
-                log.warning("above stateMaxBytes: %d texts of starts that wait are dropped", dropped)
+                text = "above stateMaxBytes: %d texts of starts that wait are dropped%s"
+                log.warning(text, dropped, self._dropping.note)
         return room
 
     def _leave_out(self, key: RunKey) -> None:
@@ -68,14 +79,15 @@ class TextLimit:
         if self._leaving_out.is_due():
             log.warning(
                 "the state file has stateMaxBytes (%d MB): starts are stored without job script and slurmInfo, %d until"
-                " now, this one of %s; see what keeps messages from being delivered",
+                " now, the last of %s; see what keeps messages from being delivered%s",
                 self._max_bytes >> 20,
                 self._starts_without_texts,
                 key,
+                self._leaving_out.note,
             )
 
 
-def _used_bytes(database: sqlite3.Connection) -> int:
+def used_bytes(database: sqlite3.Connection) -> int:
     """Return the bytes of the state, without free pages."""
     names = ("page_count", "freelist_count", "page_size")
     pages, free, size = (database.execute(f"PRAGMA {name}").fetchone()[0] for name in names)

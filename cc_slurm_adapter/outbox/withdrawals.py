@@ -66,6 +66,11 @@ UPDATE delivery SET state = 'retained' WHERE kind = 'withdraw' AND state IN ('pe
 """A withdrawal that was sent may have been carried out, so it stays as it is."""
 
 
+_WAS_SENT = "SELECT first_sent > 0 FROM delivery WHERE id = ?"
+_NEXT_NUMBER = "UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'delivery'"
+_RENUMBER = "UPDATE delivery SET id = (SELECT seq FROM sqlite_sequence WHERE name = 'delivery') WHERE id = ?"
+
+
 class Room(enum.Enum):
     """Whether there may be room for a start that was refused because of another run of its job."""
 
@@ -142,6 +147,33 @@ def restore(database: sqlite3.Connection, start: Delivery, now: float) -> list[R
     _send_again(database, pending, now)
     _change(database, _RETAIN, (row for row in rows if row.start_time in withdrawn and row.kind == WITHDRAW))
     return [start.key._replace(start_time=each) for each in sorted(withdrawn)]
+
+
+def undo_room(database: sqlite3.Connection, start: Delivery, now: float) -> list[RunKey]:
+    """Undo what was done to make room for a start that is not sent any more. Return the runs that are sent again.
+
+    A withdrawal that was sent may have been carried out, or may be under way right now. Its run is sent again, and it
+    gets another number, so that the answer to it changes nothing.
+    """
+    if not _has_withdrawals(database, start):
+        return []
+    restored = restore(database, start, now)
+    rows = [row for row in _rows(database, start) if row.start_time < start.key.start_time]
+    for intention in [row for row in rows if row.kind == WITHDRAW and row.state in ("pending", "parked")]:
+        (was_sent,) = database.execute(_WAS_SENT, (intention.row_id,)).fetchone()
+        _change(database, _RETAIN, [intention])
+        if was_sent:
+            renumber(database, intention.row_id)
+            of_run = [row for row in rows if row.start_time == intention.start_time and row.state == "retained"]
+            _send_again(database, [row.row_id for row in of_run], now)
+            restored.append(start.key._replace(start_time=intention.start_time))
+    return restored
+
+
+def renumber(database: sqlite3.Connection, row_id: int) -> None:
+    """Give a row another number. If the row is under way, the answer finds no row and changes nothing."""
+    database.execute(_NEXT_NUMBER)
+    database.execute(_RENUMBER, (row_id,))
 
 
 def give_up(database: sqlite3.Connection, withdrawal: Delivery) -> Delivery | None:

@@ -50,9 +50,18 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from cc_slurm_adapter.model import End, NodeState, Run, RunKey
+from cc_slurm_adapter.sinks.allocation import Allocation as Allocation  # noqa: PLC0414 - jobs/ has it from here
+from cc_slurm_adapter.sinks.clusters import ClusterList
 
 CC_REST, CC_NATS = "cc_rest", "cc_nats"
 """The sinks' names. If both are in use, the messages of the second follow those of the first."""
+LABELS = {CC_REST: "cc-backend", CC_NATS: "NATS"}
+"""The sinks' names for people."""
+
+
+def label_of(sink: str) -> str:
+    """Return the name of a sink for people; of one that this version does not know, the name in the state file."""
+    return LABELS.get(sink, sink)
 
 
 class Kind(enum.Enum):
@@ -62,6 +71,12 @@ class Kind(enum.Enum):
     STOP = "stop"
     WITHDRAW = "withdraw"
     """Removes the run from the destination again, so that it accepts a later run of the same job."""
+    REMOVE = "remove"
+    """Removes the run from the destination, so that its own start can be sent anew. It is sent before the start."""
+
+
+REMOVALS = (Kind.WITHDRAW, Kind.REMOVE)
+"""The kinds that remove a run from a destination."""
 
 
 class Text(NamedTuple):
@@ -103,6 +118,10 @@ class Encoder(Protocol):
 
     def encode_withdrawal(self, key: RunKey) -> Encoded:
         """Encode that a run is to be removed."""
+        ...
+
+    def allocation_of(self, run: Run) -> Allocation:
+        """Return what the start of a run says about its nodes."""
         ...
 
 
@@ -173,6 +192,29 @@ class RunningRow(NamedTuple):
     start_time: int
 
 
+class StoredRun(NamedTuple):
+    """A run that the destination has stored."""
+
+    job_id: int
+    start_time: int
+    """Unix seconds."""
+    state: str
+    """`running`, or how it ended, in its words."""
+    duration: int = 0
+    """Seconds."""
+    user: str = ""
+    nodes: int = 0
+
+
+class AllocatedRow(NamedTuple):
+    """What is stored of the nodes of a run."""
+
+    job_id: int
+    start_time: int
+    """Unix seconds."""
+    allocation: Allocation
+
+
 class RunningRows(NamedTuple):
     """All runs that a destination believed to be running at one moment."""
 
@@ -213,8 +255,19 @@ class AskableConnection(Connection, Protocol):
         """Read all runs that the destination believes to be running. Raises SinkError."""
         ...
 
-    def cluster_names(self) -> list[str]:
-        """Read which clusters the destination knows. Raises SinkError."""
+    def stored_runs(self, cluster: str, job_id: int, first: int, last: int) -> list[StoredRun]:
+        """Read the runs of a job that began between two moments (Unix seconds, both included). Raises SinkError."""
+        ...
+
+    def allocations(self, cluster: str, first: int, last: int) -> Iterable[AllocatedRow]:
+        """Read what is stored of the nodes of all runs that began between two moments (Unix seconds, both included).
+
+        Raises SinkError.
+        """
+        ...
+
+    def clusters(self) -> ClusterList:
+        """Read which clusters the destination knows, and what they consist of. Raises SinkError."""
         ...
 
 
@@ -228,7 +281,7 @@ class Sink(Protocol):
 
     @property
     def label(self) -> str:
-        """Return the sink's name in the log."""
+        """Return the sink's name for people, as in LABELS."""
         ...
 
     @property
@@ -248,6 +301,18 @@ class Sink(Protocol):
 
     def connect(self, progress: Callable[[], None]) -> Connection:
         """Make a connection for one thread; it opens nothing yet. `progress` is called after each of many requests."""
+        ...
+
+
+class DescribableSink(Sink, Protocol):
+    """A destination that shows what it would send."""
+
+    def describe(self, delivery: Delivery) -> dict[str, object]:
+        """Return what is sent for a row, for people and as JSON. It has no secret."""
+        ...
+
+    def describe_nodes(self, cluster: str, nodes: list[NodeState]) -> list[dict[str, object]]:
+        """Return what is sent for the states of all nodes, in the same form; nothing if they are not sent."""
         ...
 
 

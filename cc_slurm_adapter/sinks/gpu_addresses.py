@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from cc_slurm_adapter.model import NodeState
-
-log = logging.getLogger(__name__)
+from cc_slurm_adapter.log import log_findings
+from cc_slurm_adapter.model import Finding, NodeState
+from cc_slurm_adapter.system.quantities import counted, ranges
 
 GpuAddresses = tuple[tuple["re.Pattern[str]", tuple[str, ...]], ...]
 """Pairs of a regular expression on host names and PCI addresses in Slurm's order; '' for a GPU without an address."""
@@ -22,6 +22,8 @@ class _Kind(NamedTuple):
     """Nodes that lack addresses in the same way."""
 
     gpu_types: str
+    lacking: tuple[int, ...]
+    """The indices of their GPUs without one, as Slurm counts them."""
     addresses: int
     """How many of their GPUs have one."""
 
@@ -55,26 +57,35 @@ class MissingAddresses:
 
     def check(self, nodes: Iterable[NodeState]) -> None:
         """Log which kinds of nodes lack addresses among the nodes that a poll has read."""
-        for kind, names in self._kinds(nodes).items():
+        for kind, finding in _find_kinds(nodes, self._addresses).items():
             if kind not in self._logged:
                 self._logged.add(kind)
-                log.warning(
-                    "%s (%s) with %s%s, for which gpuPciAddrs has %d addresses: cc-backend hears how many GPUs a job"
-                    " has there, but not all of them by address. Complete gpuPciAddrs, then restart",
-                    "1 node" if len(names) == 1 else f"{len(names)} nodes",
-                    _some(names),
-                    kind.gpu_types,
-                    " each" if len(names) > 1 else "",
-                    kind.addresses,
-                )
+                log_findings(finding)
 
-    def _kinds(self, nodes: Iterable[NodeState]) -> Mapping[_Kind, list[str]]:
-        kinds: dict[_Kind, list[str]] = {}
-        for node in nodes:
-            known = sum(map(bool, addresses_of(node.hostname, self._addresses)[: node.gpus]))
-            if known < node.gpus:
-                kinds.setdefault(_Kind(node.gpu_types, known), []).append(node.hostname)
-        return kinds
+
+def find_missing_addresses(nodes: Iterable[NodeState], by_host: GpuAddresses) -> list[Finding]:
+    """Find nodes with GPUs without an address in gpuPciAddrs: a finding for each kind of node."""
+    return list(_find_kinds(nodes, by_host).values())
+
+
+def _find_kinds(nodes: Iterable[NodeState], by_host: GpuAddresses) -> dict[_Kind, Finding]:
+    kinds: dict[_Kind, list[str]] = {}
+    for node in nodes:
+        known = [index for index, each in enumerate(addresses_of(node.hostname, by_host)[: node.gpus]) if each]
+        if len(known) < node.gpus:
+            lacking = tuple(sorted(set(range(node.gpus)) - set(known)))
+            kinds.setdefault(_Kind(node.gpu_types, lacking, len(known)), []).append(node.hostname)
+    return {kind: _missing(kind, names) for kind, names in kinds.items()}
+
+
+def _missing(kind: _Kind, names: list[str]) -> Finding:
+    which = f"{'index' if len(kind.lacking) == 1 else 'indices'} {ranges(kind.lacking)}"
+    text = (
+        f"{counted(len(names), 'node')} ({_some(names)}) with {kind.gpu_types}{' each' if len(names) > 1 else ''}, for"
+        f" which gpuPciAddrs has {counted(kind.addresses, 'address', 'addresses')}, none for the GPU {which}:"
+        " cc-backend gets the number of GPUs that a job has there, but not the addresses of all of them"
+    )
+    return Finding(logging.WARNING, "gpuPciAddrs", text, "Complete gpuPciAddrs, then reload")
 
 
 def _some(names: list[str]) -> str:

@@ -36,6 +36,7 @@ class HttpResponse(NamedTuple):
     body: bytes
     retry_after: str = ""
     location: str = ""
+    date: str = ""
     repeated: bool = False
     """Whether the same request was sent just before, on a connection that was closed. It may have been processed."""
 
@@ -63,17 +64,50 @@ def _summary(body: bytes) -> str:
     return f"an HTML page{named} instead of cc-backend's answer"
 
 
+class _Token:
+    """The token of one connection, read when it is needed first, and again when it may have changed."""
+
+    def __init__(self, read: Callable[[], str], number: Callable[[], int]) -> None:
+        self._read = read
+        self._number = number
+        self._text = ""
+        self._number_read = 0
+        """What `number` was when the token was read."""
+
+    def current(self) -> str:
+        """Return the token. Raises ConfigError, but not while there is one that was not refused."""
+        number = self._number()  # before the token is read, which may be replaced meanwhile
+        if not self._text:
+            self._text = self._read()
+        elif number != self._number_read:
+            with contextlib.suppress(ConfigError):  # the file may have gone with a change that waits for a restart
+                self._text = self._read()
+        self._number_read = number
+        return self._text
+
+    def is_new(self) -> bool:
+        """Read the token again after a refusal. Return whether it has changed."""
+        used, self._text = self._text, ""
+        try:
+            self._text = self._read()
+        except ConfigError:
+            return False  # the next request needs it and raises that
+        return self._text != used
+
+
 class HttpClient:
     """One keep-alive connection. Its requests raise SinkError if there is no response, whatever the cause."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - how to reach it
         self,
         url: str,
         read_token: Callable[[], str],
         timeouts: AdaptiveTimeout,
         ca_file: str = "",
         proxy: Proxy | None = None,
+        token_number: Callable[[], int] = lambda: 0,
     ) -> None:
+        """`token_number` grows when the token is to be read again before the next request."""
         parts = urlsplit(url)
         self._tls = _tls_context(ca_file) if parts.scheme == "https" else None
         self._proxy = proxy
@@ -81,8 +115,7 @@ class HttpClient:
         self._base = url if proxy and not self._tls else parts.path
         self._where = f"{parts.netloc} through the proxy {proxy}" if proxy else parts.netloc
         self._host, self._port = parts.hostname or "", parts.port
-        self._read_token = read_token
-        self._token = ""
+        self._token = _Token(read_token, token_number)
         self._timeouts = timeouts
         self._query_timeouts = AdaptiveTimeout(timing=timeouts.timing)
         """Those of GET requests, because long lists take longer than what is sent."""
@@ -112,18 +145,9 @@ class HttpClient:
         again, and the request is repeated if the token has changed.
         """
         response = self._request_twice(method, path, body)
-        if response.status in (401, 403) and self._has_new_token():
+        if response.status in (401, 403) and self._token.is_new():
             return self._request_twice(method, path, body)
         return response
-
-    def _has_new_token(self) -> bool:
-        """Read the token again. Return whether it has changed."""
-        used, self._token = self._token, ""
-        try:
-            self._token = self._read_token()
-        except ConfigError:
-            return False  # the next request needs it and raises that
-        return self._token != used
 
     def _request_twice(self, method: str, path: str, body: bytes | None) -> HttpResponse:
         kept = self._connection is not None
@@ -219,9 +243,7 @@ class HttpClient:
         return {"Proxy-Authorization": authorization} if authorization else {}
 
     def _headers(self, body: bytes | None) -> Mapping[str, str]:
-        if not self._token:
-            self._token = self._read_token()
-        headers = {"X-AUTH-TOKEN": self._token, "Accept": "application/ld+json"}
+        headers = {"X-AUTH-TOKEN": self._token.current(), "Accept": "application/ld+json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
         if self._tls is None:
@@ -254,8 +276,8 @@ def _breaks_off(error: Exception) -> bool:
 
 
 def _read_response(response: http.client.HTTPResponse, content: bytes) -> HttpResponse:
-    retry_after, location = (response.headers.get(name, "") for name in ("Retry-After", "Location"))
-    return HttpResponse(response.status, content, retry_after, location)
+    retry_after, location, date = (response.headers.get(name, "") for name in ("Retry-After", "Location", "Date"))
+    return HttpResponse(response.status, content, retry_after, location, date)
 
 
 def _connect(connection: http.client.HTTPConnection) -> None:
@@ -296,7 +318,7 @@ class _UntilDeadline(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise socket.timeout("the answer is not whole in time")
+            raise socket.timeout("the answer was not complete in time")
         self._sock.settimeout(left)
         return self._raw.readinto(buffer)
 
@@ -309,7 +331,7 @@ def _tls_context(ca_file: str) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca_file or None)
     except OSError as error:
-        raise UnreadableFile([f"ccRestCaFile: {ca_file} holds no usable certificate: {describe(error)}"]) from error
+        raise UnreadableFile([f"ccRestCaFile: {ca_file} contains no usable certificate: {describe(error)}"]) from error
 
 
 def _read_bounded(response: http.client.HTTPResponse) -> bytes:
@@ -331,7 +353,7 @@ _DESCRIPTIONS = (
     (ConnectionRefusedError, "connection refused: nothing listens there"),
     (socket.timeout, "no answer in time"),
     (http.client.RemoteDisconnected, "closed the connection without an answer"),
-    (BrokenPipeError, "closed the connection before it had the whole message"),
+    (BrokenPipeError, "closed the connection before it had received the whole message"),
     (ConnectionResetError, "broke the connection off"),
     (http.client.IncompleteRead, "closed the connection in the middle of its answer"),
 )
@@ -346,7 +368,9 @@ def describe(error: Exception) -> str:
         return _describe_tls(error)
     if isinstance(error, http.client.BadStatusLine):
         is_tls = str(error).startswith("\x15\x03")
-        return "what answers there speaks no HTTP" + (" but TLS: must ccRestUrl begin with https?" if is_tls else "")
+        return "what answers there does not speak HTTP" + (
+            " but TLS: should ccRestUrl begin with https?" if is_tls else ""
+        )
     refused = re.match(r"Tunnel connection failed: (\d+)", str(error))
     if refused:
         return f"the proxy does not pass this on (HTTP {refused[1]}): {_PROXY_ADVICE.get(refused[1], 'see its log')}"
@@ -356,15 +380,15 @@ def describe(error: Exception) -> str:
 
 
 _PROXY_ADVICE = {
-    "407": "it wants a user and a password, put the right ones into ccRestProxy",
+    "407": "it requires a user and a password: set them in ccRestProxy",
     "403": "allow this host in the proxy, or set ccRestProxy to none",
 }
 _NO_TLS = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"}
 """OpenSSL's reasons when the other side does not speak TLS."""
 _CERTIFICATE_ADVICE = {
     10: "it must be renewed (or a clock is wrong)",
-    62: "set ccRestUrl to a name that stands in it",
-    64: "set ccRestUrl to a name that stands in it",
+    62: "set ccRestUrl to a name that it contains",
+    64: "set ccRestUrl to a name that it contains",
 }
 """Advice by OpenSSL's number of the error. All other errors are about who signed the certificate."""
 
@@ -374,5 +398,5 @@ def _describe_tls(error: ssl.SSLError) -> str:
         advice = _CERTIFICATE_ADVICE.get(error.verify_code, "set ccRestCaFile to the CA's certificate")
         return f"its certificate is not trusted ({error.verify_message}): {advice}"
     if error.reason in _NO_TLS:
-        return "what answers there speaks no TLS: must ccRestUrl begin with http instead of https?"
+        return "what answers there does not speak TLS: should ccRestUrl begin with http instead of https?"
     return f"TLS fails: {error}"

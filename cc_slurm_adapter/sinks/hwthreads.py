@@ -10,7 +10,7 @@ show job -d`: thread t of core c is the CPU c * threads + t.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from cc_slurm_adapter.model import CpuNumbers, Numbering, NumberingByHost, Resource
 
@@ -38,6 +38,22 @@ def hwthreads(resource: Resource, numbering: Numbering | CpuNumbers) -> list[int
 def has_smt(resource: Resource, numbering: Numbering | CpuNumbers) -> bool:
     """Return whether more than one hardware thread of a core is listed for this node."""
     return any(len(numbers) > 1 for numbers in _by_core(resource, numbering))
+
+
+def numbering_for(cpus: Sequence[int], cores: int, threads: int) -> str | list[int]:
+    """Return the value for hwthreadNumbering: the word that says the same as the numbers of Slurm's CPUs, or else them.
+
+    The node has `cores` cores, with `threads` hardware threads each.
+    """
+    for word in (Numbering.BLOCK, Numbering.INTERLEAVED):
+        if list(cpus) == [number for core in threads_by_core(cores, threads, word) for number in core]:
+            return str(word.value)
+    return list(cpus)
+
+
+def threads_by_core(cores: int, threads: int, numbering: Numbering | CpuNumbers) -> list[list[int]]:
+    """Return what is sent for each core of a node, if a job has only that core."""
+    return [hwthreads(Resource("", (core,), (), cores, threads), numbering) for core in range(cores)]
 
 
 def _by_core(resource: Resource, numbering: Numbering | CpuNumbers) -> Iterator[list[int]]:

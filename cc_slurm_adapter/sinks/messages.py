@@ -22,6 +22,7 @@ from cc_slurm_adapter.model import (
     RunKey,
     Sharing,
 )
+from cc_slurm_adapter.sinks.allocation import Allocation, Share
 from cc_slurm_adapter.sinks.base import Encoded, Text
 from cc_slurm_adapter.sinks.gpu_addresses import GpuAddresses, addresses_of, further_parts
 from cc_slurm_adapter.sinks.hwthreads import has_smt, hwthreads, numbering_of
@@ -61,7 +62,6 @@ class CcMessages:
     def encode_start(self, run: Run) -> Encoded:
         """Encode the body of start_job. The job's script and Slurm's text are kept apart, at the end of metaData."""
         resources = [self._resource(resource) for resource in run.resources]
-        allocated = sum(map(self._cards, run.resources))
         message: dict[str, Any] = {
             "cluster": run.key.cluster,
             "partition": run.partition,
@@ -75,7 +75,7 @@ class CcMessages:
             "startTime": run.key.start_time,
         }
         optional = {
-            "numAcc": (run.num_gpus if Missing.GPUS in run.missing else allocated) or None,
+            "numAcc": self._num_accelerators(run) or None,
             "arrayJobId": run.array_job_id or None,
             "walltime": run.walltime or None,
             "smt": self._smt(run),
@@ -103,6 +103,17 @@ class CcMessages:
     def encode_withdrawal(self, key: RunKey) -> Encoded:
         """Encode the body of delete_job."""
         return Encoded(encode_json({"cluster": key.cluster, "jobId": key.job_id, "startTime": key.start_time}))
+
+    def allocation_of(self, run: Run) -> Allocation:
+        """Return what `encode_start` says about the nodes of a run. Nothing is counted or logged."""
+        shares = {
+            self._sent_name(each.hostname): Share(
+                tuple(sorted(set(hwthreads(each, self._numbering(each))))),
+                tuple(sorted(set(self._known_addresses(each).values()))),
+            )
+            for each in run.resources
+        }
+        return Allocation(shares, self._num_accelerators(run))
 
     def _resource(self, resource: Resource) -> dict[str, Any]:
         message: dict[str, Any] = {"hostname": self._sent_name(resource.hostname)}
@@ -137,11 +148,19 @@ class CcMessages:
         addresses = addresses_of(resource.hostname, self._gpu_addresses)
         if addresses and resource.other_gres:
             self._warn_of_other_gres(resource)
-        known = {index: addresses[index] for index in resource.gpus if index < len(addresses) and addresses[index]}
+        known = self._known_addresses(resource)
         if len(known) < len(resource.gpus):
             self._on_missing_address(len(resource.gpus) - len(known))
             self._warn_of_missing(resource, addresses, [index for index in resource.gpus if index not in known])
         return list(dict.fromkeys(known.values()))
+
+    def _known_addresses(self, resource: Resource) -> dict[int, str]:
+        """Return the addresses of its GPUs by Slurm's indices, without those that have none."""
+        addresses = addresses_of(resource.hostname, self._gpu_addresses)
+        return {index: addresses[index] for index in resource.gpus if index < len(addresses) and addresses[index]}
+
+    def _num_accelerators(self, run: Run) -> int:
+        return run.num_gpus if Missing.GPUS in run.missing else sum(map(self._cards, run.resources))
 
     def _cards(self, resource: Resource) -> int:
         return len(resource.gpus) - further_parts(resource.gpus, addresses_of(resource.hostname, self._gpu_addresses))
@@ -151,7 +170,7 @@ class CcMessages:
         if addresses not in self._warned:
             self._warned.add(addresses)
             numbers = ", ".join(map(str, gpus))
-            text = "gpuPciAddrs has no address for GPU %s of %s: of these and their like only the number is reported"
+            text = "gpuPciAddrs has no address for GPU %s of %s: of these and similar ones only the number is reported"
             log.warning(text, numbers, resource.hostname)
 
     def _warn_of_other_gres(self, resource: Resource) -> None:

@@ -7,21 +7,36 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
-from cc_slurm_adapter.errors import BrokenOff, SinkError
+from cc_slurm_adapter.errors import BrokenOff, SinkError, TokenRefused
 from cc_slurm_adapter.model import NodeState, Proxy
 from cc_slurm_adapter.sinks import timeouts
-from cc_slurm_adapter.sinks.base import CC_REST, Answer, Delivery, Kind, RunningRow, Verdict
+from cc_slurm_adapter.sinks.allocation import parse_allocation
+from cc_slurm_adapter.sinks.base import (
+    CC_REST,
+    LABELS,
+    REMOVALS,
+    AllocatedRow,
+    Answer,
+    Delivery,
+    Kind,
+    RunningRow,
+    StoredRun,
+    Verdict,
+)
+from cc_slurm_adapter.sinks.clusters import ClusterList, parse_clusters, read_clock
 from cc_slurm_adapter.sinks.http_client import HttpClient, HttpResponse
 from cc_slurm_adapter.sinks.messages import encode_node_parts
 from cc_slurm_adapter.sinks.timeouts import AdaptiveTimeout
+from cc_slurm_adapter.system.outages import Outages
 
 REQUESTS = {
     Kind.START: ("POST", "/api/jobs/start_job/"),
     Kind.STOP: ("POST", "/api/jobs/stop_job/"),
     Kind.WITHDRAW: ("DELETE", "/api/jobs/delete_job/"),
+    Kind.REMOVE: ("DELETE", "/api/jobs/delete_job/"),
 }
 NODES_PATH = "/api/nodestate/"
 JOBS_PATH = "/api/jobs/"
@@ -31,6 +46,13 @@ MAX_ROWS = 100_000
 """Most rows that are read of a list, so that reading an endless list ends."""
 MAX_NODES_BODY, MIN_NODES_BODY = 512 * 1024, 16 * 1024
 """Bytes of node states in one request. A proxy may accept a megabyte (nginx's client_max_body_size), or less."""
+
+
+MAX_SEARCHED = 20_000
+"""Most rows that are read to find those of one job."""
+
+
+Row = TypeVar("Row", RunningRow, StoredRun, AllocatedRow)
 
 
 class Timing(NamedTuple):
@@ -49,7 +71,7 @@ class CcRest:
     """The sink of cc-backend's REST interface."""
 
     name = CC_REST
-    label = "cc-backend"
+    label = LABELS[CC_REST]
     connections = 4
     batch_size = 1
 
@@ -74,11 +96,33 @@ class CcRest:
         self.withdraws = withdraws
         self._timing = timing
         self._timeouts = AdaptiveTimeout(timing=timing.requests)
+        self.outages = Outages()
+        """Shared by all who ask cc-backend, so that each outage is logged once."""
+        self._token_number = 0
 
     def connect(self, progress: Callable[[], None] = lambda: None) -> CcRestConnection:
         """Make a keep-alive connection for one thread; `progress` is called after each response."""
-        client = HttpClient(self._url, self._read_token, self._timeouts, self._ca_file, self._proxy)
+        client = HttpClient(
+            self._url, self._read_token, self._timeouts, self._ca_file, self._proxy, lambda: self._token_number
+        )
         return CcRestConnection(client, progress, timing=self._timing)
+
+    def renew_token(self) -> None:
+        """Let each connection read the token again before its next request. Any thread may call this."""
+        self._token_number += 1
+
+    def describe(self, delivery: Delivery) -> dict[str, object]:
+        """Return the request for a row, with its body as an object."""
+        method, path = REQUESTS[delivery.kind]
+        return self._described(method, path, delivery.payload)
+
+    def describe_nodes(self, cluster: str, nodes: list[NodeState]) -> list[dict[str, object]]:
+        """Return the requests for the states of all nodes."""
+        bodies = encode_node_parts(cluster, nodes, MAX_NODES_BODY)
+        return [self._described("POST", NODES_PATH, body) for body in bodies]
+
+    def _described(self, method: str, path: str, body: bytes) -> dict[str, object]:
+        return {"to": self.label, "method": method, "url": self._url + path, "body": json.loads(body)}
 
 
 class CcRestConnection:
@@ -104,7 +148,7 @@ class CcRestConnection:
                 return self._judge_refused_start(delivery, response)
         except SinkError as error:
             return _no_response(error)
-        if delivery.kind is Kind.WITHDRAW and response.status == 422 and "no rows in result set" in response.error:
+        if delivery.kind in REMOVALS and response.status == 422 and "no rows in result set" in response.error:
             return _judge_row_not_found(delivery, response, self._commit_span)
         return judge(delivery.kind, response)
 
@@ -134,17 +178,38 @@ class CcRestConnection:
 
     def running_rows(self, cluster: str) -> Iterator[RunningRow]:
         """Read all rows in the state running, page by page. Raises SinkError."""
-        return self._rows({"state": "running", "cluster": cluster})
+        return self._rows({"state": "running", "cluster": cluster}, _running_row)
 
-    def cluster_names(self) -> list[str]:
-        """Read which clusters cc-backend is configured for. Raises SinkError."""
+    def stored_runs(self, cluster: str, job_id: int, first: int, last: int) -> list[StoredRun]:
+        """Read the rows of a job that began between two moments (Unix seconds, both included). Raises SinkError.
+
+        cc-backend cannot be asked for a job by its id, so it lists all jobs that began then, MAX_SEARCHED at most.
+        """
+        query = {"cluster": cluster, "start-time": f"{first}-{last}"}
+        return [row for row in self._rows(query, _stored_run, MAX_SEARCHED) if row.job_id == job_id]
+
+    def allocations(self, cluster: str, first: int, last: int) -> Iterator[AllocatedRow]:
+        """Read what is stored of the nodes of all runs that began between two moments. Raises SinkError.
+
+        Both are Unix seconds, and included.
+        """
+        query = {"cluster": cluster, "start-time": f"{first}-{last}"}
+        return self._rows(query, _allocated_row)
+
+    def clusters(self) -> ClusterList:
+        """Read which clusters cc-backend is configured for. Raises SinkError, and TokenRefused if that is why."""
+        sent = time.time()
         response = self._request("GET", CLUSTERS_PATH)
-        if response.status in (401, 403):
-            raise SinkError(_refusal(response))
+        clock = read_clock(response.date, sent, time.time())
+        if response.status in (401, 403, 407):
+            kind = SinkError if response.status == 407 or response.backend_error is None else TokenRefused
+            raise kind(_refusal(response))
+        if 300 <= response.status < 400:
+            raise SinkError(_redirection(response))
         try:
-            return [str(cluster["name"]) for cluster in json.loads(response.body)["clusters"]]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise SinkError(f"cc-backend does not list its clusters: {_describe(response)}") from error
+            return ClusterList(parse_clusters(json.loads(response.body)), clock)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise SinkError(f"cc-backend does not list its clusters: {_not_clusters(response)}") from error
 
     def abort(self) -> None:
         """End the request under way and refuse later ones."""
@@ -172,45 +237,61 @@ class CcRestConnection:
         """
         key = delivery.key
         at_start = {"cluster": key.cluster, "start-time": f"{key.start_time}-{key.start_time}"}
-        if RunningRow(key.job_id, key.start_time) in self._rows(at_start):
+        if RunningRow(key.job_id, key.start_time) in self._rows(at_start, _running_row):
             return _already_stored(response)
         if delivery.first_sent and time.time() - delivery.first_sent < self._commit_span:
             return Answer(Verdict.NOT_YET, f"cc-backend may not list it yet: {response.error}", self._commit_span / 5)
         return Answer(Verdict.CONFLICT, response.error)
 
-    def _rows(self, query: Mapping[str, str]) -> Iterator[RunningRow]:
+    def _rows(
+        self, query: Mapping[str, str], read: Callable[[Mapping[str, Any]], Row], most: int = MAX_ROWS
+    ) -> Iterator[Row]:
         """Read all rows that match, each once, although rows may move from one page to the next meanwhile.
 
-        Raises SinkError, also if the list has no end. Then nothing can be concluded from a row that is not in it.
+        `read` makes a row from one job of cc-backend's list; its first two fields tell it from others. Raises
+        SinkError, also if the list has no end. Then nothing can be concluded from a row that is not in it.
         """
-        known: set[RunningRow] = set()
+        known: set[tuple[int, int]] = set()
         for page in count(1):
             query_string = urlencode({**query, "items-per-page": PAGE, "page": page})
-            rows = _parse_rows(self._request("GET", f"{JOBS_PATH}?{query_string}"))
-            new = [row for row in dict.fromkeys(rows) if row not in known]
-            yield from new
+            rows = _parse_rows(self._request("GET", f"{JOBS_PATH}?{query_string}"), read)
+            new = {(row[0], row[1]): row for row in rows if (row[0], row[1]) not in known}
+            yield from new.values()
             if len(rows) < PAGE:
                 return
             known.update(new)
             if not new:
                 raise SinkError(
-                    f"cc-backend's list of jobs does not end, page {page} is a page before it once more: does a proxy"
-                    " leave out what stands after the question mark?"
+                    f"cc-backend's list of jobs does not end, page {page} repeats an earlier page: does a proxy drop"
+                    " what follows the question mark?"
                 )
-            if len(known) >= MAX_ROWS:
-                raise SinkError(f"cc-backend lists more than {MAX_ROWS} jobs: have old ones never been stopped there?")
+            if len(known) >= most:
+                raise SinkError(f"cc-backend lists more than {most} jobs: have old ones never been stopped there?")
 
 
 def _no_response(error: SinkError) -> Answer:
     return Answer(Verdict.UNAVAILABLE, str(error), broke_off=isinstance(error, BrokenOff))
 
 
-def _parse_rows(response: HttpResponse) -> list[RunningRow]:
+def _running_row(job: Mapping[str, Any]) -> RunningRow:
+    return RunningRow(int(job["jobId"]), int(job["startTime"]))
+
+
+def _stored_run(job: Mapping[str, Any]) -> StoredRun:
+    state, user = str(job.get("jobState", "")), str(job.get("user", ""))
+    return StoredRun(*_running_row(job), state, int(job.get("duration") or 0), user, int(job.get("numNodes") or 0))
+
+
+def _allocated_row(job: Mapping[str, Any]) -> AllocatedRow:
+    return AllocatedRow(*_running_row(job), parse_allocation(job))
+
+
+def _parse_rows(response: HttpResponse, read: Callable[[Mapping[str, Any]], Row]) -> list[Row]:
     if response.status != 200:
         raise SinkError(f"cc-backend does not list jobs: {_describe(response)}")
     try:
-        return [RunningRow(int(job["jobId"]), int(job["startTime"])) for job in json.loads(response.body)["jobs"]]
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        return [read(job) for job in json.loads(response.body)["jobs"]]
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise SinkError(f"cc-backend lists jobs in an unknown form: {error}") from error
 
 
@@ -221,7 +302,7 @@ def _judge_row_not_found(delivery: Delivery, response: HttpResponse, commit_span
     it.
     """
     if delivery.first_sent or response.repeated:
-        return Answer(Verdict.DELIVERED, "was not stored any more")
+        return Answer(Verdict.DELIVERED, "was no longer stored")
     return Answer(Verdict.NOT_YET, f"cc-backend may not have committed it yet: {response.error}", commit_span)
 
 
@@ -230,6 +311,7 @@ def _already_stored(response: HttpResponse) -> Answer:
 
 
 _REFUSED = "cc-backend refuses the token (ccRestJwt or ccRestJwtFile): "
+_FOREIGN = "this is not cc-backend's answer, is ccRestUrl right? "
 _ALWAYS_JSON = {(400, Kind.START), (400, Kind.STOP), (404, Kind.STOP)}
 """Refusals that cc-backend always sends as JSON. If one is not JSON, something else responds at this address."""
 STATUS_VERDICTS = {
@@ -245,7 +327,7 @@ def judge(kind: Kind, response: HttpResponse) -> Answer:
     """Judge a response by itself, without asking cc-backend anything.
 
     `deliver` handles two cases of 422 before: one to a start, which also needs cc-backend's list
-    (`_judge_refused_start`), and one to a withdrawal whose row cc-backend does not find (`_judge_row_not_found`).
+    (`_judge_refused_start`), and one to a removal whose row cc-backend does not find (`_judge_row_not_found`).
     """
     status, text = response.status, _describe(response)
     if status in (200, 201):
@@ -255,12 +337,9 @@ def judge(kind: Kind, response: HttpResponse) -> Answer:
     if status in (401, 403, 407):
         return Answer(Verdict.MISCONFIGURED, _refusal(response))
     if 300 <= status < 400:
-        where = f" to {response.location[:200]!r}" if response.location else ""
-        return Answer(
-            Verdict.MISCONFIGURED, f"ccRestUrl is redirected{where}, set it to the address that answers: {text}"
-        )
+        return Answer(Verdict.MISCONFIGURED, _redirection(response))
     if response.backend_error is None and (status, kind) in _ALWAYS_JSON:
-        return Answer(Verdict.MISCONFIGURED, f"this is not cc-backend's answer, is ccRestUrl right? {text}")
+        return Answer(Verdict.MISCONFIGURED, _FOREIGN + text)
     return _JUDGES[kind](response, text)
 
 
@@ -268,7 +347,7 @@ def _judge_start(response: HttpResponse, text: str) -> Answer:
     if response.status in (404, 405):
         return Answer(
             Verdict.MISCONFIGURED,
-            f"ccRestUrl is not cc-backend's address, or cc-backend takes jobs from NATS only: {text}",
+            f"ccRestUrl is not cc-backend's address, or cc-backend accepts jobs from NATS only: {text}",
         )
     if response.status == 500 and response.error.startswith("insert into database failed"):
         if "UNIQUE" in response.error and "job_cache" in response.error:
@@ -289,15 +368,26 @@ def _judge_otherwise(response: HttpResponse, text: str) -> Answer:
     return Answer(Verdict.FAILED if response.status >= 500 else Verdict.REJECTED, text)
 
 
-_JUDGES = {Kind.START: _judge_start, Kind.STOP: _judge_stop, Kind.WITHDRAW: _judge_otherwise}
+_JUDGES = {Kind.START: _judge_start, Kind.STOP: _judge_stop, **dict.fromkeys(REMOVALS, _judge_otherwise)}
 
 
 def _refusal(response: HttpResponse) -> str:
     """Describe a refused token. cc-backend also sends 401, with its web page, for unknown paths. A 407 is a proxy's."""
     if response.status == 407:
-        return f"the proxy wants a user and a password, put the right ones into ccRestProxy: {_describe(response)}"
+        return f"the proxy requires a user and a password: set them in ccRestProxy: {_describe(response)}"
     why = "is ccRestUrl right? " if response.backend_error is None else _REFUSED
     return why + _describe(response)
+
+
+def _redirection(response: HttpResponse) -> str:
+    where = f" to {response.location[:200]!r}" if response.location else ""
+    return f"ccRestUrl is redirected{where}, set it to the address that answers: {_describe(response)}"
+
+
+def _not_clusters(response: HttpResponse) -> str:
+    """Describe a response without clusters. From status 500 on it may be a proxy's, while cc-backend is away."""
+    is_foreign = response.status < 500 and response.backend_error is None
+    return (_FOREIGN if is_foreign else "") + _describe(response)
 
 
 def _describe(response: HttpResponse) -> str:

@@ -16,6 +16,7 @@ from cc_slurm_adapter.slurm.details import CHUNK, job_failed, read_jobs
 from cc_slurm_adapter.slurm.json_formats import CurrentFormat
 from cc_slurm_adapter.slurm.output import EPOCH_TIMES, batches, read_lines, read_text
 from cc_slurm_adapter.slurm.parse.accounting import (
+    EARLIEST,
     EndedParser,
     ended_command,
     launches_command,
@@ -31,6 +32,8 @@ from cc_slurm_adapter.slurm.parse.json_values import Json
 from cc_slurm_adapter.slurm.parse.partitions import COMMAND as PARTITIONS
 from cc_slurm_adapter.slurm.parse.partitions import Partition, parse_partitions
 from cc_slurm_adapter.slurm.parts import Part, Result, query_in_parts, split
+from cc_slurm_adapter.system.grouped_lines import GroupedLines
+from cc_slurm_adapter.system.outages import cause_of
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +60,7 @@ class Accounting:
         self._nodes = nodes
         self._partitions: dict[str, Partition] = {}
         self._partitions_until = 0.0
+        self._lines = GroupedLines(log)
 
     def ended_between(self, since: int, until: int) -> Generator[list[AccountedEnd], None, None]:
         """Yield the runs that accounting closed in a window of Unix seconds, in batches.
@@ -77,7 +81,7 @@ class Accounting:
             text = read_text(self._commands, ended_command(since, until, part.jobs), EPOCH_TIMES)
             return EndedParser(self._cluster).parse(text.splitlines())
 
-        return self._in_parts(job_ids, query, _no_ends, self._responds)
+        return self._in_parts(job_ids, query, self._no_ends, self._responds)
 
     def read_runs(self, job_ids: Iterable[int], since: int, until: int) -> Iterator[Details]:
         """Yield all runs of these jobs in a window of Unix seconds.
@@ -100,7 +104,21 @@ class Accounting:
             text = read_text(self._commands, launches_command(part.jobs, since, until), EPOCH_TIMES)
             return parse_launches(text, self._cluster)
 
-        return self._in_parts(job_ids, query, _no_launches, self._responds)
+        return self._in_parts(job_ids, query, self._no_launches, self._responds)
+
+    def _no_ends(self, job_id: int, reason: str) -> list[AccountedEnd]:
+        self._log_failure("accounting cannot be asked for", job_id, reason)
+        return []
+
+    def _no_launches(self, job_id: int, reason: str) -> list[AccountedLaunch]:
+        self._log_failure("accounting cannot be asked for the steps of", job_id, reason)
+        return []
+
+    def _log_failure(self, what: str, job_id: int, reason: str) -> None:
+        """Log that the query for one job alone has failed. That may concern many jobs, at every catch-up."""
+        line = f"{what} job {job_id}, the others go on: {reason}"
+        more = f"more times {what} a job, the first time {job_id}: {reason}"
+        self._lines.report(what, cause_of(reason), line, lambda: more, level=logging.ERROR)
 
     def _in_parts(
         self,
@@ -109,12 +127,13 @@ class Accounting:
         failed: Callable[[int, str], Result],
         responds: Callable[[], bool],
     ) -> Iterator[Result]:
+        self._lines.report_due()
         return query_in_parts(split(job_ids, CHUNK), query, failed, responds, MAX_FAILURES, MAX_FAILURES)
 
     def _responds(self) -> bool:
         """Return whether slurmdbd responds to the smallest query."""
         with contextlib.suppress(SlurmError):
-            return self._commands.run(ended_command(0, 1, [1])).exit_code == 0
+            return self._commands.run(ended_command(EARLIEST, EARLIEST + 1, [1])).exit_code == 0
         return False
 
     def _parse_run(self, job: Json) -> Run:
@@ -151,13 +170,3 @@ class Accounting:
         runs = [run if run.user else replace(run, user=users.get(run.key.job_id, "")) for run in details.runs]
         broken = {run.key.job_id: "accounting names no user" for run in runs if not run.user}
         return replace(details, runs=[run for run in runs if run.user], broken={**details.broken, **broken})
-
-
-def _no_launches(job_id: int, reason: str) -> list[AccountedLaunch]:
-    log.error("accounting cannot be asked for the steps of job %d, the others go on: %s", job_id, reason)
-    return []
-
-
-def _no_ends(job_id: int, reason: str) -> list[AccountedEnd]:
-    log.error("accounting cannot be asked for job %d, the others go on: %s", job_id, reason)
-    return []

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import logging
 import os
 import re
 import tempfile
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import IO
 
 from cc_slurm_adapter.errors import CommandCancelled, SlurmError, UnexpectedOutput
@@ -33,7 +34,7 @@ _LONGEST = len(b"\nJobId=4294967295 ")
 
 
 class BulkTexts:
-    """The texts, in a file without a name. It must be closed."""
+    """The texts, in a file without a name or in memory. It must be closed."""
 
     def __init__(self, file: IO[bytes], places: dict[int, tuple[int, int]], keys: Collection[RunKey]) -> None:
         self._file = file
@@ -94,23 +95,30 @@ class _Writer:
             self._seen.add(self._job_id)
 
 
-def read_job_infos(commands: Commands, folder: str, keys: Collection[RunKey]) -> BulkTexts | None:
+def read_job_infos(
+    commands: Commands, folder: str, keys: Collection[RunKey], failed: Callable[[Exception], None] = lambda error: None
+) -> BulkTexts | None:
     """Read the texts of these runs, which slurmctld has just listed, in one query. Return None if that fails.
 
-    The file is made in `folder`, the state folder.
+    The file is made in `folder`, the state folder; if that is '', the texts are kept in memory. `failed` is called with
+    what goes wrong.
     """
     with contextlib.ExitStack() as undo:
         try:
-            file = undo.enter_context(tempfile.TemporaryFile(dir=folder, buffering=0))
+            file = undo.enter_context(_open(folder))
             writer = _Writer(file, {key.job_id for key in keys})
             _read_all(commands, writer)
         except CommandCancelled:
             raise
         except (OSError, SlurmError) as error:
-            log.warning("slurmInfo is asked for job by job, which takes longer: %s", error)
+            failed(error)
             return None
         undo.pop_all()
         return BulkTexts(file, writer.places, keys)
+
+
+def _open(folder: str) -> IO[bytes]:
+    return tempfile.TemporaryFile(dir=folder, buffering=0) if folder else io.BytesIO()
 
 
 def _read_all(commands: Commands, writer: _Writer) -> None:

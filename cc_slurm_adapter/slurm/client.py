@@ -6,23 +6,26 @@ Each method is a query with a typed result. After a SlurmError nothing may be co
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from cc_slurm_adapter.errors import CommandCancelled, SlurmError
+from cc_slurm_adapter.log import log_findings
 from cc_slurm_adapter.model import AccountedEnd, AccountedLaunch, Details, ListedJob, NodeState, Run, RunKey
 from cc_slurm_adapter.slurm.accounting import Accounting
 from cc_slurm_adapter.slurm.cluster_nodes import ClusterNodes
 from cc_slurm_adapter.slurm.commands import Commands
 from cc_slurm_adapter.slurm.details import DetailReader, is_forgotten
 from cc_slurm_adapter.slurm.json_formats import CurrentFormat
+from cc_slurm_adapter.slurm.known_jobs import KnownJobs
 from cc_slurm_adapter.slurm.output import EPOCH_TIMES, read_text
 from cc_slurm_adapter.slurm.parse.accounting import parse_backlog
 from cc_slurm_adapter.slurm.parse.gres import GPU, Names
 from cc_slurm_adapter.slurm.parse.jobs import parse_job
 from cc_slurm_adapter.slurm.parse.json_values import Json
 from cc_slurm_adapter.slurm.parse.listing import LISTING, parse_listing
+from cc_slurm_adapter.slurm.parse.nodes import NodeLayout
 from cc_slurm_adapter.slurm.postponed_jobs import PostponedJobs
 from cc_slurm_adapter.slurm.texts import JobTexts
 
@@ -33,8 +36,9 @@ class SlurmClient:
     """Implements `interface.Slurm`, and the queries that only the daemon's start and `-check` need.
 
     It combines three readers: details from slurmctld, texts through one scontrol, and accounting. `state_folder` holds
-    a file without a name for a moment. At most `max_script_bytes` of each job script are kept. `accelerators` are the
-    names of the GRES whose devices are reported. `postponed` keeps the jobs for which Slurm's command fails.
+    a file without a name for a moment; if it is '', memory does. At most `max_script_bytes` of each job script are
+    kept. `accelerators` are the names of the GRES whose devices are reported. `postponed` keeps the jobs for which
+    Slurm's command fails. `report` is called with what is found about Slurm.
     """
 
     def __init__(  # noqa: PLR0913 - what is queried, and what is kept of it
@@ -45,17 +49,25 @@ class SlurmClient:
         max_script_bytes: int,
         accelerators: Names = GPU,
         postponed: PostponedJobs | None = None,
+        *,
+        report: Callable[..., None] = log_findings,
     ) -> None:
         self._commands = commands
         self._cluster = cluster
         self._accelerators = accelerators
-        self._format = CurrentFormat(commands)
+        self._format = CurrentFormat(commands, report)
         self._nodes = ClusterNodes(commands, accelerators)
         self._lacks_layouts = False
         """Whether the nodes of the last part that was read could not be queried."""
+        self._known = KnownJobs(commands)
         self._details = DetailReader(commands, self._parse_job, self._learn, postponed)
         self._texts = JobTexts(commands, state_folder, max_script_bytes, self._details.slurmctld_responds)
         self._accounting = Accounting(commands, cluster, accelerators, self._format, self._nodes)
+
+    @property
+    def format_name(self) -> str:
+        """The JSON format that was used last; '' before the first query. Any thread may read it."""
+        return self._format.name
 
     def list_jobs(self) -> Iterable[ListedJob]:
         """List every job in slurmctld that is not pending: running jobs, and for MinJobAge also ended ones."""
@@ -68,7 +80,11 @@ class SlurmClient:
         layout are marked while Slurm cannot be queried for these nodes.
         """
         for details in self._details.read(job_ids, self._format):
-            yield self._mark_unknown_layouts(details) if self._lacks_layouts else details
+            yield _mark_unknown_layouts(details, self._nodes.layouts) if self._lacks_layouts else details
+
+    def still_known(self, ended: Mapping[int, int]) -> set[int]:
+        """Return which of these jobs slurmctld may still show. `ended` has the Unix time of each one's last end."""
+        return self._known.among(ended)
 
     def _parse_job(self, job: Json) -> Run:
         return parse_job(job, self._cluster, self._nodes.layouts, self._accelerators)
@@ -80,20 +96,11 @@ class SlurmClient:
         except CommandCancelled:
             raise
         except SlurmError as error:
-            log.debug("the layout of nodes cannot be had: %s", error)
+            log.debug("the layout of nodes cannot be read: %s", error)
             self._lacks_layouts = True
             return False
         self._lacks_layouts = False
         return has_learned
-
-    def _mark_unknown_layouts(self, details: Details) -> Details:
-        """Mark the runs whose cores cannot be numbered yet."""
-        known = self._nodes.layouts.keys()
-        runs = [
-            run if known >= {each.hostname for each in run.resources} else replace(run, awaits_layout=True)
-            for run in details.runs
-        ]
-        return replace(details, runs=runs)
 
     def prefetch_job_info(self, keys: Collection[RunKey], listed: int) -> AbstractContextManager[None]:
         """Return a context inside which one query gives slurmInfo of these runs, if that costs slurmctld less.
@@ -141,6 +148,10 @@ class SlurmClient:
             log.info("whether slurmctld knows job %d cannot be seen: %s", job_id, error)
             return False
 
+    def keep_of_scripts(self, max_bytes: int) -> None:
+        """Keep at most so many bytes of each job script from now on."""
+        self._texts.max_script_bytes = max_bytes
+
     def retry_all(self) -> None:
         """Let all jobs for which Slurm's command failed be queried again now, however recent the failure is."""
         self._details.retry_all()
@@ -162,3 +173,12 @@ class SlurmClient:
         text = read_text(self._commands, ["sacctmgr", "-nP", "show", "user", user, "format=user,adminlevel"])
         levels = [line.split("|")[1] for line in text.splitlines() if line.startswith(f"{user}|")]
         return levels[0] if levels else None
+
+
+def _mark_unknown_layouts(details: Details, layouts: Mapping[str, NodeLayout]) -> Details:
+    """Return the same details, with the runs marked whose cores cannot be numbered yet."""
+    runs = [
+        run if layouts.keys() >= {each.hostname for each in run.resources} else replace(run, awaits_layout=True)
+        for run in details.runs
+    ]
+    return replace(details, runs=runs)

@@ -38,6 +38,12 @@ class ClusterConfig:
     """Queries per second that slurmctld accepts from a user in the long run (rl_enable); None without such a limit.
     SlurmUser and root have none."""
     hooks: Hooks = Hooks()
+    min_job_age: int | None = None
+    """Seconds until slurmctld forgets a job that has ended; 0 if it never does, None if it does not say."""
+    prolog_flags: tuple[str, ...] = ()
+    """The words of PrologFlags in lower case, with those that others imply."""
+    silent_controllers: tuple[str, ...] = ()
+    """Hosts whose slurmctld does not answer, while that of another host does."""
 
 
 def read_cluster_config(commands: Commands) -> ClusterConfig:
@@ -66,7 +72,20 @@ def parse_cluster_config(text: str) -> ClusterConfig:
             _numbered(text, "Epilog"),
             tuple(host.partition("(")[0] for host in _numbered(text, "SlurmctldHost")),
         ),
+        min_job_age=_seconds(values.get("MinJobAge", "")),
+        prolog_flags=_words(values.get("PrologFlags", "")),
+        silent_controllers=tuple(re.findall(r"^Slurmctld\(\w+\) at (\S+) is DOWN", text, re.M)),
     )
+
+
+def _seconds(value: str) -> int | None:
+    """Return the number of `300 sec`."""
+    number = value.partition(" ")[0]
+    return int(number) if number.isascii() and number.isdigit() else None
+
+
+def _words(value: str) -> tuple[str, ...]:
+    return () if value in ("", "(null)") else tuple(value.lower().split(","))
 
 
 def _numbered(text: str, key: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from cc_slurm_adapter.errors import CommandCancelled, SlurmError
-from cc_slurm_adapter.log import Reminder
+from cc_slurm_adapter.log import NOTICE, Reminder
 from cc_slurm_adapter.model import NodeState
 from cc_slurm_adapter.slurm.commands import Commands
 from cc_slurm_adapter.slurm.output import failure, read_lines, read_text, whole_text
@@ -25,6 +25,7 @@ from cc_slurm_adapter.slurm.parse.nodes import (
     parse_sinfo,
     read_rows,
 )
+from cc_slurm_adapter.system.outages import cause_of
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +70,9 @@ class ClusterNodes:
         except CommandCancelled:
             raise
         except SlurmError as error:
-            if self._failures.is_due(str(error)):
-                log.warning("nodes in no partition are left out of the node states, asking again: %s", error)
+            if self._failures.is_due(cause_of(str(error))):
+                text = "nodes in no partition are left out of the node states, asking again: %s%s"
+                log.warning(text, error, self._failures.note)
             return states
 
     def learn(self, names: Iterable[str]) -> bool:
@@ -92,7 +94,8 @@ class ClusterNodes:
         self._outside -= shown.absent
         layouts, states = read_rows(shown.rows.items(), self._accelerators)
         self.layouts.update(layouts)
-        self._failures.over()
+        if self._failures.over():
+            log.log(NOTICE, "nodes in no partition are among the node states again%s", self._failures.note)
         return [state for state in states if state.states[0] != "future"]  # which sinfo does not list either
 
     def _search_for_more(self) -> None:

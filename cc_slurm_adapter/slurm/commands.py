@@ -18,10 +18,11 @@ import subprocess
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, CommandMissing
-from cc_slurm_adapter.log import Reminder
+from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, CommandMissing, SlurmError
+from cc_slurm_adapter.log import Repeated
+from cc_slurm_adapter.system.owner import Account
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ ERROR_LIMIT = 64 * 1024
 PIECE = 256 * 1024
 OPTION_PREFIXES = ("SQUEUE_", "SINFO_", "SACCT_", "SCONTROL_")
 """Variables with these prefixes set options: users, states, partitions, formats. None is inherited."""
+KNOWN = frozenset({"squeue", "scontrol", "sacct", "sacctmgr", "sdiag", "sinfo", "slurmd"})
+"""The commands that are counted by their names."""
 UNWANTED = frozenset({"SLURM_CLUSTERS", "SLURM_JSON", "SLURM_YAML"})
 """Other variables that change the output. SLURM_JSON can put a whole document on one line."""
 OWN_CLUSTER = {f"{prefix}LOCAL": "1" for prefix in OPTION_PREFIXES}
@@ -58,7 +61,7 @@ class Timing(NamedTuple):
     tick: float = 1.0
     """The wait before the watchdog is fed again."""
     slow: float = 10.0
-    """After this time a slow command is logged."""
+    """A command that takes at least this long is logged."""
 
 
 TIMING = Timing()
@@ -81,24 +84,32 @@ class Finished:
 class Commands:
     """Starts Slurm's commands. One thread uses it; any other may call `cancel()`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - how commands are started, and what is called meanwhile
         self,
         environment: Mapping[str, str] | None = None,
         pulse: Callable[[], None] = lambda: None,
         on_left_behind: Callable[[], None] = lambda: None,
+        on_ended: Callable[[str, str, float], None] = lambda command, result, seconds: None,
         *,
         timing: Timing = TIMING,
+        run_as: Account | None = None,
     ) -> None:
         """Make the cancel pipe. `pulse` is called for each piece of output, and each second without one.
 
-        `on_left_behind` is called for each process that not even SIGKILL has ended.
+        `on_left_behind` is called for each process that not even SIGKILL has ended. `on_ended` is called for each
+        command with its name (one of KNOWN, or `other`), its result, and the seconds that this program waited for it.
+        The result is `ok`, `exit_code` for any but 0, `failed` for a command that could not be started or gave no
+        answer, or `broken_off` if the rest of its output was not wanted. Root may `run_as` another user, to see what
+        Slurm shows that one.
         """
         self.timing = timing
+        self._run_as = run_as
         self._on_left_behind = on_left_behind
+        self._on_ended = on_ended
         self._environment = dict(environment or {})
         self.pulse = pulse
         self._left_behind: list[subprocess.Popen[bytes]] = []
-        self._reminder = Reminder()
+        self._left_behind_lines, self._slow_lines = Repeated(), Repeated()
         self.cancel_fd, self._cancel_write = os.pipe()
         os.set_blocking(self._cancel_write, False)
         self.is_cancelled = False
@@ -122,14 +133,21 @@ class Commands:
             return
         self._left_behind.append(process)
         self._on_left_behind()
-        if self._reminder.is_due():
+        if self._left_behind_lines.is_due():
             log.error(
                 "%s (process %d) does not end after SIGKILL and is left behind, %d in all: a file system or a device"
-                " does not answer it. See dmesg, and the mounts that Slurm uses",
+                " does not answer it. See dmesg, and the mounts that Slurm uses%s",
                 name,
                 process.pid,
                 self.left_behind,
+                self._left_behind_lines.note,
             )
+
+    def note_slow(self, name: str, seconds: float) -> None:
+        """Log that a command has succeeded late. One that fails is logged by whoever needs its answer."""
+        if self._slow_lines.is_due():
+            text = "%s has taken %.0f s: see what keeps slurmctld or slurmdbd busy (sdiag)%s"
+            log.warning(text, name, seconds, self._slow_lines.note)
 
     def cancel(self) -> None:
         """End the running command, and refuse all later ones."""
@@ -171,7 +189,17 @@ class Commands:
                 f"{argv[0]} was not started: {MOST_LEFT_BEHIND} commands do not end after SIGKILL, because a file"
                 " system or a device does not answer them (see dmesg, and the mounts that Slurm uses)"
             )
-        return Command(argv, self._start(argv, bool(stdin), environment), stdin, self)
+        try:
+            process = self._start(argv, bool(stdin), environment)
+        except SlurmError:
+            self.ended(argv[0], "failed", 0.0)
+            raise
+        return Command(argv, process, stdin, self)
+
+    def ended(self, program: str, result: str, seconds: float) -> None:
+        """Pass on that a command has ended."""
+        name = os.path.basename(program)
+        self._on_ended(name if name in KNOWN else "other", result, seconds)
 
     def _start(self, argv: list[str], feeds: bool, environment: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
         variables = {**_inherited(), **self._environment, **(environment or {}), **OWN_CLUSTER, "LC_ALL": "C"}
@@ -189,6 +217,7 @@ class Commands:
                 stderr=subprocess.PIPE,
                 env=variables,
                 start_new_session=True,
+                **_user_of(self._run_as),
             )
         except OSError as error:
             raise CommandFailed(f"{program} cannot be started: {error}") from error
@@ -207,6 +236,10 @@ class Command:
         """Its standard error, as far as it has been read."""
         self._process = process
         self._stdin = stdin
+        self._result = "broken_off"
+        self._waited = 0.0
+        """Seconds that this program waited for it."""
+        self._is_closed = False
 
     def __enter__(self) -> Command:
         return self
@@ -218,6 +251,9 @@ class Command:
         """End the command unless it has ended. May be called more than once."""
         if not _end(self._process, self._timing.kill_limit):
             self._owner.leave_behind(self._process, self.argv[0])
+        if not self._is_closed:
+            self._is_closed = True
+            self._owner.ended(self.argv[0], self._result, self._waited)
 
     def limit_rest(self) -> None:
         """Allow as little time for further output as for the end of the command."""
@@ -227,21 +263,32 @@ class Command:
         """Yield the output as it arrives. May be called once; the time limits begin then. Raises SlurmError."""
         try:
             errors = yield from self._exchange(self._process, self._stdin)
-            return Finished(self._await_exit(), b"", errors)
+            exit_code = self._await_exit()
+        except CommandFailed:
+            self._result = "failed"
+            raise
         except subprocess.TimeoutExpired as error:
+            self._result = "failed"
             raise CommandFailed(f"{self.argv[0]} has closed its output and does not end") from error
+        self._result = "exit_code" if exit_code else "ok"
+        if exit_code == 0 and self._waited >= self._timing.slow:
+            self._owner.note_slow(self.argv[0], self._waited)
+        return Finished(exit_code, b"", errors)
 
     def _await_exit(self) -> int:
         """Wait for the exit code. Raises CommandCancelled and subprocess.TimeoutExpired."""
-        deadline = time.monotonic() + self._timing.exit_limit
-        while True:
-            try:
-                return self._process.wait(EXIT_TICK)
-            except subprocess.TimeoutExpired:
-                if self._owner.is_cancelled:
-                    raise CommandCancelled(f"{self.argv[0]} was ended: the daemon stops") from None
-                if time.monotonic() >= deadline:
-                    raise
+        began = time.monotonic()
+        try:
+            while True:
+                try:
+                    return self._process.wait(EXIT_TICK)
+                except subprocess.TimeoutExpired:
+                    if self._owner.is_cancelled:
+                        raise CommandCancelled(f"{self.argv[0]} was ended: the daemon stops") from None
+                    if time.monotonic() >= began + self._timing.exit_limit:
+                        raise
+        finally:
+            self._waited += time.monotonic() - began
 
     def drain(self, on_piece: Callable[[bytes], None]) -> Finished:
         """Call `on_piece` for each piece of the output, so that a large one needs little memory. Raises SlurmError."""
@@ -261,13 +308,15 @@ class Command:
                 os.set_blocking(process.stdin.fileno(), False)
                 selector.register(process.stdin, selectors.EVENT_WRITE, "input")
             while len(selector.get_map()) > 1:
-                ready = selector.select(min(max(min(warn_at, deadline, end) - time.monotonic(), 0), timing.tick))
+                before = time.monotonic()
+                ready = selector.select(min(max(min(warn_at, deadline, end) - before, 0), timing.tick))
                 self._owner.pulse()
                 now = time.monotonic()
+                self._waited += now - before
                 if now >= end or (now >= deadline and not ready):
-                    raise CommandFailed(f"{name} gave no answer within {now - began:.0f} s")
+                    raise CommandFailed(f"{name}: {_asked_by(name)} gave no answer within {now - began:.0f} s")
                 if now >= warn_at:
-                    log.warning("%s has been running for %.0f s", name, now - began)
+                    log.info("%s has been running for %.0f s", name, now - began)
                     warn_at = now + timing.time_limit
                 for key, _ in ready:
                     if key.data == "cancel":
@@ -285,6 +334,18 @@ class Command:
                     else:
                         errors += piece[: ERROR_LIMIT - len(errors)]
         return errors.decode("utf-8", errors="replace")
+
+
+def _user_of(account: Account | None) -> dict[str, Any]:
+    """Return the arguments of Popen that start a process as this user; {} to start it as the own one."""
+    if account is None:
+        return {}
+    return {"user": account.uid, "group": account.gid, "extra_groups": account.groups}
+
+
+def _asked_by(name: str) -> str:
+    """Return the daemon of Slurm that a command asks."""
+    return "slurmdbd" if name in ("sacct", "sacctmgr") else "slurmctld"
 
 
 def _drain(pieces: Generator[bytes, None, Finished], on_piece: Callable[[bytes], None]) -> Finished:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from dataclasses import replace
 
 from cc_slurm_adapter.errors import SlurmError, UnexpectedOutput
+from cc_slurm_adapter.log import Repeated
 from cc_slurm_adapter.model import Details, Missing, Run, Sharing
 from cc_slurm_adapter.slurm.commands import Command, Commands
 from cc_slurm_adapter.slurm.json_formats import CurrentFormat, JsonFormat
@@ -21,6 +22,9 @@ from cc_slurm_adapter.slurm.parts import Part, query_in_parts, split
 from cc_slurm_adapter.slurm.postponed_jobs import PostponedJobs
 
 log = logging.getLogger(__name__)
+
+_errors = Repeated()
+"""For errors of this program that a job of an unforeseen shape causes: many jobs may have that shape."""
 
 CHUNK = 200
 """Most jobs in one query. squeue then needs 40 to 98 MB; for all jobs together it would need gigabytes."""
@@ -60,7 +64,8 @@ def read_jobs(command: Command, parse: Parse, wanted: Collection[int]) -> Detail
         except MemoryError:
             raise
         except Exception as error:  # a job of an unforeseen shape costs only itself
-            log.exception("job %s", _id_or_zero(job))
+            if _errors.is_due(type(error).__name__):
+                log.exception("job %s cannot be read%s", _id_or_zero(job), _errors.note)
             details.broken[_id_or_zero(job)] = f"an error of this program, {type(error).__name__}"
 
     splitter = JobSplitter(command.argv[0], add, details.broken.__setitem__)

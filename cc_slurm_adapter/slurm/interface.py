@@ -12,7 +12,7 @@ Times are Unix seconds. Methods run Slurm's commands in the calling thread, one 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -30,6 +30,10 @@ class Slurm(Protocol):
 
     def read_details(self, job_ids: Iterable[int]) -> Generator[Details, None, None]:
         """Yield the runs of these jobs with cores and GPUs, without texts; jobs that slurmctld forgot are left out."""
+        ...
+
+    def still_known(self, ended: Mapping[int, int]) -> set[int]:
+        """Return which of these jobs slurmctld may still show. `ended` has the time of each one's last end."""
         ...
 
     def reads_all_jobs(self, count: int) -> bool:

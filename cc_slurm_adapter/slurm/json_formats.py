@@ -89,6 +89,11 @@ class CurrentFormat:
         return self.find() == before
 
     @property
+    def name(self) -> str:
+        """The format that was used last; '' before the first query."""
+        return self._known.name if self._known else ""
+
+    @property
     def lists_all_jobs(self) -> bool:
         """Return whether the format is known to make squeue print every job."""
         return self._known is not None and self._known.lists_all_jobs

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from cc_slurm_adapter.log import NOTICE
+from cc_slurm_adapter.system.grouped_lines import GroupedLines
+from cc_slurm_adapter.system.outages import kind_of
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +50,11 @@ class PostponedJobs:
         self._clock = clock
         self._timing = timing
         self._waits: dict[int, _Wait] = {}
+        self._lines = GroupedLines(log, clock)
 
     def due(self, job_ids: Iterable[int]) -> list[int]:
         """Return the jobs that may be queried now."""
+        self._lines.report_due()
         if not self._waits:
             return list(job_ids)
         now = self._clock()
@@ -69,13 +73,16 @@ class PostponedJobs:
         while len(self._waits) >= MAX_JOBS:
             del self._waits[next(iter(self._waits))]
         self._waits[job_id] = _Wait(self._clock() + seconds, seconds)
-        is_new = before < LOGGED_FROM <= seconds
-        level = logging.ERROR if is_new else logging.DEBUG
-        text = (
-            "job %d: Slurm's own command fails for it, the other jobs go on: %s. It is asked for again in %.0f s and"
-            " then ever more seldom; `scontrol show job %d` by hand may show why"
+        if before < LOGGED_FROM <= seconds:
+            self._log_failure(job_id, reason, seconds)
+
+    def _log_failure(self, job_id: int, reason: str, seconds: float) -> None:
+        what = "Slurm's own command fails for it, the other jobs go on"
+        line = (
+            f"job {job_id}: {what}: {reason}. It is asked for again in {seconds:.0f} s and then less and less often;"
+            f" `scontrol show job {job_id}` by hand may show why"
         )
-        log.log(level, text, job_id, reason, seconds, job_id)
+        self._lines.report(what, kind_of(reason), line, lambda: f"more jobs, the first is {line}", level=logging.ERROR)
 
     def retry_all(self) -> None:
         """Make all postponed jobs due immediately."""
@@ -86,4 +93,10 @@ class PostponedJobs:
         for job_id in job_ids if self._waits else ():
             known = self._waits.pop(job_id, None)
             if known and known.seconds >= LOGGED_FROM:
-                log.log(NOTICE, "job %d can be asked for again", job_id)
+                self._log_success(job_id)
+
+    def _log_success(self, job_id: int) -> None:
+        what = "can be asked for again"
+        self._lines.report(
+            what, "", f"job {job_id} {what}", lambda: f"more jobs {what}, job {job_id} first", level=NOTICE
+        )

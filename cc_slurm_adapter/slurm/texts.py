@@ -22,12 +22,14 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, NoConversation, SlurmError, UnexpectedOutput
-from cc_slurm_adapter.log import Reminder
+from cc_slurm_adapter.log import NOTICE, Reminder, Repeated
 from cc_slurm_adapter.model import Run, RunKey
 from cc_slurm_adapter.slurm.bulk_texts import BulkTexts, read_job_infos
 from cc_slurm_adapter.slurm.commands import Command, Commands, Finished
 from cc_slurm_adapter.slurm.conversation import ENVIRONMENT, Conversation, Query, Response
 from cc_slurm_adapter.slurm.details import UNKNOWN_JOB
+from cc_slurm_adapter.system.grouped_lines import GroupedLines
+from cc_slurm_adapter.system.outages import cause_of
 
 log = logging.getLogger(__name__)
 
@@ -84,14 +86,15 @@ class JobTexts:
     ) -> None:
         self._commands = commands
         self._state_folder = state_folder
-        self._max_script_bytes = max_script_bytes
+        self.max_script_bytes = max_script_bytes
         self._slurmctld_responds = slurmctld_responds
         self._prefetched: BulkTexts | None = None
         self._failed_alone: RunKey | None = None
         """The run for which texts failed last, while no other run got any."""
         self._accepts_commands = True
         """Whether scontrol accepted commands over standard input the last time."""
-        self._no_texts = Reminder()
+        self._no_texts, self._no_bulk = Reminder(), Repeated()
+        self._lines = GroupedLines(log)
 
     @contextlib.contextmanager
     def prefetch(self, keys: Collection[RunKey], listed: int) -> Iterator[None]:
@@ -100,7 +103,7 @@ class JobTexts:
         The runs are among the `listed` jobs that slurmctld has just listed.
         """
         if len(keys) >= MANY and listed <= min(len(keys) * ONE_IN, MAX_LISTED):
-            self._prefetched = read_job_infos(self._commands, self._state_folder, keys)
+            self._prefetched = read_job_infos(self._commands, self._state_folder, keys, self._log_bulk_failure)
         try:
             yield
         finally:
@@ -108,12 +111,17 @@ class JobTexts:
                 self._prefetched.close()
             self._prefetched = None
 
+    def _log_bulk_failure(self, error: Exception) -> None:
+        if self._no_bulk.is_due(cause_of(str(error))):
+            log.warning("slurmInfo is asked for job by job, which takes longer: %s%s", error, self._no_bulk.note)
+
     def add_to(self, runs: list[Run]) -> Generator[Run, None, None]:
         """Yield the same runs with their texts, in order. Raises SlurmError.
 
         After a failure the runs are halved until the run that fails alone is found. It is yielded without texts if
         others got some, or if it fails again: one failure may be chance.
         """
+        self._lines.report_due()
         left, failures, has_texts = deque([runs]), 0, False
         while left:
             some, done = left.popleft(), 0
@@ -131,11 +139,17 @@ class JobTexts:
                     half = len(rest) // 2
                     left.extendleft(part for part in (rest[half:], rest[:half]) if part)
                 elif has_texts or rest[0].key == self._failed_alone:
-                    log.error("%s is reported without slurmInfo and job script: %s", rest[0].key, error)
+                    self._log_without_texts(rest[0].key, str(error))
                     yield rest[0]
                 else:
                     self._failed_alone = rest[0].key
                     raise
+
+    def _log_without_texts(self, key: RunKey, reason: str) -> None:
+        what = "is reported without slurmInfo and job script"
+        line = f"{key} {what}: {reason}"
+        more = f"more runs are reported without slurmInfo and job script, the first is {key}: {reason}"
+        self._lines.report(what, cause_of(reason), line, lambda: more, level=logging.ERROR)
 
     def _add_or_do_without(self, runs: list[Run]) -> Generator[Run, None, None]:
         """Yield the runs with their texts. If scontrol has refused commands twice in a row, yield them without."""
@@ -143,6 +157,9 @@ class JobTexts:
         try:
             for run in self._add(runs):
                 self._accepts_commands |= bool(run.job_script or (run.slurm_info and self._prefetched is None))
+                if self._accepts_commands and self._no_texts.over():
+                    text = "jobs are reported with slurmInfo and job script again%s"
+                    log.log(NOTICE, text, self._no_texts.note)
                 yield run
                 done += 1
         except NoConversation as error:
@@ -150,14 +167,14 @@ class JobTexts:
                 self._accepts_commands = False  # once may be chance
                 raise
             if self._no_texts.is_due():
-                log.error("jobs are reported without slurmInfo and job script: %s", error)
+                log.error("jobs are reported without slurmInfo and job script: %s%s", error, self._no_texts.note)
             yield from runs[done:]
 
     def _add(self, runs: list[Run]) -> Generator[Run, None, None]:
         requests = {run.key.job_id: self._request_for(run) for run in runs}
         to_come = Counter(run.key.job_id for run in runs)  # two runs of a requeued job have the same texts
         kept: dict[int, Texts] = {}
-        with contextlib.closing(read_texts(self._commands, requests, self._max_script_bytes)) as texts:
+        with contextlib.closing(read_texts(self._commands, requests, self.max_script_bytes)) as texts:
             for run in runs:
                 job_id = run.key.job_id
                 if job_id not in kept:
@@ -314,7 +331,7 @@ def _let_end(command: Command, pieces: Generator[bytes, None, Finished]) -> None
 def _ended_early(conversation: Conversation, end: Finished) -> SlurmError:
     if end.exit_code == 0 and not conversation.has_begun:
         return NoConversation()
-    return UnexpectedOutput("scontrol", f"it has not come to its last answer: {end.last_error()}")
+    return UnexpectedOutput("scontrol", f"it has ended before its last answer: {end.last_error()}")
 
 
 def _info_text(response: Response) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
 import pwd
 from pathlib import Path
@@ -30,12 +31,21 @@ def belongs_to_another(path: str) -> str:
     """Return what to do about a file of another user, as after a start by root; '' if it is ours or usable."""
     with contextlib.suppress(OSError):
         owner = os.stat(path).st_uid
-        if owner != os.geteuid() and not os.access(path, os.R_OK | os.W_OK):
-            return f"it belongs to {_user_name(owner)}: run 'chown {_user_name(os.geteuid())} {path}'"
+        if owner != os.geteuid() and not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
+            return f"it belongs to {user_name(owner)}: run 'chown {user_name(os.geteuid())} {path}'"
     return ""
 
 
-def _user_name(uid: int) -> str:
+def group_name(gid: int) -> str:
+    """Return the name of a group, or its number if it has none."""
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
+def user_name(uid: int) -> str:
+    """Return the name of a user, or the number if there is no name."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

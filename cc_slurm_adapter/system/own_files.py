@@ -17,7 +17,7 @@ from cc_slurm_adapter.system.event_files import is_closed, looks_like_event
 
 SHARED_FOLDER = 0o770
 """It has no setgid bit: the daemon only lists and removes files, so their group does not matter."""
-SHARED_SOCKET = 0o660
+SHARED_SOCKET, OWN_SOCKET = 0o660, 0o600
 
 
 class Identity(NamedTuple):
@@ -45,7 +45,7 @@ def remove_event_file(folder: str, name: str) -> None:
     """Remove an empty file with an event's name. Raises OSError, which is FileExistsError for anything else."""
     path = os.path.join(folder, name)
     if not looks_like_event(name) or not is_empty_file(os.lstat(path)):
-        raise FileExistsError(errno.EEXIST, "it is no event file")
+        raise FileExistsError(errno.EEXIST, "it is not an event file")
     os.unlink(path)
 
 
@@ -98,6 +98,23 @@ def make_shared_folder(path: str, group: int | None) -> None:
 def share_socket(path: str, group: int | None) -> None:
     """Let a group use a socket that was just bound."""
     _give_to_group(path, SHARED_SOCKET, group)
+
+
+def share_with_group_alone(path: str, group: int | None) -> bool:
+    """Let a group use a socket that was just bound; it stays its owner's while there is none, or if that fails.
+
+    Return whether it is as wanted. Unlike a socket of hooks it may never be open to another group. Raises OSError.
+    """
+    os.chmod(path, OWN_SOCKET)
+    if group is None:
+        return True
+    if os.lstat(path).st_gid != group:  # under systemd not even chown to the own group may be allowed
+        try:
+            os.chown(path, -1, group)
+        except PermissionError:
+            return False
+    os.chmod(path, SHARED_SOCKET)
+    return True
 
 
 def _give_to_group(path: str | int, mode: int, group: int | None) -> None:

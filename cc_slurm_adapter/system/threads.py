@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from cc_slurm_adapter.log import NOTICE, Reminder
+from cc_slurm_adapter.log import NOTICE, Reminder, Repeated
 from cc_slurm_adapter.system.backoff import Backoff
 
 log = logging.getLogger(__name__)
@@ -126,13 +126,13 @@ class Worker:
         if self._backoff.failures:
             self._backoff.succeeded()
             if self._reminder.over():
-                log.log(NOTICE, "the thread %s works again", self.name)
+                log.log(NOTICE, "the thread %s works again%s", self.name, self._reminder.note)
 
     def _survive(self, error: Exception) -> None:
         wait = self._backoff.failed()
         with contextlib.suppress(Exception):  # memory may be too short even for this line
             if self._reminder.is_due(type(error).__name__):
-                _log_error(f"the thread {self.name}", error, f"it goes on in {wait:.0f} s")
+                _log_error(f"the thread {self.name}", error, f"it goes on in {wait:.0f} s{self._reminder.note}")
         self.wait(wait)
 
 
@@ -219,7 +219,7 @@ class Supervisor:
         self._checked = clock()
         self._progress: dict[Worker, tuple[int, float]] = {}
         """The steps of each thread when it last made progress, and the seconds since then."""
-        self._reminder = Reminder(clock)
+        self._lines = Repeated(clock)
 
     def watch(self, workers: Iterable[Worker]) -> None:
         """Also check these threads from now on. They have been started."""
@@ -243,11 +243,12 @@ class Supervisor:
         """Return whether a thread waits for a disk, and log that. A new process would wait there, too."""
         if not worker.waits_for_a_disk:
             return False
-        if self._reminder.is_due(worker.name):
+        if self._lines.is_due(worker.name):
             log.error(
-                "the thread %s has waited for a file system or a device for %.0f s: what it does rests until that"
-                " answers, all else goes on. See the kernel's log (dmesg) and the mounts that this program uses",
+                "the thread %s has waited for a file system or a device for %.0f s: what it does waits until that"
+                " answers, all else goes on. See the kernel's log (dmesg) and the mounts that this program uses%s",
                 worker.name,
                 idle,
+                self._lines.note,
             )
         return True

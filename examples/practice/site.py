@@ -112,7 +112,7 @@ class Site:
         return write_program(self.folder / "hook", HOOK.format(events=events, adapter=shlex.quote(str(adapter))))
 
     def _start_backend(self) -> None:
-        self.backend = CcBackend({self.settings.cluster: expand_hosts(self.settings.nodes)})
+        self.backend = CcBackend({self.settings.cluster: expand_hosts(self.settings.nodes)}, describes_hardware=False)
         self.server = CcBackendServer(self.backend)
         self._open.callback(self.server.close)
         self.server.start()

@@ -20,6 +20,7 @@ from tests.bench.backlog import measure_backlog
 from tests.bench.events import measure_events
 from tests.bench.hooks import measure_hooks
 from tests.bench.lab_site import LabSites
+from tests.bench.metrics_cost import measure_metrics
 from tests.bench.nats_cost import measure_nats
 from tests.bench.polls import measure_polls
 from tests.bench.practice import PracticeSite
@@ -27,13 +28,14 @@ from tests.bench.processes import BenchError
 from tests.bench.report import Report
 from tests.bench.site import Bench
 from tests.bench.startup import measure_startup
+from tests.bench.status import measure_status
 from tests.bench.sync import JOBS, SCRIPTS, measure_sync
 from tests.bench.texts import measure_texts
+from tests.bench.week import measure_week
+from tests.lab.debian import FOLDER as LAB
 from tests.lab.namespaces import LabError
 
 ROOT = Path(__file__).parents[2]
-LAB = Path(os.environ.get("CC_SLURM_ADAPTER_LAB") or ROOT / ".build" / "lab").resolve()
-"""Where chroots are kept."""
 PYTHON = "CC_SLURM_ADAPTER_PYTHON"
 MEASUREMENTS: Mapping[str, Callable[[Bench], None]] = {
     "startup": measure_startup,
@@ -43,7 +45,10 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], None]] = {
     "sync": measure_sync,
     "texts": measure_texts,
     "backlog": measure_backlog,
+    "week": measure_week,
     "nats": measure_nats,
+    "metrics": measure_metrics,
+    "status": measure_status,
 }
 
 BIG = {"poll", "events", "sync", "texts"}

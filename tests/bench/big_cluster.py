@@ -22,6 +22,7 @@ CLUSTER = "big"
 CORES = 128
 FIRST_JOB = 100_001
 RUNNING, CONFIGURING, COMPLETED = "RUNNING", "RUNNING+CONFIGURING", "COMPLETED"
+HELD_SECONDS = 600
 
 NOTE = """\
 #!/bin/sh
@@ -37,12 +38,14 @@ echo "squeue $*" >> calls
 case "$*" in
     --json=list) exec cat formats.txt ;;
     *" -o %A|%T|%S|%e|%1N") exec cat listing.txt changed.txt ;;
+    "-h -a -t all -o %A") exec cut -d '|' -f 1 listing.txt changed.txt ;;
     *) exec {python} -I -S -B {program} {folder} squeue "$@" ;;
 esac
 """,
     "scontrol": """\
 case "$*" in
     "show config") echo "scontrol $*" >> calls; exec cat config.txt ;;
+    "--all --oneliner show partition") echo "scontrol $*" >> calls; exec cat partitions.txt ;;
     "-a -o show node") echo "scontrol $*" >> calls; exec cat nodes.txt ;;
     "") tee stdin.$$ | {python} -I -S -B {program} {folder} scontrol; echo "scontrol < stdin.$$" >> calls ;;
     *) echo "scontrol $*" >> calls; exec {python} -I -S -B {program} {folder} scontrol "$@" ;;
@@ -94,6 +97,7 @@ class BigCluster:
             "sinfo.txt": "".join(f"n{node:05}|{cells}\n" for node in range(self.nodes)),
             "nodes.txt": "".join(f"NodeName=n{node:05} Arch=x86_64\n" for node in range(self.nodes)),
             "config.txt": _with_line(config, "ClusterName", CLUSTER),
+            "partitions.txt": (RECORDED / "cluster/scontrol-show-partition-oneline.txt").read_text(encoding="utf-8"),
             "formats.txt": "data_parser/v0.0.42\ndata_parser/v0.0.40\ndata_parser/v0.0.41\n",
             "base": " ".join(map(str, base)),
             "job.json": _details_template(),
@@ -124,6 +128,15 @@ class BigCluster:
         """Jobs that began here end now."""
         now = int(time.time())
         self._put({job_id: (COMPLETED, self._changed[job_id][1], now) for job_id in job_ids})
+
+    def hold_squeue(self) -> None:
+        """From now on squeue hangs. Nothing brings it back."""
+        command = f"{NOTE}> held\nexec sleep {HELD_SECONDS}\n".format(folder=shlex.quote(str(self.folder)))
+        write_program(self.folder / "bin" / "squeue", command)
+
+    def squeue_is_held(self) -> bool:
+        """Whether it was called since it hangs."""
+        return (self.folder / "held").exists()
 
     def _put(self, jobs: dict[int, tuple[str, int, int]]) -> None:
         self._changed.update(jobs)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import socket
 from typing import Any
 
 from tests.bench.practice import PracticeSite
-from tests.bench.processes import Command, in_turn
+from tests.bench.processes import Command, free_port, in_turn
 from tests.bench.report import Budget, Other, median
 from tests.bench.site import PROLOG, Bench
 
@@ -27,7 +26,7 @@ def measure_hooks(bench: Bench) -> None:
         site.start()
         _tell_bare(bench, site)
         _tell_with_python(bench, site, "with -config")
-    address = f"tcp:127.0.0.1:{_free_port()}"
+    address = f"tcp:127.0.0.1:{free_port()}"
     settings: dict[str, Any] = {"prepSockListenPath": address, "prepSockConnectPath": address}
     with PracticeSite(bench, prepAllow=["127.0.0.1"], **settings) as site:
         site.start()
@@ -73,9 +72,3 @@ def _tell_with_python(bench: Bench, site: PracticeSite, way: str) -> None:
     bench.report.add("hook", f"call {way}", ours, "s", other=than, budget=Budget(WITH_PYTHON))
     for other in others:
         bench.report.add("hook", f"call {way}", ours, "s", other=Other("the other adapter", other))
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port

@@ -13,7 +13,7 @@ from tests.bench.processes import BenchError, peak_memory, wait_until
 from tests.bench.report import Budget, Other
 from tests.bench.site import Bench
 from tests.nats.nats_server import NatsServer
-from tests.nats.server_program import KEPT_IN, find_nats_server
+from tests.nats.server_program import NATS_SERVER
 from tests.nats.subscriber import make_stream
 
 JOBS = 2_500
@@ -33,7 +33,7 @@ class Drained(NamedTuple):
 def measure_nats(bench: Bench) -> None:
     """5,000 messages over REST alone, and with NATS beside it; needs a nats-server, fetched from Debian if need be."""
     problems: list[str] = []
-    program = find_nats_server(KEPT_IN, problems)
+    program = NATS_SERVER.find(problems)
     if program is None:
         raise BenchError(problems[0])
     jobs = bench.some(JOBS)

@@ -19,6 +19,7 @@ from cc_slurm_adapter.model import NodeState, RunKey
 from cc_slurm_adapter.outbox.outbox import Batch, Message, OpenRun, Outbox, Stage
 from cc_slurm_adapter.outbox.sender import Sender
 from cc_slurm_adapter.sinks.base import Answer, Delivery, Encoded, Kind, RunningRow, Sink, Text, Verdict
+from cc_slurm_adapter.sinks.clusters import ClusterList
 from cc_slurm_adapter.sinks.rest import CcRest
 from cc_slurm_adapter.system.threads import stop_all
 
@@ -37,8 +38,8 @@ class TakesAll:
     def running_rows(self, cluster: str) -> list[RunningRow]:
         return []
 
-    def cluster_names(self) -> list[str]:
-        return []
+    def clusters(self) -> ClusterList:
+        return ClusterList(())
 
     def abort(self) -> None: ...
     def break_off(self) -> None: ...

@@ -24,8 +24,8 @@ REPLAY = Path(__file__).with_name("replay.py")
 class PracticeSite(Site):
     """In a temporary folder, with a cluster of its own.
 
-    `known`: the running jobs are reported already. `backend`: False for a cc-backend that is away until
-    `start_backend` brings it.
+    `known`: the running jobs are reported already, but for the starts of the last `pending` ones. `backend`: False for
+    a cc-backend that is away until `start_backend` brings it.
     """
 
     daemon: AdapterDaemon
@@ -38,6 +38,7 @@ class PracticeSite(Site):
         jobs: int = 100,
         scripts: int = 0,
         known: bool = True,
+        pending: int = 0,
         backend: bool = True,
         **config: Any,
     ) -> None:
@@ -54,7 +55,7 @@ class PracticeSite(Site):
             self.daemon = self._lay_out_daemon(config)
             if known:
                 state = self.daemon.state_folder / "state.sqlite"
-                prefill(state, CLUSTER, self.cluster.jobs, self.cluster.start, nodes)
+                prefill(state, CLUSTER, self.cluster.jobs, self.cluster.start, nodes, pending)
                 if backend:
                     self.backend.know(self.cluster.jobs, self.cluster.start)
             self._open = self._open.pop_all()

@@ -16,8 +16,11 @@ PAYLOAD = b"{" + b" " * 2400 + b"}"
 AT_ONCE = 1000
 
 
-def prefill(path: Path, cluster: str, jobs: range, start: int, nodes: int) -> None:
-    """These jobs run since `start` (Unix seconds) on nodes that are called n00000 and so on, and are reported."""
+def prefill(path: Path, cluster: str, jobs: range, start: int, nodes: int, pending: int = 0) -> None:
+    """These jobs run since `start` (Unix seconds) on nodes that are called n00000 and so on, and are reported.
+
+    The starts of the last `pending` ones wait.
+    """
     outbox = Outbox(str(path))
     for at in range(0, len(jobs), AT_ONCE):
         keys = {job_id: RunKey(cluster, job_id, start) for job_id in jobs[at : at + AT_ONCE]}
@@ -26,5 +29,6 @@ def prefill(path: Path, cluster: str, jobs: range, start: int, nodes: int) -> No
         outbox.commit(cluster, Batch(runs=runs, messages=messages, checkpoint=int(time.time())))
     outbox.close()
     with closing(sqlite3.connect(path)) as state:
-        state.execute("UPDATE delivery SET state = 'delivered', first_sent = ?", (time.time(),))
+        reported = (time.time(), jobs.stop - pending)
+        state.execute("UPDATE delivery SET state = 'delivered', first_sent = ? WHERE job_id < ?", reported)
         state.commit()

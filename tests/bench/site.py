@@ -121,8 +121,9 @@ class Site(abc.ABC):
 
     def start(self) -> None:
         """Start the daemon with its usual log, and wait until its first pass is complete."""
+        before = self._last_pass()
         self.daemon.launch(debug=2)
-        self.wait_for_pass(0.0, 600)
+        self.wait_for_pass(before, 600)
 
     def poll(self, seconds: float = 60) -> None:
         """Ask for a poll, and wait until accounting was read as well. By SIGHUP: that costs more than other polls."""

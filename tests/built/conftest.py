@@ -12,10 +12,20 @@ from pathlib import Path
 import pytest
 
 import build
+from tests.browser.conftest import chromium
 from tests.built.installed import NOBODY, StandIn, newest_source
 from tests.nats.conftest import nats_program, nats_server, start_nats
+from tests.prometheus.conftest import prometheus_program, promtool, start_prometheus
 
-__all__ = ["nats_program", "nats_server", "start_nats"]
+__all__ = [
+    "chromium",
+    "nats_program",
+    "nats_server",
+    "prometheus_program",
+    "promtool",
+    "start_nats",
+    "start_prometheus",
+]
 """Fixtures from elsewhere."""
 
 HERE = Path(__file__).parent

@@ -56,5 +56,6 @@ def call(
 
 def newest_source() -> float:
     """When the newest source of the built file was changed, in Unix seconds."""
-    sources = [build.ROOT / "build.py", *build.PACKAGE.rglob("*.py"), *build.PACKAGE.rglob("*.sh")]
+    examples = [build.ROOT / "examples" / name for name in build.EXAMPLES_SHIPPED]
+    sources = [build.ROOT / "build.py", *examples, *build.PACKAGE.rglob("*.py"), *build.PACKAGE.rglob("*.sh")]
     return max(source.stat().st_mtime for source in sources)

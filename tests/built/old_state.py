@@ -87,6 +87,66 @@ USED_SINKS = """
 -- To notice that the configuration names others.
 CREATE TABLE IF NOT EXISTS used_sink (sink TEXT PRIMARY KEY) WITHOUT ROWID;
 """
+SEVENTH = """
+CREATE TABLE checkpoint (cluster TEXT PRIMARY KEY, seen_until INTEGER NOT NULL);
+CREATE TABLE run (
+    cluster TEXT NOT NULL, job_id INTEGER NOT NULL, start_time INTEGER NOT NULL,
+    stage TEXT NOT NULL, hosts TEXT NOT NULL, details TEXT, changed INTEGER NOT NULL,
+    PRIMARY KEY (cluster, job_id, start_time)
+) WITHOUT ROWID;
+CREATE INDEX run_by_stage ON run (stage, changed);
+-- The texts are inserted into the payload at the byte `texts_at`. `texts` is JSON: what precedes each, and its hash.
+CREATE TABLE message (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, payload BLOB NOT NULL, texts_at INTEGER NOT NULL DEFAULT 0,
+    texts TEXT NOT NULL DEFAULT ''
+);
+CREATE TABLE text (hash TEXT PRIMARY KEY, body BLOB NOT NULL);
+-- Starts that are still to be delivered, with the texts that they need.
+CREATE TABLE text_use (message INTEGER NOT NULL, hash TEXT NOT NULL, PRIMARY KEY (message, hash)) WITHOUT ROWID;
+CREATE INDEX text_use_by_hash ON text_use (hash);
+-- `created` is the Unix time at which it became pending, or became so again.
+-- `cuts` is how many of its texts are left out for this sink, because the message was too large for it.
+CREATE TABLE delivery (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, sink TEXT NOT NULL,
+    cluster TEXT NOT NULL, job_id INTEGER NOT NULL, start_time INTEGER NOT NULL, kind TEXT NOT NULL,
+    message INTEGER NOT NULL, created INTEGER NOT NULL,
+    refusals INTEGER NOT NULL DEFAULT 0, first_sent REAL NOT NULL DEFAULT 0, next_try REAL NOT NULL DEFAULT 0,
+    state TEXT NOT NULL DEFAULT 'pending', reason TEXT NOT NULL DEFAULT '', cuts INTEGER NOT NULL DEFAULT 0,
+    parkings INTEGER NOT NULL DEFAULT 0, parked_since REAL NOT NULL DEFAULT 0, why TEXT NOT NULL DEFAULT '',
+    UNIQUE (cluster, job_id, start_time, kind, sink)
+);
+CREATE INDEX delivery_next ON delivery (sink, next_try) WHERE state IN ('pending', 'parked');
+CREATE INDEX delivery_conflict ON delivery (sink, cluster, job_id, start_time) WHERE state = 'conflict';
+CREATE INDEX delivery_retained ON delivery (id) WHERE state = 'retained';
+CREATE INDEX delivery_parked ON delivery (sink, why, id) WHERE state = 'parked';
+CREATE TRIGGER message_goes_with_its_deliveries AFTER DELETE ON delivery BEGIN
+    DELETE FROM message WHERE id = OLD.message AND NOT EXISTS (
+        SELECT 1 FROM delivery AS d WHERE d.cluster = OLD.cluster AND d.job_id = OLD.job_id
+        AND d.start_time = OLD.start_time AND d.kind = OLD.kind);
+END;
+CREATE TRIGGER text_use_goes_with_its_message AFTER DELETE ON message BEGIN
+    DELETE FROM text_use WHERE message = OLD.id;
+END;
+-- The sinks in use, to notice that the configuration names others.
+CREATE TABLE used_sink (sink TEXT PRIMARY KEY) WITHOUT ROWID;
+
+-- The one definition of order. The oldest run of a job is sent first, and within a run the kinds in alphabetical order.
+-- A row waits for earlier kinds of its own run that are not delivered. It yields to waiting rows of earlier runs of its
+-- job from the time on at which those may be sent. A start always yields to pending rows of those: only parked rows may
+-- wait long.
+CREATE VIEW sendable AS
+SELECT m.*, (
+    SELECT MIN(CASE WHEN m.kind = 'start' AND e.state = 'pending' THEN -2 ELSE e.next_try END) FROM delivery AS e
+    WHERE e.sink = m.sink AND e.cluster = m.cluster AND e.job_id = m.job_id AND e.start_time < m.start_time
+    AND e.state IN ('pending', 'parked') AND NOT EXISTS (
+        SELECT 1 FROM delivery AS s WHERE s.sink = e.sink AND s.cluster = e.cluster AND s.job_id = e.job_id
+        AND s.start_time = e.start_time AND s.kind < e.kind AND s.state IN ('pending', 'parked'))
+) AS yields_from
+FROM delivery AS m WHERE m.state IN ('pending', 'parked') AND NOT EXISTS (
+    SELECT 1 FROM delivery AS s WHERE s.sink = m.sink AND s.cluster = m.cluster AND s.job_id = m.job_id
+    AND s.start_time = m.start_time AND s.kind < m.kind AND s.state NOT IN ('delivered', 'retained', 'done'));
+"""
+"""The whole of format 7: messages are apart from their deliveries."""
 COPIED = {
     "checkpoint": "SELECT cluster, seen_until FROM present.checkpoint",
     "run": """
@@ -125,6 +185,7 @@ FORMATS = {
     "4": Format(4, TABLES + USED_SINKS + NEXT_INDEX + LATER_VIEW),
     "5": Format(5, TABLES + USED_SINKS + NEXT_INDEX + KEPT_INDEX + NEXT_VIEW),
     "6": Format(6, TABLES + USED_SINKS + PARKING + NEXT_INDEX + KEPT_INDEX + NEXT_VIEW),
+    "7": Format(7, SEVENTH),
 }
 
 

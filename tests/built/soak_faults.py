@@ -1,12 +1,15 @@
-"""The faults of the soak test: what goes wrong at cc-backend, in Slurm and with the daemon, and when."""
+"""The faults of the soak test: what goes wrong at cc-backend, in Slurm and with the daemon, who asks it, and when."""
 
 from __future__ import annotations
 
 import random
 import signal
+import socket
+import subprocess
+import tempfile
 import time
 from collections.abc import Generator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Callable, NamedTuple
 
@@ -50,6 +53,12 @@ SLOW = """\
 sleep {seconds}
 exec {command} "$@"
 """
+QUESTIONS = (["-status"], ["-status", "-json"], ["-queue", "list"], ["-queue", "retry", "all"], ["-metrics"])
+"""None of these changes what is reported: what is tried again is only sent at another time."""
+MOST_STARTED = 0.5
+"""Seconds in which the commands reach the daemon, or not yet, before it is killed."""
+CLIENTS = 50
+REQUEST = b'POST /queue/retry HTTP/1.1\r\nHost: localhost\r\nContent-Length: 13\r\n\r\n{"all": true}'
 OWN_COPY = ".real"
 """What is added to the name of a command while something else stands in its place."""
 
@@ -123,10 +132,51 @@ def _hooks_lost(site: Site, _chance: random.Random) -> Act:
 
 
 @contextmanager
-def _killed(site: Site, _chance: random.Random) -> Act:
-    """SIGKILL; the next daemon comes at the end of the fault."""
-    site.daemon.kill()
-    yield
+def _asked(site: Site, chance: random.Random) -> Act:
+    """Administrators ask the daemon and have messages tried again; those who still wait at the end are killed."""
+    daemon, processes = site.daemon, []
+    with tempfile.TemporaryFile() as output:
+        for words in chance.sample(QUESTIONS, len(QUESTIONS)):
+            command = [str(daemon.adapter), *words, "-config", str(daemon.config_path)]
+            processes.append(subprocess.Popen(command, env=daemon.environ, stdout=output, stderr=output))
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+        output.seek(0)
+        said = output.read().decode(errors="replace")
+    if "error of this program" in said or "Traceback" in said:
+        raise SiteError(f"a command did not expect this:\n{said}")
+
+
+@contextmanager
+def _left(site: Site, chance: random.Random) -> Act:
+    """Clients connect to the control socket and leave: at once, in the middle of a request, or without its answer."""
+    with ExitStack() as stack:
+        for _ in range(CLIENTS):
+            client = stack.enter_context(socket.socket(socket.AF_UNIX))
+            client.settimeout(1)
+            with suppress(OSError):  # the daemon may be away, or too many may wait
+                client.connect(str(site.daemon.run_folder / "control.sock"))
+                client.sendall(REQUEST[: chance.randrange(len(REQUEST) + 1)])
+            if chance.random() < 0.5:
+                client.close()
+        yield
+
+
+@contextmanager
+def _killed(site: Site, chance: random.Random) -> Act:
+    """SIGKILL, in the middle of what it is asked; the next daemon comes at the end of the fault.
+
+    What is asked after that is answered from the state file. It is over when the next daemon comes: that ends at once
+    when a command has locked its state file, and only systemd would start it again.
+    """
+    with _asked(site, chance):
+        time.sleep(chance.uniform(0, MOST_STARTED))
+        site.daemon.kill()
+        yield
     site.daemon.launch()
 
 
@@ -139,6 +189,7 @@ def _reload(site: Site, _chance: random.Random) -> Act:
 
 
 KILLED = "the daemon is killed"
+ASKED = "the daemon is asked"
 CC_BACKEND: dict[str, Trouble] = {
     "cc-backend is away": _away,
     "cc-backend refuses the token": _token_refused,
@@ -176,6 +227,8 @@ OTHERS: dict[str, Trouble] = {
     "slurmdbd is away": lambda site, _: _played_dead(site, "slurmdbd"),
     "sacct and sinfo fail": _in_place_of(("sacct", "sinfo"), lambda *_: FAILING),
     "SIGHUP": _reload,
+    ASKED: _asked,
+    "clients connect and leave": _left,
 }
 TROUBLES = {**CC_BACKEND, **HIDING, **OTHERS}
 
@@ -204,7 +257,7 @@ def plan_faults(chance: random.Random, seconds: float, each: float) -> list[Plan
     planned: list[Planned] = []
     at = 0.0
     while at < seconds:
-        names = [*TROUBLES, *[KILLED] * 2]
+        names = [*TROUBLES, *[KILLED, ASKED] * 2]
         chance.shuffle(names)
         for name in names:
             at += each * chance.uniform(0.5, 1.5)
@@ -236,7 +289,7 @@ class Faults:
                 self._end(planned.name)
         while self._planned and self._planned[0].begin <= now:
             planned = self._planned.pop(0)
-            if planned.name not in self._active:
+            if planned.name not in self._active and not (planned.name == ASKED and self.daemon_is_killed):
                 self._begin(planned)
         if not self.daemon_is_killed and not self._site.daemon.running:
             raise SiteError(f"the daemon has ended by itself:\n{self._site.daemon.last_words()}")
@@ -248,6 +301,8 @@ class Faults:
             self._end(name)
 
     def _begin(self, planned: Planned) -> None:
+        if planned.name == KILLED and ASKED in self._active:
+            self._end(ASKED)  # it is asked by this fault, too
         trouble = TROUBLES[planned.name](self._site, self._chance)
         self._active[planned.name] = planned, time.time(), trouble
         trouble.__enter__()

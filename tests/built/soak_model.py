@@ -62,7 +62,10 @@ def incomplete(rows: Iterable[JobRow]) -> int:
 
 
 def _differences_of_late(rows: Sequence[JobRow], run: TrueRun, settings: Settings, looks: Iterable[Span]) -> list[str]:
-    """A run that says so may lack cores and GPUs, if the daemon did not see it in time; all else must be right."""
+    """A run that says so may lack cores and GPUs, if the daemon did not see it in time; all else must be right.
+
+    What only accounting knew of has its name as slurmdbd stores it: without double quotes.
+    """
     name = f"job {run.job_id} of {run.user}, {run.start} to {run.end}"
     if len(rows) != 1:
         return [f"{name}: has {len(rows)} rows"]
@@ -76,6 +79,8 @@ def _is_only_left_out(key: str, told: object, true: object) -> bool:
     """Whether each node has what it should have, or nothing."""
     if key == "incomplete":
         return True
+    if key == "name":
+        return told == str(true).replace('"', "`")
     if key not in ("hwthreads", "GPUs") or not isinstance(told, dict) or not isinstance(true, dict):
         return False
     return told.keys() == true.keys() and all(told[host] in ([], true[host]) for host in true)

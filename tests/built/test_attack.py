@@ -1,4 +1,4 @@
-"""Strangers, broken hosts and users do what they can to socket and events folder; honest hooks are served meanwhile.
+"""Strangers, broken hosts and users do what they can to sockets and events folder; honest hooks are served meanwhile.
 
 CC_SLURM_ADAPTER_ATTACK_SECONDS makes it long, CC_SLURM_ADAPTER_ATTACK_SEED repeats one as far as threads let it.
 """
@@ -24,7 +24,7 @@ from examples.practice.programs import write_program
 from examples.practice.site import Site
 from examples.practice.slurm.hooks import PROLOG
 from examples.practice.slurm.model import JobRequest
-from tests.built import attacker
+from tests.built import attacker, flood
 
 SECRET = "the-shared-secret-of-hooks-and-daemon"
 SECONDS = 15.0
@@ -46,6 +46,26 @@ POLL_SECONDS = 20
 """An event that lies in the folder at the moment when it is given up is found by a poll."""
 KINDS = ("random_bytes", "half_closed", "crowd", "given_up", "replay", "other_clock", "forged_name", "strange_entry")
 """Those of the attacker's that have come to an end by then."""
+GARBAGE = 300_000_000
+"""Bytes that each of the sockets takes on which the daemon is asked how it is."""
+MOST_SECONDS = 300.0
+"""A busy machine may need long for the garbage."""
+HOOK_WITHIN = 1.0
+"""Seconds that slurmctld waits for a hook; on a machine that is busy with other things, what it waits there."""
+TIMED_HOOK = """\
+#!/bin/sh
+began=$(date +%s%N)
+if [ $((SLURM_JOB_ID % 2)) = 0 ]; then {adapter} -config {config}; else CC_SLURM_ADAPTER_EVENTS={events} {adapter}; fi
+code=$?
+echo $(($(date +%s%N) - began)) >> {took}
+exit $code
+"""
+"""Half of the jobs are reported over the socket, half by a file."""
+
+
+def seed_and_seconds() -> tuple[int, float]:
+    seed = int(os.environ.get("CC_SLURM_ADAPTER_ATTACK_SEED", "") or random.randrange(10**6))
+    return seed, float(os.environ.get("CC_SLURM_ADAPTER_ATTACK_SECONDS", "") or SECONDS)
 
 
 def free_port() -> int:
@@ -55,13 +75,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def attacked(site: Site, adapter: Path, seed: int, port: int) -> Iterator[Path]:
+def attacked(site: Site, program: str, *words: object) -> Iterator[Path]:
     """The file that holds what the attacker has done so far, a line a second."""
     done = site.folder / "attacker"
-    words = [str(seed), str(port), str(site.daemon.events_folder), SECRET, f"{adapter}/site-packages"]
     with done.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-B", attacker.__file__, *words], stdout=output, stdin=subprocess.DEVNULL
+            [sys.executable, "-I", "-S", "-B", program, *map(str, words)], stdout=output, stdin=subprocess.DEVNULL
         )
     try:
         yield done
@@ -69,6 +88,13 @@ def attacked(site: Site, adapter: Path, seed: int, port: int) -> Iterator[Path]:
     finally:
         process.kill()
         process.wait(10)
+
+
+def last_line(done: Path) -> dict[str, int]:
+    """What the attacker has done so far; nothing in its first second."""
+    lines = done.read_text().splitlines(keepends=True)
+    found: dict[str, int] = json.loads(next((line for line in reversed(lines) if line.endswith("\n")), "{}"))
+    return found
 
 
 def served_after(site: Site) -> float:
@@ -90,8 +116,7 @@ def peak_memory_of(site: Site) -> int:
 
 
 def test_honest_hooks_are_served_under_attack(adapter: Path, tmp_path: Path) -> None:
-    seed = int(os.environ.get("CC_SLURM_ADAPTER_ATTACK_SEED", "") or random.randrange(10**6))
-    seconds = float(os.environ.get("CC_SLURM_ADAPTER_ATTACK_SECONDS", "") or SECONDS)
+    seed, seconds = seed_and_seconds()
     print(f"\nattack with CC_SLURM_ADAPTER_ATTACK_SEED={seed}", flush=True)
     secret, hook, port = tmp_path / "secret", tmp_path / "hook", free_port()
     secret.write_text(SECRET)
@@ -109,11 +134,12 @@ def test_honest_hooks_are_served_under_attack(adapter: Path, tmp_path: Path) -> 
         site.wait_for("the first pass", (site.daemon.state_folder / "lastrun").exists)
         calm = statistics.median(served_after(site) for _ in range(5))
         threads = threads_of(site)
-        with attacked(site, adapter, seed, port) as done:
+        words = (seed, port, site.daemon.events_folder, SECRET, f"{adapter}/site-packages")
+        with attacked(site, attacker.__file__, *words) as done:
             began, took = time.monotonic(), []
             while time.monotonic() - began < seconds:
                 took.append(served_after(site))
-            acts = json.loads(done.read_text().splitlines()[-1])
+            acts = last_line(done)
         memory = peak_memory_of(site)
         median = statistics.median(took)
         print(f"{len(took)} hooks: median {median:.2f} s, {calm:.2f} s before, longest {max(took):.2f} s; {memory} MB")
@@ -129,4 +155,56 @@ def test_honest_hooks_are_served_under_attack(adapter: Path, tmp_path: Path) -> 
         assert all((path / "precious").exists() for path in names["events"].iterdir() if path.is_dir())
         site.wait_for("the ends", site.is_reported)
         assert site.differences() == []
+        assert site.daemon.stop()[0] == 0
+
+
+def hook_times(took: Path) -> list[float]:
+    """Seconds, call by call."""
+    return [int(line) / 1e9 for line in took.read_text().split()]
+
+
+def taken(acts: dict[str, int]) -> int:
+    """The bytes of garbage that each of the sockets has taken at least."""
+    return min(acts.get("bytes, control", 0), acts.get("bytes, metrics", 0))
+
+
+def test_garbage_and_idle_connections_where_the_daemon_is_asked_cost_no_hook_and_no_answer(
+    adapter: Path, tmp_path: Path
+) -> None:
+    seed, seconds = seed_and_seconds()
+    print(f"\nflood with CC_SLURM_ADAPTER_ATTACK_SEED={seed}", flush=True)
+    hook, took, port = tmp_path / "hook", tmp_path / "took", free_port()
+    with Site(adapter, hook=str(hook), slurmPollInterval=POLL_SECONDS, metricsListen=f"127.0.0.1:{port}") as site:
+        config, events = site.daemon.config_path, site.daemon.events_folder
+        names = {"adapter": adapter, "config": config, "events": events, "took": took}
+        write_program(hook, TIMED_HOOK.format(**{name: shlex.quote(str(path)) for name, path in names.items()}))
+        site.daemon.start()
+        site.wait_for("the first pass", (site.daemon.state_folder / "lastrun").exists)
+        for _ in range(4):
+            served_after(site)
+        calm = hook_times(took)
+        threads = threads_of(site)
+        statuses: list[int] = []
+        with attacked(site, flood.__file__, seed, site.daemon.run_folder / "control.sock", port) as done:
+            began, acts = time.monotonic(), last_line(done)
+            while time.monotonic() - began < seconds or taken(acts) < GARBAGE:
+                assert time.monotonic() - began < MOST_SECONDS + seconds, f"no more was taken than this: {acts}"
+                served_after(site)
+                asked = subprocess.run([adapter, "-status", "-config", config], capture_output=True, check=False)
+                statuses.append(asked.returncode)
+                acts = last_line(done)
+            memory = peak_memory_of(site)
+        hooks = hook_times(took)[len(calm) :]
+        print(f"{len(hooks)} hooks, longest {max(hooks):.2f} s, {max(calm):.2f} s before; {memory} MB; {acts}")
+        assert min(acts["held, control"], acts["held, metrics"]) >= flood.IDLE
+        assert max(hooks) < max(HOOK_WITHIN, 3 * max(calm))
+        assert set(statuses) <= {0, 1}
+        assert memory <= MOST_MEMORY
+        site.wait_for("the ends", site.is_reported)
+        assert site.differences() == []
+        assert threads_of(site) == threads
+        log = site.daemon.log()
+        assert "an error of this program" not in log
+        assert "Traceback" not in log
+        assert log.count("controlSockPath: ") + log.count("metricsListen: ") <= LINES_A_MINUTE
         assert site.daemon.stop()[0] == 0

@@ -175,7 +175,7 @@ def test_socket_of_another_process(daemon: AdapterDaemon) -> None:
         taken.bind(str(daemon.socket_path))
         taken.listen(1)
         line = only_complaint(daemon)
-        assert line.startswith(f"prepSockListenPath: {daemon.socket_path} is taken, process {os.getpid()} serves it")
+        assert line.startswith(f"prepSockListenPath: {daemon.socket_path} is in use, process {os.getpid()} serves it")
         assert daemon.socket_path.exists()
         assert_silent_hook(daemon)
 
@@ -183,7 +183,7 @@ def test_socket_of_another_process(daemon: AdapterDaemon) -> None:
 def test_regular_file_in_place_of_the_socket(daemon: AdapterDaemon) -> None:
     daemon.socket_path.write_text("somebody's")
     line = only_complaint(daemon)
-    assert line.startswith(f"prepSockListenPath: {daemon.socket_path} exists and is no socket")
+    assert line.startswith(f"prepSockListenPath: {daemon.socket_path} exists and is not a socket")
     assert daemon.socket_path.read_text() == "somebody's"
     assert_silent_hook(daemon)
 

@@ -52,8 +52,9 @@ def site(adapter: Path) -> Iterator[Site]:
 
 def test_a_second_daemon_says_so_and_leaves_the_first_alone(site: Site) -> None:
     site.daemon.start()
+    site.wait_for("its control socket", (site.daemon.run_folder / "control.sock").exists)
     before = {path: path.stat().st_ino for path in site.daemon.run_folder.iterdir()}
-    assert set(before) == {site.daemon.socket_path, site.daemon.run_folder / "daemon.pid"}
+    assert {path.name for path in before} == {"daemon.sock", "daemon.pid", "control.sock"}
     second = call(site.daemon.command(), site.daemon.environ)
     assert second.returncode == 1
     (line,) = second.stderr.splitlines()
@@ -204,7 +205,7 @@ def test_an_idle_daemon_feeds_the_watchdog(site: Site, systemd: Systemd) -> None
     site.daemon.start()
     before = len(systemd.told())
     site.wait_for("a fed watchdog", lambda: systemd.told()[before:].count("WATCHDOG=1") >= 3)
-    assert any(line.startswith("STATUS=") and "the cluster lab" in line for line in systemd.told())
+    assert any(line.startswith("STATUS=reports lab to cc-backend: ") for line in systemd.told())
 
 
 def crashes_of(site: Site) -> Path:
@@ -242,7 +243,7 @@ def test_a_start_that_cannot_become_ready_rests_too(site: Site) -> None:
     site.daemon.launch()
     site.wait_for("the wait", lambda: "ended 6 times in a row soon after the start, waiting 2 s" in site.daemon.log())
     assert site.daemon.wait(30) == 1
-    assert "exists and is no socket" in site.daemon.log()
+    assert "exists and is not a socket" in site.daemon.log()
     assert crashes_of(site).read_text() == "7\n"
 
 

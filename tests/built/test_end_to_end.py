@@ -211,10 +211,12 @@ def test_a_requeued_run_is_cancelled_and_the_next_one_is_refused_by_cc_backend(a
     """cc-backend takes no second run of a job within a day. The first keeps its own end."""
     with Site(adapter, cluster=Settings(requeue_delay=3), slurmPollInterval=1) as site:
         site.daemon.start()
-        job = site.cluster.submit(JobRequest(gpus_per_node=1, duration=2))
+        job = site.cluster.submit(LONG)
         site.wait_for("its start", lambda: site.has_started(job))
         site.cluster.requeue(job)
         site.wait_for("its stop", lambda: site.has_stopped(job))
+        site.wait_for("the next run", lambda: len(site.cluster.truth()) == 2)
+        site.cluster.cancel(job)
         site.wait_for(
             "the next run to end", lambda: [run.end is None for run in site.cluster.truth()] == [False, False]
         )

@@ -6,9 +6,7 @@ as it is shipped takes over, and when all jobs are over cc-backend's rows are co
 
 from __future__ import annotations
 
-import shlex
 import signal
-import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -16,18 +14,14 @@ from typing import NamedTuple
 
 import pytest
 
-from examples.practice.programs import write_program
 from examples.practice.site import Site
 from examples.practice.slurm.model import JobRequest, Settings
 from tests.built import killed_daemon, old_state
+from tests.built.dying import write_dying
 
 AT_ONCE = 6
 """Sites side by side: each waits most of the time."""
 POLL_SECONDS = 2
-WRAPPER = """\
-#!/bin/sh
-exec {python} -I -S -B -X utf8 {driver} {adapter} {step} {number} {since} -- "$@"
-"""
 LONG = JobRequest("long", gpus_per_node=1, duration=600)
 REQUEUES = Settings(requeue_delay=1)
 SHORT = JobRequest("short", tasks=2, duration=1.5)
@@ -100,7 +94,7 @@ WITHDRAWAL_POINTS = [
 def run(adapter: Path, point: Point) -> Outcome:
     """Runs until it is killed, and on without the wrapper until all is reported."""
     with Site(adapter, slurmPollInterval=POLL_SECONDS) as site:
-        site.daemon.adapter = write_wrapper(site, adapter, point)
+        site.daemon.adapter = write_dying(site.folder, adapter, point.step, point.number, point.since)
         jobs = site.cluster.submit_all(BEFORE)
         site.wait_for("the jobs to run", lambda: len(site.cluster.truth()) == len(BEFORE))
         site.daemon.launch()
@@ -123,7 +117,7 @@ def run(adapter: Path, point: Point) -> Outcome:
 def run_requeued(adapter: Path, point: Point) -> Outcome:
     """The same where one of two jobs is requeued, of which cc-backend is to have the last run."""
     with Site(adapter, cluster=REQUEUES, slurmPollInterval=POLL_SECONDS, requeuedRuns="last") as site:
-        site.daemon.adapter = write_wrapper(site, adapter, point)
+        site.daemon.adapter = write_dying(site.folder, adapter, point.step, point.number, point.since)
         jobs = site.cluster.submit_all([LONG, LONG])
         site.wait_for("the jobs to run", lambda: len(site.cluster.truth()) == len(jobs))
         site.daemon.launch()
@@ -150,20 +144,6 @@ def run_requeued(adapter: Path, point: Point) -> Outcome:
         differences = site.differences()
         differences.remove(f"job {first.job_id} of {first.user}, started {first.start}: is missing")
         return Outcome(exit_code, differences, len(site.backend.rows))
-
-
-def write_wrapper(site: Site, adapter: Path, point: Point) -> Path:
-    """The program that is started in place of the built file."""
-    words = {
-        "python": sys.executable,
-        "driver": killed_daemon.__file__,
-        "adapter": str(adapter),
-        "step": point.step,
-        "number": str(point.number),
-    }
-    quoted = {name: shlex.quote(word) for name, word in words.items()}
-    text = WRAPPER.format(**quoted, since=shlex.quote(point.since) if point.since else "")
-    return write_program(site.folder / "killed", text)
 
 
 @pytest.fixture(scope="module")

@@ -27,8 +27,8 @@ case "$*" in *"%A|%T|%S|%e"*) yes '{line}' | head -n 400000 ;; esac
 """Lists a job that is over again and again: more than 10 MB, which take 100 MB when they are read."""
 SPARE = 8 * 1024 * 1024
 """Bytes that the daemon may still have."""
-ASKING = r"asking (slurmctld for all jobs|for the nodes)"
-"""What asks slurmctld: where all of it fails for one reason, only the first says so."""
+ASKING = r"(?:asking slurmctld for all jobs|asking for the nodes|reading accounting)"
+"""What asks Slurm: where all of it fails for one reason, only the first says so."""
 FAILED = re.compile(f"{ASKING} failed, nothing is concluded from that")
 
 

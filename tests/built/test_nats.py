@@ -194,7 +194,7 @@ def test_a_missing_stream_is_said_once_with_what_to_do(adapter: Path, start_nats
         site.daemon.start()
         site.cluster.submit_all([SHORT] * 4)
         site.wait_for("all to be reported", site.is_reported)
-        lines = [line for line in site.daemon.log().splitlines() if "NATS refuses" in line]
+        lines = [line for line in site.daemon.log().splitlines() if "ERROR NATS refuses" in line]
         assert len(lines) == 1
         assert "nats stream add" in lines[0]
 

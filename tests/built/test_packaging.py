@@ -30,23 +30,38 @@ VERSION_LINE = f"cc-slurm-adapter {__version__}"
 # --- what is in it
 
 
+SHIPPED = {"cc-slurm-adapter", "cc-slurm-adapter.cdx.json"}
+PACKAGES = {f"cc-slurm-adapter_{__version__}_all.deb", f"cc-slurm-adapter-{__version__}-1.noarch.rpm"}
+
+
 def test_reproducible(adapter: Path, tmp_path: Path) -> None:
     """Another folder, umask, locale and time zone give the same bytes."""
-    first = built_in(tmp_path / "first", 0o077, {"LC_ALL": "C", "TZ": "UTC"})
-    second = built_in(tmp_path / "a second one", 0o002, {"LC_ALL": "C.UTF-8", "TZ": "Asia/Tokyo"})
+    first = built_in(copy_sources(tmp_path / "first"), 0o077, {"LC_ALL": "C", "TZ": "UTC"})
+    second = built_in(copy_sources(tmp_path / "a second one"), 0o002, {"LC_ALL": "C.UTF-8", "TZ": "Asia/Tokyo"})
     assert first == second
+    assert set(first) == {*SHIPPED, *PACKAGES, "SHA256SUMS"}
     assert first[adapter.name] == adapter.read_bytes()
+    check_sums(tmp_path / "first" / "dist")
+    built_in(tmp_path / "first", 0o077, {}, "build")  # another build may have another file in its packages
+    assert {path.name for path in (tmp_path / "first" / "dist").iterdir()} == {*SHIPPED, "SHA256SUMS"}
+    check_sums(tmp_path / "first" / "dist")
 
 
-def built_in(folder: Path, umask: int, settings: dict[str, str]) -> dict[str, bytes]:
-    """All files in dist/, built from a copy of the sources there. The environments of this checkout are used."""
+def copy_sources(folder: Path) -> Path:
+    """A folder with a copy of the sources. The environments of this checkout are used."""
     folder.mkdir()
     (folder / ".build").symlink_to(build.WORK)
-    for name in ("build.py", "pyproject.toml", "LICENSE"):
+    for name in ("build.py", "pyproject.toml", "LICENSE", "README.md", "CHANGELOG.md", "SECURITY.md"):
         shutil.copyfile(build.ROOT / name, folder / name)
-    for tree in (build.PACKAGE, build.LOCKS):
-        shutil.copytree(tree, folder / tree.name, copy_function=shutil.copyfile)
-    command = ["/bin/sh", "-c", f'umask {umask:o}; exec "$@"', "sh", sys.executable, "build.py", "build"]
+    for name in (build.PACKAGE.name, build.LOCKS.name, "docs", "packages"):
+        shutil.copytree(build.ROOT / name, folder / name, copy_function=shutil.copyfile)
+    shutil.copytree(build.ROOT / "examples", folder / "examples", ignore=shutil.ignore_patterns("practice"))
+    return folder
+
+
+def built_in(folder: Path, umask: int, settings: dict[str, str], what: str = "package") -> dict[str, bytes]:
+    """All files in dist/, built there."""
+    command = ["/bin/sh", "-c", f'umask {umask:o}; exec "$@"', "sh", sys.executable, "build.py", what]
     settings = {**os.environ, **settings}
     done = subprocess.run(command, cwd=folder, env=settings, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
@@ -54,10 +69,15 @@ def built_in(folder: Path, umask: int, settings: dict[str, str]) -> dict[str, by
 
 
 def test_sums_are_those_of_all_that_lies_beside_them(adapter: Path) -> None:
-    lines = (adapter.parent / "SHA256SUMS").read_text(encoding="ascii").splitlines()
+    check_sums(adapter.parent)
+
+
+def check_sums(folder: Path) -> None:
+    """Of all that was made, the packages too if they were."""
+    lines = (folder / "SHA256SUMS").read_text(encoding="ascii").splitlines()
     sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
-    made = {path.name: path.read_bytes() for path in adapter.parent.iterdir() if path.name != "SHA256SUMS"}
-    assert set(sums) == {"cc-slurm-adapter", "cc-slurm-adapter.cdx.json"}
+    made = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "SHA256SUMS"}
+    assert set(sums) - PACKAGES == SHIPPED
     assert sums == {name: hashlib.sha256(content).hexdigest() for name, content in made.items()}
 
 
@@ -96,7 +116,8 @@ def test_nothing_but_python_and_its_papers(adapter: Path) -> None:
     with zipfile.ZipFile(adapter) as archive:
         names = archive.namelist()
         sources = {name: archive.read(name) for name in names if name.endswith(".py")}
-    papers = [name for name in names if name not in sources]
+    examples = {f"site-packages/examples/{name}" for name in build.EXAMPLES_SHIPPED}
+    papers = [name for name in names if name not in sources and name not in examples]
     assert [name for name in papers if not re.search(r"(METADATA|LICENSE.*|\.typed|bundled\.json|\.txt)$", name)] == []
     assert "site-packages/cc_slurm_adapter/errors.py" in sources
     assert "site-packages/nats/aio/client.py" in sources
@@ -326,6 +347,15 @@ def test_help_needs_no_configuration(copy: Path) -> None:
     assert "-daemon" in done.stdout
 
 
+def test_the_status_of_a_daemon_that_does_not_run(copy: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"pidFilePath": f"{tmp_path}/daemon.pid", "lastRunPath": f"{tmp_path}/lastrun"}))
+    done = call([copy, "-status", "-config", config])
+    assert (done.returncode, done.stderr) == (2, "")
+    assert done.stdout.startswith("the daemon does not run: ")
+    assert os.listdir(tmp_path) == ["config.json"]
+
+
 def test_topology_needs_the_file_and_python_alone(copy: Path, tmp_path: Path) -> None:
     """No configuration, no Slurm, no rights; inside of a job, as with srun."""
     environment = {"PATH": str(tmp_path), "SLURM_JOB_ID": "7", "SLURMD_NODENAME": "node07"}
@@ -336,6 +366,28 @@ def test_topology_needs_the_file_and_python_alone(copy: Path, tmp_path: Path) ->
     told = json.loads(line)
     assert (told["hostname"], done.stderr) == ("node07", "")
     assert (done.returncode, told["checked"]) == (1, False)
+
+
+def test_what_is_missing_is_printed_by_the_file_alone(copy: Path, tmp_path: Path) -> None:
+    """No configuration, no Slurm, no rights. The unit is the one that sites install."""
+    config = tmp_path / "etc" / "config.json"
+    done = subprocess.run(
+        [copy, "-install", "-config", config], env={"PATH": str(tmp_path)}, capture_output=True, text=True,
+        timeout=20, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"install -m 0755 {copy} /usr/local/sbin/cc-slurm-adapter.new\n" in done.stdout
+    assert f"# 2. configuration: {config} is missing\n" in done.stdout
+    hooks = (build.ROOT / "examples/slurm.conf.hooks").read_text(encoding="utf-8").splitlines()
+    active = [line for line in hooks if line and not line.startswith("#")]
+    assert "\n".join(["", *active, ""]) in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_examples_that_are_printed_are_those_of_the_checkout(adapter: Path) -> None:
+    with zipfile.ZipFile(adapter) as archive:
+        for name in build.EXAMPLES_SHIPPED:
+            assert archive.read(f"site-packages/examples/{name}") == (build.ROOT / "examples" / name).read_bytes()
 
 
 def test_wrong_arguments_fail_with_one_line(copy: Path) -> None:

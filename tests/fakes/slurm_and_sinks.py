@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
@@ -92,6 +92,10 @@ class FakeSlurm:
     def list_jobs(self) -> list[ListedJob]:
         self._ask("list_jobs")
         return [_sighting(run) for run in self.jobs.values()]
+
+    def still_known(self, ended: Mapping[int, int]) -> set[int]:
+        self._ask("still_known")
+        return set(ended) & (self.jobs.keys() | self.failed | self.broken.keys())
 
     def reads_all_jobs(self, count: int) -> bool:
         return self.lists_all

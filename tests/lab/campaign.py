@@ -51,7 +51,7 @@ def run_campaign(installed: Installation) -> Campaign:
         unreported = {name: submit(lab, kind.job) for name, kind in UNREPORTED.items()}
         for name, job_id in unreported.items():
             do(lab, UNREPORTED[name].while_held, job_id)
-        watch.until_all_ran(seconds=75)
+        watch.until_all_ran(seconds=150)
         brief = run_brief(lab)
         reported = [*chain(*brief.values()), *watch.running]
         ended = wait_until_ended(lab, [*unreported.values(), *reported], seconds=120)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -12,25 +11,29 @@ from typing import Callable, Protocol, TypeVar, Union
 import pytest
 
 from build import BOOTED
+from examples.practice.cc_backend.clusters import DEFAULT_CLUSTERS, Clusters
 
 from .campaign import Campaign, run_campaign
-from .controller import Controller
-from .debian import SUITES, make_chroot, read_notes
+from .controller import BY_HAND, PACKAGED, Controller
+from .debian import FOLDER, SUITES, make_chroot, read_notes
 from .installation import Installation
 from .killed import Killed, run_killed
+from .missing_jobs import CLUSTERS, Missing, run_missing
 from .namespaces import LabError
 from .odd_cluster import OddCluster
 from .odd_conf import ALL_NODES, ODD_CLUSTER, RELEASE
 from .odd_nodes import OTHER_NAME, OddNodes, run_odd_nodes
+from .packaged import Life, PackagedMachine
 from .slurm_jobs import clear_queue
 from .slurm_lab import SlurmLab
 from .troubles import NAMES, Troubles, run_troubles
+from .two_clusters import TwoClusters
 from .without_slurmdbd import SmallCampaign, run_without_slurmdbd
 
 ROOT = Path(__file__).parents[2]
+INSTALLED_AS = {"bookworm": BY_HAND, "trixie": PACKAGED}
+"""Both ways of docs/install.md are followed, each on one of the machines."""
 BUILT_FILE = ROOT / "dist" / "cc-slurm-adapter"
-FOLDER = Path(os.environ.get("CC_SLURM_ADAPTER_LAB") or ROOT / ".build" / "lab").resolve()
-"""Where the chroots are kept."""
 
 Answer = TypeVar("Answer")
 Cluster = Union[SlurmLab, LabError]
@@ -136,21 +139,25 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 
 
 class Begin(Protocol):
-    def __call__(self, fixture: str, run: Callable[[Installation], Answer]) -> dict[str, Future[Answer]]: ...
+    def __call__(
+        self, fixture: str, run: Callable[[Installation], Answer], hosts: Clusters = DEFAULT_CLUSTERS
+    ) -> dict[str, Future[Answer]]: ...
 
 
 @pytest.fixture(scope="session")
 def begin(request: pytest.FixtureRequest, clusters: dict[str, Cluster], threads: ThreadPoolExecutor) -> Begin:
     """Begins to run something long on all clusters at the same time, for the tests that use a fixture."""
 
-    def run_on(cluster: SlurmLab, run: Callable[[Installation], Answer]) -> Answer:
-        with cluster.in_use, Installation(cluster, log_of(cluster.suite.slurm)) as installed:
+    def run_on(cluster: SlurmLab, run: Callable[[Installation], Answer], hosts: Clusters) -> Answer:
+        with cluster.in_use, Installation(cluster, log_of(cluster.suite.slurm), clusters=hosts) as installed:
             return run(installed)
 
-    def begin_on_all(fixture: str, run: Callable[[Installation], Answer]) -> dict[str, Future[Answer]]:
+    def begin_on_all(
+        fixture: str, run: Callable[[Installation], Answer], hosts: Clusters = DEFAULT_CLUSTERS
+    ) -> dict[str, Future[Answer]]:
         wanted = {release: clusters[release] for release in wanted_releases(request.session, fixture)}
         return {
-            release: threads.submit(run_on, cluster, run)
+            release: threads.submit(run_on, cluster, run, hosts)
             for release, cluster in wanted.items()
             if isinstance(cluster, SlurmLab)
         }
@@ -180,6 +187,18 @@ def killed(release: str, lab: SlurmLab, kills: dict[str, Future[Killed]]) -> Kil
     """Jobs whose daemon was killed twice, once for each cluster."""
     assert lab.suite.slurm == release
     return kills[release].result()
+
+
+@pytest.fixture(scope="session")
+def all_missing(begin: Begin) -> dict[str, Future[Missing]]:
+    return begin("missing", run_missing, CLUSTERS)
+
+
+@pytest.fixture(scope="session")
+def missing(release: str, lab: SlurmLab, all_missing: dict[str, Future[Missing]]) -> Missing:
+    """Jobs that are missing in cc-backend, and what -job says of them, once for each cluster."""
+    assert lab.suite.slurm == release
+    return all_missing[release].result()
 
 
 @pytest.fixture(scope="session")
@@ -285,10 +304,29 @@ def controllers(request: pytest.FixtureRequest) -> Iterator[dict[str, Controller
             controller.close()
 
 
+@pytest.fixture(scope="session")
+def two_clusters() -> Iterator[TwoClusters]:
+    """A machine with two clusters and a daemon for each."""
+    suite = SUITES[RELEASE]
+    with TwoClusters(suite, make_chroot(suite, FOLDER), FOLDER / "machine-two-clusters.log") as made:
+        made.set_up()
+        yield made
+
+
+@pytest.fixture(scope="session")
+def packaged(debian: str, tmp_path_factory: pytest.TempPathFactory) -> Life:
+    """The life of the .deb on a machine of its own, once for each Debian."""
+    suite = next(suite for suite in SUITES.values() if suite.name == debian)
+    log = FOLDER / f"machine-packaged-{debian}.log"
+    with Controller(suite, make_chroot(suite, FOLDER), log) as controller:
+        return PackagedMachine(controller, tmp_path_factory.mktemp("packages")).live()
+
+
 def boot_controller(debian: str) -> Controller | LabError:
     suite = next(suite for suite in SUITES.values() if suite.name == debian)
     try:
-        controller = Controller(suite, make_chroot(suite, FOLDER), FOLDER / f"machine-{debian}.log")
+        root, log = make_chroot(suite, FOLDER), FOLDER / f"machine-{debian}.log"
+        controller = Controller(suite, root, log, INSTALLED_AS[debian])
     except LabError as error:
         return LabError(f"no machine with {BOOTED[debian]}: {error}")
     try:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from examples.practice.cc_backend import DEFAULT_TOKEN, CcBackend, CcBackendServer
-from tests.project.test_documents import commands_of_steps
+from tests.project.test_documents import commands_of_section, commands_of_steps
 
 from .machine import Machine
-from .namespaces import ClosedAtTheEnd, LabError, wait_for
+from .namespaces import PATIENCE, ClosedAtTheEnd, LabError, wait_for
+from .package_file import write_package
 from .slurm_conf import CGROUP_CONF, CLUSTER, COMMON_CONF, SLURMDBD_CONF, WITH_SLURMDBD
 from .slurm_jobs import Submission, submit
 from .slurm_lab import ACCOUNTING, DATABASE, free_ports
@@ -28,11 +30,14 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 NODE = "node01"
 UNIT = "cc-slurm-adapter.service"
-INSTALLED = "/usr/local/sbin/cc-slurm-adapter"
+BY_HAND, PACKAGED = "/usr/local/sbin/cc-slurm-adapter", "/usr/sbin/cc-slurm-adapter"
+"""Where the program is after an installation without a package, and after one with it."""
 CONFIG = "/etc/cc-slurm-adapter/config.json"
 RUN_FOLDER = "/run/cc-slurm-adapter"
 SOURCES = "/root/cc-slurm-adapter"
-"""A clone on the machine, with what the commands of docs/install.md take from it."""
+"""A clone on the machine, with what the commands of docs/install.md take from it, and the packages."""
+DOCUMENTS = "/usr/share/doc/cc-slurm-adapter/"
+"""Where the package has what a clone has in its own folder."""
 POLL_SECONDS = 5
 ONE_SECOND = Submission(script="sleep 1")
 
@@ -42,10 +47,18 @@ SLURM_CONF = (
 ReturnToService=2
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,sched_interval=2,bf_interval=2
 {accounting}
-NodeName={node} NodeAddr=127.0.0.1 NodeHostname=lab Port={node_port} Sockets=2 CoresPerSocket=4 RealMemory=4000
+GresTypes=gpu
+NodeName={node} NodeAddr=127.0.0.1 NodeHostname=lab Port={node_port} \
+Sockets=2 CoresPerSocket=4 RealMemory=4000 Gres=gpu:4
 PartitionName=main Nodes={node} Default=YES MaxTime=INFINITE State=UP
 """
 )
+GRES_CONF = f"NodeName={NODE} Name=gpu File=/dev/gpu[0-3]\n"
+GPUS = """\
+[Service]
+ExecStartPre=-/bin/sh -c 'for gpu in 0 1 2 3; do mknod -m 666 /dev/gpu$$gpu c 1 3; done'
+"""
+"""What looks like GPUs to slurmd, at each boot."""
 MARIADB_UNIT = """\
 [Service]
 Type=notify
@@ -73,12 +86,16 @@ LATE_FILE = "/etc/systemd/system/slurmctld.service.d/late.conf"
 
 
 class Controller(ClosedAtTheEnd):
-    """Use it in a `with` block. It is a running machine with the daemon's unit enabled and started."""
+    """Use it in a `with` block. It is a running machine with the daemon's unit enabled and started.
 
-    def __init__(self, suite: Suite, root: Path, log: Path) -> None:
+    `program` says how this is installed: as BY_HAND or as PACKAGED.
+    """
+
+    def __init__(self, suite: Suite, root: Path, log: Path, program: str = PACKAGED) -> None:
         self.suite = suite
+        self.program = program
         self.machine = Machine(root, log)
-        self.backend = CcBackend({CLUSTER: [NODE]})
+        self.backend = CcBackend({CLUSTER: [NODE]}, describes_hardware=False)
         self.server = CcBackendServer(self.backend)
         self.server.start()
 
@@ -91,13 +108,20 @@ class Controller(ClosedAtTheEnd):
 
     def set_up(self) -> None:
         """From a machine with Slurm's packages to one that reports jobs; about 20 s."""
+        self.begin_slurm()
+        if self.program == BY_HAND:
+            self.install_by_hand()
+        else:
+            self.install_package()
+
+    def begin_slurm(self) -> None:
+        """From a machine with Slurm's packages to a cluster that knows nothing of this program."""
         self._lay_out()
         self.machine.boot()
         self.machine.wait_for_target()
         self._begin_accounting()
         self.machine.output("systemctl", "enable", "--now", "slurmctld", "slurmd", seconds=60)
         self.wait_for_slurmctld()
-        self._install()
 
     def _lay_out(self) -> None:
         """What a site has in its configuration before it knows of this program."""
@@ -108,12 +132,15 @@ class Controller(ClosedAtTheEnd):
             "slurm/slurm.conf": SLURM_CONF.format(**values, accounting=accounting),
             "slurm/slurmdbd.conf": SLURMDBD_CONF.format(**values).replace("/run/slurm/", "/var/spool/slurmctld/"),
             "slurm/cgroup.conf": CGROUP_CONF.get(self.suite.slurm, "CgroupPlugin=disabled\n"),
+            "slurm/gres.conf": GRES_CONF,
             "slurm/database.sql": DATABASE.replace("create database", "create database if not exists")
             .replace("create user", "create user if not exists")
             .replace("; ", ";\n"),
             "default/slurmd": f"SLURMD_OPTIONS=-N {NODE}\n",
+            "systemd/system/slurmd.service.d/gpus.conf": GPUS,
             "systemd/system/mariadb.service": MARIADB_UNIT,
         }
+        self.machine.on_disk("mkdir /etc/systemd/system/slurmd.service.d")
         for name, text in files.items():
             self.machine.disk(f"/etc/{name}").write_text(text, encoding="ascii")
         self.machine.on_disk("chown slurm: /etc/slurm/slurmdbd.conf; chmod 600 /etc/slurm/slurmdbd.conf")
@@ -122,8 +149,12 @@ class Controller(ClosedAtTheEnd):
         self.machine.on_disk("userdel cc-slurm-adapter; rm -rf /etc/cc-slurm-adapter /var/lib/cc-slurm-adapter")
         self.machine.on_disk("cd /etc/systemd/system/multi-user.target.wants; rm slurmctld.service slurmd.service")
         self.machine.on_disk("cd /etc/systemd/system/multi-user.target.wants; ln -s ../mariadb.service .")
+        self.machine.on_disk("sed -i /path-exclude/d /etc/dpkg/dpkg.cfg.d/lab")  # documents are installed
         for source in ("dist", "examples"):
             self._copy(ROOT / source, self.machine.disk(f"{SOURCES}/{source}"))
+        with tempfile.TemporaryDirectory() as folder:
+            package = write_package(Path(folder) / "package")
+            self.machine.disk(f"{SOURCES}/{package.name}").write_bytes(package.read_bytes())
 
     def _copy(self, source: Path, target: Path) -> None:
         target.mkdir(parents=True)
@@ -137,18 +168,31 @@ class Controller(ClosedAtTheEnd):
             if "cc-slurm-adapter" not in line:
                 self.machine.output(*line.split())
 
-    def _install(self) -> None:
-        """By the commands of docs/install.md, but for the build; and the configuration of this cc-backend."""
-        copy_file, configure, make_user, start = commands_of_steps()
+    def install_by_hand(self) -> None:
+        """By the commands of docs/install.md without a package, but for the build."""
+        self.program = BY_HAND
+        (install,) = commands_of_section("Without a package")
+        _, configure, *rest = commands_of_steps()
+        configure = configure.replace(DOCUMENTS, "")
+        self._install(install.replace("python3 build.py build ", ": "), configure, *rest)
+
+    def install_package(self) -> None:
+        """By the commands of docs/install.md."""
+        self.program = PACKAGED
+        self._install(*commands_of_steps())
+
+    def _install(self, install: str, configure: str, give_rights: str, start: str) -> None:
+        """With the configuration of this cc-backend."""
         self.machine.path(f"{SOURCES}/token.txt").write_text(DEFAULT_TOKEN, encoding="ascii")
-        self._run_block(copy_file.replace("python3 build.py build ", ": "))
-        self._run_block(configure)
+        self.run_block(install)
+        self.run_block(configure)
         self.configure()
-        self._run_block(make_user)
-        self._run_block(start)
+        self.run_block(give_rights)
+        self.run_block(start)
         self.call_hooks()
 
-    def _run_block(self, script: str) -> None:
+    def run_block(self, script: str) -> None:
+        """Runs commands of a document as they stand there, in the clone on the machine."""
         self.machine.output("sh", "-exc", f"cd {SOURCES}\n{script}", seconds=120)
 
     def configure(self, **settings: Any) -> bool:
@@ -164,11 +208,12 @@ class Controller(ClosedAtTheEnd):
 
     def call_hooks(self) -> None:
         """The lines of the last step of docs/install.md."""
+        program = self.program
         conf = self.machine.path("/etc/slurm/slurm.conf")
-        lines = (ROOT / "examples" / "slurm.conf.hooks").read_text(encoding="utf-8")
+        lines = (ROOT / "examples" / "slurm.conf.hooks").read_text(encoding="utf-8").replace(BY_HAND, program)
         conf.write_text(conf.read_text(encoding="ascii") + lines, encoding="ascii")
         self.machine.output("scontrol", "reconfigure")
-        question = ["sh", "-c", f"scontrol show config | grep -cE 'logSlurmctld(\\[0\\])? *= {INSTALLED}$'"]
+        question = ["sh", "-c", f"scontrol show config | grep -cE 'logSlurmctld(\\[0\\])? *= {program}$'"]
         wait_for("slurmctld's hooks", lambda: self.machine.run(*question).stdout.strip() == "2", seconds=60)
         if self.suite.slurm == "22.05":
             self.machine.output("systemctl", "restart", "slurmctld", seconds=60)
@@ -195,7 +240,7 @@ class Controller(ClosedAtTheEnd):
     def wait_for_stops(self, job_ids: Iterable[int], seconds: float = 60) -> None:
         """Waits until cc-backend has every job with its end; fails with the journal if it does not come to that."""
         wanted = set(job_ids)
-        self.backend.wait_for(lambda: wanted <= self.stopped(), seconds)
+        self.backend.wait_for(lambda: wanted <= self.stopped(), PATIENCE * seconds)
         missing = wanted - self.stopped()
         assert not missing, f"no stop of jobs {sorted(missing)}:\n{self.journal()}"
 

@@ -1,4 +1,4 @@
-"""Makes Debian chroots that have a Slurm in them; nothing is installed on the machine itself.
+"""Makes Debian chroots, those with a Slurm in them above all; nothing is installed on the machine itself.
 
 A chroot is made once and kept: a later call with the same recipe finds it ready. It is never written to
 after that, the lab mounts its own folders over the places that change.
@@ -20,7 +20,7 @@ from tests.debian_package import NoPackage, keep_package
 from .namespaces import LabError, Namespaces
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 class Suite(NamedTuple):
@@ -31,7 +31,30 @@ class Suite(NamedTuple):
     """The first two numbers of its version."""
 
 
+class Recipe(NamedTuple):
+    """What a chroot is made of; it is made anew when its recipe has changed."""
+
+    name: str
+    """That of its folder."""
+    debian: str
+    purpose: str
+    packages: tuple[str, ...]
+    folders: tuple[str, ...]
+    """They are there in any case, for what is mounted over them."""
+    users: str
+    """The shell commands that make them."""
+
+    @property
+    def stamp(self) -> str:
+        """It is in the chroots that were made by this recipe."""
+        text = "\n".join([self.debian, self.purpose, *self.packages, *self.folders, CONFIGURE, self.users])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
 SUITES = {slurm: Suite(debian, slurm) for slurm, debian in RELEASES.items()}
+
+FOLDER = Path(os.environ.get("CC_SLURM_ADAPTER_LAB") or Path(__file__).parents[2] / ".build" / "lab").resolve()
+"""Where the chroots are kept."""
 
 NOTE = ".note"
 """A file in a chroot: what whoever runs the tests should know of it."""
@@ -90,42 +113,43 @@ useradd --system --groups slurm cc-slurm-adapter
 
 
 def make_chroot(suite: Suite, folder: Path) -> Path:
-    """Gives the chroot of `suite` below `folder`, made now if it is not there; takes about a minute.
+    """Gives the chroot of `suite` below `folder`, made now if it is not there; takes about a minute."""
+    return make(recipe_of(suite), folder, lambda root: note_version(suite, root))
+
+
+def recipe_of(suite: Suite) -> Recipe:
+    packages = [*PACKAGES, "systemd"] if suite.name in BOOTED else PACKAGES
+    return Recipe(suite.name, suite.name, suite.slurm, tuple(packages), tuple(CHANGING_FOLDERS), USERS)
+
+
+def make(recipe: Recipe, folder: Path, check: Callable[[Path], None] = lambda _root: None) -> Path:
+    """Gives the chroot of `recipe` below `folder`, made now if it is not there; `check` may refuse a new one.
 
     Links are followed: through one, what is mounted over the chroot's folders would not be seen from outside.
     """
     if os.geteuid() != 0:
-        raise LabError("a chroot with Slurm can only be made and used by root")
+        raise LabError("a chroot can only be made and used by root")
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{suite.name}.lock").open("w") as lock:
+    with (folder / f"{recipe.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return find_or_make(suite, folder).resolve()
+        return find_or_make(recipe, folder, check).resolve()
 
 
-def find_or_make(suite: Suite, folder: Path) -> Path:
-    root = folder / suite.name
+def find_or_make(recipe: Recipe, folder: Path, check: Callable[[Path], None]) -> Path:
+    root = folder / recipe.name
     if root.is_symlink():  # one that several folders share: the lab reaches into it by its own path
         root = root.resolve()
     stamp = root / ".recipe"
-    if stamp.exists() and stamp.read_text(encoding="ascii") == recipe(suite):
+    if stamp.exists() and stamp.read_text(encoding="ascii") == recipe.stamp:
         return root
-    unfinished = folder / f"{suite.name}.unfinished"
+    unfinished = folder / f"{recipe.name}.unfinished"
     remove_tree(unfinished)
-    fill(suite, unfinished, folder)
+    fill(recipe, unfinished, folder)
+    check(unfinished)
     remove_tree(root)
     unfinished.rename(root)
-    stamp.write_text(recipe(suite), encoding="ascii")
+    stamp.write_text(recipe.stamp, encoding="ascii")
     return root
-
-
-def recipe(suite: Suite) -> str:
-    """Changes when the contents of the chroot would."""
-    text = "\n".join([*suite, *packages_of(suite), *CHANGING_FOLDERS, CONFIGURE, USERS])
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def packages_of(suite: Suite) -> list[str]:
-    return [*PACKAGES, "systemd"] if suite.name in BOOTED else PACKAGES
 
 
 def remove_tree(root: Path) -> None:
@@ -138,22 +162,26 @@ def remove_tree(root: Path) -> None:
         shutil.rmtree(root)
 
 
-def fill(suite: Suite, root: Path, folder: Path) -> None:
-    log = folder / f"{suite.name}.log"
+def fill(recipe: Recipe, root: Path, folder: Path) -> None:
+    log = folder / f"{recipe.name}.log"
     log.write_bytes(b"")
     debootstrap = find_debootstrap(folder)
     with Namespaces() as place:
-        step(place, log, [*debootstrap, "--variant=minbase", suite.name, str(root)], seconds=300)
+        step(place, log, [*debootstrap, "--variant=minbase", recipe.debian, str(root)], seconds=300)
         step(place, log, ["sh", "-ec", DEVICES, "sh", str(root)], seconds=10)
-        step(place, log, ["sh", "-ec", CONFIGURE, "sh", str(root), *CHANGING_FOLDERS], seconds=10)
+        step(place, log, ["sh", "-ec", CONFIGURE, "sh", str(root), *recipe.folders], seconds=10)
         inside = ["chroot", str(root)]
         step(place, log, [*inside, "apt-get", "-q", "update"], seconds=120)
-        install = ["apt-get", "-q", "install", "--yes", "--no-install-recommends", *packages_of(suite)]
+        install = ["apt-get", "-q", "install", "--yes", "--no-install-recommends", *recipe.packages]
         step(place, log, [*inside, *install], seconds=300)
-        step(place, log, [*inside, "sh", "-ec", USERS], seconds=10)
-        question = ["dpkg-query", "--show", "--showformat=${Version}", "slurmctld"]
-        version = place.run([*inside, *question], seconds=10).stdout
-    (root / NOTE).write_text(judge_version(suite, version), encoding="ascii")
+        step(place, log, [*inside, "sh", "-ec", recipe.users], seconds=10)
+
+
+def note_version(suite: Suite, root: Path) -> None:
+    """Leaves a note in a chroot whose Slurm is newer than expected; raises LabError for an older one."""
+    packages = (root / "var/lib/dpkg/status").read_text(encoding="utf-8")
+    found = re.search(r"^Package: slurmctld\n(?:.+\n)*?Version: (.+)$", packages, re.MULTILINE)
+    (root / NOTE).write_text(judge_version(suite, found[1] if found else ""), encoding="ascii")
 
 
 def judge_version(suite: Suite, version: str) -> str:

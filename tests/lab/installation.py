@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from examples.practice.cc_backend import DEFAULT_CLUSTERS, DEFAULT_TOKEN, CcBackend, CcBackendServer, Clusters, JobRow
 
 from .debian import tail
-from .namespaces import LabError, child_of, wait_for
+from .namespaces import PATIENCE, LabError, child_of, wait_for
 from .slurm_conf import CLUSTER, CORES, SHIPPED_FILE, THREADS_PER_CORE
 from .slurm_jobs import PCI_ADDRESSES, EndedJob
 
@@ -56,7 +56,7 @@ class Installation:
         self._paths: dict[str, str] = {}
         if name:
             self._make_own_folders()
-        self.backend = CcBackend(clusters)
+        self.backend = CcBackend(clusters, describes_hardware=False)
         self.server = CcBackendServer(self.backend)
         self.server.start()
         self._process: subprocess.Popen[bytes] | None = None
@@ -113,7 +113,7 @@ class Installation:
         listening = self.lab.path(self._run_folder / "daemon.sock")
         listening.unlink(missing_ok=True)
         try:
-            wait_for("the daemon's socket", lambda: listening.exists() or not self.running, seconds=15)
+            wait_for("the daemon's socket", lambda: listening.exists() or not self.running, seconds=60)
         except LabError as error:
             raise LabError(f"{error}\n{tail(self.log)}") from None
         if not self.running:
@@ -141,14 +141,14 @@ class Installation:
     def wait_for_stops(self, job_ids: Iterable[int], seconds: float) -> None:
         """Waits until cc-backend knows of every job that it is over; fails if it does not come to that."""
         wanted = set(job_ids)
-        self.backend.wait_for(lambda: wanted <= self.stopped(), seconds)
+        self.backend.wait_for(lambda: wanted <= self.stopped(), PATIENCE * seconds)
         missing = wanted - self.stopped()
         assert not missing, f"no stop of jobs {sorted(missing)}, the daemon's words:\n{self.said_about(missing)}"
 
     def wait_for_starts(self, job_ids: Iterable[int], seconds: float) -> None:
         """Waits until cc-backend has a row of every job; fails if it does not come to that."""
         wanted = set(job_ids)
-        self.backend.wait_for(lambda: wanted <= self.started(), seconds)
+        self.backend.wait_for(lambda: wanted <= self.started(), PATIENCE * seconds)
         missing = wanted - self.started()
         assert not missing, f"no start of jobs {sorted(missing)}, the daemon's words:\n{self.said_about(missing)}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from .namespaces import PATIENCE
 from .slurm_jobs import EndedJob, Submission, clear_queue, submit, wait_until_ended
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def run_killed(installed: Installation) -> Killed:
     ended = wait_until_ended(lab, jobs)
     time.sleep(max(0.0, cc_backend_left + CC_BACKEND_AWAY - time.monotonic()))
     installed.server.start()
-    assert installed.backend.wait_for(lambda: len(installed.backend.rows) >= len(jobs) // 2, 45)
+    assert installed.backend.wait_for(lambda: len(installed.backend.rows) >= len(jobs) // 2, PATIENCE * 45)
     installed.kill()
     installed.start()
     installed.wait_for_stops(jobs, seconds=60)

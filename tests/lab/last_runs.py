@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from examples.practice.cc_backend import OtherAnswer
 
-from .namespaces import wait_for
+from .namespaces import PATIENCE, wait_for
 from .requeues import PREEMPTING, let_begin_again
 from .slurm_conf import FRAGILE_NODE, SHIPPED_FILE
 from .slurm_jobs import (
@@ -121,14 +121,14 @@ def run_preempted(installed: Installation, *, killed_amid_removal: bool) -> Last
     held = running_job(lab, job_id, PREEMPTED)
     if killed_amid_removal:
         asked = [each for each in installed.backend.log if each.path == DELETE_PATH]
-        installed.backend.wait_for(lambda: removals(installed) > len(asked), 30)
+        installed.backend.wait_for(lambda: removals(installed) > len(asked), PATIENCE * 30)
         installed.kill()
     installed.backend.remove_fault(busy)
     if killed_amid_removal:
         installed.start()
     wait_until_ended(lab, [job_id])
     second = held.start_time
-    installed.backend.wait_for(lambda: is_settled(installed, job_id, second), 40)
+    installed.backend.wait_for(lambda: is_settled(installed, job_id, second), PATIENCE * 40)
     return LastRun(job_id, held, runs_of(lab, job_id))
 
 

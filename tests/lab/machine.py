@@ -8,6 +8,7 @@ has no devices.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import subprocess
 from pathlib import Path
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 BOOT_SECONDS = 60.0
 """A boot takes some seconds; on a machine that does much else it takes longer."""
 CGROUPS = "cc-slurm-adapter-lab-"
-"""What the names of the machines' control groups begin with; the rest is the process that made them."""
+"""What the names of the machines' control groups begin with; then come the process that made them, and a number."""
+NUMBERS = itertools.count()
+"""A process may have several machines of the same Debian."""
 
 DISK = r"""
 mount -t tmpfs disk "$1/run"
@@ -76,7 +79,7 @@ class Machine(ClosedAtTheEnd):
     def __init__(self, root: Path, log: Path) -> None:
         self.root = root
         self.log = log
-        self._group = f"{CGROUPS}{os.getpid()}-{root.name}"
+        self._group = f"{CGROUPS}{os.getpid()}-{root.name}-{next(NUMBERS)}"
         self._place = Namespaces()
         self._systemd = 0
         self._running: subprocess.Popen[bytes] | None = None

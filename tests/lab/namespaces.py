@@ -31,6 +31,8 @@ print("ready", flush=True)
 sys.stdin.read()
 """
 
+PATIENCE = 3
+"""How many times longer than on an idle machine a wait may take: several Slurms share two cores."""
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LC_ALL": "C.UTF-8",
@@ -134,10 +136,13 @@ def child_of(pid: int) -> int:
 
 
 def wait_for(what: str, question: Callable[[], Answer], *, seconds: float, every: float = 0.05) -> Answer:
-    """Asks until the answer is true and returns it; a LabError names `what` when it does not come in time."""
-    deadline = time.monotonic() + seconds
+    """Asks until the answer is true and returns it; a LabError names `what` when it does not come in time.
+
+    `seconds` are those of a machine with nothing else to do.
+    """
+    deadline = time.monotonic() + PATIENCE * seconds
     while not (answer := question()):
         if time.monotonic() > deadline:
-            raise LabError(f"waited {seconds:g} s in vain for {what}")
+            raise LabError(f"waited {PATIENCE * seconds:g} s in vain for {what}")
         time.sleep(every)
     return answer

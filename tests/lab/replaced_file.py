@@ -6,7 +6,7 @@ import contextlib
 import subprocess
 from typing import TYPE_CHECKING, NamedTuple
 
-from .controller import CONFIG, INSTALLED, ROOT
+from .controller import CONFIG, ROOT
 from .namespaces import ENVIRONMENT
 
 if TYPE_CHECKING:
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from .controller import Controller
 
-CALL = f"env -i SLURM_JOB_ID=$job SLURM_SCRIPT_CONTEXT=prolog_slurmctld SLURM_CLUSTER_NAME=lab {INSTALLED}"
+CALL = "env -i SLURM_JOB_ID=$job SLURM_SCRIPT_CONTEXT=prolog_slurmctld SLURM_CLUSTER_NAME=lab $program"
 LOOP = f"""
-job=$1
+job=$1 program=$3
 while [ -e "$2" ]; do
     {CALL}; echo "bare $?"
     sleep 0.01
@@ -27,7 +27,7 @@ while [ -e "$2" ]; do
 done &
 wait
 """
-"""Calls both kinds of hooks about job $1 while the file $2 is there, and prints their exit codes."""
+"""Calls both kinds of hooks of the program $3 about job $1 while the file $2 is there, and prints their exit codes."""
 GO_ON = "/var/tmp/call-hooks"
 CALLS_BETWEEN = 6
 
@@ -56,8 +56,9 @@ def call_while_replaced(controller: Controller, job: int, replacements: int) -> 
 
 @contextlib.contextmanager
 def calling(controller: Controller, job: int) -> Iterator[subprocess.Popen[str]]:
+    """For the length of a block hooks are called, or until the file GO_ON is removed; it prints their exit codes."""
     controller.machine.path(GO_ON).touch()
-    command = controller.machine.command(["sh", "-c", LOOP, "sh", str(job), GO_ON], "slurm:slurm")
+    command = controller.machine.command(["sh", "-c", LOOP, "sh", str(job), GO_ON, controller.program], "slurm:slurm")
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=ENVIRONMENT, encoding="utf-8") as process:
         try:
@@ -68,7 +69,7 @@ def calling(controller: Controller, job: int) -> Iterator[subprocess.Popen[str]]
 
 def replace_file(controller: Controller, content: bytes) -> None:
     """By rename, as the commands of docs/install.md do it."""
-    installed = controller.machine.path(INSTALLED)
+    installed = controller.machine.path(controller.program)
     new = installed.with_name(f"{installed.name}.new")
     new.write_bytes(content)
     new.chmod(0o755)

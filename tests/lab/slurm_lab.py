@@ -159,6 +159,15 @@ class SlurmLab(ClosedAtTheEnd):
         self._start_controller("slurmctld", "-D")
 
     @contextlib.contextmanager
+    def stopped_slurmctld(self) -> Iterator[None]:
+        """For the length of a block there is no slurmctld; it goes on where it was."""
+        self.stop_service("slurmctld")
+        try:
+            yield
+        finally:
+            self._start_controller("slurmctld", "-D")
+
+    @contextlib.contextmanager
     def frozen_slurmctld(self) -> Iterator[None]:
         """For the length of a block slurmctld does nothing: the kernel accepts connections, nobody answers."""
         service = self._services["slurmctld"]

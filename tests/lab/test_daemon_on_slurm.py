@@ -33,7 +33,7 @@ def test_sigterm_ends_it_within_two_seconds_and_leaves_no_pid_file_or_socket(
     lab: SlurmLab, installation: Installation
 ) -> None:
     installation.start()
-    assert names(lab) == {"daemon.pid", "daemon.sock"}
+    assert names(lab) == {"daemon.pid", "daemon.sock", "control.sock"}
     seconds, code = installation.stop()
     assert (seconds <= 2, code, names(lab)) == (True, 0, set())
 

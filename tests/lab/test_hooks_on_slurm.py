@@ -11,8 +11,8 @@ from typing import NamedTuple
 import pytest
 
 from .campaign import one_burst
-from .conftest import BUILT_FILE, FOLDER
-from .debian import SUITES, make_chroot
+from .conftest import BUILT_FILE
+from .debian import FOLDER, SUITES, make_chroot
 from .installation import Installation
 from .last_runs import use_hook
 from .namespaces import wait_for

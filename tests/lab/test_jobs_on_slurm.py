@@ -96,14 +96,15 @@ def test_some_jobs_are_never_reported(campaign: Campaign, kind: str) -> None:
 def test_gpu_jobs_of_one_second_have_all_they_held(campaign: Campaign) -> None:
     """No test can look at so short a job while it runs, but accounting knows how much it held, and where.
 
-    Three Slurms share the machine: a moment in which the daemon gets no CPU for a second may cost one its GPUs.
+    Three Slurms and two machines with systemd share two cores: a second in which the daemon gets no CPU may cost some
+    of these jobs their GPUs.
     """
     jobs = campaign.brief["one second"]
     assert len(jobs) == BRIEF["one second"].times
     for job_id in jobs:
         assert_as_accounted(campaign, job_id)
     without = [job_id for job_id in jobs if not gpus_of(campaign, job_id)]
-    assert len(without) <= len(jobs) // 10, campaign.installed.said_about(without)
+    assert len(without) <= len(jobs) // 5, campaign.installed.said_about(without)
     assert all(missing_of(campaign, job_id) == "gpus" for job_id in without)
 
 

@@ -10,6 +10,7 @@ from .campaign import do
 from .expectations import WHAT_IT_HOLDS, choose, expected_holdings, reported_holdings
 from .installation import Installation
 from .kinds import UNREPORTED
+from .namespaces import PATIENCE
 from .slurm_conf import FRAGILE_NODE, MAIN_NODES, NODES, PREEMPTING_NODE, RESERVING_NODE
 from .slurm_jobs import Submission, running_job, submit, wait_until_running
 from .slurm_lab import SlurmLab
@@ -71,7 +72,7 @@ def test_node_states_count_what_runs(lab: SlurmLab, installation: Installation) 
     expected = {node: now[node].figures for node in NODES}
     assert expected[SHARED][-1] == 6
     assert expected[RESERVING_NODE][-1] == 1
-    installation.backend.wait_for(lambda: reported_figures(installation) == expected, 20)
+    installation.backend.wait_for(lambda: reported_figures(installation) == expected, PATIENCE * 20)
     assert reported_figures(installation) == expected
     assert {node: reported_words(installation, node) for node in WORDS} == {node: {WORDS[node]} for node in WORDS}
     assert opted_out not in installation.started()
@@ -100,7 +101,7 @@ def test_a_node_in_no_partition_is_reported_with_the_job_on_it(
     assert now[node_without_partition].figures[2:] == (2, 1)
     installation.start()
     expected = {node: now[node].figures for node in NODES}
-    installation.backend.wait_for(lambda: reported_figures(installation) == expected, 20)
+    installation.backend.wait_for(lambda: reported_figures(installation) == expected, PATIENCE * 20)
     assert reported_figures(installation) == expected
     assert reported_words(installation, node_without_partition) == {"mixed"}
     installation.wait_for_starts([job_id], 20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import time
@@ -9,11 +10,13 @@ import time
 import pytest
 
 from examples.practice.cc_backend import DEFAULT_TOKEN
+from tests.built.asking import ask
+from tests.nats.nats_server import free_port
 
-from .controller import INSTALLED, POLL_SECONDS, TEST_FILE, UNIT, Controller
-from .namespaces import wait_for
+from .controller import POLL_SECONDS, RUN_FOLDER, TEST_FILE, UNIT, Controller
+from .namespaces import LabError, wait_for
 from .replaced_file import call_while_replaced, file_without_archive
-from .slurm_jobs import wait_until_ended
+from .slurm_jobs import PCI_ADDRESSES, Submission, running_job, wait_until_ended, wait_until_running
 
 pytestmark = pytest.mark.slurm
 
@@ -47,6 +50,21 @@ def test_installed_by_the_readme_s_commands_it_reports_jobs(controller: Controll
         "cc-slurm-adapter",
         "slurm",
     ]
+
+
+def test_a_job_s_gpus_arrive_by_their_addresses(controller: Controller) -> None:
+    """With the third key of step 2."""
+    controller.configure(gpuPciAddrs={"^node": PCI_ADDRESSES})
+    controller.machine.output("systemctl", "reload", UNIT)
+    controller.wait_for_line("in force now: gpuPciAddrs")
+    job = Submission(("-n1", "--gres=gpu:2"), "sleep 4")
+    submitted = controller.run_job(job)
+    wait_until_running(controller.machine, [submitted])
+    held = running_job(controller.machine, submitted, job).held
+    controller.wait_for_stops([submitted])
+    (resource,) = controller.only_row(submitted).start["resources"]
+    assert resource["accelerators"] == [PCI_ADDRESSES[gpu] for gpu in held["node01"].gpus]
+    assert len(resource["accelerators"]) == 2
 
 
 def test_slurmctld_s_hooks_reach_it(controller: Controller) -> None:
@@ -94,6 +112,61 @@ def test_slurm_may_lie_in_home_with_the_line_that_the_readme_names(controller: C
 def test_the_list_of_system_calls_is_taken_back_with_the_line_that_the_readme_names(controller: Controller) -> None:
     controller.change_unit("[Service]\nSystemCallFilter=\n")
     assert controller.machine.property_of(UNIT, "SystemCallFilter") in ("", "~")
+    report_a_job(controller)
+
+
+# --- it says how it is
+
+
+def status_of(controller: Controller, *words: str, user: str = "root") -> tuple[int, str]:
+    """The exit code of -status and what it prints, on lines that are joined."""
+    done = controller.machine.run(controller.program, "-status", *words, user=user)
+    return done.returncode, " ".join(done.stdout.split())
+
+
+def test_systemctl_status_shows_the_first_line_of_the_status(controller: Controller) -> None:
+    report_a_job(controller)
+
+    def is_shown() -> bool:
+        first = status_of(controller)[1].partition(" program ")[0]
+        return f'Status: "{first}"' in controller.machine.output("systemctl", "status", "--no-pager", "--full", UNIT)
+
+    wait_for("the first line", is_shown, seconds=90)
+    assert controller.machine.property_of(UNIT, "StatusText").startswith("reports lab to cc-backend: ")
+
+
+def test_root_and_the_members_of_slurms_group_may_ask_how_it_is(controller: Controller) -> None:
+    report_a_job(controller)
+    with contextlib.suppress(LabError):  # what is wrong is said below
+        wait_for("a good status", lambda: status_of(controller)[0] == 0, seconds=60)
+    for user in ("root", "slurm:slurm", "nobody:slurm"):
+        code, said = status_of(controller, user=user)
+        assert (code, "; all is well" in said) == (0, True), said
+        queue = controller.machine.output(controller.program, "-queue", "list", user=user)
+        assert queue == "no message waits\n"
+    assert status_of(controller, user="nobody:nogroup")[0] != 0
+    control = controller.machine.path(f"{RUN_FOLDER}/control.sock")
+    assert (control.stat().st_mode & 0o777, control.stat().st_gid) == (0o660, control.parent.stat().st_gid)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_metrics_and_the_page_are_served_under_the_unit(controller: Controller, kind: str) -> None:
+    """A port of the machine is one of this host: only its files and its processes are its own."""
+    path = f"{RUN_FOLDER}/metrics.sock"
+    place = f"127.0.0.1:{free_port()}" if kind == "tcp" else path
+    controller.configure(metricsListen=place)
+    controller.machine.output("systemctl", "restart", UNIT)
+    controller.wait_until_ready()
+    asked = place if kind == "tcp" else controller.machine.path(path)
+
+    def is_ready() -> bool:
+        with contextlib.suppress(OSError):
+            return ask(asked, "/-/ready").status == 200
+        return False
+
+    wait_for("readiness", is_ready, seconds=60)
+    assert "\ncc_slurm_adapter_started 1\n" in ask(asked, "/metrics").body
+    assert ask(asked, "/").content_type == "text/html; charset=utf-8"
     report_a_job(controller)
 
 
@@ -282,7 +355,7 @@ def test_what_only_a_person_can_mend_is_said_as_an_error_and_not_tried_again(
     if cause == "configuration":
         controller.configure(slurmPollInterval="often")
     else:
-        controller.drop_in(TEST_FILE, f"[Service]\nExecStart=\nExecStart={INSTALLED} -demon\n")
+        controller.drop_in(TEST_FILE, f"[Service]\nExecStart=\nExecStart={controller.program} -demon\n")
     before = len(controller.lines())
     controller.machine.run("systemctl", "restart", UNIT)
     controller.wait_for_end()

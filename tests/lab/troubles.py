@@ -13,7 +13,7 @@ from examples.practice.cc_backend import Dropped, LostAnswer, NoAnswer, OtherAns
 from examples.practice.cc_backend.faults import START_PATH
 
 from .campaign import one_burst
-from .namespaces import wait_for
+from .namespaces import PATIENCE, wait_for
 from .slurm_jobs import (
     EPOCH_SECONDS,
     EndedJob,
@@ -262,12 +262,12 @@ class CcBackendTroubles:
         stopped = installed.stopped()
         self._silence.count = 0
         returned = time.monotonic()
-        installed.backend.wait_for(lambda: installed.stopped() >= set(self._over), 90)
+        installed.backend.wait_for(lambda: installed.stopped() >= set(self._over), PATIENCE * 90)
         waited = time.monotonic() - returned
         silence = installed.backend.add_fault(NoAnswer(START_PATH, count=1000))
         (job_id,) = self._jobs.submit(AFTER_SILENCE)
         self._jobs.note([job_id])
-        installed.backend.wait_for(lambda: silence.count != 1000, 30)
+        installed.backend.wait_for(lambda: silence.count != 1000, PATIENCE * 30)
         sigterm = installed.stop()
         installed.start()
         installed.backend.remove_fault(silence)  # cc-backend stores what it was sent, and nobody takes its answer

@@ -6,7 +6,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from .namespaces import wait_for
+from .namespaces import PATIENCE, wait_for
 from .slurm_jobs import (
     EPOCH_SECONDS,
     RunningJob,
@@ -101,5 +101,5 @@ def compare_nodes(installed: Installation) -> tuple[dict[str, NodeNow], dict[str
     """What Slurm says and what was reported, as soon as they agree or after two polls."""
     nodes = nodes_now(installed.lab)
     expected = {name: node.figures for name, node in nodes.items()}
-    installed.backend.wait_for(lambda: reported_figures(installed) == expected, 12)
+    installed.backend.wait_for(lambda: reported_figures(installed) == expected, PATIENCE * 12)
     return nodes, reported_figures(installed)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.nats.certificates import Certificates, has_openssl
 from tests.nats.nats_server import NatsServer
-from tests.nats.server_program import KEPT_IN, find_nats_server
+from tests.nats.server_program import NATS_SERVER
 
 
 class StartNats(Protocol):
@@ -21,7 +21,7 @@ class StartNats(Protocol):
 @pytest.fixture(scope="session")
 def nats_program() -> Path:
     problems: list[str] = []
-    program = find_nats_server(KEPT_IN, problems)
+    program = NATS_SERVER.find(problems)
     if program is None:
         pytest.skip(problems[0])
     return program

@@ -12,18 +12,14 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from tests.nats.server_program import find_nats_server
-
-__all__ = ["NatsServer", "NatsServerError", "find_nats_server"]
+from tests.server_process import ServerProcess
 
 HOST = "127.0.0.1"
 PORTS = range(20000, 32000)
 """Below the ports that the kernel gives to clients: none of them gets in the way while a server is down."""
 START_LIMIT = 10.0
-STOP_LIMIT = 10.0
 JET_STREAM_BYTES = 256 * 1024 * 1024
 
 
@@ -31,7 +27,7 @@ class NatsServerError(Exception):
     """It does not start, or does not answer; the text has the end of its log."""
 
 
-class NatsServer:
+class NatsServer(ServerProcess):
     """`config` is that of nats-server as a dictionary, as in {"max_payload": 1000}; the address is added to it.
 
     `folder` takes its configuration, its log and, with `jetstream`, its store. Used with `with`, or start() and stop().
@@ -40,40 +36,24 @@ class NatsServer:
     def __init__(
         self, program: Path, folder: Path, config: Mapping[str, Any] | None = None, *, jetstream: bool = False
     ) -> None:
+        super().__init__(folder / "nats-server.log")
         self.port = free_port()
         self.config = dict(config or {})
-        self.log = folder / "nats-server.log"
         self._program = program
         self._file = folder / "nats-server.json"
-        self._process: subprocess.Popen[bytes] | None = None
         self._jetstream = {"jetstream": jetstream_config(folder)} if jetstream else {}
-        folder.mkdir(parents=True, exist_ok=True)
 
     @property
     def url(self) -> str:
         """nats:// or, where it speaks TLS, tls://."""
         return f"{'tls' if 'tls' in self.config else 'nats'}://{HOST}:{self.port}"
 
-    @property
-    def running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
-
     def start(self) -> None:
         """Start it and wait until it answers. Raises NatsServerError."""
         settings = {**self.config, **self._jetstream, "host": HOST, "port": self.port}
         self._file.write_text(json.dumps(settings), encoding="utf-8")
-        with self.log.open("ab") as log:
-            command = [str(self._program), "-c", str(self._file)]
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self._launch([str(self._program), "-c", str(self._file)])
         self._wait_until_it_answers()
-
-    def stop(self) -> None:
-        """End it as an administrator would: clients see their connections closed."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it at once, without a word."""
-        self._end(signal.SIGKILL)
 
     def restart(self, config: Mapping[str, Any] | None = None) -> None:
         """Stop it if it runs, and start it on the same port with the same store; `config` replaces the old one."""
@@ -98,23 +78,6 @@ class NatsServer:
         finally:
             self.thaw()
 
-    def log_text(self) -> str:
-        """All that it has said so far, for the text of a failure."""
-        return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else "(no log)"
-
-    def __enter__(self) -> NatsServer:
-        try:
-            self.start()
-        except BaseException:
-            self.kill()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
     def _running_process(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             raise NatsServerError(f"nats-server does not run:\n{self.log_text()}")
@@ -127,19 +90,6 @@ class NatsServer:
             if time.monotonic() > deadline:
                 raise NatsServerError(f"nats-server gave no answer within {START_LIMIT:.0f} s:\n{self.log_text()}")
             time.sleep(0.01)
-
-    def _end(self, with_signal: signal.Signals) -> None:
-        if self._process is None:
-            return
-        process, self._process = self._process, None
-        if process.poll() is None:
-            process.send_signal(with_signal)
-            process.send_signal(signal.SIGCONT)  # it may be frozen
-        try:
-            process.wait(STOP_LIMIT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def jetstream_config(folder: Path) -> dict[str, Any]:

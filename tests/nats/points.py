@@ -77,7 +77,7 @@ def unescape(word: str) -> str:
 def by_name(pairs: list[tuple[str, str]]) -> dict[str, str]:
     named = dict(pairs)
     if len(named) != len(pairs):
-        raise NoPoint(f"a name is there twice: {[name for name, _ in pairs]}")
+        raise NoPoint(f"a name occurs twice: {[name for name, _ in pairs]}")
     return named
 
 

@@ -14,6 +14,7 @@ from typing import Protocol
 import pytest
 from nats.js.api import DiscardPolicy
 
+from cc_slurm_adapter.errors import UnreadableFile
 from cc_slurm_adapter.sinks.base import Answer, Verdict
 from cc_slurm_adapter.sinks.nats.client import TIMING, NatsAccess, NatsClient, Outgoing, Timing
 from cc_slurm_adapter.sinks.nats.keys import read_credentials
@@ -85,6 +86,37 @@ def test_user_and_password(start_nats: StartNats, make_client: MakeClient) -> No
     assert refused.verdict is Verdict.MISCONFIGURED
     assert "check natsUser" in refused.reason
     assert "battery" not in refused.reason
+
+
+def test_a_renewed_access_is_used_for_the_next_message(start_nats: StartNats) -> None:
+    server = start_nats(PASSWORD)
+    right = NatsAccess((server.url,), "adapter", "correct horse")
+    access = [right]
+    client = NatsClient(lambda: access[0])
+    assert publish(client, "jobs", b"1") == DELIVERED
+    access[0] = replace(right, password="battery staple")
+    assert publish(client, "jobs", b"2") == DELIVERED  # the connection is kept
+    client.renew_access()
+    assert publish(client, "jobs", b"3").verdict is Verdict.MISCONFIGURED
+    access[0] = right
+    assert publish(client, "jobs", b"4") == DELIVERED
+    client.close()
+
+
+def test_a_connection_is_kept_while_a_renewed_access_cannot_be_read(start_nats: StartNats) -> None:
+    access = [NatsAccess((start_nats(PASSWORD).url,), "adapter", "correct horse")]
+
+    def read_access() -> NatsAccess:
+        if not access:
+            raise UnreadableFile(["natsCredsFile: gone"])
+        return access[0]
+
+    client = NatsClient(read_access)
+    assert publish(client, "jobs", b"1") == DELIVERED
+    access.clear()
+    client.renew_access()
+    assert publish(client, "jobs", b"2") == DELIVERED
+    client.close()
 
 
 def test_nkey(start_nats: StartNats, make_client: MakeClient) -> None:

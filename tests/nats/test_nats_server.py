@@ -18,7 +18,6 @@ from tests.nats.accounts import Nkey, Site, nkey_config
 from tests.nats.certificates import Certificates
 from tests.nats.conftest import StartNats
 from tests.nats.nats_server import NatsServer, NatsServerError
-from tests.nats.server_program import NAMED_BY, find_nats_server
 from tests.nats.subscriber import (
     NOBODY,
     Login,
@@ -235,39 +234,6 @@ def test_waiting_for_what_never_comes_has_a_limit(nats_server: NatsServer) -> No
 def test_configuration_that_the_server_refuses(start_nats: StartNats, config: dict[str, Any]) -> None:
     with pytest.raises(NatsServerError, match="does not run"):
         start_nats(config)
-
-
-def test_program_that_is_named(nats_program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(NAMED_BY, str(nats_program))
-    assert find_nats_server(tmp_path) == nats_program
-    problems: list[str] = []
-    monkeypatch.setenv(NAMED_BY, str(tmp_path / "missing"))
-    assert find_nats_server(tmp_path, problems) is None
-    monkeypatch.setenv(NAMED_BY, "none")
-    assert find_nats_server(tmp_path, problems) is None
-    assert problems == [f"{NAMED_BY}={tmp_path / 'missing'} is no nats-server that starts", f"{NAMED_BY} says none"]
-
-
-def test_machine_without_apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(NAMED_BY, raising=False)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("tests.nats.server_program.PLACES_BESIDE_PATH", ())
-    problems: list[str] = []
-    assert find_nats_server(tmp_path / "kept", problems) is None
-    assert "no apt-get to fetch one" in problems[0]
-
-
-def test_apt_that_cannot_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, line in {"apt-get": "echo 'E: no way' >&2; exit 100", "dpkg-deb": "exit 1"}.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
-        (tmp_path / name).chmod(0o755)
-    monkeypatch.delenv(NAMED_BY, raising=False)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("tests.nats.server_program.PLACES_BESIDE_PATH", ())
-    problems: list[str] = []
-    assert find_nats_server(tmp_path / "kept", problems) is None
-    said = "fetching nats-server: apt-get exited 100: E: no way"
-    assert problems == [f"{said}: install one, or name it in {NAMED_BY}"]
 
 
 def test_jwt_has_the_parts_that_others_read() -> None:

@@ -171,7 +171,7 @@ def test_without_a_refusal_nothing_is_taken_for_an_answer(proxy: Proxy, answer: 
         connection.close()
     assert found.verdict is Verdict.UNAVAILABLE
     assert found.broke_off
-    assert "before it had the whole message" in found.reason or "broke the connection off" in found.reason
+    assert "before it had received the whole message" in found.reason or "broke the connection off" in found.reason
 
 
 def test_node_states_become_smaller_where_the_connection_is_broken_off() -> None:

@@ -40,7 +40,8 @@ from examples.practice.cc_backend import (
     serving,
 )
 from tests.fakes.slurm_and_sinks import make_run
-from tests.unit.outbox.test_sender import PATIENCE, TIMING, Site, runs
+from tests.fakes.waiting import PATIENCE
+from tests.unit.outbox.test_sender import TIMING, Site, runs
 
 PAGE = (
     b"<!DOCTYPE html>\n<html><head>\n<title>502 Bad\n Gateway</title></head><body>" + b"<p>words</p>" * 500 + b"</body>"
@@ -104,7 +105,7 @@ def other(status: int, body: bytes = PAGE, **headers: str) -> OtherAnswer:
         ),
         (other(429, b"slow\ndown"), Kind.STOP, Verdict.UNAVAILABLE, "HTTP 429: slow down"),
         (other(503, b"\x00\x1b[31m"), Kind.STOP, Verdict.UNAVAILABLE, "HTTP 503: \x00\x1b[31m"),
-        (Rubbish(), Kind.START, Verdict.UNAVAILABLE, "speaks no HTTP but TLS: must ccRestUrl begin with https?"),
+        (Rubbish(), Kind.START, Verdict.UNAVAILABLE, "does not speak HTTP but TLS: should ccRestUrl begin with https?"),
         (CutAnswer(), Kind.START, Verdict.UNAVAILABLE, "closed the connection in the middle of its answer"),
         (Dropped(), Kind.START, Verdict.UNAVAILABLE, "closed the connection without an answer"),
     ],
@@ -198,12 +199,12 @@ def test_a_question_that_takes_long_gets_its_time_whatever_else_is_quick(site: S
     site.sender.start()
     asking, sending = site.sink.connect(), site.sink.connect()
     with pytest.raises(SinkError, match="no answer in time"):
-        asking.cluster_names()
+        asking.clusters()
     names: Collection[str] = ()
     for _ in range(8):
         assert any(sending.post_nodes("lab", []).verdict is Verdict.DELIVERED for _ in range(20))
         with contextlib.suppress(SinkError):
-            names = asking.cluster_names()
+            names = asking.clusters().names
     assert "lab" in names
     for connection in (asking, sending):
         connection.close()
@@ -379,7 +380,7 @@ def test_a_certificate_for_another_name_names_the_address(certificates: Path) ->
     with serving_tls(certificates, "other") as where:
         answer = deliver(f"https://{where}", ca_file=f"{certificates}/other.pem")
     assert answer.verdict is Verdict.UNAVAILABLE
-    assert "set ccRestUrl to a name that stands in it" in answer.reason
+    assert "set ccRestUrl to a name that it contains" in answer.reason
     assert "ccRestCaFile" not in answer.reason
 
 
@@ -392,7 +393,8 @@ def test_https_where_http_is_spoken_and_the_other_way_round(certificates: Path) 
         answer = deliver(f"https://{where}")
     assert answer.verdict is Verdict.UNAVAILABLE
     assert (
-        answer.reason == f"{where}: what answers there speaks no TLS: must ccRestUrl begin with http instead of https?"
+        answer.reason
+        == f"{where}: what answers there does not speak TLS: should ccRestUrl begin with http instead of https?"
     )
     with serving_tls(certificates, "right") as where:
         assert deliver(f"http://{where}").verdict is Verdict.UNAVAILABLE

@@ -277,7 +277,7 @@ def test_a_slurmctld_that_was_frozen_is_asked_again(
         site.cluster.runs(FIRST)
         site.cluster.spoil("squeue", "exec sleep 60")
         site.thread.start()
-        assert comes(lambda: "squeue gave no answer within" in caplog.text)
+        assert comes(lambda: "squeue: slurmctld gave no answer within" in caplog.text)
         site.cluster.repair()
         assert comes(lambda: site.owed() == [("start", FIRST)])
         assert caplog.text.count("asking slurmctld for all jobs failed") == 1

@@ -317,6 +317,12 @@ def test_a_refused_run_leaves_no_row_and_no_mark_on_the_other(backend: CcBackend
     assert [(row.key, row.starts) for row in backend.rows] == [(RowKey("lab", 1, T0), 1)]
 
 
+def test_the_date_of_an_answer_is_that_of_its_clock(clock: Clock, client: Client) -> None:
+    """1,800,000,000 is 2027-01-15 08:00:00 UTC."""
+    clock.advance(62)
+    assert client.start(1).headers["Date"] == "Fri, 15 Jan 2027 08:01:02 GMT"
+
+
 # The job cache
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from tests.bench.__main__ import main
 from tests.bench.backend import NODES, START, STOP, BenchBackend
 from tests.bench.big_cluster import CLUSTER, FIRST_JOB, BigCluster
 from tests.bench.prefill import prefill
-from tests.bench.processes import BenchError, cpu_of, in_turn, peak_memory, wait_until
+from tests.bench.processes import BenchError, cpu_of, in_turn, memory, peak_memory, run_times_of, wait_until
 from tests.bench.report import Budget, Other, Report, Row, in_words, percentile
 from tests.bench.site import Call, read_calls, write_calls
 
@@ -111,7 +112,9 @@ def test_the_kernel_tells_cpu_and_memory() -> None:
     assert 0.05 < used.own < 1
     assert used.children == 0
     assert used.total == used.own
+    assert run_times_of(os.getpid())[threading.get_native_id()] > 0.1
     assert 5 < peak_memory(os.getpid()) < 2000
+    assert 5 < memory(os.getpid()) <= peak_memory(os.getpid())
 
 
 def test_commands_are_timed_in_turn_and_must_succeed() -> None:
@@ -120,6 +123,7 @@ def test_commands_are_timed_in_turn_and_must_succeed() -> None:
     assert min(slow) >= 0.05
     with pytest.raises(BenchError, match="exit 3"):
         in_turn([(["/bin/sh", "-c", "exit 3"], {})], 1)
+    assert in_turn([(["/bin/sh", "-c", "exit 3"], {})], 1, {0, 3})
     with pytest.raises(BenchError, match="in vain for rain"):
         wait_until("rain", lambda: False, 0.01)
 
@@ -215,6 +219,27 @@ def test_the_state_is_as_after_a_sync(tmp_path: Path) -> None:
     assert outbox.counts() == {"delivered": 2000}
     assert outbox.checkpoint(CLUSTER)
     outbox.close()
+
+
+def test_some_starts_of_the_state_may_wait(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    prefill(path, CLUSTER, range(1, 11), 1_700_000_000, NODE_COUNT, pending=4)
+    outbox = Outbox(str(path))
+    assert len(outbox.open_runs(CLUSTER)) == 10
+    assert outbox.counts() == {"delivered": 6, "pending": 4}
+    outbox.close()
+
+
+def test_squeue_of_the_big_cluster_can_be_held(cluster: BigCluster) -> None:
+    cluster.hold_squeue()
+    assert not cluster.squeue_is_held()
+    command = subprocess.Popen([cluster.folder / "bin" / "squeue"], env=cluster.environ)
+    try:
+        wait_until("squeue to hang", cluster.squeue_is_held, 60)
+        assert command.poll() is None
+    finally:
+        command.kill()
+        command.wait()
 
 
 def test_mistakes_in_the_command_line_are_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,21 +9,24 @@ import posixpath
 import re
 import runpy
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 import build
 from cc_slurm_adapter import __version__
+from cc_slurm_adapter.cli.install_script import make_script
 from cc_slurm_adapter.cli.main import EXIT_CODES, make_parser
 from cc_slurm_adapter.config.config import Config, parse_config, settings_reference
 from cc_slurm_adapter.config.file import DEFAULT_CONFIG_PATH
 from cc_slurm_adapter.config.keys import SETTINGS
+from cc_slurm_adapter.daemon.metrics import METRICS
 from cc_slurm_adapter.errors import ConfigError
 from cc_slurm_adapter.outbox.outbox import Stage
 from cc_slurm_adapter.outbox.schema import RowState
 from cc_slurm_adapter.sinks.base import Verdict
+from tests.fakes.hosts import bare_host
 from tests.project.test_architecture import DOORS, ROOMS
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +38,7 @@ DOCUMENTS = (
     *sorted(f"docs/{path.name}" for path in DOCS.glob("*.md")),
 )
 INSTALLED_AS = "/usr/local/sbin/cc-slurm-adapter"
+PACKAGED_AS = "/usr/sbin/cc-slurm-adapter"
 
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}
 README, CONTRIBUTING, INSTALL = (TEXTS[name] for name in ("README.md", "CONTRIBUTING.md", "docs/install.md"))
@@ -85,6 +89,11 @@ def commands_of_steps() -> list[str]:
     """The shell commands of docs/install.md, one text for each of the steps that has some."""
     steps = re.findall(r"^## (\d\. .*)$", INSTALL, re.MULTILINE)
     return [block for title in steps for block in blocks(section(INSTALL, title), "sh")]
+
+
+def commands_of_section(title: str) -> list[str]:
+    """The shell commands of another section of docs/install.md."""
+    return blocks(section(INSTALL, title), "sh")
 
 
 def all_json() -> Iterator[tuple[str, str]]:
@@ -170,7 +179,7 @@ def unit() -> configparser.ConfigParser:
 def test_the_unit_starts_the_daemon_as_its_user_with_group_slurm(unit: configparser.ConfigParser) -> None:
     service = unit["Service"]
     program, *arguments = shlex.split(service["ExecStart"])
-    options = make_parser().parse_args(arguments)
+    options = make_parser().parse(arguments)
     assert (program, options.daemon, options.config) == (INSTALLED_AS, True, DEFAULT_CONFIG_PATH)
     assert (service["User"], service["Group"], service["Type"]) == ("cc-slurm-adapter", "slurm", "notify")
     assert service["ExecReload"].endswith("kill -HUP $MAINPID")
@@ -209,8 +218,9 @@ def test_the_hook_lines_call_the_installed_file() -> None:
     text = (EXAMPLES / "slurm.conf.hooks").read_text(encoding="utf-8")
     active = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert active == [f"PrologSlurmctld={INSTALLED_AS}", f"EpilogSlurmctld={INSTALLED_AS}"]
+    of_the_package = "".join(f"{line}\n" for line in active).replace(INSTALLED_AS, PACKAGED_AS)
     for text in (README, INSTALL):
-        assert "\n".join(active) + "\n" in blocks(text, "")
+        assert of_the_package in blocks(text, "")
 
 
 # --- the documents
@@ -228,6 +238,27 @@ def test_the_readme_installs_as_the_installation_does() -> None:
     assert blocks(short, "")[0] in blocks(INSTALL, "")
 
 
+def printed_commands(lines: Sequence[str]) -> list[str]:
+    """The commands of a script, without what they write, on what condition, and the lines that the shell ignores."""
+    outside = re.sub(r"(<<'END'\n).*?^END\n", r"\1", "".join(f"{line}\n" for line in lines), flags=re.M | re.S)
+    commands = [line.removesuffix(" <<'END'") for line in outside.splitlines() if line and line[0] not in "#:"]
+    return [re.sub(r"^\[ -[de] \S+ \] \|\| ", "", command) for command in commands]
+
+
+def test_what_is_missing_is_printed_with_the_commands_of_the_installation() -> None:
+    (by_hand,), (_, *steps) = commands_of_section("Without a package"), commands_of_steps()
+    build_it, *expected = "".join([by_hand, *steps]).splitlines()
+    assert build_it.startswith("python3 build.py build ")
+    expected = [re.sub(r"\S*examples/\S+", "/dev/stdin", command) for command in expected]
+    printed = printed_commands(make_script(bare_host(program="")))
+    assert sorted(command for command in printed if command in expected) == sorted(expected)
+    others = [command for command in printed if command not in expected]
+    as_daemon = "runuser -u cc-slurm-adapter -g slurm -- /usr/local/sbin/cc-slurm-adapter"
+    assert others[-2:] == ["cc-slurm-adapter -check", f"{as_daemon} -dry-run > /dev/null"]
+    text = INSTALL.replace("\n", " ").replace(PACKAGED_AS, INSTALLED_AS)
+    assert [command for command in others[:-2] if f"`{command}`" not in text] == []
+
+
 def test_the_readme_has_twelve_of_the_claims_and_some_of_the_costs() -> None:
     claims = rows(section(README, "What it does better"))
     assert len(claims) == 12
@@ -239,13 +270,13 @@ def test_the_readme_has_twelve_of_the_claims_and_some_of_the_costs() -> None:
 
 def test_every_setting_is_listed_with_its_default_and_help() -> None:
     listed = [tuple(row) for row in rows(CONFIGURATION.split("\n## ")[0])]
-    assert listed == [(f"`{key}`", f"`{default}`", text) for key, default, text in settings_reference()]
+    assert listed == [(f"`{key}`", f"`{default}`", change, text) for key, default, change, text in settings_reference()]
 
 
 # Words of others that are written like keys of the configuration.
 NO_KEYS = {
     *("hetJobId", "hetJobOffset", "jobName", "jobScript", "metaData", "numAcc", "numHwthreads", "slurmInfo"),
-    *("submitTime", "ipcSockPath", "slurmQueryMaxRetries"),
+    *("submitTime", "ipcSockPath", "slurmQueryMaxRetries", "subClusters"),
 }
 
 
@@ -339,6 +370,21 @@ def test_the_architecture_is_drawn_from_its_lists_and_names_rooms() -> None:
     assert threads <= set(templates())
 
 
+def test_the_metrics_are_listed_as_they_are() -> None:
+    source = runpy.run_path(str(DOCS / "metrics.py"))
+    assert (DOCS / "metrics.md").read_text(encoding="utf-8") == source["write"]()
+
+
+def test_the_commands_are_listed_as_they_are() -> None:
+    source = runpy.run_path(str(DOCS / "commands.py"))
+    assert (DOCS / "commands.md").read_text(encoding="utf-8") == source["write"]()
+
+
+def test_every_label_of_a_metric_is_explained() -> None:
+    listed = {label for row in rows(section(TEXTS["docs/metrics.md"], "Labels")) for label in code(row[0])}
+    assert listed == {label for metric in METRICS for label in metric.labels}
+
+
 def defined_tests(folder: Path) -> Iterator[str]:
     for path in folder.rglob("test_*.py"):
         yield from re.findall(r"^def (test_\w+)\(", path.read_text(encoding="utf-8"), re.MULTILINE)
@@ -379,7 +425,9 @@ WAYS = (
     "Walk: a run from squeue's JSON to cc-backend",
     "How to add a Slurm format",
     "How to add a sink",
+    "How to add a metric",
     "How to add a command",
+    "How to add a check",
 )
 
 
@@ -467,10 +515,16 @@ def test_commands_of_build_py_are_there() -> None:
         assert options.command == "demo" or not others, call
 
 
+CALL = r"(?<!-[uo] )cc-slurm-adapter((?: -[a-z]+(?:-[a-z]+)*)+)"
+"""A call of the program with flags, but not an option of another program that names the unit or the user."""
+
+
 def test_flags_of_the_program_are_there() -> None:
     known = {flag for action in make_parser()._actions for flag in action.option_strings}  # argparse has no other way
     calls = [
-        call for text in TEXTS.values() for call in re.findall(r"(?<!-[uo] )cc-slurm-adapter((?: -[a-z]+)+)", text)
+        call
+        for text in TEXTS.values()
+        for call in re.findall(r"(?<!-[uo] )cc-slurm-adapter((?: -[a-z]+(?:-[a-z]+)*)+)", text)
     ]
     assert len(calls) >= 5
     assert {flag for call in calls for flag in call.split()} <= known

@@ -206,7 +206,7 @@ def test_where_nobody_reads_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_what_ends_a_call_is_an_error_in_the_journal(stderr: Stderr) -> None:
     assert run_command(["-wro\x1bng\n"]) == 64
-    assert stderr.text() == "<3>cc-slurm-adapter: unrecognized arguments: -wro\\x1bng\\n; -help shows what there is\n"
+    assert stderr.text() == "<3>cc-slurm-adapter: -wro\\x1bng\\n: unknown flag; -help shows what there is\n"
 
 
 HEAD = Path(hooks.__file__).with_name("head.sh")
@@ -244,3 +244,34 @@ def test_output_that_cannot_be_written_is_one_line() -> None:
         done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert done.stderr == "cc-slurm-adapter: standard output cannot be written: No space left on device\n"
+
+
+def test_what_the_encoding_of_the_terminal_lacks_is_printed_with_an_escape(monkeypatch: pytest.MonkeyPatch) -> None:
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    lines.print_line("ä漢")
+    assert stdout.buffer.getvalue() == b"\xe4\\u6f22\n"
+
+
+def test_a_screen_is_written_as_it_is_until_nobody_reads_it() -> None:
+    code = (
+        "import sys; from cc_slurm_adapter.lines import terminal_size, write_screen\n"
+        "assert terminal_size() == (0, 0)\n"
+        "assert write_screen('\\x1b[31mone\\n')\n"
+        "sys.stdin.readline()\n"
+        "assert not write_screen('two\\n'); assert write_screen('into nothing')"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={"PYTHONPATH": str(Path(lines.__file__).parents[1])},
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"\x1b[31mone\n"
+    process.stdout.close()
+    process.stdin.write(b"\n")
+    assert process.communicate(timeout=60)[1] == b""
+    assert process.returncode == 0

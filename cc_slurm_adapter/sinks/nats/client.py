@@ -20,9 +20,11 @@ from nats.aio.client import Client
 from nats.js.errors import APIError, NoStreamResponseError
 
 from cc_slurm_adapter.errors import AdapterError
+from cc_slurm_adapter.log import Repeated
 from cc_slurm_adapter.sinks.base import Answer, Verdict
 from cc_slurm_adapter.sinks.nats.keys import public_key, sign
 from cc_slurm_adapter.sinks.nats.loop import LoopStopped, LoopThread
+from cc_slurm_adapter.sinks.nats.questions import NoReply, Reply
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,9 @@ _MESSAGE_ID = "Nats-Msg-Id"
 _MESSAGE_EXCEEDS_MAXIMUM = 10054
 """JetStream's error code: the stream has a max_msg_size."""
 _DENIED = "permissions violation for publish to"
+_DENIED_SUBSCRIPTION = "permissions violation for subscription to"
+_INBOXES = "_inbox."
+"""The subjects of replies begin with this, in lower case."""
 _FAILURES = (errors.Error, APIError, OSError, asyncio.TimeoutError)
 
 
@@ -145,6 +150,9 @@ class NatsClient:
         self._connection: _Connection | None = None
         self._access = NatsAccess(())
         self._connecting: asyncio.Lock | None = None
+        self._is_outdated = False
+        """Whether the next batch needs a new connection, because the access may have changed."""
+        self._errors = Repeated()
         self._denials: Counter[str] = Counter()
         """How often the server has refused each subject."""
 
@@ -166,6 +174,21 @@ class NatsClient:
 
         (answer,) = self._run(self._attempt(confirm, 1), 1)
         return answer
+
+    def renew_access(self) -> None:
+        """Connect anew before the next batch, with the access as it is then. Any thread may call this."""
+        self._is_outdated = True
+
+    def ask(self, subject: str, question: bytes = b"") -> Reply:
+        """Ask a service of the server itself. Nobody who listens to the subjects of jobs and nodes notices it."""
+        replies: list[Reply] = []
+
+        async def request(client: Client) -> list[Answer]:
+            replies.append(await self._request(client, subject, question))
+            return [_DELIVERED]
+
+        (answer,) = self._run(self._attempt(request, 1), 1)
+        return replies[0] if replies else Reply(NoReply.FAILED, answer.reason)
 
     def close(self) -> None:
         """Close the connection and refuse later work. Callers that wait for an answer get UNAVAILABLE.
@@ -208,8 +231,8 @@ class NatsClient:
         except _Refused as error:
             answers = [_misconfigured(str(error))] * count
         except Exception as error:  # an error of nats-py costs a connection, but no message
-            if not isinstance(error, _FAILURES):
-                log.exception("NATS: an error of nats-py or of this program")
+            if not isinstance(error, _FAILURES) and self._errors.is_due(type(error).__name__):
+                log.exception("NATS: an error of nats-py or of this program%s", self._errors.note)
             answers = [_unavailable(error, self._time_limit)] * count
         if any(answer.verdict is Verdict.UNAVAILABLE for answer in answers):
             await self._drop()
@@ -244,6 +267,23 @@ class NatsClient:
 
         return list(await asyncio.gather(*map(publish, messages)))
 
+    async def _request(self, client: Client, subject: str, question: bytes) -> Reply:
+        """Send a question and wait for the reply, unless the server says that this user may not ask or listen."""
+        denials = self._denials[subject.lower()]
+        task = asyncio.ensure_future(client.request(subject, question, timeout=self._time_limit))
+        try:
+            await _confirm(client, self._time_limit)
+            if self._denials[_INBOXES]:  # nats-py subscribes once, so this was perhaps said about an earlier question
+                return Reply(NoReply.CANNOT_LISTEN)
+            if self._denials[subject.lower()] > denials:
+                return Reply(NoReply.NOT_PERMITTED)
+            await asyncio.wait({task}, timeout=self._time_limit)
+            return Reply(data=task.result().data) if task.done() else Reply(NoReply.FAILED, "no answer in time")
+        except errors.NoRespondersError:
+            return Reply(NoReply.NOBODY)
+        finally:
+            task.cancel()
+
     async def _without_acknowledgement(self, client: Client, message: Outgoing) -> Answer:
         """Return why no stream has acknowledged: the server does not respond, or it does and there is no stream."""
         try:
@@ -251,21 +291,25 @@ class NatsClient:
         except _FAILURES as error:
             return _unavailable(error, self._time_limit)
         return _misconfigured(
-            f"no stream has acknowledged a message for {message.subject}: make one with nats stream add, and allow this"
-            " user to subscribe to _INBOX.>"
+            f"no stream has acknowledged a message for {message.subject}: create one with nats stream add, and allow"
+            " this user to subscribe to _INBOX.>"
         )
 
     async def _connected(self) -> _Connection:
         if self._connecting is None:
             self._connecting = asyncio.Lock()
         async with self._connecting:
-            if self._connection is None or self._connection.lost.done():
-                await self._drop()
-                try:
-                    self._access = self._read_access()
-                except AdapterError as error:
-                    raise _Refused(str(error)) from error
-                self._connection = await self._connect_to_any()
+            connection, is_outdated = self._connection, self._is_outdated
+            self._is_outdated = False  # before the access is read, which may change meanwhile
+            is_fit = not is_outdated or not _works(self._read_access)
+            if connection is not None and not connection.lost.done() and is_fit:
+                return connection
+            await self._drop()
+            try:
+                self._access = self._read_access()
+            except AdapterError as error:
+                raise _Refused(str(error)) from error
+            self._connection = await self._connect_to_any()
             return self._connection
 
     async def _connect_to_any(self) -> _Connection:
@@ -318,20 +362,23 @@ class NatsClient:
             is_open = True
             await _close(client)
             if client._server_info.get("tls_verify") and not access.tls_cert_file and isinstance(error, OSError):
-                what = f"it wants to see a certificate, set natsTlsCertFile and natsTlsKeyFile ({error})"
+                what = f"it requires a certificate: set natsTlsCertFile and natsTlsKeyFile ({error})"
                 raise _TlsFailure(what) from error
             raise
         is_open = True
         return connection
 
     def _note_error(self, error: Exception) -> None:
-        """Count a refused subject. Other errors show in the answers.
+        """Count a refused subject, and refused subscriptions to replies. Other errors show in the answers.
 
         nats-py has converted the text to lower case.
         """
         text = str(error).lower()
+        subject = text.rpartition(" ")[2].strip("\"'")
         if _DENIED in text:
-            self._denials[text.rpartition(" ")[2].strip("\"'")] += 1
+            self._denials[subject] += 1
+        elif _DENIED_SUBSCRIPTION in text and subject.startswith(_INBOXES):
+            self._denials[_INBOXES] += 1
 
     def _forget(self) -> None:
         """Forget what belonged to a loop that has ended."""
@@ -341,6 +388,15 @@ class NatsClient:
         connection, self._connection = self._connection, None
         if connection is not None:
             await _close(connection.client)
+
+
+def _works(read_access: Callable[[], NatsAccess]) -> bool:
+    """Return whether there is an access; its files may have gone with a change that waits for a restart."""
+    try:
+        read_access()
+    except AdapterError:
+        return False
+    return True
 
 
 def _unavailable(error: Exception, time_limit: float) -> Answer:
@@ -371,14 +427,12 @@ def _denial(message: Outgoing) -> Answer:
 
 def _refusal_of_stream(error: Exception, message: Outgoing, time_limit: float) -> Answer:
     if isinstance(error, NoStreamResponseError):
-        return _misconfigured(f"no stream takes the subject {message.subject}: make one with nats stream add")
+        return _misconfigured(f"no stream has the subject {message.subject}: create one with nats stream add")
     if not isinstance(error, APIError):
         return _unavailable(error, time_limit)
     if error.err_code == _MESSAGE_EXCEEDS_MAXIMUM:
         return Answer(Verdict.TOO_LARGE, f"it has {len(message.payload)} bytes, more than the stream's max_msg_size")
-    return _misconfigured(
-        f"the stream that takes {message.subject} refuses messages, see its limits: {error.description}"
-    )
+    return _misconfigured(f"the stream of {message.subject} refuses messages, see its limits: {error.description}")
 
 
 async def _close(client: Client) -> None:

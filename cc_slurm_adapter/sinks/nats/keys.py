@@ -55,10 +55,10 @@ def _key_of(seed: str) -> SigningKey:
     try:
         raw = base64.b32decode(text + "=" * (-len(text) % 8))
     except ValueError as error:
-        raise ValueError("its seed is no base32 text: a seed has 58 capital letters and digits") from error
+        raise ValueError("its seed is not base32 text: a seed has 58 capital letters and digits") from error
     body, checksum = raw[:-2], raw[-2:]
     if len(raw) != 36 or _checksum(body) != checksum:
-        raise ValueError("its seed is not whole: a seed has 58 capital letters and digits")
+        raise ValueError("its seed is incomplete: a seed has 58 capital letters and digits")
     kind = (body[0] & 7) << 5 | body[1] >> 3
     if body[0] & 0xF8 != _SEED or kind != _USER:
         raise ValueError("its seed is not that of a user: that begins with SU")

@@ -80,7 +80,7 @@ class LoopThread:
             if future.done():
                 raise  # the work's own
             future.cancel()
-            raise RuntimeError(f"it has not come to an end within {timing.work_limit:.0f} s") from None
+            raise RuntimeError(f"it has not ended within {timing.work_limit:.0f} s") from None
         finally:
             with self._lock:
                 self._under_way.discard(future)
@@ -136,7 +136,7 @@ class _Loop(asyncio.SelectorEventLoop):
 
     async def getaddrinfo(self, *args: Any, **options: Any) -> Any:
         if self.resolving >= MAX_RESOLVING:
-            raise OSError(f"{args[0]}: the name server has not answered {MAX_RESOLVING} earlier questions")
+            raise OSError(f"{args[0]}: the name server has not answered {MAX_RESOLVING} earlier queries")
         found: asyncio.Future[Any] = self.create_future()
 
         def resolve() -> None:

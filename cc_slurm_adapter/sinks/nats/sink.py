@@ -9,15 +9,18 @@ import json
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from cc_slurm_adapter.model import NodeState, RunKey
-from cc_slurm_adapter.sinks.base import CC_NATS, Answer, Connection, Delivery, Kind, Verdict
+from cc_slurm_adapter.sinks.base import CC_NATS, LABELS, Answer, Connection, Delivery, Kind, Verdict
 from cc_slurm_adapter.sinks.messages import encode_node_parts
 from cc_slurm_adapter.sinks.nats.client import NatsClient, Outgoing
 from cc_slurm_adapter.sinks.nats.line_protocol import encode_point
 
 FUNCTIONS = {Kind.START: "start_job", Kind.STOP: "stop_job"}
 NANOSECONDS = 1_000_000_000
+MAX_DESCRIBED = 1024 * 1024
+"""Bytes of a message of node states where no server has said what it accepts: a server's default."""
 
 
 class CcNats:
@@ -27,7 +30,7 @@ class CcNats:
     """
 
     name = CC_NATS
-    label = "NATS"
+    label = LABELS[CC_NATS]
     connections = 1
     batch_size = 16
     withdraws = False
@@ -46,12 +49,47 @@ class CcNats:
         self.node_subject = node_subject
         self._recent_starts = RecentStarts(stop_delay)
 
+    def renew_access(self) -> None:
+        """Let the credentials be read again before the next message. Any thread may call this."""
+        self._client.renew_access()
+
     def connect(self, progress: Callable[[], None] = lambda: None) -> Connection:
         """Make a connection. All share one connection to NATS.
 
         `progress` is not called, because a batch is one step.
         """
         return CcNatsConnection(self, self._client, self._recent_starts)
+
+    def message_of(self, delivery: Delivery) -> Outgoing:
+        """Return what is published for a row."""
+        key, kind = delivery.key, delivery.kind
+        tags = {"function": FUNCTIONS[kind], "hostname": self.hostname, "type": "node", "type-id": "0"}
+        seconds = key.start_time if kind is Kind.START else json.loads(delivery.payload)["stopTime"]
+        point = encode_point("job", tags, delivery.payload, seconds * NANOSECONDS)
+        message_id = f"{key.cluster}/{key.job_id}/{key.start_time}/{kind.value}"
+        return Outgoing(self.subject, point, message_id)
+
+    def messages_of_nodes(self, cluster: str, nodes: list[NodeState], max_payload: int) -> list[Outgoing]:
+        """Return what is published for the states of all nodes, in messages of at most `max_payload` bytes."""
+        now = time.time_ns()
+
+        def point(body: bytes) -> bytes:
+            return encode_point("nodestate", {}, body, now)
+
+        parts = encode_node_parts(cluster, nodes, max_payload, point)
+        return [Outgoing(self.node_subject, part) for part in parts]
+
+    def describe(self, delivery: Delivery) -> dict[str, object]:
+        """Return the message for a row, as a line of its protocol."""
+        return self._described(self.message_of(delivery))
+
+    def describe_nodes(self, cluster: str, nodes: list[NodeState]) -> list[dict[str, object]]:
+        """Return the messages for the states of all nodes; none without a subject for them."""
+        messages = self.messages_of_nodes(cluster, nodes, MAX_DESCRIBED) if self.node_subject else []
+        return [self._described(each) for each in messages]
+
+    def _described(self, message: Outgoing) -> dict[str, object]:
+        return {"to": self.label, "subject": message.subject, "message": message.payload.decode()}
 
 
 class RecentStarts:
@@ -92,22 +130,15 @@ class CcNatsConnection:
         """Publish rows and wait until the server has them. Stops whose start was just published are postponed."""
         waits = [0.0 if each.kind is Kind.START else self._recent_starts.seconds_left(each.key) for each in deliveries]
         ready = [each for each, wait in zip(deliveries, waits) if wait <= 0]
-        answers = iter(self._client.publish([self._message(each) for each in ready]) if ready else ())
+        answers = iter(self._client.publish([self._sink.message_of(each) for each in ready]) if ready else ())
         all_answers = [
-            Answer(Verdict.NOT_YET, "its start has just left", wait) if wait > 0 else next(answers) for wait in waits
+            Answer(Verdict.NOT_YET, "its start has only just been sent", wait) if wait > 0 else next(answers)
+            for wait in waits
         ]
         for delivery, answer in zip(deliveries, all_answers):
             if delivery.kind is Kind.START and answer.verdict is Verdict.DELIVERED:
                 self._recent_starts.note(delivery.key)
         return all_answers
-
-    def _message(self, delivery: Delivery) -> Outgoing:
-        key, kind = delivery.key, delivery.kind
-        tags = {"function": FUNCTIONS[kind], "hostname": self._sink.hostname, "type": "node", "type-id": "0"}
-        seconds = key.start_time if kind is Kind.START else json.loads(delivery.payload)["stopTime"]
-        point = encode_point("job", tags, delivery.payload, seconds * NANOSECONDS)
-        message_id = f"{key.cluster}/{key.job_id}/{key.start_time}/{kind.value}"
-        return Outgoing(self._sink.subject, point, message_id)
 
     def post_nodes(self, cluster: str, nodes: list[NodeState]) -> Answer:
         """Publish the states of all nodes, in messages of the size that the server accepts.
@@ -116,16 +147,7 @@ class CcNatsConnection:
         """
         if not self._sink.node_subject:
             return self._client.check()
-        now = time.time_ns()
-
-        def point(body: bytes) -> bytes:
-            return encode_point("nodestate", {}, body, now)
-
-        def messages(max_payload: int) -> list[Outgoing]:
-            parts = encode_node_parts(cluster, nodes, max_payload, point)
-            return [Outgoing(self._sink.node_subject, part) for part in parts]
-
-        return self._client.publish_all(messages)
+        return self._client.publish_all(partial(self._sink.messages_of_nodes, cluster, nodes))
 
     def abort(self) -> None:
         """Close the connection to NATS, because the daemon stops."""

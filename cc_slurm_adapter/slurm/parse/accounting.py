@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -35,11 +34,10 @@ from cc_slurm_adapter.slurm.parse.json_values import (
     read_digits,
     read_job_id,
 )
+from cc_slurm_adapter.slurm.parse.left_out import log_left_out
 from cc_slurm_adapter.slurm.parse.nodes import NodeLayout
 from cc_slurm_adapter.slurm.parse.partitions import Partition
 from cc_slurm_adapter.slurm.parse.states import CLOSED, WAITING, read_states
-
-log = logging.getLogger(__name__)
 
 ENDED_COLUMNS = "JobIDRaw,State,Submit,Start,End,NNodes"
 """No user can write into any of them."""
@@ -47,6 +45,8 @@ LAUNCH_COLUMNS = "JobIDRaw,Start,End"
 EXTERN = "extern"
 """The step for processes that others start on a node: Slurm makes it with the allocation (PrologFlags=Contain)."""
 DAY = 86400
+EARLIEST = 1_000_001
+"""The smallest Unix time that sacct accepts after `uts` (src/common/parse_time.c): for `since the beginning`."""
 RESIZING = "RESIZING"
 """The state of a record that was closed because the run continues on other nodes."""
 _JOB = "jobs[]"
@@ -88,14 +88,14 @@ def users_command(job_ids: Iterable[int], since: int, until: int) -> list[str]:
 
 
 def _window(since: int, until: int) -> list[str]:
-    """Return the options for a window of time.
+    """Return the options for a window of time, which begins at EARLIEST at least.
 
     sacct refuses a window that begins after its end. A run may begin in the future, because the clock was set back
     after its start. It may have been closed before or after now, so such a window is widened to both sides.
     """
     if since > until:
         since, until = until - DAY, since + DAY
-    return ["-S", f"uts{since}", "-E", f"uts{until}"]
+    return ["-S", f"uts{max(since, EARLIEST)}", "-E", f"uts{until}"]
 
 
 def parse_users(text: str) -> dict[int, str]:
@@ -122,13 +122,14 @@ def parse_launches(text: str, cluster: str) -> list[AccountedLaunch]:
     Records that never had nodes are left out.
     """
     found: list[AccountedLaunch] = []
+    left_out: list[str] = []
     current: AccountedLaunch | None = None
     for line in text.splitlines():
         name, *times = line.split("|")
         job_id, _, step = name.partition(".")
         number = read_job_id(job_id)
         if number is None or len(times) != 2:
-            log.error("a line of sacct cannot be understood and is left out: %r", line[:100])
+            left_out.append(repr(line[:100]))
             current = None
         elif not step:
             start, end = map(read_digits, times)
@@ -136,6 +137,7 @@ def parse_launches(text: str, cluster: str) -> list[AccountedLaunch]:
             found += [current] if current else []
         elif current and current.key.job_id == number and step != EXTERN:
             found[-1] = current = current._replace(has_launched=True)
+    log_left_out("sacct", left_out)
     return found
 
 
@@ -177,18 +179,19 @@ class _Record(NamedTuple):
 
 
 def _ended_records(lines: Iterable[str]) -> Iterator[_Record]:
+    left_out: list[str] = []
     for line in lines:
         columns = line.split("|")
         job_id = read_job_id(columns[0])
         if len(columns) != len(ENDED_COLUMNS.split(",")) or job_id is None:
-            what = f"{line[:100]!r} has not the columns {ENDED_COLUMNS}"
-            log.error("a line of sacct cannot be understood and is left out: %s", what)
+            left_out.append(f"{line[:100]!r} does not have the columns {ENDED_COLUMNS}")
             continue
         state, num_nodes = columns[1], columns[5]
         submit, start, end = map(read_digits, columns[2:5])
         # Start is None or Unknown for a job that was cancelled while it was pending.
         if start and end is not None and num_nodes != "0":
             yield _Record(job_id, state, submit or 0, start, end)
+    log_left_out("sacct", left_out)
 
 
 def _first_record(record: _Record, resized: Mapping[tuple[int, int], _Record]) -> _Record:

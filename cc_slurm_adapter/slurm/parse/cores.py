@@ -129,5 +129,5 @@ def _numbered(node: Json, layout: NodeLayout, path: str) -> Iterator[int]:
 def _index(text: str, count: int, path: str) -> int:
     index = read_digits(text)
     if index is None or index >= count:
-        raise UnexpectedOutput(path, f"{text[:40]!r} is no index below {count}, as sinfo counts them")
+        raise UnexpectedOutput(path, f"{text[:40]!r} is not an index below {count}, as sinfo counts them")
     return index

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from cc_slurm_adapter.errors import UnexpectedOutput
 from cc_slurm_adapter.slurm.parse.hostlist import split_outside
+from cc_slurm_adapter.system.quantities import counted
 
 MAX_DEVICES = 1024
 """More than any node has: a higher index is damaged output, not a device."""
@@ -183,7 +184,7 @@ def _accelerators(gres: str, names: Names) -> Iterator[_Entry]:
     for entry in _all_entries(gres):
         if entry.accelerator in names:
             if entry.name not in _SHARED and entry.number > MAX_DEVICES:
-                raise UnexpectedOutput("gres", f"no node has {entry.number} GPUs, as {gres[:100]!r} says")
+                raise UnexpectedOutput("gres", f"no node has {counted(entry.number, 'GPU')}, as {gres[:100]!r} says")
             yield entry
 
 
@@ -210,7 +211,7 @@ def _devices(entry: _Entry, text: str) -> list[int]:
 def _shared_devices(detail: str, text: str) -> list[int]:
     used = [_USED.match(share) for share in detail.split(",")]
     if not all(used) or len(used) > MAX_DEVICES:
-        raise UnexpectedOutput("gres", f"{detail[:40]!r} tells no devices in {text[:100]!r}")
+        raise UnexpectedOutput("gres", f"{detail[:40]!r} names no devices in {text[:100]!r}")
     return [index for index, share in enumerate(used) if share and share.group(1).strip("-0")]
 
 
@@ -220,6 +221,6 @@ def _numbers(ranges: str, text: str) -> list[int]:
         match = _RANGE.match(item)
         first, last = (int(match.group(1)), int(match.group(2) or match.group(1))) if match else (0, -1)
         if not first <= last < MAX_DEVICES:
-            raise UnexpectedOutput("gres", f"{item[:40]!r} is no range of indices in {text[:100]!r}")
+            raise UnexpectedOutput("gres", f"{item[:40]!r} is not a range of indices in {text[:100]!r}")
         numbers.update(range(first, last + 1))
     return sorted(numbers)

@@ -55,7 +55,7 @@ def _expand_ranges(ranges: str, text: str) -> list[str]:
     for item in ranges.split(","):
         match = _RANGE.match(item)
         if not match:
-            raise UnexpectedOutput("host list", f"{item[:40]!r} is no range in {text[:100]!r}")
+            raise UnexpectedOutput("host list", f"{item[:40]!r} is not a range in {text[:100]!r}")
         first, last = match.group(1), match.group(2) or match.group(1)
         _check_count(len(numbers) + int(last) - int(first) + 1, text)
         numbers.extend(str(number).zfill(len(first)) for number in range(int(first), int(last) + 1))

@@ -36,6 +36,7 @@ from cc_slurm_adapter.slurm.parse.json_values import (
     need_number,
     read_digits,
 )
+from cc_slurm_adapter.slurm.parse.left_out import log_left_out
 from cc_slurm_adapter.slurm.parse.nodes import NodeLayout
 from cc_slurm_adapter.slurm.parse.states import read_shown, read_states
 
@@ -217,7 +218,7 @@ def _gres_detail(job: Json) -> list[str | None]:
     """Return an entry for each node of the job, None for a node without GRES. The list is empty if the job is over."""
     details = get_list(job, "gres_detail", _JOB)
     if not all(text is None or isinstance(text, str) for text in details):
-        raise UnexpectedOutput(f"{_JOB}.gres_detail[]", "expected a text or null")
+        raise UnexpectedOutput(f"{_JOB}.gres_detail[]", "expected text or null")
     return details
 
 
@@ -248,7 +249,7 @@ def _sharing(job: Json) -> Sharing:
     if not words:
         return Sharing.WHOLE_NODE if has_whole_nodes(job) else Sharing.ANY_USER
     if words[0] not in _SHARED:
-        raise UnexpectedOutput(f"{_JOB}.shared", f"{words[0][:40]!r} is no word that this version knows")
+        raise UnexpectedOutput(f"{_JOB}.shared", f"{words[0][:40]!r} is not a word that this version knows")
     return _SHARED[words[0]]
 
 
@@ -261,20 +262,22 @@ def sharing_command(job_ids: Iterable[int]) -> list[str]:
 def parse_sharing(text: str) -> dict[int, Sharing]:
     """Parse the output of `sharing_command`. Return the sharing by job id. A line that does not fit is logged."""
     found = {}
+    left_out: list[str] = []
     for line in text.splitlines():
         job_id, _, word = " ".join(line.split()).partition(" ")
         number = read_digits(job_id)
         try:
             if number is None:
-                raise UnexpectedOutput("squeue JobID", f"{job_id[:40]!r} is no number")
+                raise UnexpectedOutput("squeue JobID", f"{job_id[:40]!r} is not a number")
             found[number] = sharing_of(word, "squeue Exclusive")
         except UnexpectedOutput as error:
-            log.error("a line of squeue cannot be understood and is left out: %s", error)
+            left_out.append(str(error))
+    log_left_out("squeue", left_out)
     return found
 
 
 def sharing_of(word: str, path: str) -> Sharing:
     """Parse the value of Exclusive, as 26.05 and later print it."""
     if word not in _EXCLUSIVE:
-        raise UnexpectedOutput(path, f"{word[:40]!r} is no word that this version knows")
+        raise UnexpectedOutput(path, f"{word[:40]!r} is not a word that this version knows")
     return _EXCLUSIVE[word]

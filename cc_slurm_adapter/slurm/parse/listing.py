@@ -5,15 +5,13 @@ A poll reads a line for each running job, so each line costs little.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from functools import lru_cache
 
 from cc_slurm_adapter.model import EndState, ListedJob, Phase
 from cc_slurm_adapter.slurm.parse.json_values import read_digits, read_job_id
+from cc_slurm_adapter.slurm.parse.left_out import log_left_out
 from cc_slurm_adapter.slurm.parse.states import LISTED, read_shown
-
-log = logging.getLogger(__name__)
 
 LISTING = ["squeue", "-h", "-a", "-t", LISTED, "-o", "%A|%T|%S|%e|%1N"]
 """The command for the listing. It runs under SLURM_TIME_FORMAT=%s.
@@ -28,17 +26,19 @@ def parse_listing(text: str) -> Iterator[ListedJob]:
 
     For a pending job slurmctld forecasts a start, and for a job that is not over it forecasts an end. Neither is read.
     """
+    left_out: list[str] = []
     for line in text.splitlines():
         columns = line.split("|")
         job_id = read_job_id(columns[0])
         if len(columns) != 5 or job_id is None:
-            log.error("a line of squeue cannot be understood and is left out: %r", line[:100])
+            left_out.append(repr(line[:100]))
             continue
         _, state, start, end, nodes = columns
         phase, end_state = _read_state(state)
         start_time = None if phase is Phase.WAITING else read_digits(start)
         end_time = None if end_state is None else read_digits(end)
         yield ListedJob(job_id, phase, start_time, end_time, end_state, state, nodes != " ")
+    log_left_out("squeue", left_out)
 
 
 @lru_cache(maxsize=100)

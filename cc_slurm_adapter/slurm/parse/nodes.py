@@ -13,6 +13,7 @@ from typing import NamedTuple
 from cc_slurm_adapter.errors import UnexpectedOutput
 from cc_slurm_adapter.model import NodeState
 from cc_slurm_adapter.slurm.parse.gres import GPU, Names, gpu_count, gpu_counts, gpu_types, gpus_in_use
+from cc_slurm_adapter.system.outages import kind_of
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +99,7 @@ def read_rows(
     layouts: dict[str, NodeLayout] = {}
     states: list[NodeState] = []
     seen: set[str] = set()
+    left_out: dict[str, list[str]] = {}
     for name, make_row in rows:
         if name in seen:
             continue
@@ -107,7 +109,8 @@ def read_rows(
             states.append(_node_state(row, layout, accelerators))
             seen.add(name)
         except UnexpectedOutput as error:
-            _warn(name, str(error))
+            left_out.setdefault(str(error), []).append(name)
+    _log_left_out(left_out)
     return layouts, states
 
 
@@ -164,17 +167,25 @@ def _shown_row(fields: Mapping[str, str]) -> Row:
     return {**row, **gres, "NodeList": fields["NodeName"], "StateComplete": fields["State"], "CPUsState": cpus}
 
 
-def _warn(name: str, reason: str) -> None:
-    """Log once what is wrong with a node, and again when something else is."""
-    if _warned.get(name) != reason:
-        _warned[name] = reason
-        log.warning("the node %.100r is left out of the node states: %s", name, reason)
+def _log_left_out(left_out: Mapping[str, Iterable[str]]) -> None:
+    """Log once what is wrong with nodes, and again when something else is: a line for reasons of the same kind."""
+    new: dict[str, list[str]] = {}
+    first: dict[str, str] = {}
+    for reason, names in left_out.items():
+        changed = [name for name in names if _warned.get(name) != reason]
+        _warned.update(dict.fromkeys(changed, reason))
+        if changed:
+            new.setdefault(kind_of(reason), []).extend(changed)
+            first.setdefault(kind_of(reason), reason)
+    for kind, names in new.items():
+        more = f", and {len(names) - 1} more nodes are for the same reason" if len(names) > 1 else ""
+        log.warning("the node %.100r is left out of the node states: %s%s", names[0], first[kind], more)
 
 
 def _row(line: str) -> Row:
     cells = line.split(CELL_END)
     if len(cells) != len(COLUMNS) + 1 or cells[-1]:
-        raise UnexpectedOutput("sinfo", f"{line[:100]!r} has not the columns {','.join(COLUMNS)}")
+        raise UnexpectedOutput("sinfo", f"{line[:100]!r} does not have the columns {','.join(COLUMNS)}")
     if not cells[0]:
         raise UnexpectedOutput("sinfo NodeList", "it is empty")
     return dict(zip(COLUMNS, cells))
@@ -216,7 +227,7 @@ def _state_words(state: str) -> tuple[str, ...]:
         word = part.rstrip("".join(SUFFIXES))
         words += [word, *(SUFFIXES[suffix] for suffix in part[len(word) :])]
     if not all(words):
-        raise UnexpectedOutput("sinfo StateComplete", f"{state[:40]!r} is no state")
+        raise UnexpectedOutput("sinfo StateComplete", f"{state[:40]!r} is not a state")
     return tuple(words)
 
 
@@ -230,5 +241,5 @@ def _cpus(cpus: str) -> tuple[int, int]:
 
 def _number(row: Row, column: str) -> int:
     if not row[column].isdecimal():
-        raise UnexpectedOutput(f"sinfo {column}", f"{row[column][:40]!r} is no number")
+        raise UnexpectedOutput(f"sinfo {column}", f"{row[column][:40]!r} is not a number")
     return int(row[column])

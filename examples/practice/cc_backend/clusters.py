@@ -25,14 +25,16 @@ METRICS = (
 NO_FOOTPRINT = {f"{metric}_avg": 0 for metric in sorted(METRICS)}
 """What cc-backend shows of a job for which no metrics ever came in."""
 
-_THREADS_PER_NODE = 16
+_CORES_PER_NODE = 8
+"""As the practice cluster's nodes: two sockets, with two threads on each core, numbered as on most machines."""
 _UNIT = {"base": "F/s", "prefix": "G"}
 
 
 class KnownClusters:
     """Looks up sub-clusters and describes clusters."""
 
-    def __init__(self, clusters: Clusters) -> None:
+    def __init__(self, clusters: Clusters, *, describes_hardware: bool = True) -> None:
+        self._describes_hardware = describes_hardware
         self._hosts = {name: _by_sub_cluster(hosts) for name, hosts in sorted(clusters.items())}
         self._sub_cluster_of = {
             (name, host): sub_cluster
@@ -55,18 +57,18 @@ class KnownClusters:
     def describe(self, cluster: str | None = None) -> list[dict[str, Any]]:
         """One cluster, or all of them by name, as /api/clusters/ prints them."""
         names = [cluster] if cluster is not None else list(self._hosts)
-        return [_cluster_json(name, self._hosts[name]) for name in names]
+        return [_cluster_json(name, self._hosts[name], self._describes_hardware) for name in names]
 
 
 def _by_sub_cluster(hosts: Hosts | Mapping[str, Hosts]) -> Mapping[str, Hosts]:
     return hosts if isinstance(hosts, Mapping) else {"main": hosts}
 
 
-def _cluster_json(name: str, sub_clusters: Mapping[str, Hosts]) -> dict[str, Any]:
+def _cluster_json(name: str, sub_clusters: Mapping[str, Hosts], describes_hardware: bool) -> dict[str, Any]:
     return {
         "name": name,
         "metricConfig": [_metric_json(metric) for metric in METRICS],
-        "subClusters": [_sub_cluster_json(*item) for item in sub_clusters.items()],
+        "subClusters": [_sub_cluster_json(*item, describes_hardware) for item in sub_clusters.items()],
     }
 
 
@@ -88,25 +90,26 @@ def _metric_json(name: str) -> dict[str, Any]:
     }
 
 
-def _sub_cluster_json(name: str, hosts: Hosts) -> dict[str, Any]:
-    threads = list(range(_THREADS_PER_NODE))
-    half = _THREADS_PER_NODE // 2
-    sockets = [threads[:half], threads[half:]]
+def _sub_cluster_json(name: str, hosts: Hosts, describes_hardware: bool) -> dict[str, Any]:
+    cores = [[core, core + _CORES_PER_NODE] for core in range(_CORES_PER_NODE)]
+    half = _CORES_PER_NODE // 2
+    sockets = [sorted(thread for core in some for thread in core) for some in (cores[:half], cores[half:])]
+    topology = {
+        "node": list(range(2 * _CORES_PER_NODE)),
+        "socket": sockets,
+        "memoryDomain": sockets,
+        "core": cores,
+    }
     rate = {"unit": _UNIT, "value": 100}
     return {
         "name": name,
         "nodes": ",".join(hosts),
         "processorType": "practice",
-        "topology": {
-            "node": threads,
-            "socket": sockets,
-            "memoryDomain": sockets,
-            "core": [[thread, thread + 1] for thread in threads[::2]],
-        },
+        "topology": topology if describes_hardware else {},
         "flopRateScalar": rate,
         "flopRateSimd": rate,
         "memoryBandwidth": rate,
         "socketsPerNode": 2,
-        "coresPerSocket": half // 2,
+        "coresPerSocket": half,
         "threadsPerCore": 2,
     }

@@ -97,7 +97,10 @@ class _Connection(BaseHTTPRequestHandler):
         if answer.content_type:
             lines.append(f"Content-Type: {answer.content_type}")
         lines += [f"{name}: {value}" for name, value in answer.headers.items()]
-        lines += [f"Date: {self.date_time_string()}", f"Content-Length: {len(answer.body)}"]
+        lines += [
+            f"Date: {self.date_time_string(self.server.backend.clock.now())}",
+            f"Content-Length: {len(answer.body)}",
+        ]
         if self.close_connection:
             lines.append("Connection: close")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")

@@ -57,20 +57,23 @@ class CcBackend:
     """What cc-backend knows and how it answers. Safe for threads.
 
     `commit_interval` is in seconds of `clock`; the real cc-backend's is one to two minutes.
-    `on_request` is called for each request when it is done with.
+    `on_request` is called for each request when it is done with. Without `describes_hardware` its topologies are empty:
+    for nodes that are not those of the practice cluster.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it knows, and how it behaves
         self,
         clusters: Clusters = DEFAULT_CLUSTERS,
         token: str = DEFAULT_TOKEN,
         clock: Clock | None = None,
         commit_interval: float = 60.0,
         on_request: Callable[[LoggedRequest], None] | None = None,
+        *,
+        describes_hardware: bool = True,
     ) -> None:
         self.clock = clock or Clock()
         self.commit_interval = commit_interval
-        known = KnownClusters(clusters)
+        known = KnownClusters(clusters, describes_hardware=describes_hardware)
         self._tables = JobTables(known)
         self._api = RestApi(self._tables, known, token)
         self._next_commit = self.clock.now() + commit_interval

@@ -113,7 +113,7 @@ def site_on_slurm(adapter: Path) -> Iterator[SlurmSite]:
     check_commands()
     cluster = cluster_name()
     sent: dict[Sent, float] = {}
-    backend = CcBackend({cluster: hosts()}, on_request=lambda request: note(sent, request))
+    backend = CcBackend({cluster: hosts()}, on_request=lambda request: note(sent, request), describes_hardware=False)
     with tempfile.TemporaryDirectory(prefix="cc-slurm-adapter-") as folder, serving(backend) as url:
         config = {
             "ccRestUrl": url,

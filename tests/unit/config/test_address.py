@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cc_slurm_adapter.config.address import TcpAddress, UnixAddress, parse_address
+from cc_slurm_adapter.config.address import TcpAddress, UnixAddress, parse_address, parse_listen_address
 from cc_slurm_adapter.errors import ConfigError
 
 
@@ -95,3 +95,38 @@ def test_any_address_is_understood_or_told(text: str) -> None:
         assert error.problems
     else:
         assert str(parse_address(str(address))) == str(address)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("127.0.0.1:9517", "tcp:127.0.0.1:9517"),
+        ("[::1]:9517", "tcp:[::1]:9517"),
+        ("localhost:9517", "tcp:localhost:9517"),
+        (":9517", "tcp::9517"),
+        ("ctl1.example.org:9517", "tcp:ctl1.example.org:9517"),
+        ("tcp:127.0.0.1:9517", "tcp:127.0.0.1:9517"),
+        ("/run/m.sock", "/run/m.sock"),
+        ("unix:/run/m.sock", "/run/m.sock"),
+    ],
+)
+def test_addresses_of_metrics_need_no_scheme(text: str, shown: str) -> None:
+    assert str(parse_listen_address(text)) == shown
+
+
+@pytest.mark.parametrize(
+    "text", ["9517", "localhost", "metrics.sock", "::1:9517", "127.0.0.1:0", "127.0.0.1:65536", ":"]
+)
+def test_what_is_no_address_of_metrics_names_the_forms(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"\[::1\]:9517, localhost:9517"):
+        parse_listen_address(text)
+
+
+@given(st.text(max_size=40) | st.text(alphabet="tcpunix:[]./0123456789", max_size=25))
+def test_any_address_of_metrics_is_understood_or_told(text: str) -> None:
+    try:
+        address = parse_listen_address(text)
+    except ConfigError as error:
+        assert error.problems
+    else:
+        assert str(parse_listen_address(str(address))) == str(address)

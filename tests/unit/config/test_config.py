@@ -20,7 +20,8 @@ from cc_slurm_adapter.config.config import (
 )
 from cc_slurm_adapter.config.file import DEFAULT_EVENTS_PATH, parse_config_text
 from cc_slurm_adapter.config.host_pattern import PatternError, compile_host_pattern
-from cc_slurm_adapter.config.keys import SETTINGS
+from cc_slurm_adapter.config.keys import BY_NAME, SETTINGS, Setting
+from cc_slurm_adapter.config.values import WrongValue
 from cc_slurm_adapter.errors import ConfigError
 from cc_slurm_adapter.model import Numbering, NumberingByHost
 from cc_slurm_adapter.sinks.hwthreads import numbering_of
@@ -128,7 +129,7 @@ def test_the_events_folder_of_before_is_replaced_with_a_warning(former: str) -> 
     config, (warning,) = parse_config({**settings, "prepEventsPath": former})
     assert config.prep_events_path == DEFAULT_EVENTS_PATH
     assert warning.startswith(f"prepEventsPath: {DEFAULT_EVENTS_PATH} is used")
-    assert f"What hooks leave in {former} is still taken" in warning
+    assert f"What hooks leave in {former} is still read" in warning
     for value in ("", None, DEFAULT_EVENTS_PATH, DEFAULT_EVENTS_PATH + "/"):
         config, warnings = parse_config({**settings, "prepEventsPath": value})
         assert (config.prep_events_path, warnings) == (DEFAULT_EVENTS_PATH, [])
@@ -143,7 +144,7 @@ def test_table_and_dataclass_have_the_same_fields_and_secrets() -> None:
 
 
 def test_reference_names_every_key_with_its_default() -> None:
-    reference = {key: (default, text) for key, default, text in settings_reference()}
+    reference = {key: (default, text) for key, default, _, text in settings_reference()}
     assert set(reference) == {setting.key for setting in SETTINGS}
     assert reference["slurmPollInterval"][0] == "60"
     assert reference["natsSubject"][0] == '"jobs"'
@@ -211,26 +212,26 @@ def test_too_short_intervals_become_one_second(key: str, value: int) -> None:
         ("ccRestUrl", "https://[::1", "http(s)://HOST"),
         ("ccRestUrl", "https://h/ x", "white space"),
         ("gpuPciAddrs", ["a"], "PCI address"),
-        ("gpuPciAddrs", {"a": "b"}, "'a' is no list"),
-        ("gpuPciAddrs", {"a": [7]}, "'a' is no list"),
+        ("gpuPciAddrs", {"a": "b"}, "'a' is not a list"),
+        ("gpuPciAddrs", {"a": [7]}, "'a' is not a list"),
         ("gpuPciAddrs", {"a(": ["x"]}, "a("),
         ("acceleratorGres", "gpu", "a list of names of GRES"),
         ("acceleratorGres", [], "a list of names of GRES"),
         ("acceleratorGres", {"gpu": 1}, "a list of names of GRES"),
-        ("acceleratorGres", ["gpu", ""], '"" is no name'),
-        ("acceleratorGres", ["gpu", 7], "7 is no name"),
-        ("acceleratorGres", ["gpu:h100"], '"gpu:h100" is no name'),
-        ("acceleratorGres", ["gpu,npu"], '"gpu,npu" is no name'),
-        ("acceleratorGres", ["gpu "], '"gpu " is no name'),
-        ("acceleratorGres", ["gpu", "npu", "gpu"], "'gpu' is there twice"),
+        ("acceleratorGres", ["gpu", ""], '"" is not a name'),
+        ("acceleratorGres", ["gpu", 7], "7 is not a name"),
+        ("acceleratorGres", ["gpu:h100"], '"gpu:h100" is not a name'),
+        ("acceleratorGres", ["gpu,npu"], '"gpu,npu" is not a name'),
+        ("acceleratorGres", ["gpu "], '"gpu " is not a name'),
+        ("acceleratorGres", ["gpu", "npu", "gpu"], "'gpu' occurs twice"),
         ("acceleratorGres", ["shard"], "shares of the devices called gpu"),
         ("ignoreHosts", "[", "regular expression"),
         ("ignorePartitions", "a(", "regular expression, but in 'a('"),
         ("ignorePartitions", {"a": "b"}, "a regular expression or a list of names"),
         ("ignoreUsers", 7, "a regular expression or a list of names"),
-        ("ignoreUsers", ["alice", 7], "7 is no name"),
-        ("ignoreUsers", [""], '"" is no name'),
-        ("ignoreUsers", ["alice "], '"alice " is no name'),
+        ("ignoreUsers", ["alice", 7], "7 is not a name"),
+        ("ignoreUsers", [""], '"" is not a name'),
+        ("ignoreUsers", ["alice "], '"alice " is not a name'),
         ("ignoreUsers", ["a\0"], "zero bytes"),
         ("requeuedRuns", "newest", 'got "newest", expected "first" or "last"'),
         ("requeuedRuns", True, 'expected "first" or "last"'),
@@ -364,6 +365,12 @@ def test_gpu_without_an_address_keeps_the_others_in_their_places() -> None:
         assert warnings == ["gpuPciAddrs: '^a' has no address for the GPU index 1, this GPU is left out"]
 
 
+def test_all_gpus_without_an_address_are_named() -> None:
+    addresses = ["", "0000:00:01.0", "", "", "", None, "0000:00:03.0", ""]
+    _, warnings = parse_config({**NEEDED, "gpuPciAddrs": {"^a": addresses}})
+    assert warnings == ["gpuPciAddrs: '^a' has no address for the GPU indices 0, 2-5, 7, these GPUs are left out"]
+
+
 def patterns(by_host: NumberingByHost) -> list[str]:
     return [pattern.pattern for pattern, _ in by_host]
 
@@ -484,7 +491,7 @@ JWT = "eyJhbGciOiJFZERTQSJ9.eyJyb2xlcyI6WyJhcGkiXX0.c2lnbmF0dXJl"
 )
 def test_errors_never_show_what_may_be_secret(key: str, value: object) -> None:
     (problem,) = problems_of({**NEEDED, key: value})
-    assert problem.startswith(f"{key}: got a text that may hold a secret, ")
+    assert problem.startswith(f"{key}: got a text that may contain a secret, ")
     assert not any(secret in problem for secret in ("geheim", "eyJ", SEED))
 
 
@@ -493,7 +500,7 @@ def test_token_in_place_of_its_file_is_not_shown(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as caught:
             load_config(write(tmp_path, {**NEEDED, "ccRestJwtFile": token}), explicit=True)
         assert token not in str(caught.value)
-        assert "ccRestJwtFile: cannot read a text that may hold a secret" in str(caught.value)
+        assert "ccRestJwtFile: cannot read a text that may contain a secret" in str(caught.value)
 
 
 def test_all_problems_are_told_at_once() -> None:
@@ -538,13 +545,15 @@ def test_the_configuration_has_what_is_in_effect() -> None:
         ("https://h/api", "https://h"),
         ("https://h/api/", "https://h"),
         ("https://h/cc/", "https://h/cc"),
+        ("https://h/cc/api//", "https://h/cc"),
     ],
 )
 def test_url_endings_are_tolerated(given: str, used: str) -> None:
     config, warnings = parse_config({**NEEDED, "ccRestUrl": given})
     assert config.cc_rest_url == used
-    assert warnings
-    assert all("left out" in warning for warning in warnings)
+    (warning,) = warnings
+    assert "is ignored" in warning
+    assert warning.endswith(f": write {used}")
 
 
 def test_nothing_to_report_to_is_an_error() -> None:
@@ -579,7 +588,7 @@ def test_byte_order_mark_and_repeated_keys(tmp_path: Path) -> None:
     [
         ('{\n  "natsPort" 1\n}', "line 2 column 14"),
         ('{"a": 1} x', "line 1 column 10"),
-        ("", "line 1 column 1"),
+        ("", "the file is empty"),
         ("[]", "expected a JSON object"),
         ("5", "expected a JSON object"),
         ("[" * 100_000, "nested too deeply"),
@@ -659,8 +668,9 @@ def test_unreadable_files_are_told_together(tmp_path: Path) -> None:
     for key, path in files.items():
         assert f"{key}: cannot read {path}: No such file or directory" in told
     assert "natsPort" in told
-    assert "xyzzy" in told, "warnings come along"
-    assert len(caught.value.problems) == 9
+    assert len(caught.value.problems) == 8
+    (warning,) = caught.value.warnings
+    assert "xyzzy" in warning, "no reason to refuse it, but told now and not only at the next start"
 
 
 def test_systemd_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -789,6 +799,8 @@ def test_any_text_is_taken_or_told(data: bytes) -> None:
     [
         ("statePath", "lastRunPath"),
         ("statePath", "pidFilePath"),
+        ("controlSockPath", "pidFilePath"),
+        ("metricsListen", "controlSockPath"),
         ("lastRunPath", "ccRestJwtFile"),
         ("pidFilePath", "natsCredsFile"),
     ],
@@ -805,3 +817,94 @@ def test_what_is_written_is_nothing_else_that_is_named(key: str, other: str) -> 
     with pytest.raises(ConfigError) as failure:
         parse_config(settings)
     assert any("is the same file as" in line and key in line + other for line in failure.value.problems)
+
+
+def test_the_control_socket_lies_beside_the_pid_file_unless_told_otherwise() -> None:
+    config, _ = parse_config({**NEEDED, "pidFilePath": "/run/x/daemon.pid"})
+    assert config.control_sock_path == "/run/x/control.sock"
+    for given_as in ("/run/y/c.sock", "unix:/run/y/c.sock"):
+        config, warnings = parse_config({**NEEDED, "controlSockPath": given_as})
+        assert (config.control_sock_path, warnings) == ("/run/y/c.sock", [])
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"controlSockPath": "tcp:127.0.0.1:1"}, "expected the path of a unix socket"),
+        ({"controlSockPath": "/" + "x" * 107}, "108 bytes, a unix socket's path can have 107 at most"),
+        ({"controlSockPath": "@abstract"}, "not a socket address"),
+        ({"controlSockPath": 1}, "expected text"),
+        ({"pidFilePath": "/" + "x" * 94 + "/d.pid"}, "beside pidFilePath, has 108 bytes"),
+    ],
+)
+def test_control_sockets_that_cannot_be_made(settings: dict[str, object], expected: str) -> None:
+    with pytest.raises(ConfigError) as failure:
+        parse_config({**NEEDED, **settings})
+    (problem,) = failure.value.problems
+    assert problem.startswith("controlSockPath: ")
+    assert expected in problem
+
+
+def test_the_longest_default_of_the_control_socket() -> None:
+    config, _ = parse_config({**NEEDED, "pidFilePath": "/" + "x" * 93 + "/d.pid"})
+    assert len(config.control_sock_path) == 107
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:9517", "127.9.9.9:1", "[::1]:9517", "localhost:9517", "/run/m.sock", ""]
+)
+def test_metrics_for_this_host_only(address: str) -> None:
+    assert parse_config({**NEEDED, "metricsListen": address})[1] == []
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        (":9517", "tcp::9517"),
+        ("0.0.0.0:9517", "tcp:0.0.0.0:9517"),
+        ("[::]:9517", "tcp:[::]:9517"),
+        ("192.0.2.1:9517", "tcp:192.0.2.1:9517"),
+        ("ctl1.example.org:9517", "tcp:ctl1.example.org:9517"),
+    ],
+)
+def test_metrics_for_others_are_warned_about(address: str, shown: str) -> None:
+    (warning,) = parse_config({**NEEDED, "metricsListen": address})[1]
+    assert warning.startswith(
+        f"metricsListen: anybody who reaches {shown} can read the metrics and the page. Listen on"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("9517", "localhost:9517"), (9517, "expected text"), ("/" + "x" * 107, "107 at most")]
+)
+def test_what_is_no_address_for_metrics(value: object, expected: str) -> None:
+    with pytest.raises(ConfigError) as failure:
+        parse_config({**NEEDED, "metricsListen": value})
+    (problem,) = failure.value.problems
+    assert problem.startswith("metricsListen: ")
+    assert expected in problem
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.key)
+def test_a_value_has_one_of_the_types_of_the_table(setting: Setting) -> None:
+    """The manual page says which; all others are refused."""
+    setting.parse(setting.default, lambda problem: None)
+    for value in ("x", 5, True, ["x"], {"x": ["00000000:00:10.0"]}):
+        if type(value) not in setting.types:
+            with pytest.raises(WrongValue):
+                setting.parse(value, lambda problem: None)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("hwthreadNumbering", [0, 1]),
+        ("hwthreadNumbering", {"^a": "cores"}),
+        ("ignorePartitions", ["a"]),
+        ("ignoreUsers", ["b"]),
+    ],
+)
+def test_some_keys_take_several_types(key: str, value: object) -> None:
+    setting = BY_NAME[key.lower()]
+    assert type(value) in setting.types
+    setting.parse(value, lambda problem: None)

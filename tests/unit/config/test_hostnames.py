@@ -47,8 +47,8 @@ def test_nodes_that_would_have_one_name_keep_slurms_and_it_is_said_once(caplog: 
     assert [(record.levelname, record.message) for record in caplog.records] == [
         (
             "ERROR",
-            "hostnameRewrite gives one name, n1, to n1a, n1b: they are sent as Slurm calls them. Mend the patterns,"
-            " then restart",
+            "hostnameRewrite gives one name, n1, to n1a, n1b: they are sent as Slurm calls them. Correct the patterns,"
+            " then reload",
         )
     ]
 
@@ -87,7 +87,7 @@ def test_new_names_that_are_none_are_one_line_however_many(caplog: pytest.LogCap
     names = make_names(("^.*$", ""), nodes=tuple(nodes))
     assert [names.sent(node) for node in nodes] == nodes
     (line,) = caplog.messages
-    assert "of the node n000, which is no host name, nor are those of n001, " in line
+    assert "of the node n000, which is not a host name, nor are those of n001, " in line
     assert "n010 and 989 more: Slurm's name is sent" in line
 
 

@@ -211,7 +211,7 @@ def names_through(url: str, proxy: str, ca_file: str = "") -> list[str]:
     sink = CcRest(url, lambda: "practice.api.token", ca_file, parse_proxy(proxy))
     connection = sink.connect()
     try:
-        return connection.cluster_names()
+        return connection.clusters().names
     finally:
         connection.close()
 
@@ -264,7 +264,7 @@ def test_the_token_goes_only_through_the_tunnel(tunnel: Tunnel, certificate: tup
 @pytest.mark.parametrize(
     ("refusal", "words"),
     [
-        (b"407 Proxy Authentication Required", "put the right ones into ccRestProxy"),
+        (b"407 Proxy Authentication Required", "set them in ccRestProxy"),
         (b"403 Forbidden", "allow this host in the proxy, or set ccRestProxy to none"),
         (b"503 Service Unavailable", "see its log"),
     ],

@@ -316,7 +316,9 @@ def test_secret_files_that_everyone_can_read(tmp_path: Path, files: dict[str, Pa
     for mode, warned in ((0o640, False), (0o644, True)):
         files[key].chmod(mode)
         _, warnings = load(tmp_path, settings)
-        expected = f"{tmp_path}/config.json: {key}: everyone on this host can read {files[key]}: run chmod o-r on it"
+        expected = (
+            f"{tmp_path}/config.json: {key}: everyone on this host can read {files[key]}: run chmod o-r {files[key]}"
+        )
         assert warnings == ([expected] if warned else [])
 
 
@@ -329,7 +331,8 @@ def test_certificates_may_be_read_by_everyone(tmp_path: Path, files: dict[str, P
 def test_a_password_that_everyone_can_read(tmp_path: Path) -> None:
     path = write(tmp_path, {**NATS_ONLY, "natsUser": "u", "natsPassword": "geheim"}, 0o644)
     (warning,) = load_config(path, explicit=True)[1]
-    assert "everyone on this host can read this file and natsPassword in it" in warning
+    assert f"natsPassword: everyone on this host can read {path}, and natsPassword in it" in warning
+    assert warning.endswith(f"run chmod o-r {path}")
     assert "geheim" not in warning
 
 
@@ -337,7 +340,7 @@ def test_seed_in_place_of_its_file_is_not_shown(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, {**NATS, "natsNKeySeedFile": SEED})
     assert SEED not in str(caught.value)
-    assert "natsNKeySeedFile: cannot read a text that may hold a secret" in str(caught.value)
+    assert "natsNKeySeedFile: cannot read a text that may contain a secret" in str(caught.value)
 
 
 def test_systemd_credentials(tmp_path: Path, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cc_slurm_adapter.daemon.hook_check import ENDS_SLURMCTLD, hook_gaps
+from cc_slurm_adapter.daemon.hook_check import ENDS_SLURMCTLD, find_gaps, hook_gaps
 from cc_slurm_adapter.daemon.hook_coverage import EVERY, LATEST, MARGIN, HookCoverage
 from cc_slurm_adapter.slurm.cluster_config import Hooks, parse_cluster_config
 from tests.fakes.slurm_and_sinks import make_run
@@ -93,6 +93,8 @@ def test_a_hook_that_slurmctld_cannot_call_is_named(tmp_path: Path) -> None:
     assert gaps(good, epilogs=(plain,)) == [f"{plain} (EpilogSlurmctld) is not executable for {ME}{ENDS_SLURMCTLD}"]
     assert gaps(good, epilogs=(good, gone)) == [f"{gone} (EpilogSlurmctld) does not exist{ENDS_SLURMCTLD}"]
     assert gaps(good, epilogs=()) == ["EpilogSlurmctld is not set"]
+    found = find_gaps(Hooks((gone,), (plain,), controllers=HERE), ME, "controller")
+    assert [(each.missing, each.forbidden) for each in found] == [(gone, ""), ("", plain)]
 
 
 def test_a_hook_that_calls_something_else_only_is_named(tmp_path: Path) -> None:

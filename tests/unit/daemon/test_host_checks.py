@@ -10,6 +10,7 @@ import pytest
 from cc_slurm_adapter.config.config import parse_config
 from cc_slurm_adapter.daemon.host_checks import HostChecks
 from cc_slurm_adapter.model import NodeState
+from cc_slurm_adapter.sinks.clusters import Cluster, ClusterList, SubCluster
 
 NEEDED = {"ccRestUrl": "https://cc-backend.example.org", "ccRestJwt": "token"}
 
@@ -36,7 +37,7 @@ def test_a_pattern_that_matches_no_node_is_said_once(key: str, value: object, un
     assert checks.check([]) == []  # a cluster may have no nodes for a while
     found = checks.check([node("node01"), node("node02")])
     assert [(finding.level, finding.subject, str(finding)) for finding in found] == [
-        (logging.WARNING, key, f"{key}: {unused} matches none of Slurm's 2 nodes: correct or remove it")
+        (logging.WARNING, key, f"{key}: {unused} matches none of Slurm's 2 nodes: correct or remove it, then reload")
     ]
     assert checks.check([node("node01"), node("node02")]) == []
 
@@ -76,7 +77,7 @@ def test_a_list_that_does_not_fit_its_nodes_is_said_once_for_all_of_them() -> No
         (
             logging.WARNING,
             "hwthreadNumbering lists 3 CPUs for nodes that have 4 in Slurm: the hardware threads of short1, short2 are"
-            " left out. Run cc-slurm-adapter -topology there for the right list, then restart",
+            " left out. Run cc-slurm-adapter -topology there for the right list, then reload",
         )
     ]
     # A new node, one that has changed, and one of which nobody knows.
@@ -85,3 +86,39 @@ def test_a_list_that_does_not_fit_its_nodes_is_said_once_for_all_of_them() -> No
         "hwthreadNumbering lists 3 CPUs for nodes that have 2 in Sl",
         "hwthreadNumbering lists 2 CPUs for nodes that have 3 in Sl",
     ]
+
+
+def known(*hosts: str) -> ClusterList:
+    return ClusterList((Cluster("lab", (SubCluster("main", ",".join(hosts), (0,), ((0,),)),)),))
+
+
+def test_cc_backends_clusters_are_compared_once_for_each_time_it_was_asked() -> None:
+    checks, nodes = make_checks(), [node("n1", 1), node("n2", 1)]
+    checks.clusters = known("n1")
+    assert checks.check(nodes) == []  # which cluster it is, the start has not said yet
+    checks.cluster = "lab"
+    found = [each for _ in range(2) for each in checks.check(nodes)]
+    assert [(finding.level, finding.subject) for finding in found] == [(logging.WARNING, "subclusters")]
+    checks.clusters = known("n1", "n2")
+    forgotten: list[str] = []
+    assert checks.check([], forgotten.extend) == []
+    assert forgotten == []
+    assert [checks.check(nodes, forgotten.extend) for _ in range(2)] == [[], []]
+    assert forgotten == ["subclusters"]
+
+
+def test_what_costs_no_job_is_only_logged(caplog: pytest.LogCaptureFixture) -> None:
+    checks = make_checks()
+    checks.cluster, checks.clusters = "lab", known("n1", "n2", "n3")
+    found = [each for _ in range(2) for each in checks.check([node("n1", 1), node("n2", 4)])]
+    assert found == []
+    assert [(record.levelno, record.getMessage().partition(":")[0]) for record in caplog.records] == [
+        (logging.WARNING, "1 host of subclusters of lab is no node of Slurm (n3)"),
+        (logging.WARNING, "n2"),
+    ]
+
+
+def test_a_cluster_that_cc_backend_does_not_have_is_not_compared() -> None:
+    checks = make_checks()
+    checks.cluster, checks.clusters = "other", known("n1")
+    assert checks.check([node("n2")]) == []

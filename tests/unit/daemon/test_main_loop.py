@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cc_slurm_adapter.counters import Counters
+from cc_slurm_adapter.counters import Counters, Label
 from cc_slurm_adapter.daemon.activities import TIMING, LoopSettings, Timing
 from cc_slurm_adapter.daemon.assembly import make_activities
 from cc_slurm_adapter.daemon.inbox import Inbox, Reload
 from cc_slurm_adapter.daemon.main_loop import MainLoop
 from cc_slurm_adapter.daemon.state_files import LastRun
-from cc_slurm_adapter.daemon.status import StatusLine
 from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, StateError
 from cc_slurm_adapter.hooks.pending_events import MAX_WAITING
 from cc_slurm_adapter.jobs.ignore_rules import IgnoreRules
@@ -32,9 +31,10 @@ from cc_slurm_adapter.sinks.rest import CcRest
 from cc_slurm_adapter.slurm.interface import Slurm
 from cc_slurm_adapter.system import backoff
 from cc_slurm_adapter.system.backoff import RetriedStep
+from cc_slurm_adapter.system.outages import Outages
 from tests.fakes.slurm_and_sinks import FakeSlurm, make_run
+from tests.fakes.waiting import PATIENCE, comes
 
-PATIENCE = 60.0
 QUICK = Timing(retries=backoff.Timing(first_retry=0.01))
 
 
@@ -46,7 +46,7 @@ STEPS = {
     "a hook event is served": {"read_details", "with_texts"},
     "a run ends by the listing": {"list_jobs"},
     "a run ends by accounting": {"ended_between"},
-    "a run that only accounting knows is reported": {"ended_between", "read_details", "read_accounted", "with_texts"},
+    "a run that only accounting knows is reported": {"ended_between", "still_known", "read_accounted"},
     "a stale row of cc-backend gets its stop": {"ends_of"},
     "the nodes are told": {"node_states"},
     "lastrun moves": {
@@ -55,6 +55,7 @@ STEPS = {
         "read_details",
         "with_texts",
         "ended_between",
+        "still_known",
         "read_accounted",
     },
 }
@@ -88,11 +89,19 @@ class Site:
             self.counters,
             WatchSettings("lab", IgnoreRules(), True, 3600),
         )
-        settings = LoopSettings("lab", poll_interval, 3600, 10, int(time.time()), 1.0)
+        self.settings = LoopSettings("lab", poll_interval, 3600, 10, int(time.time()), 1.0)
+        self.read_config: Callable[[], None] = lambda: None
         self.last_run = LastRun(str(folder / "lastrun"))
         self.fed: list[int] = []
         activities = make_activities(
-            settings, self.watch, self.outbox, self.sender, self.last_run, self.counters, timing=timing
+            self.settings,
+            self.watch,
+            self.outbox,
+            self.sender,
+            self.last_run,
+            self.counters,
+            read_config=lambda by: self.read_config(),
+            timing=timing,
         )
         self.loop = MainLoop(self.inbox, activities, lambda: self.fed.append(threading.get_ident()), timing=timing)
         self.thread = threading.Thread(target=self.loop.run, daemon=True)
@@ -108,12 +117,6 @@ class Site:
         """Kind and job of all that was ever owed: nothing is delivered here."""
         return set(self.outbox._state.read("SELECT kind, job_id FROM delivery", ()))
 
-    def comes(self, condition: Callable[[], bool]) -> bool:
-        deadline = time.monotonic() + PATIENCE
-        while not condition() and time.monotonic() < deadline:
-            time.sleep(0.005)
-        return condition()
-
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
@@ -123,18 +126,19 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def test_a_hook_event_is_served_without_waiting_for_the_poll(site: Site) -> None:
-    assert site.comes(lambda: site.loop.activities.polls.polled)
+    assert comes(lambda: site.loop.activities.polls.polled)
     site.slurm.put(make_run(5))
     site.inbox.put(HookEvent(5, "prolog_slurmctld", 0))
-    assert site.comes(lambda: site.outbox.counts() == {"pending": 1})
+    assert comes(lambda: site.outbox.counts() == {"pending": 1})
     site.slurm.put(make_run(5, phase=Phase.ENDED))
     site.inbox.put(HookEvent(5, "epilog_slurmctld", 0))
-    assert site.comes(lambda: site.outbox.counts() == {"pending": 2})
+    assert comes(lambda: site.outbox.counts() == {"pending": 2})
     assert site.slurm.asked.count("list_jobs") == 1
+    assert site.loop.activities.hooks.report.from_slurmctld == ("epilog_slurmctld", "prolog_slurmctld")
 
 
 def test_the_events_of_a_burst_are_asked_for_together(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert site.comes(lambda: site.loop.activities.polls.polled)
+    assert comes(lambda: site.loop.activities.polls.polled)
     looks: list[tuple[float, float, int]] = []
     read_details = FakeSlurm.read_details
 
@@ -149,7 +153,7 @@ def test_the_events_of_a_burst_are_asked_for_together(site: Site, monkeypatch: p
         site.slurm.put(make_run(job_id))
         site.inbox.put(HookEvent(job_id, "prolog_slurmctld", 0))
         time.sleep(0.01)
-    assert site.comes(lambda: site.outbox.counts() == {"pending": 40})
+    assert comes(lambda: site.outbox.counts() == {"pending": 40})
     assert sum(count for _, _, count in looks) == 40
     rests = [after[0] - before[1] for before, after in zip(looks, looks[1:])]
     assert min(rests) >= 0.09
@@ -169,7 +173,7 @@ def test_polls_that_take_longer_than_their_interval_do_not_pile_up(
 
     monkeypatch.setattr(FakeSlurm, "list_jobs", slow)
     site = Site(tmp_path, poll_interval=0.15)
-    assert site.comes(lambda: len(ended) >= 4)
+    assert comes(lambda: len(ended) >= 4)
     site.close()
     rests = [next_one - last for last, next_one in zip(ended[:3], began[1:4])]
     assert min(rests) >= 0.15
@@ -189,7 +193,7 @@ def test_slurm_has_a_rest_after_a_poll_that_took_long_and_failed(
 
     monkeypatch.setattr(FakeSlurm, "list_jobs", fail)
     site = Site(tmp_path, poll_interval=0.15, timing=QUICK)
-    assert site.comes(lambda: len(ended) >= 4)
+    assert comes(lambda: len(ended) >= 4)
     site.close()
     assert min(next_one - last for last, next_one in zip(ended[:3], began[1:4])) >= 0.15
 
@@ -209,19 +213,48 @@ def test_a_reload_while_a_poll_is_under_way_makes_another_one_at_once(
     monkeypatch.setattr(FakeSlurm, "read_details", read_and_reload)
     site = Site(tmp_path)
     site_of_two.append(site)
-    assert site.comes(lambda: site.loop.activities.polls.polled)
+    assert comes(lambda: site.loop.activities.polls.polled)
     for job_id in (1, 2):
         site.slurm.put(make_run(job_id))
     site.slurm.asked.clear()
     site.inbox.put(Reload())
-    assert site.comes(lambda: site.slurm.asked.count("list_jobs") >= 2)
+    assert comes(lambda: site.slurm.asked.count("list_jobs") >= 2)
     site.close()
+
+
+def test_other_intervals_are_in_force_at_once_and_no_event_is_lost(tmp_path: Path) -> None:
+    site = Site(tmp_path, poll_interval=3600, timing=QUICK)
+    assert comes(lambda: site.loop.activities.polls.polled)
+    site.slurm.failing.add("read_details")
+    site.slurm.put(make_run(5))
+    site.inbox.put(HookEvent(5, "prolog_slurmctld", 0))
+    assert comes(lambda: site.loop.activities.hooks.step.is_failing)
+    settings = replace(site.settings, poll_interval=0.05, max_tries=1000, query_delay=0.01, parked_max_age=77)
+    site.read_config = lambda: site.loop.activities.use(settings)
+    site.inbox.put(Reload())
+    assert comes(lambda: site.slurm.asked.count("list_jobs") >= 3)
+    assert site.outbox.counts() == {}
+    site.slurm.failing.clear()
+    assert comes(lambda: site.outbox.counts() == {"pending": 1})
+    site.close()
+
+
+def test_a_configuration_that_cannot_be_read_again_keeps_nothing_from_being_tried_again(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(NOTICE)
+    assert comes(lambda: site.loop.activities.polls.polled)
+    site.read_config = lambda: 1 / 0  # type: ignore[assignment]
+    site.inbox.put(Reload("POST /reload of uid 0"))
+    assert comes(lambda: site.slurm.asked.count("list_jobs") == 2)
+    assert "reading the configuration again failed" in caplog.text
+    assert "POST /reload of uid 0: trying 0 parked messages again" in caplog.text
 
 
 def test_an_unwritable_state_and_a_hook_event_do_not_spin(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert site.comes(lambda: site.loop.activities.polls.polled)
+    assert comes(lambda: site.loop.activities.polls.polled)
 
     def full(*_: object) -> None:
         raise StateError("the state file cannot be used: database or disk is full")
@@ -229,25 +262,25 @@ def test_an_unwritable_state_and_a_hook_event_do_not_spin(
     monkeypatch.setattr(site.outbox, "commit", full)
     site.slurm.put(make_run(5))
     site.inbox.put(HookEvent(5, "epilog_slurmctld", 0))
-    assert site.comes(lambda: "serving hook events failed" in caplog.text)
-    assert "disk is full" in caplog.text
+    assert comes(lambda: "disk is full" in caplog.text)
+    assert comes(lambda: site.loop.activities.hooks.step.is_failing)
     asked = len(site.slurm.asked)
     time.sleep(0.3)
     assert len(site.slurm.asked) <= asked + 2
-    assert caplog.text.count("serving hook events failed") == 1
+    assert caplog.text.count("disk is full") == 1  # whoever has met it first
 
 
 def test_a_hook_event_ends_the_long_wait_for_a_slurm_that_was_down(tmp_path: Path) -> None:
     site = Site(tmp_path, timing=Timing(soonest_poll=0.1, retries=backoff.Timing(first_retry=50.0)))
-    assert site.comes(lambda: site.loop.activities.polls.polled)
+    assert comes(lambda: site.loop.activities.polls.polled)
     site.slurm.failure = CommandFailed("slurmctld is down")
     site.inbox.put(Reload())
-    assert site.comes(lambda: site.loop.activities.polls.step.is_failing)
+    assert comes(lambda: site.loop.activities.polls.step.is_failing)
     site.slurm.failure = None
     site.slurm.put(make_run(6))
     site.slurm.put(make_run(5))
     site.inbox.put(HookEvent(5, "prolog_slurmctld", 0))
-    assert site.comes(lambda: site.outbox.counts() == {"pending": 2})
+    assert comes(lambda: site.outbox.counts() == {"pending": 2})
     site.close()
 
 
@@ -259,7 +292,7 @@ def test_slurmdbd_down_does_not_make_it_ask_slurmctld_more_often(tmp_path: Path)
         raise CommandFailed("slurmdbd is down")
 
     site.slurm.ended_between = down  # type: ignore[assignment]
-    assert site.comes(lambda: "ended_between" in site.slurm.asked)
+    assert comes(lambda: "ended_between" in site.slurm.asked)
     time.sleep(0.3)
     assert site.slurm.asked.count("list_jobs") == 1
     site.close()
@@ -271,23 +304,9 @@ def busy(tmp_path: Path) -> Iterator[Site]:
     made = Site(tmp_path, poll_interval=0.05, timing=QUICK)
     for job_id in (1, 2):
         made.slurm.put(make_run(job_id, start=int(time.time()) - 100))
-    assert made.comes(lambda: made.owed() == {("start", 1), ("start", 2)} and made.last_run.read() is not None)
+    assert comes(lambda: made.owed() == {("start", 1), ("start", 2)} and made.last_run.read() is not None)
     yield made
     made.close()
-
-
-@pytest.mark.parametrize(("every", "level"), [(0.0, "NOTICE"), (3600.0, "INFO")])
-def test_how_it_stands_is_said_once_an_hour_and_after_what_has_happened(
-    site: Site, caplog: pytest.LogCaptureFixture, every: float, level: str
-) -> None:
-    assert site.comes(lambda: site.last_run.read() is not None)  # the first pass is over
-    caplog.set_level(logging.INFO)
-    line = StatusLine(site.watch, site.outbox, site.counters, timing=Timing(notice_every=every))
-    for _ in range(3):
-        line.log()
-    told = [record for record in caplog.records if record.message.startswith("open runs: ")]
-    assert {record.levelname for record in told} == {level}
-    assert len(told) == (3 if level == "NOTICE" else 1)
 
 
 def begin_the_steps(site: Site) -> dict[str, Callable[[], bool]]:
@@ -319,10 +338,10 @@ def test_a_question_that_fails_for_ever_stops_only_what_cannot_do_without_it(bus
     done = begin_the_steps(busy)
     assert done.keys() == STEPS.keys()
     for step, questions in STEPS.items():
-        assert question in questions or busy.comes(done[step]), step
+        assert question in questions or comes(done[step]), step
     busy.slurm.failing = set()
     for step in STEPS:
-        assert busy.comes(done[step]), step
+        assert comes(done[step]), step
 
 
 def test_every_question_is_one_that_some_step_needs_or_that_only_rare_ends_need() -> None:
@@ -350,13 +369,13 @@ def test_a_part_that_breaks_stops_nothing_else(busy: Site, monkeypatch: pytest.M
     monkeypatch.setattr(getattr(busy, name), method, broken)
     monkeypatch.setattr(busy.loop.activities.upkeep, "_next", 0.0)
     for step in STEPS.keys() - {"the nodes are told", "lastrun moves"}:
-        assert busy.comes(done[step]), step
+        assert comes(done[step]), step
 
 
 def test_without_a_failure_each_thing_is_done(busy: Site) -> None:
     done = begin_the_steps(busy)
     for step in STEPS:
-        assert busy.comes(done[step]), step
+        assert comes(done[step]), step
 
 
 def test_slurmctld_that_is_down_does_not_make_it_read_accounting_more_often(
@@ -370,7 +389,7 @@ def test_slurmctld_that_is_down_does_not_make_it_read_accounting_more_often(
 
     monkeypatch.setattr(FakeSlurm, "list_jobs", down)
     site = Site(tmp_path, timing=QUICK)
-    came = site.comes(lambda: len(asked) >= 6)
+    came = comes(lambda: len(asked) >= 6)
     site.close()
     assert came
     assert site.slurm.asked.count("ended_between") <= 2
@@ -380,45 +399,32 @@ def test_a_cluster_without_nodes_is_watched_like_any_other(busy: Site) -> None:
     busy.slurm.node_states = list  # type: ignore[method-assign]
     done = begin_the_steps(busy)
     for step in STEPS:
-        assert busy.comes(done[step]), step
+        assert comes(done[step]), step
 
 
 def test_an_error_in_the_loop_itself_does_not_end_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     site = Site(tmp_path, timing=QUICK)
-    assert site.comes(lambda: site.loop.activities.polls.polled)
+    assert comes(lambda: site.loop.activities.polls.polled)
     with monkeypatch.context() as patched:
         patched.setattr(site.loop.activities.hooks, "next_due", lambda: 1 / 0)
         site.inbox.put(Reload())
-        assert site.comes(lambda: "a turn of the main loop failed" in caplog.text)
+        assert comes(lambda: "a turn of the main loop failed" in caplog.text)
     site.slurm.put(make_run(5))
     site.inbox.put(HookEvent(5, "prolog_slurmctld", 0))
-    assert site.comes(lambda: site.outbox.counts() == {"pending": 1})
-    assert site.comes(lambda: "a turn of the main loop works again" in caplog.text)
+    assert comes(lambda: site.outbox.counts() == {"pending": 1})
+    assert comes(lambda: "a turn of the main loop works again" in caplog.text)
     site.close()
 
 
 def test_the_watchdog_is_fed_while_nothing_happens(tmp_path: Path) -> None:
     site = Site(tmp_path, timing=Timing(tick=0.01))
-    assert site.comes(lambda: site.loop.activities.polls.polled)
+    assert comes(lambda: site.loop.activities.polls.polled)
     before = len(site.fed)
-    assert site.comes(lambda: len(site.fed) > before + 5)
+    assert comes(lambda: len(site.fed) > before + 5)
     site.close()
     assert set(site.fed) == {site.thread.ident}
-
-
-def test_systemd_is_told_that_it_waits_for_slurmctld(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    monkeypatch.setattr("cc_slurm_adapter.daemon.status.tell_status", told.append)
-    site = Site(tmp_path, poll_interval=0.05, timing=QUICK)
-    assert site.comes(lambda: bool(told) and told[-1].startswith("open runs: 0"))
-    site.slurm.failure = CommandFailed("slurmctld is down")
-    assert site.comes(lambda: told[-1].startswith("waiting for slurmctld, which does not answer; open runs: 0"))
-    site.slurm.failure = None
-    assert site.comes(lambda: told[-1].startswith("open runs: 0"))
-    assert all(before != after for before, after in zip(told, told[1:]))
-    site.close()
 
 
 def test_of_many_reloads_one_waits() -> None:
@@ -431,17 +437,17 @@ def test_of_many_reloads_one_waits() -> None:
 
 
 def test_an_error_of_the_program_ends_nothing(site: Site, caplog: pytest.LogCaptureFixture) -> None:
-    assert site.comes(lambda: site.loop.activities.polls.polled)
+    assert comes(lambda: site.loop.activities.polls.polled)
 
     def broken(*_: object) -> list[NodeState]:
         raise KeyError("nobody thought of that")
 
     site.slurm.node_states = broken  # type: ignore[method-assign]
     site.inbox.put(Reload())
-    assert site.comes(lambda: "nobody thought of that" in caplog.text)
+    assert comes(lambda: "nobody thought of that" in caplog.text)
     site.slurm.put(make_run(5))
     site.inbox.put(HookEvent(5, "prolog_slurmctld", 0))
-    assert site.comes(lambda: site.outbox.counts() == {"pending": 1})
+    assert comes(lambda: site.outbox.counts() == {"pending": 1})
 
 
 def test_a_comparison_that_failed_is_made_again(site: Site) -> None:
@@ -455,7 +461,7 @@ def test_a_comparison_that_failed_is_made_again(site: Site) -> None:
 
     site.slurm.ends_of = ends_of  # type: ignore[assignment]
     site.inbox.put(RunningRows("cc_rest", [RunningRow(1, 1000)], 2000))
-    assert site.comes(lambda: not answers)
+    assert comes(lambda: not answers)
 
 
 def test_a_flood_of_hook_events_is_bounded() -> None:
@@ -495,7 +501,7 @@ def test_while_slurmctld_is_away_one_line_says_so_and_one_that_it_is_over(
     """Nodes, jobs and hook events are all asked of it, each by a command with words of its own."""
     caplog.set_level(NOTICE)
     site = Site(tmp_path, poll_interval=0.05, timing=QUICK)
-    assert site.comes(lambda: site.loop.activities.polls.polled)
+    assert comes(lambda: site.loop.activities.polls.polled)
     for question in QUESTIONS:
 
         def fail(*_: object, question: str = question, **__: object) -> None:
@@ -504,20 +510,23 @@ def test_while_slurmctld_is_away_one_line_says_so_and_one_that_it_is_over(
         monkeypatch.setattr(site.slurm, question, fail)
     site.inbox.put(HookEvent(5, "prolog_slurmctld", 0))
     failing = (site.loop.activities.nodes.query, site.loop.activities.polls.step, site.loop.activities.hooks.step)
-    assert site.comes(lambda: all(each._backoff.failures > 2 for each in failing))
+    assert comes(lambda: all(each._backoff.failures > 2 for each in failing))
     lines = [record.getMessage() for record in caplog.records if DOWN in record.getMessage()]
-    assert len([line for line in lines if "reading accounting" not in line]) == 1
+    assert len(lines) == 1
     monkeypatch.undo()
     site.inbox.put(Reload())
-    assert site.comes(lambda: not any(each.is_failing for each in failing[:2]))
+    assert comes(lambda: not any(each.is_failing for each in failing[:2]))
     site.close()
-    over = [line for line in caplog.messages if "works again" in line and "accounting" not in line]
+    over = [line for line in caplog.messages if "works again" in line]
     assert len(over) == 1
 
 
-def test_of_those_that_ask_the_same_each_tells_a_reason_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
-    first, second = RetriedStep("asking for nodes"), RetriedStep("asking for jobs")
-    first.beside = second.beside = (first, second)
+def test_of_those_that_ask_the_same_each_logs_a_reason_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(NOTICE)
+    now = 1000.0
+    timing = backoff.Timing(clock=lambda: now)
+    shared = Outages(timing.clock)
+    first, second = (RetriedStep(f"asking for {what}", timing=timing, outages=shared) for what in ("nodes", "jobs"))
 
     def fail(reason: str) -> Callable[[], None]:
         def action() -> None:
@@ -528,11 +537,20 @@ def test_of_those_that_ask_the_same_each_tells_a_reason_of_its_own(caplog: pytes
     first.attempt(fail(f"sinfo: {DOWN}"))
     second.attempt(fail(f"squeue: slurm_load_jobs error:{DOWN}"))
     assert len(caplog.messages) == 1
+    now += 60
     second.attempt(fail("squeue printed too much"))
     assert len(caplog.messages) == 2
     first.attempt(lambda: None)
     first.attempt(lambda: None)
     assert second.is_failing
+    assert caplog.messages[2:] == ["asking for nodes works again after 1 min"]
+
+
+def test_an_error_of_this_program_is_logged_by_each_step(caplog: pytest.LogCaptureFixture) -> None:
+    shared, nothing = Outages(something_else=0.0), dict[str, int]()
+    for name in ("asking for nodes", "asking for jobs"):
+        RetriedStep(name, outages=shared).attempt(lambda: bool(nothing["no such thing"]))
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
 
 
 def test_a_part_that_is_done_is_no_success_yet(caplog: pytest.LogCaptureFixture) -> None:
@@ -559,3 +577,17 @@ def test_a_stop_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
     assert not activity.attempt(stop)
     assert activity.may_run()
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_what_is_done_again_and_again_is_timed(site: Site) -> None:
+    """`lookup` after an event, and what each poll leads to; `comparison` when cc-backend's list has come."""
+    assert comes(lambda: site.loop.activities.polls.polled)
+    site.slurm.put(make_run(5))
+    site.inbox.put(HookEvent(5, "prolog_slurmctld", 0))
+    site.inbox.put(RunningRows("cc_rest", [], time.time()))
+    done = {"poll", "lookup", "nodes", "accounting", "comparison", "upkeep"}
+    assert comes(lambda: {each.labels[0].value for each in site.counters.timings()} == done)
+    site.slurm.failure = CommandFailed("no")
+    site.loop.activities.polls.next_due = 0.0
+    failed = (Label("step", "poll"), Label("result", "failed"))
+    assert comes(lambda: any(each.labels == failed for each in site.counters.timings()))

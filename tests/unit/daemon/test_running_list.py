@@ -5,16 +5,18 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from cc_slurm_adapter.daemon.running_list import RunningListPoller, Timing
 from cc_slurm_adapter.errors import SinkError
 from cc_slurm_adapter.sinks.base import AskableSink, RunningRow, RunningRows
+from cc_slurm_adapter.sinks.clusters import Cluster, ClusterList
 from cc_slurm_adapter.system.backoff import Backoff
 
 PATIENCE = 10.0
+CLUSTERS = ClusterList((Cluster("lab"),))
 
 
 class AskedSink:
@@ -37,9 +39,27 @@ class AskedSink:
             self._progress()
         return [RunningRow(1, len(cluster))]
 
+    def clusters(self) -> ClusterList:
+        return CLUSTERS
+
     def abort(self) -> None: ...
 
     def close(self) -> None: ...
+
+
+class ClustersSink(AskedSink):
+    """One that may also fail when it is asked for its clusters, and a clock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cluster_failures = 0
+        self.now = 1000.0
+
+    def clusters(self) -> ClusterList:
+        if self.cluster_failures:
+            self.cluster_failures -= 1
+            raise SinkError("away")
+        return CLUSTERS
 
 
 class Answers:
@@ -50,7 +70,7 @@ class Answers:
         self._came: queue.SimpleQueue[RunningRows] = queue.SimpleQueue()
         self.poller = self.make_poller()
 
-    def make_poller(self, **waits: float) -> RunningListPoller:
+    def make_poller(self, **waits: Any) -> RunningListPoller:
         """A poller that hardly waits between tries, unless `waits` say otherwise."""
         timing = Timing(first_wait=0.001, longest_wait=0.002)._replace(**waits)
         sink = cast("AskableSink", self.sink)
@@ -147,4 +167,63 @@ def test_a_comparison_that_fails_for_long_is_a_warning_and_a_short_failure_is_no
     answers.sink.failures = 2
     answers.poller.start()
     answers.next()
-    assert [record.levelname for record in caplog.records] == [level]
+    warned = [] if level == "INFO" else ["WARNING", "NOTICE"]
+    assert [record.levelname for record in caplog.records] == ["INFO", *warned]
+
+
+def test_another_interval_is_in_force_at_once(answers: Answers) -> None:
+    answers.poller.start()
+    answers.next()
+    answers.poller.change_interval(0.01)
+    for _ in range(3):
+        answers.next()
+
+
+class TestClusters:
+    """The question for the clusters, which is asked in turns of the poller."""
+
+    def make_poller(self, sink: ClustersSink, known: list[ClusterList]) -> RunningListPoller:
+        timing = Timing(first_wait=5.0, clusters_again=100.0, clock=lambda: sink.now)
+        asked = cast("AskableSink", sink)
+        return RunningListPoller(asked, sink.name, "lab", 1e9, lambda _: None, timing=timing, on_clusters=known.append)
+
+    def test_they_are_asked_for_only_on_request(self) -> None:
+        sink = ClustersSink()
+        known: list[ClusterList] = []
+        poller = self.make_poller(sink, known)
+        poller._requested.set()  # so that no turn waits
+        poller._turn()
+        assert known == []
+        poller.ask_clusters()
+        for _ in range(2):
+            poller._requested.set()
+            poller._turn()
+        assert known == [CLUSTERS]
+
+    def test_a_failure_is_logged_once_and_tried_again_later(self, caplog: pytest.LogCaptureFixture) -> None:
+        sink = ClustersSink()
+        known: list[ClusterList] = []
+        poller = self.make_poller(sink, known)
+        sink.cluster_failures = 2
+        poller.ask_clusters()
+        for seconds in (0, 99, 100, 199, 200):
+            sink.now = 1000.0 + seconds
+            poller._requested.set()
+            poller._turn()
+            assert known == ([CLUSTERS] if seconds == 200 else [])
+        (line,) = caplog.messages
+        assert line == "cc-backend cannot be asked for its clusters, which is tried again: away"
+
+    def test_a_destination_that_is_away_is_asked_when_it_answers_again(self) -> None:
+        sink = ClustersSink()
+        known: list[ClusterList] = []
+        poller = self.make_poller(sink, known)
+        sink.failures = 1
+        poller._turn()
+        poller.ask_clusters()
+        sink.now += 10
+        poller._turn()
+        assert known == []
+        poller._requested.set()
+        poller._turn()
+        assert known == [CLUSTERS]

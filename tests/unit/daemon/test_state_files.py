@@ -45,7 +45,7 @@ def test_what_is_no_pid_file_is_left_alone(tmp_path: Path, content: str) -> None
     path = tmp_path / "notes.txt"
     path.write_text(content)
     pid_file = PidFile(str(path))
-    with pytest.raises(StateError, match=f"pidFilePath {path} is no pid file"):
+    with pytest.raises(StateError, match=f"pidFilePath {path} is not a pid file"):
         pid_file.lock()
     pid_file.release()
     assert path.read_text() == content
@@ -88,7 +88,7 @@ def test_a_file_of_another_user_is_named_with_what_to_do(tmp_path: Path, monkeyp
 
     owner = pwd.getpwuid(os.geteuid()).pw_name
     monkeypatch.setattr(os, "open", denied)
-    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "access", lambda *_, **how: False)
     monkeypatch.setattr(os, "geteuid", lambda: pwd.getpwnam("nobody").pw_uid)
     with pytest.raises(StateError, match=f"it belongs to {owner}: run 'chown nobody {path}'"):
         PidFile(str(path)).lock()
@@ -125,6 +125,15 @@ def test_the_time_of_the_last_run_is_the_time_of_the_file(tmp_path: Path) -> Non
     last_run.write(1_700_000_000.5)
     assert last_run.read() == 1_700_000_000
     assert (tmp_path / "lastrun").read_bytes() == b""
+
+
+def test_a_state_folder_that_is_mounted_read_only_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(*_: object) -> int:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "open", read_only)
+    with pytest.raises(StateError, match=r"Read-only file system: mount it writable$"):
+        check_state_folder(str(tmp_path / "lastrun"))
 
 
 def test_a_state_folder_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from cc_slurm_adapter.daemon.systemd import Timing, Watchdog, notify, tell_status
+from cc_slurm_adapter.daemon.systemd import Timing, Watchdog, notify, reloading, tell_status
 
 
 class Clock:
@@ -77,3 +79,16 @@ def test_a_systemd_that_takes_nothing_holds_nobody(systemd: socket.socket) -> No
             pytest.fail("sockets are left open")
         send_limit = 0.0
     assert set(arrived(systemd)) == {b"WATCHDOG=1"}
+
+
+def test_a_reload_has_a_beginning_with_its_time_and_an_end_whatever_happens(systemd: socket.socket) -> None:
+    """As sd_notify(3) says; systemd compares the time with that at which it has sent the signal."""
+    before = time.monotonic_ns() // 1000
+    with suppress(ZeroDivisionError), reloading():
+        beginning = arrived(systemd)
+        raise ZeroDivisionError
+    (text,) = beginning
+    state, microseconds = text.decode().split("\nMONOTONIC_USEC=")
+    assert state == "RELOADING=1"
+    assert before <= int(microseconds) <= time.monotonic_ns() // 1000
+    assert arrived(systemd) == [b"READY=1"]

@@ -12,7 +12,14 @@ import pytest
 from cc_slurm_adapter.config.config import parse_config
 from cc_slurm_adapter.config.file import DEFAULT_EVENTS_PATH
 from cc_slurm_adapter.config.keys import SETTINGS
-from cc_slurm_adapter.daemon.written_paths import WRITTEN_PATHS, folders, patterns, state_folders
+from cc_slurm_adapter.daemon.written_paths import (
+    WRITTEN_PATHS,
+    folders,
+    keys_of_folders,
+    lasting_files,
+    patterns,
+    state_folders,
+)
 from cc_slurm_adapter.system.event_files import marker_name
 from cc_slurm_adapter.system.own_files import SHARED_FOLDER
 
@@ -97,12 +104,14 @@ def test_all_paths_follow_the_configuration() -> None:
             **NEEDED,
             "pidFilePath": "/p/pid",
             "prepSockListenPath": "unix:/s/sock",
+            "controlSockPath": "/c/control",
+            "metricsListen": "/m/metrics",
             "lastRunPath": "/l/last",
             "statePath": "/d/db",
             "prepEventsPath": "/e/events",
         }
     )
-    assert set(folders(config)) == {"/p", "/s", "/l", "/d", "/e", "/e/events"}
+    assert set(folders(config)) == {"/p", "/s", "/c", "/m", "/l", "/d", "/e", "/e/events"}
     assert state_folders(config) == ["/d", "/l"]
     for path in ("/p/pid", "/s/sock", "/l/last", "/d/db-wal", "/d/first-moment.new", "/e/events", "/e/events/.x.open"):
         assert any(fnmatchcase(path, pattern) for pattern in patterns(config)), path
@@ -110,6 +119,20 @@ def test_all_paths_follow_the_configuration() -> None:
 
 @pytest.mark.parametrize("address", ["tcp::12345", "tcp:127.0.0.1:1"])
 def test_a_tcp_address_writes_no_file(address: str) -> None:
-    config, _ = parse_config({**NEEDED, "prepSockListenPath": address, "prepAllow": ["127.0.0.1"]})
+    config, _ = parse_config(
+        {**NEEDED, "prepSockListenPath": address, "metricsListen": address, "prepAllow": ["127.0.0.1"]}
+    )
     assert all(path.startswith("/") for path in patterns(config))
     assert not any("12345" in path for path in patterns(config))
+
+
+def test_folders_and_lasting_files_are_those_that_are_written() -> None:
+    config, _ = parse_config({**NEEDED, "controlSockPath": "/srv/control/sock"})
+    by_folder = keys_of_folders(config)
+    assert set(by_folder) == set(folders(config)) - {DEFAULT_EVENTS_PATH}
+    assert by_folder["/srv/control"] == ["controlSockPath"]
+    assert set(by_folder["/var/lib/cc-slurm-adapter"]) == {"lastRunPath", "statePath"}
+    files = lasting_files(config)
+    assert {path for _, path in files} <= set(patterns(config))
+    assert ("pidFilePath", config.pid_file_path) in files
+    assert ("statePath", f"{config.state_path}-wal") in files

@@ -10,8 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from cc_slurm_adapter.hooks.access import AllowedSenders, _permits, access_warning, find_allowed_senders
+from cc_slurm_adapter.hooks.access import (
+    AllowedSenders,
+    _permits,
+    access_warning,
+    find_allowed_senders,
+    no_account,
+)
 from cc_slurm_adapter.system.own_files import make_shared_folder
+from tests.fakes.open_folders import open_to_all
 
 OWN = frozenset({os.geteuid()})
 SECRET = b"a shared secret of some length"
@@ -24,21 +31,17 @@ def test_root_slurm_user_and_own_user_may() -> None:
     assert (allowed_senders.group, allowed_senders.secret, allowed_senders.networks) == (0, SECRET, LOCALHOST)
 
 
-def test_slurm_user_without_account_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_slurm_user_without_account_has_no_group() -> None:
     allowed_senders = find_allowed_senders("no-such-user", None, ())
     assert allowed_senders.uids == {0, os.geteuid()}
     assert allowed_senders.group is None
-    assert "SlurmUser no-such-user has no account" in caplog.text
+    assert "SlurmUser no-such-user has no account" in no_account("no-such-user")
 
 
 @pytest.fixture
 def reachable(tmp_path: Path) -> Path:
     """A folder that every user can get to."""
-    place = tmp_path
-    while place != place.parent and place.stat().st_uid == os.geteuid():
-        place.chmod(place.stat().st_mode | 0o011)
-        place = place.parent
-    return tmp_path
+    return open_to_all(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ def test_leaves_nothing_for_a_daemon_that_has_been_away_for_long(tmp_path: Path,
     run_hook([], ENVIRON, lines.append)
     assert sorted(os.listdir(folder)) == [".lab.open", ".other.open"]
     assert len(lines) == 1
-    assert "no daemon has looked into it for a while" in lines[0]
+    assert "no daemon has read it for a while" in lines[0]
     own_files.mark_open(str(folder), ".lab.open", 60)
     run_hook([], ENVIRON, lines.append)
     assert EVENT_NAME in os.listdir(folder)

@@ -14,7 +14,7 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -23,28 +23,22 @@ import pytest
 from cc_slurm_adapter.config.address import TcpAddress, UnixAddress
 from cc_slurm_adapter.config.config import parse_config
 from cc_slurm_adapter.config.values import Network
-from cc_slurm_adapter.counters import Counters
+from cc_slurm_adapter.counters import Counters, Label, Sample
 from cc_slurm_adapter.daemon.assembly import events_folders
 from cc_slurm_adapter.errors import StateError
 from cc_slurm_adapter.hooks import hook, intake, server, spool
 from cc_slurm_adapter.hooks.access import AllowedSenders
+from cc_slurm_adapter.hooks.folder_check import Place
 from cc_slurm_adapter.hooks.intake import Intake, Timing
-from cc_slurm_adapter.hooks.message import encode
+from cc_slurm_adapter.hooks.message import HookMessage, encode
 from cc_slurm_adapter.hooks.signature import sign
-from cc_slurm_adapter.hooks.spool import EventsFolder, Place
+from cc_slurm_adapter.hooks.spool import EventsFolder
 from cc_slurm_adapter.model import HookEvent
+from tests.fakes.waiting import comes
 
 SECRET = b"a shared secret of some length"
 LOCALHOST: tuple[Network, ...] = (ipaddress.ip_network("127.0.0.1"), ipaddress.ip_network("::1"))
 DEADLINE = 30.0
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until something holds that another thread brings about."""
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        threading.Event().wait(0.005)
 
 
 class Running:
@@ -70,8 +64,8 @@ class Running:
         self.intake.open()
         self.start_serving()
 
-    def start_serving(self) -> None:
-        self.intake.start(self._cluster, "root")
+    def start_serving(self, slurm_user: str = "root") -> None:
+        self.intake.start(self._cluster, slurm_user)
 
     def _deliver(self, event: HookEvent) -> None:
         self.received += 1
@@ -124,6 +118,7 @@ def test_message_of_the_existing_adapter(tmp_path: Path) -> None:
         assert (event.job_id, event.context, event.is_end) == (7, "epilog_slurmctld", True)
         assert before <= event.received <= time.monotonic()
         assert run.received == 1
+        assert run.status.samples() == (Sample("hook_events", (Label("way", "socket"),), 1),)
 
 
 def test_own_hook_reaches_the_daemon(tmp_path: Path) -> None:
@@ -134,13 +129,21 @@ def test_own_hook_reaches_the_daemon(tmp_path: Path) -> None:
         assert run.next().job_id == 8
 
 
+def test_a_slurm_user_without_account_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    started = Running(tmp_path)
+    started.intake.open()
+    started.start_serving("no-such-user")
+    started.intake.stop()
+    assert "SlurmUser no-such-user has no account here: hooks that run as this user cannot report" in caplog.messages
+
+
 def test_jobs_of_other_clusters_are_left_out(tmp_path: Path) -> None:
     with running(tmp_path) as run:
         run.send_job(1, "other")
         run.send_job(2, "LAB")
         run.send_job(3, "")
         assert sorted([run.next().job_id, run.next().job_id]) == [2, 3]
-        eventually(lambda: run.count(intake.FOREIGN) == 1)
+        assert comes(lambda: run.count(intake.FOREIGN) == 1)
         assert run.received == 2
 
 
@@ -155,7 +158,7 @@ def test_garbage_is_counted_and_service_goes_on(tmp_path: Path, data: bytes, cap
     with running(tmp_path) as run:
         run.send(data)
         run.send(data)
-        eventually(lambda: run.count(intake.GARBAGE) == 2)
+        assert comes(lambda: run.count(intake.GARBAGE) == 2)
         run.send_job(5)
         assert run.next().job_id == 5
     assert len(caplog.records) == 1
@@ -167,7 +170,7 @@ def test_sender_that_breaks_off(tmp_path: Path) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # close with a reset
         connection.sendall(b"{")
         connection.close()
-        eventually(lambda: run.count(intake.GARBAGE) == 1)
+        assert comes(lambda: run.count(intake.GARBAGE) == 1)
 
 
 def test_flood_is_cut_off(tmp_path: Path) -> None:
@@ -179,7 +182,7 @@ def test_flood_is_cut_off(tmp_path: Path) -> None:
             with pytest.raises((BrokenPipeError, ConnectionResetError)):
                 for _ in range(300):
                     connection.sendall(block)
-        eventually(lambda: run.count(intake.REFUSED) == 1)
+        assert comes(lambda: run.count(intake.REFUSED) == 1)
         run.send_job(5)
         assert run.next().job_id == 5
 
@@ -270,8 +273,25 @@ def test_secret_is_required_and_replays_are_refused(tmp_path: Path) -> None:
         for data in (message, sign(message, b"another secret, as long", time.time()), signed, signed):
             tcp_send(address, data)
         assert run.next().job_id == 4
-        eventually(lambda: run.count(intake.REFUSED) == 3)
+        assert comes(lambda: run.count(intake.REFUSED) == 3)
         assert run.received == 1
+
+
+def test_another_secret_is_in_force_at_once_and_the_same_one_forgets_no_message(tmp_path: Path) -> None:
+    new = b"another secret, as long"
+    with running(tmp_path, address=TcpAddress("127.0.0.1", 0), secret=SECRET) as run:
+        address = run.intake.addresses[0]
+        signed = sign(encode({"SLURM_JOB_ID": "4"}), SECRET, time.time())
+        tcp_send(address, signed)
+        assert run.next().job_id == 4
+        run.intake.use_secret(SECRET)
+        tcp_send(address, signed)
+        assert comes(lambda: run.count(intake.REFUSED) == 1)
+        run.intake.use_secret(new)
+        tcp_send(address, sign(encode({"SLURM_JOB_ID": "5"}), SECRET, time.time()))
+        assert comes(lambda: run.count(intake.REFUSED) == 2)
+        tcp_send(address, sign(encode({"SLURM_JOB_ID": "6"}), new, time.time()))
+        assert run.next().job_id == 6
 
 
 def test_unix_socket_needs_no_signature_and_takes_it(tmp_path: Path) -> None:
@@ -286,7 +306,7 @@ def test_addresses_that_are_not_allowed(tmp_path: Path) -> None:
     allow = (ipaddress.ip_network("10.0.0.0/8"),)
     with running(tmp_path, address=TcpAddress("127.0.0.1", 0), allow=allow) as run:
         tcp_send(run.intake.addresses[0], b"")
-        eventually(lambda: run.count(intake.REFUSED) == 1)
+        assert comes(lambda: run.count(intake.REFUSED) == 1)
         assert run.received == 0
 
 
@@ -310,7 +330,7 @@ def test_stale_socket_is_replaced(tmp_path: Path) -> None:
 def test_socket_that_is_served_is_left_alone(tmp_path: Path) -> None:
     with running(tmp_path) as run:
         second = Running(tmp_path)
-        with pytest.raises(StateError, match=f"{run.path} is taken, process {os.getpid()} serves it"):
+        with pytest.raises(StateError, match=f"{run.path} is in use, process {os.getpid()} serves it"):
             second.start()
         second.intake.stop()
         run.send_job(1)
@@ -334,7 +354,7 @@ def test_event_files_are_taken_and_removed(tmp_path: Path) -> None:
         put(run.folder, "7.prolog_slurmctld.lab.100")
         event = run.next()
         assert (event.job_id, event.context) == (7, "prolog_slurmctld")
-        eventually(lambda: events_in(run.folder) == [])
+        assert comes(lambda: events_in(run.folder) == [])
 
 
 def test_event_files_of_the_moment_before_are_taken(tmp_path: Path) -> None:
@@ -342,7 +362,7 @@ def test_event_files_of_the_moment_before_are_taken(tmp_path: Path) -> None:
     put(tmp_path / "events", "1.prolog_slurmctld.lab.1", "2...2", "3.a.other.3")
     with running(tmp_path) as run:
         assert sorted([run.next().job_id, run.next().job_id]) == [1, 2]
-        eventually(lambda: events_in(run.folder) == ["3.a.other.3"])
+        assert comes(lambda: events_in(run.folder) == ["3.a.other.3"])
 
 
 def test_events_that_hooks_of_an_older_version_leave_are_taken(tmp_path: Path) -> None:
@@ -357,7 +377,7 @@ def test_events_that_hooks_of_an_older_version_leave_are_taken(tmp_path: Path) -
         assert run.next().job_id == 2
         put(former, "3.prolog_slurmctld.lab.1", "4..other.1")
         assert run.next().job_id == 3
-        eventually(lambda: os.listdir(former) == ["4..other.1"])
+        assert comes(lambda: os.listdir(former) == ["4..other.1"])
 
 
 @pytest.mark.parametrize(
@@ -407,9 +427,9 @@ def test_without_inotify_the_folder_is_looked_into(tmp_path: Path, monkeypatch: 
 
 def test_folder_that_is_removed_is_made_again(tmp_path: Path) -> None:
     with running(tmp_path) as run:
-        eventually((run.folder / "..open").exists)
+        assert comes((run.folder / "..open").exists)
         shutil.rmtree(run.folder)
-        eventually(run.folder.exists)
+        assert comes(run.folder.exists)
         put(run.folder, "1..lab.1")
         assert run.next().job_id == 1
 
@@ -428,7 +448,7 @@ def test_folder_that_vanishes_before_a_look_is_made_again(tmp_path: Path, monkey
     monkeypatch.setattr(EventsFolder, "_start_watch", vanish_once)
     with running(tmp_path) as run:
         assert has_vanished.wait(DEADLINE)
-        eventually(run.folder.exists)
+        assert comes(run.folder.exists)
         put(run.folder, "1..lab.1")
         assert run.next().job_id == 1
 
@@ -446,7 +466,7 @@ def test_folder_is_used_as_soon_as_it_can_be(tmp_path: Path) -> None:
     (tmp_path / "events").touch()
     with running(tmp_path, timing=Timing(folders=spool.Timing(retry=0.02))) as run:
         run.folder.unlink()
-        eventually(run.folder.is_dir)
+        assert comes(run.folder.is_dir)
         put(run.folder, "1..lab.1")
         assert run.next().job_id == 1
 
@@ -467,7 +487,7 @@ def test_folder_that_fails_is_not_looked_into_again_at_once(
     monkeypatch.setattr(spool.EventsFolder, "open", count)
     monkeypatch.setattr(os, "scandir", exhausted)
     with running(tmp_path) as run:
-        eventually(lambda: "Too many open files" in caplog.text)
+        assert comes(lambda: "Too many open files" in caplog.text)
         put(run.folder, "1..lab.1")
         for number in range(10):
             run.send_job(number + 1)
@@ -550,7 +570,7 @@ def test_an_error_in_the_folder_does_not_stop_the_socket(
     with running(tmp_path) as run:
         monkeypatch.setattr(EventsFolder, "pop_events", broken)
         put(run.folder, "99..lab.1")
-        eventually(lambda: "prepEventsPath: an error of this program" in caplog.text)
+        assert comes(lambda: "prepEventsPath: an error of this program" in caplog.text)
         for job_id in range(1, 5):
             run.send_job(job_id)
             found = run.next()
@@ -567,7 +587,7 @@ def test_an_error_that_nobody_thought_of_ends_no_thread(
             patched.setattr(server.HookServer, "tick", lambda _: 1 / 0)
             with contextlib.suppress(OSError):  # the connection may be closed before all of it is sent
                 run.send(b"{")
-            eventually(lambda: "the thread intake: an error of this program, ZeroDivisionError" in caplog.text)
+            assert comes(lambda: "the thread intake: an error of this program, ZeroDivisionError" in caplog.text)
         run.send_job(5)
         assert run.next().job_id == 5
 
@@ -642,19 +662,39 @@ def test_idle_intake_sleeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert turns - before <= 3
 
 
-def test_log_says_how_often_a_kind_was_left_out(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_log_says_how_often_a_kind_was_left_out(caplog: pytest.LogCaptureFixture) -> None:
     now = 1000.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    quiet = intake._LimitedLog()
+    quiet = intake._Filter(lambda event: None, lambda name: None, lambda: now)
     for _ in range(5):
-        quiet.warn("garbage", "no JSON")
-    quiet.warn("refused", "uid 5")
+        quiet.refuse("garbage", "no JSON")
+    quiet.refuse("refused", "uid 5")
     now += 61
-    quiet.warn("garbage", "no JSON again")
+    quiet.refuse("garbage", "no JSON again")
     assert [record.getMessage() for record in caplog.records] == [
         "hook events: no JSON",
         "hook events: uid 5",
         "hook events: no JSON again (4 more of this kind since the last such line)",
     ]
+
+
+@pytest.mark.parametrize(("age", "counted"), [(20.0, 20.0), (-500.0, 0.0), (1e9, intake.MAX_AGE)])
+def test_an_event_from_a_file_is_as_old_as_the_file_within_reason(age: float, counted: float) -> None:
+    """The intake may have been held by a disk. The clock of the file's system may be wrong."""
+    events: list[HookEvent] = []
+    counters = Counters()
+    message = HookMessage(7, "prolog_slurmctld", "lab")
+    message.age = age
+    before = time.monotonic()
+    intake._Filter(events.append, counters.count).accept_file(message)
+    assert before - counted <= events[0].received <= time.monotonic() - counted
+    assert counters.samples() == (Sample("hook_events", (Label("way", "file"),), 1),)
+
+
+def test_what_strangers_send_for_a_day_is_some_lines(caplog: pytest.LogCaptureFixture) -> None:
+    now = 1000.0
+    quiet = intake._Filter(lambda event: None, lambda name: None, lambda: now)
+    for _ in range(24 * 360):
+        quiet.refuse("garbage", "no JSON")
+        now += 10
+    # At 0, 1, 3, 7, 15, 31 and 63 minutes, then every hour.
+    assert len(caplog.records) == 7 + (24 * 3600 - 10 - 3780) // 3600

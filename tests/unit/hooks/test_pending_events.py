@@ -87,6 +87,15 @@ def test_an_event_that_never_fits_is_given_up() -> None:
     assert len(slurm.play([prolog()])) == 2
 
 
+def test_other_limits_are_in_force_for_what_waits_already() -> None:
+    hooks = PendingEvents(10, 1.0)
+    hooks.add(prolog(), 0.0)
+    hooks.change_limits(1, 1.0)
+    assert hooks.due(1.0, lambda _: False) == [1]
+    hooks.looked_up([1], 1.0, 1.0, lambda _: False, {1})
+    assert hooks.next_due() is None
+
+
 def test_prolog_and_epilog_of_a_job_wait_each_for_itself_and_are_asked_together() -> None:
     slurm = Controller(PendingEvents(10, 1.0))
     slurm.is_settled = lambda event: len(slurm.lookups) == 3 if event.is_end else len(slurm.lookups) == 2

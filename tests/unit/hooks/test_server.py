@@ -19,6 +19,7 @@ from cc_slurm_adapter.hooks.access import AllowedSenders
 from cc_slurm_adapter.hooks.listener import open_listeners
 from cc_slurm_adapter.hooks.message import HookMessage, decode, encode
 from cc_slurm_adapter.hooks.server import TIMING, Handlers, HookServer, Timing
+from tests.fakes.exhausted_socket import ExhaustedSocket
 
 OWN = frozenset({os.geteuid()})
 DEADLINE = 30.0
@@ -87,7 +88,7 @@ def test_idle_tcp_connections_do_not_keep_others_out() -> None:
         serving(TcpAddress("127.0.0.1", 0), AllowedSenders(OWN), timing=timing) as (server, delivered, refused, turn),
         ExitStack() as stack,
     ):
-        port = server._listeners.sockets[0].getsockname()[1]
+        port = server._acceptor._listeners.sockets[0].getsockname()[1]
         for source in ("127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"):
             stack.enter_context(idle_connections(port, source, 16))
         turn_until(turn, lambda: len(server._incoming) == 64)
@@ -103,7 +104,7 @@ def test_idle_tcp_connections_do_not_keep_others_out() -> None:
 def test_the_address_with_the_most_connections_gives_way() -> None:
     timing = Timing(message=60.0)
     with serving(TcpAddress("127.0.0.1", 0), AllowedSenders(OWN), timing=timing) as (server, delivered, refused, turn):
-        port = server._listeners.sockets[0].getsockname()[1]
+        port = server._acceptor._listeners.sockets[0].getsockname()[1]
         with idle_connections(port, "127.0.0.3", 2) as honest, idle_connections(port, "127.0.0.2", 1000):
             turn_until(turn, lambda: len(refused) == 1002 - 64)
             assert len(server._incoming) == 64
@@ -120,13 +121,13 @@ def test_a_whole_message_is_taken_even_when_its_connection_must_give_way(monkeyp
         serving(TcpAddress("127.0.0.1", 0), AllowedSenders(OWN)) as (server, delivered, refused, turn),
         ExitStack() as stack,
     ):
-        port = server._listeners.sockets[0].getsockname()[1]
+        port = server._acceptor._listeners.sockets[0].getsockname()[1]
         (honest,) = stack.enter_context(idle_connections(port, "127.0.0.1", 1))
         turn_until(turn, lambda: len(server._incoming) == 1)
         honest.sendall(encode({"SLURM_JOB_ID": "3"}))
         honest.shutdown(socket.SHUT_WR)
         stack.enter_context(idle_connections(port, "127.0.0.1", 1))
-        server._accept(server._listeners.sockets[0])  # before anybody looks at the older one
+        server._acceptor.accept(server._acceptor._listeners.sockets[0])  # before anybody looks at the older one
         assert [message.job_id for message in delivered] == [3]
         assert refused == []
 
@@ -142,7 +143,7 @@ def test_a_connection_that_is_given_up_and_speaks_in_the_same_turn_ends_nothing(
         ),
         ExitStack() as stack,
     ):
-        port = server._listeners.sockets[0].getsockname()[1]
+        port = server._acceptor._listeners.sockets[0].getsockname()[1]
         idle = stack.enter_context(idle_connections(port, "127.0.0.2", 64))
         turn_until(turn, lambda: len(server._incoming) == 64)
         stack.enter_context(idle_connections(port, "127.0.0.2", 64))
@@ -164,7 +165,7 @@ def test_an_error_that_nobody_thought_of_costs_one_connection(
 
     monkeypatch.setattr(server_module, "decode", fails_first)
     with serving(TcpAddress("127.0.0.1", 0), AllowedSenders(OWN)) as (server, delivered, _, turn):
-        port = server._listeners.sockets[0].getsockname()[1]
+        port = server._acceptor._listeners.sockets[0].getsockname()[1]
         with idle_connections(port, "127.0.0.1", 4) as connections:
             for connection in connections:
                 connection.sendall(encode({"SLURM_JOB_ID": "3"}))
@@ -186,22 +187,22 @@ def test_a_connection_that_ended_before_it_was_taken_costs_no_time(code: int) ->
             return super().accept()
 
     with serving(TcpAddress("127.0.0.1", 0), AllowedSenders(OWN)) as (server, delivered, refused, turn):
-        listener = Aborting(fileno=server._listeners.sockets[0].detach())
-        server._listeners.sockets[0] = listener
+        listener = Aborting(fileno=server._acceptor._listeners.sockets[0].detach())
+        server._acceptor._listeners.sockets[0] = listener
         with idle_connections(listener.getsockname()[1], "127.0.0.1", 1) as (honest,):
             honest.sendall(encode({"SLURM_JOB_ID": "3"}))
             honest.shutdown(socket.SHUT_WR)
-            turn_until(turn, lambda: server._accept(listener) or bool(delivered))  # type: ignore[func-returns-value]
+            turn_until(turn, lambda: server._acceptor.accept(listener) or bool(delivered))  # type: ignore[func-returns-value]
     assert refused == []
 
 
 def test_without_file_descriptors_the_oldest_gives_way() -> None:
     timing = Timing(pause=0.0)
     with serving(TcpAddress("127.0.0.1", 0), AllowedSenders(OWN), timing=timing) as (server, delivered, refused, turn):
-        port = server._listeners.sockets[0].getsockname()[1]
+        port = server._acceptor._listeners.sockets[0].getsockname()[1]
         with idle_connections(port, "127.0.0.2", 2):
             turn_until(turn, lambda: len(server._incoming) == 2)
-            server._pause_without_descriptors(OSError(errno.EMFILE, "Too many open files"))
+            server._on_accept_failed("cannot accept a connection: Too many open files")
             assert len(server._incoming) == 1
             assert "Too many open files" in refused[0][1]
             with idle_connections(port, "127.0.0.1", 1) as (honest,):
@@ -212,18 +213,8 @@ def test_without_file_descriptors_the_oldest_gives_way() -> None:
 
 def test_no_file_descriptor_left(tmp_path: Path) -> None:
     address = UnixAddress(str(tmp_path / "d.sock"))
-
-    class Exhausted(socket.socket):
-        failures = 2
-
-        def accept(self) -> tuple[socket.socket, object]:
-            if self.failures:
-                Exhausted.failures -= 1
-                raise OSError(errno.EMFILE, "Too many open files")
-            return super().accept()
-
     listeners = open_listeners(address, AllowedSenders(OWN))
-    listeners.sockets[0] = Exhausted(fileno=listeners.sockets[0].detach())
+    listeners.sockets[0] = ExhaustedSocket(listeners.sockets[0])
     delivered: list[HookMessage] = []
     refused: list[str] = []
     with selectors.DefaultSelector() as selector, socket.socket(socket.AF_UNIX) as connection:

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from cc_slurm_adapter.hooks import inotify, spool
 from cc_slurm_adapter.hooks.access import AllowedSenders
+from cc_slurm_adapter.hooks.folder_check import Place
 from cc_slurm_adapter.hooks.message import HookMessage, parse_event_name
-from cc_slurm_adapter.hooks.spool import EventsFolder, Place
+from cc_slurm_adapter.hooks.spool import EventsFolder
 from cc_slurm_adapter.log import NOTICE
 from cc_slurm_adapter.system.event_files import is_closed, looks_like_event
 
@@ -101,6 +102,14 @@ def test_many_files_are_taken_in_batches(folder: Folder, monkeypatch: pytest.Mon
     assert events_in(Path(folder.path)) == []
 
 
+def test_an_event_is_as_old_as_its_file(folder: Folder) -> None:
+    folder.pop_events()  # the first listing leaves old events to the first poll
+    put(Path(folder.path), "1..lab.1")
+    age(Path(folder.path) / "1..lab.1", 1000)
+    (message,) = folder.pop_events()
+    assert 1000 <= message.age < 1060
+
+
 # What is not for events
 
 
@@ -135,7 +144,7 @@ def test_a_folder_with_anything_else_in_it_is_not_used_and_not_changed(
     assert content(path) == before
     (warning,) = caplog.messages
     assert warning.startswith(
-        f"prepEventsPath: cannot use the folder {path}, which is looked at again every 60 s: it holds "
+        f"prepEventsPath: cannot use the folder {path}, which is checked again every 60 s: it contains "
     )
     assert "\n" not in warning
     assert "hook events come over the socket only" in warning
@@ -160,7 +169,7 @@ def test_a_folder_that_is_holds_or_lies_in_the_state_folder_is_not_used(
     folder = Folder(tmp_path / place, (state,))
     assert not folder.usable
     (warning,) = caplog.messages
-    assert f"it is, holds or lies in the state folder {state}" in warning
+    assert f"it is, contains or is inside the state folder {state}" in warning
     assert content(tmp_path) == before
 
 
@@ -195,7 +204,7 @@ def test_an_unknown_entry_that_comes_later_ends_the_use_until_it_is_gone(
     assert folder.pop_events() == []
     assert not folder.usable
     (line,) = caplog.messages
-    assert "looked at again every 60 s: it holds 'notes.txt'" in line
+    assert "checked again every 60 s: it contains 'notes.txt'" in line
     assert is_closed(str(path), ".lab.open")
     folder.open(OWN)
     assert len(caplog.messages) == 1
@@ -205,7 +214,8 @@ def test_an_unknown_entry_that_comes_later_ends_the_use_until_it_is_gone(
     assert ids(folder.pop_events()) == [1]
     assert not is_closed(str(path), ".lab.open")
     folder.pop_events()
-    assert caplog.messages[1:] == [f"prepEventsPath: the folder {path} is used again"]
+    (line,) = caplog.messages[1:]
+    assert line.startswith(f"prepEventsPath: the folder {path} is used again after ")
 
 
 def test_hooks_leave_nothing_in_the_default_folder_while_it_is_not_used(
@@ -423,7 +433,7 @@ def test_other_things_in_the_folder_of_before_are_left_too(tmp_path: Path, caplo
     assert sorted(os.listdir(tmp_path)) == ["1..lab.1", "notes.txt"]
     assert not folder.usable
     (warning,) = caplog.messages
-    assert "it holds 'notes.txt'" in warning
+    assert "it contains 'notes.txt'" in warning
     assert "Only hooks of an older version leave events there" in warning
 
 
@@ -500,7 +510,7 @@ def test_more_than_can_be_remembered_is_told(folder: Folder, monkeypatch: pytest
         folder.refused.clear()
         assert folder.pop_events() == []
     (line,) = [line for kind, line in folder.refused if kind == "full folder"]
-    assert "4 more events are not taken" in line
+    assert "4 more events are not read" in line
     assert len(folder.pop_events()) == 4
 
 
@@ -557,7 +567,7 @@ def test_old_events_that_cannot_be_removed_stay_unread(tmp_path: Path, monkeypat
 
 
 def without_access(patch: pytest.MonkeyPatch, lacking: int) -> None:
-    patch.setattr(os, "access", lambda path, mode: not mode & lacking)
+    patch.setattr(os, "access", lambda path, mode, **how: not mode & lacking)
 
 
 def test_folder_whose_files_cannot_be_removed_is_served(
@@ -608,7 +618,7 @@ def test_folder_that_fails_although_it_may_be_read_is_told_once(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "scandir", exhausted)
         folder.pop_events()
-    assert ["cannot use" in line for line in caplog.messages] == [True, False, True]
+    assert ["cannot use" in line for line in caplog.messages] == [True, False]  # and again after a minute
     folder.close()
 
 

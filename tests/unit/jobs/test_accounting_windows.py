@@ -27,10 +27,11 @@ class Reader:
         self.now = NOW
         self.since = NOW - POLL
         self.windows = AccountingWindows(max_span, NOW)
+        self.forgotten_until = 0
         self.read: list[tuple[int, Window]] = []
 
     def poll(self, *, fails: bool = False) -> list[Window]:
-        windows = self.windows.next(self.since, self.now)
+        windows = self.windows.next(self.since, self.now, forgotten_until=self.forgotten_until)
         for window in () if fails else windows:
             self.windows.was_read(window)
             self.read.append((self.now, window))
@@ -94,6 +95,37 @@ def test_an_audit_that_fails_is_made_up_for() -> None:
     moment = reader.now
     reader.poll_for(2 * AUDIT_EVERY)
     assert reader.covers(moment - WEEK + 2 * AUDIT_EVERY, moment, moment)
+
+
+def test_a_longer_span_reads_nothing_again_that_may_be_forgotten() -> None:
+    """Such runs would be taken for new ones. What is new is read all the same."""
+    reader = Reader(WIDE_AUDIT_EVERY)
+    reader.poll_for(WIDE_AUDIT_EVERY)
+    reader.forgotten_until = reader.now - 3 * WIDE_AUDIT_EVERY
+    reader.windows.max_span = WEEK
+    moment = reader.now
+    reader.poll_for(2 * WIDE_AUDIT_EVERY)
+    assert min(window.start for _, window in reader.read) == reader.forgotten_until
+    assert reader.covers(reader.forgotten_until, moment, moment)
+    new = reader.windows.next(moment - WEEK + OVERLAP, moment, forgotten_until=reader.forgotten_until)
+    assert new[0] == Window(moment - WEEK, moment - WEEK + WINDOW, is_audit=False)
+
+
+def test_a_planned_window_is_dropped_if_its_runs_are_forgotten_meanwhile() -> None:
+    reader = Reader()
+    reader.poll_for(WIDE_AUDIT_EVERY + POLL)
+    assert any(window.start < reader.now - AUDIT_SPAN for window in reader.windows._audit)
+    reader.forgotten_until = reader.now - AUDIT_SPAN
+    del reader.read[:]
+    reader.poll_for(AUDIT_EVERY)
+    assert min(window.start for _, window in reader.read) >= reader.forgotten_until
+
+
+def test_what_was_forgotten_while_the_clock_was_ahead_puts_no_audit_off() -> None:
+    reader = Reader()
+    reader.forgotten_until = NOW + 365 * 86400
+    reader.poll_for(2 * AUDIT_EVERY)
+    assert any(window.is_audit for _, window in reader.read)
 
 
 @pytest.mark.parametrize("years", [1, 2])

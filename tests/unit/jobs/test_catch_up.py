@@ -10,6 +10,7 @@ import pytest
 
 from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, SlurmError, UnexpectedOutput
+from cc_slurm_adapter.jobs.accounting_windows import AUDITS_AT_MOST
 from cc_slurm_adapter.jobs.ignore_rules import IgnoreRules
 from cc_slurm_adapter.jobs.settings import WatchSettings
 from cc_slurm_adapter.jobs.watch import JobWatch
@@ -99,6 +100,51 @@ def test_what_is_known_and_done_costs_no_question_to_slurm(lab: Lab) -> None:
     lab.slurm.asked.clear()
     lab.catch_up(NOW - 60)
     assert lab.slurm.asked == ["ended_between"]
+
+
+def test_another_longest_span_is_in_force_for_the_next_catch_up(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    audited(lab)
+    windows: list[int] = []
+    read = lab.slurm.ended_between
+
+    def note(since: int, until: int) -> Generator[list[AccountedEnd], None, None]:
+        windows.append(since)
+        return read(since, until)
+
+    monkeypatch.setattr(lab.slurm, "ended_between", note)
+    settings = lab.watch._settings
+    now = settings.now()
+    lab.catch_up(now - 1_000_000)
+    assert min(windows) == now - settings.max_span
+    settings.max_span = 2 * 3600
+    windows.clear()
+    lab.catch_up(now - 1_000_000)
+    assert min(windows) == now - 2 * 3600
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_longer_span_reports_nothing_again_that_was_forgotten(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, restarted: bool
+) -> None:
+    """Over NATS nobody would recognise such a run."""
+    day = 86400
+    monkeypatch.setattr("cc_slurm_adapter.outbox.outbox.time.time", lambda: float(lab.now))
+    lab.now = NOW - 3 * day
+    lab.watch._settings.max_span = day
+    run = lab.slurm.close(make_run(start=lab.now - 100, phase=Phase.ENDED))
+    lab.catch_up(lab.now - 200)
+    assert {key for _, key in lab.pop_pending()} == {run.key}
+    lab.now = NOW
+    lab.outbox.tidy(day)
+    assert lab.outbox.unknown([run.key]) == [run.key]
+    if restarted:
+        lab.restart()
+    lab.watch._settings.max_span = 7 * day
+    lab.now += day + 60  # when all of it is read again
+    for _ in range(7 * 24 // AUDITS_AT_MOST + 3):  # and a few for the audit of six hours
+        lab.catch_up(lab.now - 60)
+        lab.now += 60
+    assert lab.pop_pending() == []
 
 
 def test_the_runs_come_in_lists_of_a_bounded_size(client: SlurmClient, programs: FakePrograms) -> None:

@@ -84,8 +84,8 @@ def test_a_line_of_another_form_says_nothing_of_any_run(caplog: pytest.LogCaptur
 
 
 def test_the_question_is_bounded_and_selects_no_column_that_users_write() -> None:
-    words = " ".join(launches_command([1, 2], 100, 200))
-    assert words == "sacct -a -D -n -P -j 1,2 -S uts100 -E uts200 --format=JobIDRaw,Start,End"
+    words = " ".join(launches_command([1, 2], 1_700_000_100, 1_700_000_200))
+    assert words == "sacct -a -D -n -P -j 1,2 -S uts1700000100 -E uts1700000200 --format=JobIDRaw,Start,End"
 
 
 @pytest.mark.parametrize("reason", ENDS)
@@ -118,7 +118,7 @@ def test_a_run_that_was_only_configuring_and_is_begun_again_is_not_reported(lab:
     lab.slurm.idle.add(first.key)
     lab.catch_up(NOW - 600)
     assert lab.pop_pending() == [(Kind.START, second.key)]
-    assert lab.watch.open_runs == 1
+    assert lab.watch.report.open == 1
 
 
 def test_a_run_that_was_seen_configuring_only_but_launched_something_is_reported(lab: Lab) -> None:

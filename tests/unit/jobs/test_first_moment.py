@@ -64,7 +64,7 @@ def test_it_is_decided_once_and_never_moves(before: Before, expected: int, tmp_p
 
 def test_a_lastrun_from_the_future_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     settled(tmp_path, FRESH._replace(last_run=LATER))
-    assert "still to come: taken as now" in caplog.text
+    assert "is in the future: the present time is used instead" in caplog.text
 
 
 def test_a_state_that_was_set_aside_once_says_that_lastrun_is_our_own(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_damaged_file_is_said_and_written_anew(
     file.write_bytes(content)
     assert settled(tmp_path, FRESH._replace(last_run=NOW)) == NOW - WEEK
     assert file.read_text() == f"{NOW - WEEK}\n"
-    assert "holds no time: it is written anew" in caplog.text
+    assert "contains no time: it is written anew" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_file_of_somebody_else_is_said_and_left_alone(
     assert moment.limit(NOW) == NOW - WEEK
     assert file.read_bytes() == content
     assert [path.name for path in tmp_path.iterdir()] == ["first-moment"]
-    assert "is not this program's: it is left alone" in caplog.text
+    assert "was not written by this program: it is left alone" in caplog.text
     assert "move it away and restart" in caplog.text
 
 

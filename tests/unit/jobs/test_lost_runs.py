@@ -74,13 +74,13 @@ def test_a_lost_run_is_over_a_day_later_at_the_time_at_which_it_was_seen_last(
     lab.go_on(PROOF - HOUR)
     assert lab.stops_of(1) == {}
     (said,) = (line for line in caplog.messages if "Slurm has lost" in line)
-    assert "lost 1 runs" in said
+    assert "lost 1 run:" in said
     assert "`sacctmgr show runawayjobs`" in said
     assert said.endswith("jobs 1")
     lab.go_on(2 * HOUR + LONGEST_WAIT)
     assert lab.stops_of(1) == {1: ("failed", NOW)}
-    assert lab.watch.open_runs == 0
-    assert "1 runs that Slurm has lost are reported as failed" in caplog.text
+    assert lab.watch.report.open == 0
+    assert "1 run is reported as failed, with the time of the last sight" in caplog.text
 
 
 def test_it_is_asked_for_ever_more_seldom(lab: LostLab) -> None:
@@ -93,7 +93,7 @@ def test_it_is_asked_for_ever_more_seldom(lab: LostLab) -> None:
     assert asked["ends_of"] <= 2 * 3 * DAY / LONGEST_WAIT
     assert asked["accounting_backlog"] <= 3 * DAY / LONGEST_WAIT
     assert asked["is_forgotten"] == 0
-    assert lab.watch.open_runs == 1  # no other run has ended: accounting may be behind
+    assert lab.watch.report.open == 1  # no other run has ended: accounting may be behind
 
 
 def test_what_is_lost_holds_no_nodes(lab: LostLab) -> None:
@@ -142,7 +142,7 @@ def test_without_any_part_of_the_evidence_it_is_not_over(lab: LostLab, lacks: ob
     lacks(lab)
     lab.go_on(3 * DAY)
     assert lab.stops_of(1) == {}
-    assert lab.watch.open_runs == 1
+    assert lab.watch.report.open == 1
 
 
 def test_evidence_that_goes_away_before_the_end_ends_nothing(lab: LostLab) -> None:
@@ -252,7 +252,7 @@ def test_what_is_left_out_is_forgotten_without_a_stop(lab: LostLab) -> None:
     lab.lose(2)
     lab.go_on(2 * DAY)
     assert lab.stops_of(2) == {}
-    assert lab.watch.open_runs == 1
+    assert lab.watch.report.open == 1
 
 
 def test_rows_of_which_nobody_tells_are_named_and_not_ended(lab: LostLab, caplog: pytest.LogCaptureFixture) -> None:
@@ -263,8 +263,8 @@ def test_rows_of_which_nobody_tells_are_named_and_not_ended(lab: LostLab, caplog
         lab.watch.reconcile(believed(*rows))
         lab.go_on(DAY)
     assert lab.stops_of(7, 8) == {}
-    (line,) = {line for line in caplog.messages if "nobody says of" in line}
-    assert "of 2 of them" in line
+    (line,) = {line for line in caplog.messages if "does not say whether they are over" in line}
+    assert "has 2 running jobs" in line
     assert line.endswith("jobs 7, 8")
 
 

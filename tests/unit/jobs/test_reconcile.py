@@ -84,7 +84,7 @@ def test_what_ended_since_the_list_was_asked_for_is_left_to_the_poll_that_finds_
     assert "not known to run" not in caplog.text
     lab.watch.reconcile(listed(run, asked=lab.now - 4))
     assert lab.pop_pending() == [(Kind.STOP, run.key)]
-    assert "1 running jobs that are not known to run: Slurm says of 1 of them" in caplog.text
+    assert "1 running jobs that are not known to run: according to Slurm 1 of them are over" in caplog.text
 
 
 def test_a_stop_that_was_lost_is_told_again_by_a_later_list(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

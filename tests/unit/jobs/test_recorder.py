@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cc_slurm_adapter.counters import Label, Sample
 from cc_slurm_adapter.errors import CommandFailed
 from cc_slurm_adapter.jobs import recorder
 from cc_slurm_adapter.model import Missing, Phase, Run
@@ -122,6 +123,7 @@ def test_a_running_job_without_gpu_indices_was_not_seen_too_late(lab: Lab, caplo
     lab.catch_up(NOW - 60)
     assert "reported without its gpus" in caplog.text
     assert "too late" not in caplog.text
+    assert lab.status.samples() == (Sample("incomplete_runs", (Label("missing", "gpus"), Label("why", "not_told")), 1),)
 
 
 def test_what_is_left_out_is_said_also_when_it_is_over_already(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
@@ -141,7 +143,7 @@ def test_a_run_whose_cores_cannot_be_numbered_yet_waits_for_the_nodes(
         assert not lab.watch.is_settled(1, over=False)
     assert lab.pop_pending() == [(Kind.START, other.key)]
     assert lab.slurm.asked.count("read_details") == 1
-    assert caplog.text.count("1 runs wait until sinfo lists their nodes") == 1
+    assert caplog.text.count("1 run waits until sinfo lists the nodes") == 1
     lab.slurm.put(make_run(1))
     lab.poll()
     assert lab.pop_pending() == [(Kind.START, run.key)]
@@ -175,7 +177,7 @@ def test_without_accounting_a_run_that_waits_is_read_again_and_reported_as_it_is
 def test_a_run_that_is_left_out_waits_for_nothing(lab: Lab) -> None:
     lab.slurm.put(make_run(1, awaits_layout=True, opted_out=True))
     lab.poll()
-    assert lab.watch.open_runs == 1
+    assert lab.watch.report.open == 1
     assert lab.pop_pending() == []
 
 
@@ -192,3 +194,14 @@ def test_a_job_that_cannot_be_understood_costs_no_other_job_anything(lab: Lab) -
     lab.watch.forget_broken()
     lab.poll()
     assert lab.pop_pending() == [(Kind.START, lab.slurm.jobs[1].key)]
+
+
+def test_a_job_that_could_not_be_understood_counts_as_long_as_slurmctld_lists_it(lab: Lab) -> None:
+    lab.slurm.put(make_run(1))
+    lab.slurm.broken = {1: "jobs[1].nodes: no host list"}
+    lab.poll()
+    assert lab.watch.report.not_understood == 1
+    del lab.slurm.jobs[1]
+    lab.poll()
+    assert lab.watch.report.not_understood == 0
+    assert lab.watch.notes_of(1).not_understood == "jobs[1].nodes: no host list"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cc_slurm_adapter.counters import Counters
+from cc_slurm_adapter.counters import Counters, Label, Sample
 from cc_slurm_adapter.errors import CommandFailed
 from cc_slurm_adapter.jobs import recorder
 from cc_slurm_adapter.jobs.accounting_windows import OVERLAP
@@ -117,7 +117,7 @@ def test_what_a_hook_event_has_read_is_newer_than_what_the_poll_had_asked_before
     moved = lab.slurm.put(make_run(2, start=NOW - 10))  # its nodes are ready: the start has moved
     lab.watch.look_up([2])
     assert list(poll) == [None]
-    assert lab.watch.open_runs == 2
+    assert lab.watch.report.open == 2
     assert lab.pop_pending() == [(Kind.START, moved.key), (Kind.START, first.key)]
 
 
@@ -143,7 +143,7 @@ def test_what_a_hook_event_has_read_counts_although_the_rest_of_it_failed(
     with pytest.raises(CommandFailed):
         lab.watch.look_up([2, 3])
     list(poll)
-    assert lab.watch.open_runs == 2
+    assert lab.watch.report.open == 2
     assert (Kind.START, moved.key) in lab.pop_pending()
 
 
@@ -218,7 +218,7 @@ def test_a_run_whose_nodes_are_made_ready_waits_and_keeps_what_was_read(lab: Lab
     assert start["resources"] == [{"hostname": "node01", "hwthreads": [0, 1]}]
     assert "incomplete" not in start["metaData"]  # type: ignore[operator]
     assert lab.pop_pending() == [(Kind.START, moved.key), (Kind.STOP, moved.key)]
-    assert lab.watch.open_runs == 0
+    assert lab.watch.report.open == 0
 
 
 def test_a_listing_without_a_job_ends_nothing(lab: Lab) -> None:
@@ -242,7 +242,7 @@ def test_a_query_that_failed_ends_nothing(lab: Lab) -> None:
     with pytest.raises(CommandFailed):
         lab.poll()
     assert lab.pop_pending() == []
-    assert lab.watch.open_runs == 1
+    assert lab.watch.report.open == 1
 
 
 def test_a_requeued_job_has_two_runs(lab: Lab) -> None:
@@ -304,7 +304,7 @@ def test_a_requeued_run_without_an_end_in_accounting_ends_when_it_was_requeued(
     assert (stop.kind, stop.key) == (Kind.STOP, first.key)
     message = json.loads(stop.payload)
     assert (message["stopTime"], message["jobState"]) == (submitted, "cancelled")
-    assert "accounting knows a later run and no end of it" in caplog.text
+    assert "accounting has a later run of their jobs and no end of them" in caplog.text
 
 
 def test_a_late_end_from_accounting_counts_more_than_the_requeue(lab: Lab) -> None:
@@ -481,6 +481,8 @@ def test_a_run_that_was_never_seen_is_caught_up_with_start_and_stop(lab: Lab) ->
     lab.catch_up(NOW - 9000)
     assert lab.pop_pending() == []
     assert lab.status.counts()["incomplete_runs"] == 1
+    labels = (Label("missing", "cores_gpus"), Label("why", "late"))
+    assert Sample("incomplete_runs", labels, 1) in lab.status.samples()
 
 
 def test_catching_up_takes_cores_from_slurmctld_while_it_still_knows_them(lab: Lab) -> None:
@@ -552,7 +554,7 @@ def test_without_accounting_a_requeue_ends_a_run_although_the_job_waits(lone: La
     lone.poll()
     lone.catch_up(NOW - 60)
     assert stop_times(lone) == {first.key: ("cancelled", NOW - 300)}
-    assert lone.watch.open_runs == 0
+    assert lone.watch.report.open == 0
 
 
 def test_without_accounting_a_later_run_of_a_job_ends_the_earlier_one(lone: Lab) -> None:
@@ -562,7 +564,7 @@ def test_without_accounting_a_later_run_of_a_job_ends_the_earlier_one(lone: Lab)
     lone.poll()
     lone.catch_up(NOW - 60)
     assert stop_times(lone) == {first.key: ("cancelled", NOW - 300)}
-    assert lone.watch.open_runs == 1
+    assert lone.watch.report.open == 1
     assert lone.watch.is_settled(second.key.job_id, over=False)
 
 
@@ -579,7 +581,7 @@ def test_without_accounting_a_run_that_slurmctld_has_forgotten_is_over(
     lone.poll()
     lone.catch_up(NOW - 60)
     assert stop_times(lone) == {run.key: ("failed", NOW)}
-    assert "nobody knows since when and how" in caplog.text
+    assert "Slurm does not know since when and how" in caplog.text
 
 
 def test_without_accounting_rows_of_jobs_that_are_over_or_forgotten_are_stopped(lone: Lab) -> None:
@@ -782,7 +784,7 @@ def test_an_opt_out_while_the_nodes_are_made_ready_counts(lab: Lab) -> None:
     lab.slurm.put(make_run(phase=Phase.ENDED, opted_out=True))
     lab.poll()
     assert lab.pop_pending() == []
-    assert lab.watch.open_runs == 0
+    assert lab.watch.report.open == 0
 
 
 def test_slurmdbd_down_keeps_no_pass_over_slurmctld_from_its_end(lab: Lab) -> None:
@@ -794,18 +796,18 @@ def test_slurmdbd_down_keeps_no_pass_over_slurmctld_from_its_end(lab: Lab) -> No
     lab.slurm.failure = CommandFailed("slurmdbd is down")
     with pytest.raises(CommandFailed):
         lab.catch_up(NOW - 10)
-    assert lab.watch.open_runs == 1
+    assert lab.watch.report.open == 1
 
 
 def test_a_run_that_never_gets_ready_is_given_up(lab: Lab) -> None:
     lab.slurm.put(make_run(phase=Phase.CONFIGURING))
     lab.poll()
     lab.watch.forget_never_started(1000)
-    assert lab.watch.open_runs == 1
+    assert lab.watch.report.open == 1
     lab.watch.forget_never_started(10)
-    assert lab.watch.open_runs == 0
+    assert lab.watch.report.open == 0
     lab.restart()
-    assert lab.watch.open_runs == 0
+    assert lab.watch.report.open == 0
 
 
 def test_a_row_near_a_run_that_still_runs_is_not_stopped(lab: Lab) -> None:
@@ -822,7 +824,7 @@ def test_a_run_of_which_nobody_tells_more_is_said_once(lab: Lab, caplog: pytest.
     lab.slurm.read_accounted = lambda *_: iter(())  # type: ignore[method-assign]
     lab.catch_up(NOW - 600)
     lab.catch_up(NOW)
-    assert len([line for line in caplog.messages if "tells more" in line]) == 1
+    assert len([line for line in caplog.messages if "has more about them" in line]) == 1
 
 
 def test_a_run_is_left_out_when_all_its_hosts_are_ignored(lab: Lab) -> None:
@@ -909,7 +911,7 @@ def test_a_run_that_the_destination_has_lost_gets_its_start_again_and_only_once(
     deliver_all(lab, NOW - 9000)
     lab.watch.reconcile(believed(RunningRow(2, kept.key.start_time)))
     assert deliver_all(lab, NOW) == [(Kind.START, lost.key)]
-    assert "lost 1 jobs that run" in caplog.text
+    assert "lost 1 job that runs:" in caplog.text
     lab.watch.reconcile(believed(RunningRow(2, kept.key.start_time)))
     assert lab.pop_pending() == []
     assert over.key not in lab.watch._store.open_runs

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from cc_slurm_adapter.config.config import parse_config
+from cc_slurm_adapter.daemon.activities import TIMING
 from cc_slurm_adapter.daemon.daemon import Daemon, Timing
 from cc_slurm_adapter.outbox import clock_step
 from cc_slurm_adapter.outbox.clock_step import CLOCK_STEP, LARGE_STEP, Ages, ClockStep, is_plausible
 from cc_slurm_adapter.sinks.base import Kind
+from cc_slurm_adapter.system import backoff
 from tests.fakes.slurm_and_sinks import make_run
-from tests.unit.daemon.test_main_loop import PATIENCE, Site
+from tests.fakes.waiting import PATIENCE, comes
+from tests.unit.daemon.test_main_loop import Site
 
 DAY = 86400
 YEAR = 365 * DAY
@@ -126,7 +129,7 @@ def test_a_clock_that_is_set_forward_by_years_parks_and_forgets_nothing(tmp_path
     site = Site(tmp_path, poll_interval=0.02)
     try:
         site.slurm.put(make_run(1, start=int(time.time()) - 100))
-        assert site.comes(lambda: ("start", 1) in site.owed())
+        assert comes(lambda: ("start", 1) in site.owed())
         site.loop.stop()  # from here on step by step
         site.thread.join(PATIENCE)
         host.set_by(3 * YEAR)
@@ -146,11 +149,12 @@ def test_what_does_not_depend_on_ages_is_tidied_after_the_clock_was_set_forward(
     tmp_path: Path, host: Host, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It would rest for a month: what is parked for a reason that has lost its probe, and the daily lines."""
-    site = Site(tmp_path, poll_interval=0.02)
+    retries = backoff.Timing(clock=lambda: time.monotonic())  # the one that the test moves
+    site = Site(tmp_path, poll_interval=0.02, timing=TIMING._replace(retries=retries))
     try:
         for job_id in (1, 2):
             site.slurm.put(make_run(job_id, start=int(time.time()) - 100))
-        assert site.comes(lambda: len(site.owed()) == 2)
+        assert comes(lambda: len(site.owed()) == 2)
         site.loop.stop()  # from here on step by step
         site.thread.join(PATIENCE)
         starts = site.outbox.deliveries.due("cc_rest", time.time(), 9)

@@ -207,7 +207,7 @@ def test_a_lock_of_somebody_else_is_no_reason_to_leave_the_file(path: str, monke
 @pytest.mark.parametrize(
     ("mounts", "kind", "advice"),
     [
-        ("nfs4", "nfs4", "it lies on nfs4, but must be on a local file system: set statePath"),
+        ("nfs4", "nfs4", "it is on nfs4, but must be on a local file system: set statePath"),
         ("ext4", "ext4", "another program has it open"),
     ],
 )

@@ -20,7 +20,7 @@ from tests.fakes.slurm_and_sinks import FakeSlurm, make_run
 from tests.unit.outbox.test_sender import NOW, Site
 
 HOUR = 3600
-PHRASE = "ended before they were seen"
+PHRASE = "ended before being seen"
 
 
 class LateSite(Site):
@@ -90,7 +90,7 @@ def test_without_an_absence_the_hooks_are_named(site: LateSite, caplog: pytest.L
     assert site.settled()
     site.catch_up(NOW)
     (line,) = said(caplog)
-    assert "no hook told of them in time" in line
+    assert "no hook reported them in time" in line
     assert line.endswith("jobs 7")
 
 
@@ -126,7 +126,7 @@ def test_a_destination_that_is_away_for_long_fills_no_memory(caplog: pytest.LogC
         late_runs.start_delivered(key, is_new=True)
     late_runs.report()
     (line,) = said(caplog)
-    assert line.startswith(f"{MAX_WAITING} runs")
+    assert line.startswith(f"{MAX_WAITING:,} runs")
 
 
 @pytest.mark.usefixtures("site")

@@ -75,14 +75,58 @@ def fill(path: Path, name: str) -> None:
             (6, "live"),
             (7, "seen"),
         ):
-            row = ("lab", job_id, 1000, stage, "n1", None, now)
+            word = migration.STAGES.get(stage, stage) if FORMATS[name].number == 7 else stage
+            row = ("lab", job_id, 1000, word, "n1", None, now)
             database.execute("INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        if FORMATS[name].number == 7:
+            add_deliveries(database, now)
+            return
         for row_id, sink, job_id, kind, outcome, reason in ROWS:
             database.execute(
                 "INSERT INTO message (id, sink, cluster, job_id, start_time, kind, payload, created, outcome, reason)"
                 " VALUES (?, ?, 'lab', ?, 1000, ?, ?, ?, ?, ?)",
                 (row_id, sink, job_id, kind, payload(job_id, kind), now, outcome, reason),
             )
+
+
+def add_deliveries(database: sqlite3.Connection, now: int) -> None:
+    """The same rows as format 7 has them: a message once for all its sinks, and its texts apart while they wait."""
+    numbers: dict[tuple[int, str], int] = {}
+    for row_id, sink, job_id, kind, outcome, reason in ROWS:
+        state = migration.STATES.get(outcome, outcome)
+        if (job_id, kind) not in numbers:
+            head, texts = separated(job_id, kind)
+            at = len(head) - 2 if texts else 0
+            named = json.dumps([(f',"{key}":', hash_of(key, job_id)) for key in texts]) if texts else ""
+            values = (head, at, named)
+            added = database.execute("INSERT INTO message (payload, texts_at, texts) VALUES (?, ?, ?)", values)
+            numbers[job_id, kind] = added.lastrowid or 0
+            for key, text in texts.items() if state in ("pending", "parked") else ():
+                body = json.dumps(text).encode()
+                database.execute("INSERT OR IGNORE INTO text VALUES (?, ?)", (hash_of(key, job_id), body))
+                database.execute("INSERT INTO text_use VALUES (?, ?)", (numbers[job_id, kind], hash_of(key, job_id)))
+        is_parked = state == "parked"
+        database.execute(
+            "INSERT INTO delivery (id, sink, cluster, job_id, start_time, kind, message, created, state, reason,"
+            " next_try, parkings, parked_since, why) VALUES (?, ?, 'lab', ?, 1000, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (row_id, sink, job_id, kind, numbers[job_id, kind], now, state, reason)
+            + ((1e15, 1, now, "HTTP 400: host # is in no subcluster") if is_parked else (0, 0, 0, "")),
+        )
+
+
+def hash_of(key: str, job_id: int) -> str:
+    """The name of a text: all jobs have the same script."""
+    return key if key == "jobScript" else f"{key} of {job_id}"
+
+
+def separated(job_id: int, kind: str) -> tuple[bytes, dict[str, str]]:
+    """A message without its texts, at the end of which they belong, and the texts."""
+    message = json.loads(payload(job_id, kind))
+    if kind != "start":
+        return payload(job_id, kind), {}
+    meta_data = message.pop("metaData")
+    texts = {key: meta_data.pop(key) for key in ("jobScript", "slurmInfo")}
+    return json.dumps({**message, "metaData": meta_data}).encode(), texts
 
 
 @pytest.fixture
@@ -167,15 +211,16 @@ def stop_at(step: int) -> Callable[[], None]:
     return go_on
 
 
+@pytest.mark.parametrize("name", ["5", "7"])
 @pytest.mark.parametrize("step", [0, 3, 9])
 def test_it_can_be_stopped_at_every_step_and_begins_anew(
-    path: Path, step: int, monkeypatch: pytest.MonkeyPatch
+    path: Path, step: int, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(migration, "AT_ONCE", 2)
-    fill(path, "5")
+    fill(path, name)
     with pytest.raises(Stopped):
         StateDatabase(str(path), stop_at(step))
-    assert old_state.number_of(path) == 5
+    assert old_state.number_of(path) == int(name)
     outbox = Outbox(str(path), SINKS)
     assert old_state.number_of(path) == SCHEMA_VERSION
     assert sum(outbox.counts().values()) == len(ROWS)
@@ -202,16 +247,39 @@ Outbox(sys.argv[2])
 """
 
 
+@pytest.mark.parametrize("name", ["5", "7"])
 @pytest.mark.parametrize("step", KILLED_AT)
-def test_a_kill_costs_only_the_work_so_far(path: Path, step: str) -> None:
-    fill(path, "5")
+def test_a_kill_costs_only_the_work_so_far(path: Path, step: str, name: str) -> None:
+    fill(path, name)
     command = [sys.executable, "-c", KILLED, KILLED_AT[step], str(path)]
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
-    assert old_state.number_of(path) == 5
+    assert old_state.number_of(path) == int(name)
     outbox = Outbox(str(path), SINKS)
     assert sum(outbox.counts().values()) == len(ROWS)
     outbox.close()
-    assert sorted(each.name for each in path.parent.iterdir()) == ["state.sqlite", "state.sqlite.format-5"]
+    assert sorted(each.name for each in path.parent.iterdir()) == ["state.sqlite", f"state.sqlite.format-{name}"]
+
+
+def test_rows_of_format_7_come_over_as_they_are(path: Path) -> None:
+    fill(path, "7")
+    old_state.change(
+        path,
+        "UPDATE delivery SET created = 11, refusals = 2, first_sent = 3.5, next_try = 4.5, cuts = 1, parkings = 6,"
+        " parked_since = 7.5, why = 'why', reason = 'reason' WHERE id = 5",
+    )
+    outbox = Outbox(str(path), SINKS)
+    found = outbox.admin.rows_of_job(3)
+    (run,) = found.runs
+    (start, _) = found.rows
+    assert (run.stage, run.hosts, run.note) == ("done", "n1", "")
+    assert start.message == json.loads(separated(3, "start")[0])
+    assert start[:15] == (
+        *(5, "rest", "lab", 3, 1000, "start", "parked"),
+        *(11, 3.5, 2, 6, 7.5, "reason", "why", 1),
+    )
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT COUNT(*) FROM text").fetchone()[0] == 3  # a script, and two of slurmInfo
+    outbox.close()
 
 
 def test_a_file_that_somebody_else_has_open_is_left_alone(path: Path) -> None:
@@ -224,8 +292,9 @@ def test_a_file_that_somebody_else_has_open_is_left_alone(path: Path) -> None:
     assert old_state.number_of(path) == 5
 
 
-def test_texts_of_pending_starts_come_over_as_far_as_there_is_room(path: Path) -> None:
-    fill(path, "5")
+@pytest.mark.parametrize("name", ["5", "7"])
+def test_texts_of_pending_starts_come_over_as_far_as_there_is_room(path: Path, name: str) -> None:
+    fill(path, name)
     StateDatabase(str(path), max_text_bytes=0).close()
     outbox = Outbox(str(path), SINKS)
     (start,) = [each for each in outbox.deliveries.due("rest", FAR, 99) if each.key.job_id == 2]
@@ -374,9 +443,9 @@ def test_what_is_too_much_for_memory_as_well_is_one_clear_line(path: Path, monke
     fill_with_large_texts(path)
     disk_of(20, monkeypatch)
     monkeypatch.setattr(memory, "MAX_IN_MEMORY", 65536)
-    with pytest.raises(StateError, match="needs 5 MB at most, and it cannot be held in memory") as refused:
+    with pytest.raises(StateError, match="needs 5 MB at most, and it cannot be kept in memory") as refused:
         Outbox(str(path), SINKS)
-    assert f"free so much on the file system of {path.parent}" in str(refused.value)
+    assert f"free that much on the file system of {path.parent}" in str(refused.value)
     assert "\n" not in str(refused.value)
     assert files(path) == ["state.sqlite"]
     assert old_state.number_of(path) == 5

@@ -258,6 +258,39 @@ def test_old_rows_are_parked_and_old_runs_forgotten(outbox: Outbox) -> None:
     assert outbox.unknown([OTHER]) == [OTHER]
 
 
+def test_up_to_when_runs_are_forgotten_is_kept_and_never_moves_back(tmp_path: Path) -> None:
+    """A longer slurmQueryMaxSpan does not bring back what a shorter one has forgotten, nor does a restart."""
+    path, now = str(tmp_path / "state.sqlite"), time.time()
+    for max_age, days in [(86400, 2), (7 * 86400, 2), (3600, 25 / 24), (7 * 86400, 25 / 24)]:
+        outbox = Outbox(path)
+        outbox.tidy(max_age)
+        assert outbox.forgotten_until() == pytest.approx(now - days * 86400, abs=60)
+        outbox.close()
+
+
+def test_nothing_is_forgotten_before_the_first_time(outbox: Outbox) -> None:
+    outbox.tidy(0, ages_are_right=False)
+    assert outbox.forgotten_until() == 0
+
+
+def test_a_time_in_the_future_that_runs_are_forgotten_up_to_is_corrected(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock was ahead: what it said then would count for years."""
+    now = time.time()
+    monkeypatch.setattr("cc_slurm_adapter.outbox.outbox.time.time", lambda: now + 365 * 86400)
+    outbox.tidy(86400)
+    monkeypatch.undo()
+    outbox.tidy(86400)
+    assert outbox.forgotten_until() == pytest.approx(now - 2 * 86400, abs=60)
+
+
+def test_the_time_that_runs_are_forgotten_up_to_is_no_cluster(outbox: Outbox) -> None:
+    outbox.tidy(86400)
+    assert outbox.admin.rows_of_job(1).checkpoints == {}
+    assert outbox.checkpoint("lab") is None
+
+
 def test_a_clock_that_was_set_back_while_nobody_watched_delays_nothing(outbox: Outbox) -> None:
     owe(outbox, (FIRST, Kind.START), (OTHER, Kind.START))
     first, second = outbox.deliveries.due("rest", time.time(), 9)
@@ -368,7 +401,7 @@ def test_a_damaged_database_that_is_not_known_to_be_ours_is_left_alone(tmp_path:
 
 def test_a_folder_is_no_state_file(tmp_path: Path) -> None:
     (tmp_path / "state.sqlite").mkdir()
-    with pytest.raises(StateError, match="which is no file: set statePath"):
+    with pytest.raises(StateError, match="which is not a file: set statePath"):
         Outbox(str(tmp_path / "state.sqlite"))
     assert [each.name for each in tmp_path.rglob("*")] == ["state.sqlite"]
 

@@ -7,19 +7,15 @@ import logging
 
 import pytest
 
+from cc_slurm_adapter.log import NOTICE
 from cc_slurm_adapter.model import RunKey
-from cc_slurm_adapter.outbox.parking import kind_of
-from cc_slurm_adapter.outbox.row_lines import AT_MOST_EVERY, MAX_REASONS, SOON, RowLines
+from cc_slurm_adapter.outbox.row_lines import RowLines
 from cc_slurm_adapter.sinks.base import Delivery, Kind
+from cc_slurm_adapter.system.grouped_lines import AT_MOST_EVERY, MAX_GROUPS, SOON
+from cc_slurm_adapter.system.outages import kind_of
+from tests.fakes.clock import Clock
 
 WHAT = "refused and parked"
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -116,14 +112,14 @@ def test_each_message_has_its_own_line_at_debug_3(lines: RowLines, caplog: pytes
 def test_however_many_reasons_there_are_the_memory_is_bounded(
     lines: RowLines, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for number in range(10 * MAX_REASONS):
+    for number in range(10 * MAX_GROUPS):
         word = "".join(chr(ord("a") + int(digit)) for digit in str(number))
         lines.report(delivery(number), WHAT, f"HTTP 400: {word}")
     clock.now += SOON
     lines.report_due()
-    assert len(lines._reasons) <= MAX_REASONS + 1
-    assert len(told(caplog)) == MAX_REASONS + 1
-    assert told(caplog)[-1].startswith(f"{9 * MAX_REASONS} more {WHAT}")
+    assert len(lines._lines._groups) <= MAX_GROUPS + 1
+    assert len(told(caplog)) == MAX_GROUPS + 1
+    assert told(caplog)[-1].startswith(f"{9 * MAX_GROUPS} more {WHAT}")
 
 
 @pytest.mark.parametrize("payload", [b"", b"no JSON", b"[]", b'{"resources": 5}', b'{"resources": [{}]}'])
@@ -135,3 +131,30 @@ def test_a_message_that_names_no_hosts_is_told_without(
     clock.now += SOON
     lines.report_due()
     assert told(caplog)[1] == f"1 more {WHAT}, the first of job 2 of lab (start 1000): cc-backend: HTTP 400: no"
+
+
+def test_what_happens_to_many_runs_is_one_line_and_their_number(
+    lines: RowLines, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(NOTICE)
+    for job_id in range(1, 1001):
+        lines.report_run(RunKey("lab", job_id, 1000), "removed from cc-backend to make room", level=NOTICE)
+        lines.report_run(RunKey("lab", job_id, 1000), "cc-backend does not remove it", f"HTTP 403: not job {job_id}")
+    clock.now += SOON
+    lines.report_due()
+    assert caplog.messages == [
+        "job 1 of lab (start 1000): removed from cc-backend to make room",
+        "job 1 of lab (start 1000): cc-backend does not remove it: HTTP 403: not job 1",
+        "999 more runs, the first is job 2 of lab (start 1000): removed from cc-backend to make room",
+        "999 more runs, the first is job 2 of lab (start 1000): cc-backend does not remove it: HTTP 403: not job 2",
+    ]
+
+
+def test_a_reason_that_comes_now_and_then_is_logged_once_an_hour(
+    lines: RowLines, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(24 * 30):  # a day, with a refusal every two minutes
+        lines.report(delivery(number), WHAT, "HTTP 400: no")
+        clock.now += 120
+        lines.report_due()
+    assert len(told(caplog)) in (24, 25)

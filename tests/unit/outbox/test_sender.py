@@ -31,9 +31,9 @@ from examples.practice.cc_backend import (
     refused_jobs,
 )
 from tests.fakes.slurm_and_sinks import make_run
+from tests.fakes.waiting import PATIENCE, comes
 
 NOW = int(time.time())
-PATIENCE = 60.0
 TIMING = Timing(first_wait=0.02, longest_wait=0.1)
 
 
@@ -68,10 +68,7 @@ class Site:
 
     def settled(self, **outcomes: int) -> bool:
         """Whether the outbox comes to hold just these."""
-        deadline = time.monotonic() + PATIENCE
-        while self.outbox.counts() != outcomes and time.monotonic() < deadline:
-            time.sleep(0.005)
-        return self.outbox.counts() == outcomes
+        return comes(lambda: self.outbox.counts() == outcomes)
 
     def states(self) -> dict[int, str]:
         return {row.job_id: row.state for row in self.backend.rows}
@@ -103,6 +100,25 @@ def test_rows_added_later_are_sent_at_once(site: Site) -> None:
     assert site.settled(delivered=1)
     site.owe(*runs(1), kinds=(Kind.STOP,))
     assert site.settled()
+
+
+def test_a_sender_is_idle_when_nothing_is_due_or_under_way(site: Site) -> None:
+    assert site.sender.is_idle()
+    site.owe(*runs(1))
+    assert not site.sender.is_idle()
+    site.sender.post_nodes("lab", [])
+    site.sender.start()
+    assert site.settled()
+    assert comes(site.sender.is_idle)
+    with site.backend.fault(refused_jobs([2])):
+        site.owe(*runs(2))
+        assert site.settled(parked=1, pending=1)
+        assert comes(site.sender.is_idle)  # the refused one is tried again much later
+    site.outbox.retry_all()
+    assert not site.sender.is_idle()
+    site.sender.retry_now()
+    assert site.settled()
+    assert comes(site.sender.is_idle)
 
 
 def test_a_refused_job_is_parked_and_the_others_arrive(site: Site) -> None:
@@ -242,9 +258,7 @@ def test_one_row_that_a_proxy_refuses_does_not_hold_the_sink(site: Site) -> None
     site.backend.add_fault(OtherAnswer(status=403, body=b"<html>", job_ids=frozenset([1])))
     site.owe(*runs(1, 2, 3))
     site.sender.start()
-    deadline = time.monotonic() + PATIENCE
-    while len(site.states()) < 2 and time.monotonic() < deadline:
-        time.sleep(0.005)
+    assert comes(lambda: len(site.states()) >= 2)
     assert site.states().keys() == {2, 3}
 
 
@@ -393,9 +407,7 @@ def test_trouble_of_the_destination_parks_no_row_of_a_batch_that_it_took_in_part
         return Verdict.DELIVERED if fixed.is_set() or (time == 1 and job_id <= 8) else Verdict.MISCONFIGURED
 
     sink = send_batches(site, answer)
-    deadline = time.monotonic() + PATIENCE
-    while len(sink.sizes) < 15 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    assert comes(lambda: len(sink.sizes) >= 15)
     assert site.outbox.counts() == {"delivered": 8, "pending": 32}
     fixed.set()
     assert site.settled(delivered=40)
@@ -405,9 +417,7 @@ def test_what_is_too_large_is_no_answer_of_a_destination_in_trouble(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     sink = send_batches(site, lambda time, job_id: Verdict.TOO_LARGE if job_id == 3 else Verdict.MISCONFIGURED)
-    deadline = time.monotonic() + PATIENCE
-    while len(sink.sizes) < 8 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    assert comes(lambda: len(sink.sizes) >= 8)
     assert "answers again" not in caplog.text
 
 
@@ -458,10 +468,7 @@ def test_an_idle_sender_makes_progress(site: Site) -> None:
     """Else it could not be told from one that is stuck."""
     site.sender = Sender(site.sink, site.outbox, site.status, timing=TIMING._replace(turn=0.01))
     site.sender.start()
-    deadline = time.monotonic() + PATIENCE
-    while min(worker.steps for worker in site.sender.workers) <= 3 and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert min(worker.steps for worker in site.sender.workers) > 3
+    assert comes(lambda: min(worker.steps for worker in site.sender.workers) > 3)
 
 
 class ManyRequests(Batches):

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from cc_slurm_adapter.outbox.report import SinkReport
 from cc_slurm_adapter.outbox.sink_health import LONGEST_PAUSE, TIMING, SinkHealth, wait_of_row
 from cc_slurm_adapter.outbox.tasks import NodeStates, Request, Rows
 from cc_slurm_adapter.sinks.base import Answer, Verdict
@@ -21,7 +22,7 @@ def request(seconds_ago: float = 0.0) -> Request:
 
 @pytest.fixture
 def health() -> SinkHealth:
-    return SinkHealth("cc-backend", CONNECTIONS)
+    return SinkHealth(SinkReport("cc_rest", "cc-backend"), CONNECTIONS)
 
 
 def test_a_destination_that_names_a_time_is_left_alone_for_that_but_not_for_ever(health: SinkHealth) -> None:
@@ -50,7 +51,7 @@ def test_what_a_request_has_taken_counts_as_waiting(health: SinkHealth) -> None:
 
 def test_only_an_answer_after_a_long_outage_lets_what_waits_go_on() -> None:
     back: list[Request] = []
-    health = SinkHealth("cc-backend", CONNECTIONS, on_back=back.append)
+    health = SinkHealth(SinkReport("cc_rest", "cc-backend"), CONNECTIONS, on_back=back.append)
     health.pause_after(AWAY, request())
     health.answers(1, request())
     assert back == []
@@ -71,7 +72,7 @@ def test_everything_waits_is_reported_once_and_so_is_the_end(
         health.answers(1, request())
     assert caplog.messages == [
         "cc-backend cannot be reached, everything waits: connection refused",
-        "cc-backend answers again",
+        "cc-backend answers again after 0 s",
     ]
 
 
@@ -88,7 +89,8 @@ def test_errors_of_row_after_row_are_no_row_s_own(health: SinkHealth) -> None:
 
 def test_what_is_due_is_read_again_after_a_pause() -> None:
     pauses: list[float] = []
-    made = SinkHealth("cc-backend", CONNECTIONS, on_pause=lambda: pauses.append(made.silence([])))
+    report = SinkReport("cc_rest", "cc-backend")
+    made = SinkHealth(report, CONNECTIONS, on_pause=lambda: pauses.append(made.silence([])))
     made.pause_after(AWAY._replace(retry_after=10.0), request())
     made.pause_after_error(request())
     assert len(pauses) == 2
@@ -109,4 +111,21 @@ def test_node_states_that_are_not_accepted_are_reported_and_hold_up_no_job(
     health.nodes_answered(AWAY)
     health.nodes_answered(Answer(Verdict.DELIVERED))
     assert health.silence([]) == 0
-    assert caplog.messages == ["cc-backend cannot be used: connection refused", "cc-backend can be used again"]
+    assert caplog.messages == [
+        "cc-backend cannot be used: connection refused",
+        "cc-backend can be used again after 0 s",
+    ]
+
+
+def test_accepted_node_states_end_a_failure_of_rows_that_were_not_tried_for_long() -> None:
+    """Else the destination would count as away after its pending rows were dropped."""
+    health = SinkHealth(SinkReport("cc_rest", "cc-backend"), CONNECTIONS)
+    health.pause_after(AWAY, request())
+    health.nodes_answered(Answer(Verdict.DELIVERED))
+    assert health.report.failing_since
+    long_ago = time.time() - 2 * TIMING.longest_wait - 1
+    health.report = health.report._replace(failed_at=long_ago)
+    health.nodes_answered(FAILED)
+    assert health.report.failing_since
+    health.nodes_answered(Answer(Verdict.DELIVERED))
+    assert (health.report.failing_since, health.report.why, health.report.nodes_why) == (0, "", "")

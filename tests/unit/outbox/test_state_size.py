@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -48,7 +49,7 @@ class Site:
         self.sinks = sinks or SINKS
         self.outbox = Outbox(self.path, self.sinks, max_text_bytes=max_text_bytes)
 
-    def reopen(self, **waits: float) -> None:
+    def reopen(self, **waits: Any) -> None:
         """Open the state anew, with other waits."""
         self.outbox.close()
         self.outbox = Outbox(self.path, self.sinks, timing=Timing(**waits))
@@ -233,7 +234,7 @@ def test_a_reader_that_does_not_end_lets_the_log_grow_only_so_far(
             site.deliver()
         assert site.size() <= 8 * MB
         assert not site.outbox.is_durable
-        assert "somebody else reads it" in caplog.text
+        assert "another program reads it" in caplog.text
     site.begin([make_run(9999)])
     assert site.outbox.is_durable
     assert len(site.outbox.open_runs("lab")) == 3001
@@ -481,6 +482,7 @@ def test_accounting_is_not_read_on_while_too_much_waits(tmp_path: Path, monkeypa
             lab.catch_up(NOW - 200)
     assert all(lab.outbox.knows_job("lab", job_id) for job_id in range(1, 31))
     assert lab.outbox.checkpoint("lab") == NOW
+    lab.outbox.close()
 
 
 def test_accounting_is_read_on_however_much_is_parked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -264,7 +264,7 @@ def test_a_start_that_is_refused_after_all_brings_the_removed_run_back(
     site.wait(lambda: site.outbox.counts().get(outcome) and site.outbox.counts().get("retained") == 3)
     (row,) = site.backend.rows
     assert (row.key, row.start, row.state, row.stop_time) == (before.key, before.start, before.state, before.stop_time)
-    assert site.said(caplog).count(f"{first}: is sent to cc-backend again, as the later run was refused after all") == 1
+    assert site.said(caplog).count(f"{first}: sent to cc-backend again, as the later run was refused after all") == 1
     if status == 422:
         assert f"{second}: start not stored, another run of this job is" in site.said(caplog)
         return

@@ -30,9 +30,10 @@ def test_one_line_for_each_kind_and_no_other_at_the_next_poll(caplog: pytest.Log
     missing = MissingAddresses(())
     missing.check(NODES)
     missing.check(NODES)
-    assert [line.partition(": cc-backend hears")[0] for line in caplog.messages] == [
-        "12 nodes (gpu01, gpu02, gpu03 and 9 more) with 4 gpu:h100 each, for which gpuPciAddrs has 0 addresses",
-        "1 node (fat01) with 8 gpu:a100, for which gpuPciAddrs has 0 addresses",
+    assert [line.partition(": cc-backend gets")[0] for line in caplog.messages] == [
+        "12 nodes (gpu01, gpu02, gpu03 and 9 more) with 4 gpu:h100 each, for which gpuPciAddrs has 0 addresses, none"
+        " for the GPU indices 0-3",
+        "1 node (fat01) with 8 gpu:a100, for which gpuPciAddrs has 0 addresses, none for the GPU indices 0-7",
     ]
     assert "Complete gpuPciAddrs" in caplog.messages[0]
 
@@ -40,13 +41,26 @@ def test_one_line_for_each_kind_and_no_other_at_the_next_poll(caplog: pytest.Log
 def test_too_few_addresses_are_told_and_enough_are_not(caplog: pytest.LogCaptureFixture) -> None:
     MissingAddresses(((re.compile("^gpu|^fat"), FOUR),)).check(NODES)
     (line,) = caplog.messages
-    assert line.startswith("1 node (fat01) with 8 gpu:a100, for which gpuPciAddrs has 4 addresses: ")
+    assert line.startswith(
+        "1 node (fat01) with 8 gpu:a100, for which gpuPciAddrs has 4 addresses, none for the GPU indices 4-7: "
+    )
 
 
 def test_an_empty_entry_is_no_address(caplog: pytest.LogCaptureFixture) -> None:
     MissingAddresses(((re.compile(""), (*FOUR[:3], "")),)).check(NODES[1:3])
     (line,) = caplog.messages
-    assert line.startswith("2 nodes (gpu01, gpu02) with 4 gpu:h100 each, for which gpuPciAddrs has 3 addresses: ")
+    assert line.startswith(
+        "2 nodes (gpu01, gpu02) with 4 gpu:h100 each, for which gpuPciAddrs has 3 addresses, none for the GPU index 3: "
+    )
+
+
+def test_nodes_that_lack_other_indices_are_another_kind(caplog: pytest.LogCaptureFixture) -> None:
+    by_host = ((re.compile("gpu01"), ("", *FOUR[1:])), (re.compile("gpu02"), (*FOUR[:3], "")))
+    MissingAddresses(by_host).check(NODES[1:3])
+    assert [re.findall(r"\((\w+)\).* index (\d):", line) for line in caplog.messages] == [
+        [("gpu01", "0")],
+        [("gpu02", "3")],
+    ]
 
 
 def test_a_kind_of_node_that_comes_later_is_told_then(caplog: pytest.LogCaptureFixture) -> None:

@@ -298,8 +298,8 @@ def test_gpus_without_an_address_are_counted_and_said_once_for_each_kind_of_host
         assert ours["numAcc"] == 6
     assert left_out == [1, 3, 1, 1, 3, 1]
     assert [line for line in caplog.messages if "gpuPciAddrs" in line] == [
-        "gpuPciAddrs has no address for GPU 2 of node01: of these and their like only the number is reported",
-        "gpuPciAddrs has no address for GPU 0, 1, 2 of other: of these and their like only the number is reported",
+        "gpuPciAddrs has no address for GPU 2 of node01: of these and similar ones only the number is reported",
+        "gpuPciAddrs has no address for GPU 0, 1, 2 of other: of these and similar ones only the number is reported",
     ]
 
 

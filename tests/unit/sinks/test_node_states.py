@@ -377,7 +377,7 @@ def test_a_cell_too_many_or_too_few_leaves_the_node_out(column: str, caplog: pyt
     for odd in (too_many, "|".join(missing), whole[:-1]):
         _, states = parse_sinfo("\n".join([sinfo_row(), odd, sinfo_row(NodeList="node03")]))
         assert [state.hostname for state in states] == ["node01", "node03"]
-    assert "has not the columns NodeList,StateComplete,CPUsState" in caplog.text
+    assert "does not have the columns NodeList,StateComplete,CPUsState" in caplog.text
 
 
 def test_an_answer_that_breaks_off_gives_no_half_node() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from cc_slurm_adapter.errors import ConfigError, SinkError
 from cc_slurm_adapter.model import End, EndState, NodeState, RunKey
-from cc_slurm_adapter.sinks.base import Delivery, Kind, RunningRow, Verdict
+from cc_slurm_adapter.sinks.base import Delivery, Kind, RunningRow, StoredRun, Verdict
 from cc_slurm_adapter.sinks.http_client import HttpClient, HttpResponse
 from cc_slurm_adapter.sinks.messages import CcMessages
 from cc_slurm_adapter.sinks.rest import MAX_ROWS, PAGE, CcRest, CcRestConnection, judge
@@ -112,6 +112,23 @@ def test_start_and_stop_arrive(backend: CcBackend, sink: CcRest) -> None:
     connection.close()
 
 
+def test_the_runs_of_one_job_are_found_by_when_they_began(backend: CcBackend, sink: CcRest) -> None:
+    connection = sink.connect()
+    for job_id, start in ((1, NOW - 100), (2, NOW - 100), (3, NOW - 90000)):
+        assert connection.deliver(start_of(sink, job_id, start)).verdict is Verdict.DELIVERED
+    assert connection.stored_runs("lab", 1, NOW - 200, NOW) == []  # not committed yet
+    backend.commit()
+    assert connection.deliver(stop_of(sink)).verdict is Verdict.DELIVERED
+    assert connection.stored_runs("lab", 1, NOW - 100, NOW - 100) == [
+        StoredRun(1, NOW - 100, "completed", 50, "alice", 1)
+    ]
+    assert connection.stored_runs("lab", 1, NOW - 99, NOW) == []
+    assert connection.stored_runs("other", 1, NOW - 100, NOW) == []
+    (running,) = connection.stored_runs("lab", 3, NOW - 90000, NOW)
+    assert running.state == "running"
+    connection.close()
+
+
 def test_a_refused_start_that_is_stored_counts_as_delivered(backend: CcBackend, sink: CcRest) -> None:
     connection = sink.connect()
     connection.deliver(start_of(sink))
@@ -159,7 +176,7 @@ def test_the_running_list_is_read_in_pages(backend: CcBackend, sink: CcRest, mon
     rows = list(connection.running_rows("lab"))
     assert sorted(rows) == [RunningRow(job_id, NOW - 100) for job_id in range(1, 8)]
     assert list(connection.running_rows("big")) == []
-    assert connection.cluster_names() == ["big", "lab"]
+    assert connection.clusters().names == ["big", "lab"]
     connection.close()
 
 
@@ -299,6 +316,49 @@ def test_a_new_token_is_read_after_a_refusal(backend: CcBackend) -> None:
         connection = sink.connect()
         assert connection.deliver(start_of(sink)).verdict is Verdict.DELIVERED
         assert [request.status for request in backend.log] == [401, 201]
+        connection.close()
+
+
+def test_a_renewed_token_is_read_once_by_each_connection_before_its_next_request(backend: CcBackend) -> None:
+    tokens: list[str] = []
+
+    def read_token() -> str:
+        tokens.append(backend.token)
+        return backend.token
+
+    with serving(backend) as url:
+        sink = CcRest(url, read_token)
+        connections = [sink.connect(), sink.connect()]
+        for _ in range(2):
+            backend.token += "-new"
+            sink.renew_token()
+            for _ in range(2):
+                assert [list(each.running_rows("lab")) for each in connections] == [[], []]
+        for each in connections:
+            each.close()
+    assert len(tokens) == 4
+    assert {request.status for request in backend.log} == {200}
+
+
+def test_a_token_that_is_not_refused_is_kept_while_another_one_cannot_be_read(backend: CcBackend) -> None:
+    tokens = [backend.token]
+
+    def read_token() -> str:
+        if not tokens:
+            raise ConfigError(["ccRestJwtFile: gone"])
+        return tokens.pop()
+
+    with serving(backend) as url:
+        sink = CcRest(url, read_token)
+        connection = sink.connect()
+        assert list(connection.running_rows("lab")) == []
+        sink.renew_token()
+        assert list(connection.running_rows("lab")) == []
+        backend.token += "-new"
+        with pytest.raises(SinkError, match="401"):
+            list(connection.running_rows("lab"))
+        with pytest.raises(SinkError, match="ccRestJwtFile: gone"):
+            list(connection.running_rows("lab"))
         connection.close()
 
 

@@ -7,7 +7,7 @@ import re
 import tempfile
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given
@@ -217,6 +217,21 @@ def test_without_room_each_is_asked_for_by_itself(
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
     with client.prefetch_job_info(keys_of(1, 2), 2):
         assert infos_of(client, [1, 2]) == ["JobId=1 by itself", "JobId=2 by itself"]
+
+
+def test_without_a_folder_no_file_is_made(
+    commands: CountedCommands, programs: FakePrograms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("no file is to be made, and no folder to be looked for")
+
+    fake_scontrol(programs, tmp_path, TEXT.format(1), TEXT.format(2))
+    for name in ("TemporaryFile", "gettempdir"):
+        monkeypatch.setattr(tempfile, name, refuse)
+    found = read_job_infos(commands, "", keys_of(1, 2))
+    assert found is not None
+    assert [found.get(key_of(job_id)) for job_id in (1, 2)] == [TEXT.format(1), TEXT.format(2)]
+    found.close()
 
 
 def test_an_answer_of_very_many_waiting_jobs_is_not_kept(

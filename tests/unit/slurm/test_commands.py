@@ -24,6 +24,7 @@ from cc_slurm_adapter.slurm.json_formats import PLAIN, find_format
 from cc_slurm_adapter.slurm.parse import json_stream as documents_module
 from cc_slurm_adapter.slurm.parse.json_stream import JobSplitter
 from cc_slurm_adapter.slurm.parse.json_values import Json
+from cc_slurm_adapter.system.owner import find_account
 from tests.fakes.programs import FakePrograms
 from tests.recorded.fixture_files import FIXTURES, sinfo_row, split_document
 
@@ -45,6 +46,19 @@ def test_commands_speak_english_and_are_looked_up_each_time(
     (programs.folder / "squeue").unlink()
     with pytest.raises(CommandMissing, match="squeue is not in PATH"):
         commands.run(["squeue"])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a command as another user")
+def test_root_can_start_a_command_as_another_user(tmp_path: Path) -> None:
+    account = find_account("nobody", "daemon")
+    assert account is not None
+    with closing(Commands(run_as=account)) as commands:
+        found = commands.run(["id", "-u"]).output, commands.run(["id", "-g"]).output, commands.run(["id", "-G"]).output
+        assert found[:2] == (b"%d\n" % account.uid, b"%d\n" % account.gid)
+        assert set(map(int, found[2].split())) == set(account.groups)
+        secret = tmp_path / "secret"
+        secret.touch(mode=0o600)
+        assert commands.run(["cat", str(secret)]).exit_code == 1
 
 
 def test_the_answers_are_not_changed_by_the_environment(
@@ -83,14 +97,24 @@ def test_a_command_that_says_something_now_and_then_is_not_ended_before_long(
         commands.run(["scontrol"])
 
 
-def test_a_command_that_takes_long_is_told_before_it_is_ended(
+def test_a_command_that_takes_long_is_logged_when_it_has_succeeded(
     programs: FakePrograms, caplog: pytest.LogCaptureFixture
 ) -> None:
     programs.make("squeue", "sleep 0.4; echo 7")
     with closing(Commands(timing=Timing(slow=0.1))) as commands:
-        assert commands.run(["squeue"]).output == b"7\n"
+        for _ in range(2):
+            assert commands.run(["squeue"]).output == b"7\n"
     (line,) = caplog.messages
-    assert line.startswith("squeue has been running for")
+    assert line.startswith("squeue has taken")
+
+
+def test_a_command_that_fails_late_is_logged_by_whoever_asked_only(
+    programs: FakePrograms, caplog: pytest.LogCaptureFixture
+) -> None:
+    programs.make("squeue", "sleep 0.4; exit 1")
+    with closing(Commands(timing=Timing(slow=0.1))) as commands:
+        assert commands.run(["squeue"]).exit_code == 1
+    assert caplog.messages == []
 
 
 def is_gone(pid: int) -> bool:
@@ -313,3 +337,63 @@ def test_a_document_that_was_cut_is_an_error(at: int) -> None:
     text = (FIXTURES / "slurm-24.11.5/jobs/one-core/running.squeue.v0.0.40.json").read_bytes()
     with pytest.raises(UnexpectedOutput):
         split_document(text[:at], "squeue")
+
+
+def test_what_a_command_took_is_passed_on_once_for_each(programs: FakePrograms) -> None:
+    ended: list[tuple[str, str, float]] = []
+    for name, script in {
+        "squeue": "echo 1",
+        "sinfo": "exit 3",
+        "sacct": "sleep 60",
+        "strange": "echo 1",
+        "sdiag": "echo 1; sleep 60",
+    }.items():
+        programs.make(name, script)
+    timing = Timing(time_limit=0.3)
+    with closing(Commands(on_ended=lambda *each: ended.append(each), timing=timing)) as commands:
+        for argv in (["squeue"], ["sinfo"], [f"{programs.folder}/squeue", "-a"], ["strange"]):
+            commands.run(argv)
+        for missing_or_late in ("sacct", "scontrol-that-is-not-there"):
+            with pytest.raises(SlurmError):
+                commands.run([missing_or_late])
+        with closing(commands.pieces(["sdiag"])) as pieces:
+            assert next(pieces) == b"1\n"
+    assert [each[:2] for each in ended] == [
+        ("squeue", "ok"),
+        ("sinfo", "exit_code"),
+        ("squeue", "ok"),
+        ("other", "ok"),
+        ("sacct", "failed"),
+        ("other", "failed"),
+        ("sdiag", "broken_off"),
+    ]
+    assert [each[2] >= 0 for each in ended] == [True] * 7
+    assert ended[4][2] >= 0.3
+    assert ended[5][2] == 0
+
+
+def test_the_time_of_a_reader_is_not_that_of_the_command(programs: FakePrograms) -> None:
+    """It may ask for something else between two pieces."""
+    ended: list[float] = []
+    programs.make("squeue", f"sleep 0.5; touch {programs.folder}/go")
+    programs.make("sacct", f"echo 1; while [ ! -e {programs.folder}/go ]; do sleep 0.01; done; echo 2")
+    with closing(Commands(on_ended=lambda command, result, seconds: ended.append(seconds))) as commands:
+        read: list[bytes] = []
+        for piece in commands.pieces(["sacct"]):
+            if not read:
+                commands.run(["squeue"])
+            read.append(piece)
+    of_squeue, of_sacct = ended
+    assert read == [b"1\n", b"2\n"]
+    assert of_squeue >= 0.5
+    assert of_sacct > 0
+
+
+def test_a_stop_ends_a_command_that_is_no_failure(programs: FakePrograms) -> None:
+    ended: list[str] = []
+    programs.make("squeue", "sleep 60")
+    with closing(Commands(on_ended=lambda command, result, seconds: ended.append(result))) as commands:
+        commands.pulse = commands.cancel
+        with pytest.raises(CommandCancelled):
+            commands.run(["squeue"])
+    assert ended == ["broken_off"]

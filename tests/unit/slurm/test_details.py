@@ -228,6 +228,16 @@ def test_one_job_that_sacct_fails_for_keeps_no_other_from_being_read(
     assert "accounting cannot be asked for job 7" in caplog.text
 
 
+def test_the_smallest_query_to_accounting_has_times_that_sacct_accepts(
+    client: SlurmClient, programs: FakePrograms
+) -> None:
+    """sacct refuses a number after uts that is below a million (src/common/parse_time.c), and so does this one."""
+    check = "for word; do case $word in uts*) [ ${word#uts} -gt 1000000 ] || exit 1;; esac; done"
+    fail = "case $* in *,7,*|*'-j 7 '*) exit 139;; esac"
+    programs.make("sacct", f"{check}\n{fail}\necho '1|COMPLETED|2000000|2000001|2000002|1'")
+    assert [list(ended) for ended in client.ends_of([1, 7, 8], 2_000_000, 2_000_100)]
+
+
 def test_an_accounting_that_is_away_concludes_nothing(client: SlurmClient, programs: FakePrograms) -> None:
     programs.replay("sacct", FIXTURES / "slurm-24.11.5" / "errors", "slurmdbd-down.sacct")
     with pytest.raises(SlurmError):

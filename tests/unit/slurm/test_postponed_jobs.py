@@ -17,6 +17,7 @@ from cc_slurm_adapter.slurm.postponed_jobs import (
     TIMING,
     PostponedJobs,
 )
+from cc_slurm_adapter.system.grouped_lines import SOON
 
 
 class Clock:
@@ -64,8 +65,21 @@ def test_a_job_that_is_answered_for_again_is_told_and_forgotten(caplog: pytest.L
     assert postponed.due([7]) == [7]
     assert caplog.messages[-1] == "job 7 can be asked for again"
     fail_until(postponed, clock, LOGGED_FROM)
+    clock.now += SOON
+    postponed.due([])
     told = [record.levelname for record in caplog.records if record.levelno >= NOTICE]
     assert told == ["ERROR", "NOTICE", "ERROR"]
+
+
+def test_a_thousand_jobs_with_the_same_failure_are_two_lines(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    postponed = PostponedJobs(clock)
+    for _ in range(10):
+        for job_id in postponed.due(range(1, 1001)):
+            postponed.failed(job_id, f"squeue -j {job_id}: exit code -11")
+        clock.now += SOON
+    postponed.due([])
+    assert [line.split(":")[0] for line in caplog.messages] == ["job 1", "999 more jobs, the first is job 2"]
 
 
 def test_a_job_that_failed_by_chance_is_no_word_worth(caplog: pytest.LogCaptureFixture) -> None:

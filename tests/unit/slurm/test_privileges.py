@@ -68,7 +68,7 @@ def test_without_slurmdbd_nobody_is_asked() -> None:
 
 def test_a_limit_of_questions_is_found_whatever_else_is() -> None:
     limit, rights = found(None, replace(SITE, question_rate=2.0))
-    assert limit.startswith("slurmctld takes 2 questions a second from cc-slurm-adapter in the long run (rl_enable): ")
+    assert limit.startswith("slurmctld accepts 2 queries a second from cc-slurm-adapter in the long run (rl_enable): ")
     assert ". SlurmUser has no such limit; " in limit
     assert "adminlevel=operator" in rights
 

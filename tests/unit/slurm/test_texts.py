@@ -452,7 +452,7 @@ def test_a_scontrol_that_says_nothing_at_all_is_no_such_wrapper(
 
 def test_a_failing_wrapper_is_quoted(commands: Commands, jobs: Path, programs: FakePrograms) -> None:
     programs.make("scontrol", "echo 'ssh: connect to host login1 port 22: Connection refused' >&2; exit 255")
-    with pytest.raises(SlurmError, match="has not come to its last answer: ssh: connect to host login1"):
+    with pytest.raises(SlurmError, match="has ended before its last answer: ssh: connect to host login1"):
         read_texts(commands, {1: "1"})
 
 

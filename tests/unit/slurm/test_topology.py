@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from cc_slurm_adapter.cli.main import run_command
-from cc_slurm_adapter.cli.topology import TopologyReport, make_report, numbering_for
+from cc_slurm_adapter.cli.topology import TopologyReport, make_report
 from cc_slurm_adapter.config.config import parse_config
 from cc_slurm_adapter.errors import CommandMissing
 from cc_slurm_adapter.model import Resource
-from cc_slurm_adapter.sinks.hwthreads import hwthreads, numbering_of
+from cc_slurm_adapter.sinks.hwthreads import hwthreads, numbering_for, numbering_of
 from cc_slurm_adapter.slurm.commands import Commands, Finished
 from cc_slurm_adapter.slurm.local_node import LocalNode, parse_node, parse_release, parse_slurmd, read_local_node
 from cc_slurm_adapter.slurm.topology import SlurmLayout, TopologyError, cpus_of_slurm, read_machine
@@ -163,7 +163,8 @@ MACHINE = SlurmLayout(16, 2, 4, 2)
 )
 def test_what_a_machine_is_without_slurm(machine: str, printed: object, roots: dict[str, str]) -> None:
     found = read_machine(roots[machine])
-    assert numbering_for(cpus_of_slurm(found, found.layout, ()), found.layout) == printed
+    layout = found.layout
+    assert numbering_for(cpus_of_slurm(found, layout, ()), layout.cores, layout.threads_per_core) == printed
 
 
 def test_older_kernels_have_other_names_for_the_same(tmp_path: Path) -> None:

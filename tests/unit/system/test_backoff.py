@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from cc_slurm_adapter.system.backoff import Backoff
+import time
+
+from cc_slurm_adapter.errors import CommandCancelled, CommandFailed
+from cc_slurm_adapter.system.backoff import Backoff, RetriedStep
 
 
 def test_waiting_grows_to_its_limit_and_starts_again() -> None:
@@ -11,3 +14,44 @@ def test_waiting_grows_to_its_limit_and_starts_again() -> None:
     backoff.succeeded()
     assert backoff.failed() == 1
     assert Backoff(8, 20, jitter=lambda: 0.25).failed() == 2
+
+
+def test_each_attempt_at_a_step_is_observed() -> None:
+    seen: list[tuple[float, bool]] = []
+    step = RetriedStep("asking")
+    step.observe = lambda *each: seen.append(each)
+
+    def fail() -> None:
+        raise CommandFailed("no")
+
+    def stop() -> None:
+        raise CommandCancelled("the daemon stops")
+
+    step.attempt(lambda: None)
+    step.attempt(fail)
+    step.attempt(stop)
+    assert [has_worked for _, has_worked in seen] == [True, False]
+    assert all(seconds >= 0 for seconds, _ in seen)
+
+
+def test_parts_of_an_attempt_are_observed_together() -> None:
+    """Accounting is read an hour at a time: that is one attempt, which takes as long as all its parts."""
+    seen: list[tuple[float, bool]] = []
+    step = RetriedStep("reading")
+    step.observe = lambda *each: seen.append(each)
+    step.attempt(lambda: busy(0.05))
+    step.attempt(lambda: busy(0.05))
+    assert seen == []
+    step.attempt(lambda: True)
+    step.attempt(lambda: True)
+    (first, _), (second, _) = seen
+    assert first >= 0.1
+    assert second < first
+
+
+def busy(seconds: float) -> bool:
+    """Take so long, and leave some of the work undone."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+    return False

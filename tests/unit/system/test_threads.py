@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from cc_slurm_adapter.log import NOTICE
 from cc_slurm_adapter.system.threads import Aside, Supervisor, Worker, run_beside
-
-PATIENCE = 60.0
-
-
-def comes(condition: Callable[[], bool]) -> bool:
-    """Whether something holds that another thread brings about."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition() and time.monotonic() < deadline:
-        threading.Event().wait(0.005)
-    return condition()
+from tests.fakes.waiting import PATIENCE, comes
 
 
 def test_what_is_done_aside_is_waited_for_and_its_error_raised() -> None:
@@ -80,7 +70,7 @@ def test_a_thread_goes_on_after_any_error_and_says_it_once(
     assert worker.is_alive
     said = [record for record in caplog.records if "the thread frail" in record.getMessage()]
     assert [record.levelno for record in said] == [logging.ERROR, NOTICE]
-    assert said[1].getMessage() == "the thread frail works again"
+    assert said[1].getMessage().startswith("the thread frail works again after ")
 
 
 def test_the_pause_after_errors_in_a_row_grows(started: list[Worker], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ def test_work_without_an_end_is_given_up_and_other_work_goes_on(loop: LoopThread
     async def quick() -> int:
         return 7
 
-    with pytest.raises(RuntimeError, match="has not come to an end"):
+    with pytest.raises(RuntimeError, match="has not ended"):
         loop.run(endless(), timing=Timing(work_limit=0.05))
     assert cancelled.wait(PATIENCE)
     assert loop.run(quick()) == 7

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from cc_slurm_adapter.errors import UnexpectedOutput
 from cc_slurm_adapter.slurm.parse import json_stream
 from cc_slurm_adapter.slurm.parse.json_stream import JobSplitter
 from cc_slurm_adapter.slurm.parse.json_values import Json
-from examples.practice.slurm.release import RELEASES
+from examples.practice.slurm.release import RELEASES, Release
 from tests.fakes.large_job import document, held_cores, host, in_pieces, read_run, recorded_job
 from tests.recorded.fixture_files import FIXTURES, split_document
 
@@ -113,7 +114,7 @@ def test_a_damaged_node_costs_its_job_and_no_other(file: Path) -> None:
         jobs, broken = split(in_pieces(iter([damaged.encode()]), 700))
         assert [each["job_id"] for each in jobs] == [7]
         assert list(broken) == [job["job_id"]]
-        assert "no JSON" in broken[job["job_id"]]
+        assert "not JSON" in broken[job["job_id"]]
 
 
 @pytest.mark.usefixtures("small")
@@ -141,3 +142,21 @@ def test_4000_nodes_of_128_cores_fit_into_the_memory_of_the_daemon(file: Path) -
     assert told["cores"] == sum(len(held_cores(node, 64)) for node in range(4000))
     assert told["read"] < MEMORY_BUDGET
     assert told["sent"] < MEMORY_BUDGET
+
+
+@pytest.mark.parametrize("name", ["unknown-id", "empty-range"])
+@pytest.mark.parametrize("release", RELEASES.values(), ids=lambda release: release.version)
+def test_that_accounting_has_no_such_job_is_no_failure(release: Release, name: str) -> None:
+    """22.05 lists it among its errors."""
+    jobs: list[Json] = []
+    splitter = JobSplitter("sacct", jobs.append)
+    splitter.feed((FIXTURES / f"slurm-{release.version}" / "errors" / f"{name}.sacct-json.stdout").read_bytes())
+    splitter.finish()
+    assert jobs == []
+
+
+def test_any_other_error_is_a_failure() -> None:
+    splitter = JobSplitter("sacct", lambda _: None)
+    splitter.feed(b'{"errors": [{"error_number": 9003}, {"error_number": 2000}], "jobs": []}')
+    with pytest.raises(UnexpectedOutput, match="2000"):
+        splitter.finish()

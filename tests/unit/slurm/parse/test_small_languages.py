@@ -127,11 +127,18 @@ def test_ended_runs_of_accounting() -> None:
 
 
 def test_accounting_is_always_asked_with_bounds() -> None:
-    argv = ended_command(5, 9, [1, 2])
-    assert argv[argv.index("-S") + 1] == "uts5"
-    assert argv[argv.index("-E") + 1] == "uts9"
+    argv = ended_command(1_795_351_690, 1_795_351_699, [1, 2])
+    assert argv[argv.index("-S") + 1] == "uts1795351690"
+    assert argv[argv.index("-E") + 1] == "uts1795351699"
     assert argv[argv.index("-j") + 1] == "1,2"
-    assert "-j" not in ended_command(5, 9)
+    assert "-j" not in ended_command(1_795_351_690, 1_795_351_699)
+
+
+@pytest.mark.parametrize("since", [-5, 0, 992_802, 1_000_000])
+def test_accounting_is_asked_for_no_time_that_sacct_refuses(since: int) -> None:
+    """`sacct: Invalid time specification (pos=0): uts992802`: it takes six digits for a time of day."""
+    argv = ended_command(since, 1_795_351_699)
+    assert argv[argv.index("-S") + 1] == "uts1000001"
 
 
 @pytest.mark.parametrize("recording", SACCT, ids=str)

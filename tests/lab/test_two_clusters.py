@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,8 @@ from .namespaces import PATIENCE, wait_for
 from .slurm_jobs import Submission, wait_until_ended
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .two_clusters import Cluster, TwoClusters
 
 pytestmark = pytest.mark.slurm
@@ -48,16 +51,29 @@ def test_jobs_with_the_same_ids_are_told_by_each_cluster_s_own_hooks(two_cluster
     assert len(site.backend.rows) == len(site.rows())
 
 
+@contextmanager
+def stopped(site: TwoClusters, cluster: Cluster) -> Iterator[None]:
+    """The daemon of a cluster does not run meanwhile, and does afterwards, whatever happened."""
+    site.machine.output("systemctl", "stop", cluster.unit)
+    try:
+        yield
+    finally:
+        site.machine.output("systemctl", "start", cluster.unit, seconds=60)
+
+
+def waiting_events(site: TwoClusters, cluster: Cluster, job: int) -> int:
+    """How many events of a job lie in the shared folder for the daemon of its cluster."""
+    names = site.machine.output("find", "/run/cc-slurm-adapter/events", "-name", f"{job}.*").split()
+    return sum(name.rsplit("/", 1)[1].split(".")[2] == cluster.name for name in names)
+
+
 def test_what_happens_to_one_daemon_is_no_matter_to_the_other(two_clusters: TwoClusters) -> None:
     site = two_clusters
-    site.machine.output("systemctl", "stop", site.second.unit)
-    while_away = site.second.submit(SHORT)
-    beside = site.first.submit(SHORT)
-    wait_for_stop(site, site.first, beside)
-    events = f"/run/cc-slurm-adapter/events/{while_away}."
-    names = site.machine.output("find", "/run/cc-slurm-adapter/events", "-name", "[0-9]*").split()
-    assert [name.split(".")[2] for name in names if name.startswith(events)] == [site.second.name] * 2
-    site.machine.output("systemctl", "start", site.second.unit, seconds=60)
+    with stopped(site, site.second):
+        while_away = site.second.submit(SHORT)
+        wait_for_stop(site, site.first, site.first.submit(SHORT))
+        told = lambda: waiting_events(site, site.second, while_away) == 2  # noqa: E731
+        wait_for("the events of a start and an end", told, seconds=60, every=0.2)
     wait_for_stop(site, site.second, while_away)
     before = pid_of(site, site.first)
     site.machine.output("kill", f"-{int(signal.SIGKILL)}", str(before))

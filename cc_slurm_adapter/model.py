@@ -114,6 +114,8 @@ class ListedJob(NamedTuple):
     """None unless the listing itself names it. For a completing run it comes with the details."""
     raw_state: str
     has_nodes: bool = True
+    line: bytes = b""
+    """The whole line."""
 
     @property
     def never_ran(self) -> bool:
@@ -212,8 +214,7 @@ class Run:
         return self.end is not None and "COMPLETING" in self.end.raw_state
 
 
-@dataclass(frozen=True)
-class NodeState:
+class NodeState(NamedTuple):
     """One node after a poll. Memory in MB; GPUs and CPUs as counts."""
 
     hostname: str

@@ -158,5 +158,7 @@ ENVIRONMENT = {
     " that it has started and is alive, whether this is inside of a unit, and whether each line begins with its"
     " priority.",
     "MALLOC_ARENA_MAX": "How many memory pools glibc makes; it is set to 2 unless it is set already.",
+    "MALLOC_MMAP_THRESHOLD_": "From how many bytes on glibc gives freed memory back to the kernel; it is set to 131072"
+    " unless it is set already.",
 }
 """What the program reads from the environment. Names that belong together are in one row."""

@@ -6,7 +6,6 @@ A reload that changes one of these keys makes a new `Hosts`, so that no part goe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from cc_slurm_adapter.config.config import Config
 from cc_slurm_adapter.config.hostnames import HostNames
@@ -60,7 +59,7 @@ class Hosts:
 
     def _as_sent(self, node: NodeState) -> NodeState:
         counted, name = count_cards(node, self._config.gpu_pci_addrs), self._names.sent(node.hostname)
-        return counted if name == node.hostname else replace(counted, hostname=name)
+        return counted if name == node.hostname else counted._replace(hostname=name)
 
 
 def _about_hosts(config: Config) -> tuple[object, ...]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from cc_slurm_adapter.errors import SinkError
 from cc_slurm_adapter.log import NOTICE
-from cc_slurm_adapter.sinks.base import AskableSink, RunningRow, RunningRows
+from cc_slurm_adapter.sinks.base import AskableSink, PackedRows, RunningRow, RunningRows
 from cc_slurm_adapter.sinks.clusters import ClusterList
 from cc_slurm_adapter.system.backoff import Backoff
 from cc_slurm_adapter.system.outages import Outages
@@ -141,7 +141,7 @@ class RunningListPoller:
         clusters that it knows, each time after `ask_clusters`.
         """
 
-        def hand_on(rows: list[RunningRow], asked: float) -> None:
+        def hand_on(rows: Collection[RunningRow], asked: float) -> None:
             deliver(RunningRows(reported_to, rows, asked))
 
         self._connection = sink.connect(lambda: self._worker.progress())
@@ -214,7 +214,7 @@ class RunningListPoller:
         self._requested.clear()
         asked, began = time.time(), self._timing.clock()
         try:
-            rows = list(self._connection.running_rows(self._cluster))
+            rows = PackedRows(self._connection.running_rows(self._cluster))
         except SinkError as error:
             wait = self._failures.failed(error, began)
             self._next_poll = self._timing.clock() + wait

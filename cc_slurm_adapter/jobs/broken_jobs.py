@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 
 from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.system.grouped_lines import GroupedLines
@@ -46,9 +46,9 @@ class BrokenJobs:
             line = f"job {job_id} {what}: {reason}"
             self._lines.report(what, kind_of(reason), line, lambda: more, level=logging.ERROR)
 
-    def count_listed(self, listed: Collection[int]) -> None:
+    def count_listed(self, is_listed: Callable[[int], bool]) -> None:
         """Count those that slurmctld still lists, after a poll. Others are over, and nothing can be done about them."""
-        self.listed = sum(job_id in listed for job_id in self._reasons)
+        self.listed = sum(map(is_listed, self._reasons))
 
     def start_poll(self) -> None:
         """Forget which jobs could not be understood before this poll."""

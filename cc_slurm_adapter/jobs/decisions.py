@@ -70,16 +70,18 @@ class Comparison:
     """Jobs of open runs whose details are needed: ready nodes, how a completing run ended, the nodes of a lost run."""
     unknown_keys: list[RunKey] = field(default_factory=list)
     """Runs that are not open; the outbox may know them as DONE."""
-    vanished: list[RunKey] = field(default_factory=list)
-    """Open runs that are not in the listing. That alone does not end them."""
+    seen: dict[RunKey, bytes] = field(default_factory=dict)
+    """Open runs that were listed, each with its line if nothing follows from it, else b''."""
 
 
 def compare(
     listing: Iterable[ListedJob], open_runs: Mapping[RunKey, OpenRun], cluster: str, first_moment: int = 0
 ) -> Comparison:
-    """Compare a complete listing with all open runs. A run that ended before the first moment is not unknown."""
+    """Compare a complete listing with the open runs. A run that ended before the first moment is not unknown.
+
+    The listing may be without lines from which nothing follows, so only `vanished` tells which runs it lacks.
+    """
     found = Comparison()
-    seen: set[RunKey] = set()
     for listed in listing:
         if not listed.start_time or listed.phase is Phase.WAITING:
             continue
@@ -89,21 +91,29 @@ def compare(
             if not listed.never_ran and (listed.end_time is None or listed.end_time >= first_moment):
                 found.unknown_keys.append(key)
             continue
-        seen.add(key)
+        found.seen[known.key] = b""
         if known.stage is Stage.PREPARING:
             if listed.phase is not Phase.CONFIGURING:
                 found.to_read.add(listed.job_id)
+                continue
         elif listed.phase is Phase.ENDED:
             _note_end(found, key, listed)
+            continue
         elif known.lost_since is not None:
             found.to_read.add(listed.job_id)
-    moved = {key.job_id for key in found.unknown_keys}
-    found.vanished = [
-        key
-        for key, known in open_runs.items()
-        if key not in seen and not (known.stage is Stage.PREPARING and key.job_id in moved)
-    ]
+            continue
+        found.seen[known.key] = listed.line
     return found
+
+
+def vanished(found: Comparison, open_runs: Mapping[RunKey, OpenRun], candidates: Iterable[RunKey]) -> list[RunKey]:
+    """Return those of the candidates, which are open runs, that a listing does not have. That alone ends no run."""
+    moved = {key.job_id for key in found.unknown_keys}
+    return [
+        key
+        for key in candidates
+        if key not in found.seen and not (open_runs[key].stage is Stage.PREPARING and key.job_id in moved)
+    ]
 
 
 def _note_end(found: Comparison, key: RunKey, listed: ListedJob) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 
 from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.jobs.decisions import NEAR, forgotten_end, nearest_end
@@ -13,7 +14,7 @@ from cc_slurm_adapter.jobs.settings import WatchSettings
 from cc_slurm_adapter.log import NOTICE, Reminder, Repeated
 from cc_slurm_adapter.model import AccountedEnd, End, RunKey, job_list
 from cc_slurm_adapter.outbox.outbox import Batch, OpenRun, Stage
-from cc_slurm_adapter.sinks.base import RunningRows
+from cc_slurm_adapter.sinks.base import PackedRows, RunningRow, RunningRows
 from cc_slurm_adapter.slurm.interface import Slurm, ask_slurmctld
 from cc_slurm_adapter.system.quantities import counted
 
@@ -23,6 +24,8 @@ YOUNG = 300
 """For this many seconds cc-backend may not list a new run yet: two intervals of its commit worker, and a bit more."""
 ROWS_PER_QUERY = 200
 """The most rows whose jobs Slurm is asked about in one query."""
+RUNS_AT_ONCE = 5000
+"""The most open runs that are looked for among the rows at once."""
 
 
 class Reconciliation:
@@ -58,12 +61,15 @@ class Reconciliation:
         self._log_unsettled([key for key in without_end if not self._is_near_open(key)])
 
     def _resend_lost(self, running: RunningRows) -> None:
+        unlisted = self._unlisted(running.rows)
+        jobs = {key.job_id for key in unlisted}
         starts: dict[int, list[int]] = {}
         for row in running.rows:
-            starts.setdefault(row.job_id, []).append(row.start_time)
+            if row.job_id in jobs:
+                starts.setdefault(row.job_id, []).append(row.start_time)
 
         def is_lost(key: RunKey) -> bool:
-            return all(abs(start - key.start_time) > NEAR for start in starts.get(key.job_id, ()))
+            return key in unlisted and all(abs(start - key.start_time) > NEAR for start in starts.get(key.job_id, ()))
 
         lost = self._store.resend_starts(running.sink, is_lost, running.asked - YOUNG)
         if lost:
@@ -71,6 +77,15 @@ class Reconciliation:
             if self._lines.is_due("lost"):
                 text = "cc-backend has lost %s: what it has lost is sent again%s"
                 log.warning(text, counted(len(lost), "job that runs", "jobs that run"), self._lines.note)
+
+    def _unlisted(self, rows: Iterable[RunningRow]) -> set[RunKey]:
+        """Return the open runs that have no row with their start. Only some are compared at once, to save memory."""
+        packed = rows if isinstance(rows, PackedRows) else PackedRows(rows)
+        runs = iter(self._open)
+        found: set[RunKey] = set()
+        while some := {(key.job_id, key.start_time): key for key in islice(runs, RUNS_AT_ONCE)}:
+            found.update(some[place] for place in some.keys() - packed.among(some))
+        return found
 
     def _is_stale(self, key: RunKey, now: int) -> bool:
         is_young = abs(now - key.start_time) <= YOUNG  # a start in the future is old: the clock was set back since

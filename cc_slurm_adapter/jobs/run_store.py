@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from sys import intern
 
 from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.jobs import notes
@@ -72,7 +73,7 @@ class RunStore:
 
         Its nodes are stored while it holds them, and all its details while its start may still move.
         """
-        hosts = ",".join(resource.hostname for resource in run.resources) if stage is not Stage.DONE else ""
+        hosts = intern(",".join(resource.hostname for resource in run.resources)) if stage is not Stage.DONE else ""
         known = self.open_runs.get(run.key)
         note = known.note if known and known.note else note
         batch.runs[run.key] = OpenRun(run.key, stage, hosts, run if stage is Stage.PREPARING else None, note=note)

@@ -18,13 +18,12 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 
 from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.errors import CommandCancelled, SlurmError
 from cc_slurm_adapter.jobs.accounted_runs import AccountedRuns
 from cc_slurm_adapter.jobs.catch_up import CatchUp
-from cc_slurm_adapter.jobs.decisions import compare
+from cc_slurm_adapter.jobs.decisions import compare, vanished
 from cc_slurm_adapter.jobs.lost_runs import LostRuns
 from cc_slurm_adapter.jobs.reconcile import Reconciliation
 from cc_slurm_adapter.jobs.recorder import Recorder
@@ -101,9 +100,12 @@ class JobWatch:
         """Compare all of slurmctld's jobs with what is known. Yields between its queries. Raises SlurmError."""
         now, open_runs = self._settings.now(), self._store.open_runs
         history_until = self._settings.first_moment.limit(now)
-        found = compare(self._slurm.list_jobs(), open_runs, self._settings.cluster, history_until)
+        part = open_runs.quiet.begin()
+        found = compare(self._slurm.list_jobs(part.sift), open_runs, self._settings.cluster, history_until)
+        open_runs.quiet.finish(part, found.seen)
+        absent = vanished(found, open_runs, open_runs.quiet.without(open_runs))
         self._store.end(found.ended)
-        self._note_vanished(found.vanished)
+        self._note_vanished(absent)
         self._listed = now
         to_skip = self._runs_to_skip()
         unknown = self._store.unknown(key for key in found.unknown_keys if key not in to_skip)
@@ -112,7 +114,8 @@ class JobWatch:
         self._skipped |= {
             key for key in found.unknown_keys if key.job_id in self._recorder.broken and key not in open_runs
         }
-        self._recorder.broken.count_listed({key.job_id for key in (*found.unknown_keys, *open_runs)})
+        listed = {key.job_id for key in found.unknown_keys}
+        self._recorder.broken.count_listed(lambda job_id: job_id in listed or bool(open_runs.of_job(job_id)))
         self._recorder.log_what_waits()
 
     def _runs_to_skip(self) -> set[RunKey]:
@@ -159,7 +162,7 @@ class JobWatch:
     def node_states(self) -> list[NodeState]:
         """Return all nodes that are not ignored, as they were last read, each with the number of runs on it."""
         nodes = [node for node in self._nodes if not self._settings.ignore.ignores_host(node.hostname)]
-        return [replace(node, jobs_running=self._store.open_runs.jobs_on(node.hostname)) for node in nodes]
+        return [node._replace(jobs_running=self._store.open_runs.jobs_on(node.hostname)) for node in nodes]
 
     def reads_all_jobs(self, count: int) -> bool:
         """Return whether a query for `count` jobs makes slurmctld print all jobs that it knows."""

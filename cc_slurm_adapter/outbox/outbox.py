@@ -12,6 +12,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from sys import intern
 from typing import NamedTuple
 
 from cc_slurm_adapter.model import End, Run, RunKey
@@ -56,7 +57,7 @@ class OpenRun(NamedTuple):
     key: RunKey
     stage: Stage
     hosts: str
-    """Its nodes, separated by commas; '' when Slurm has lost it."""
+    """Its nodes, separated by commas; '' when Slurm has lost it. Runs on the same nodes share the text."""
     details: Run | None
     lost_since: int | None = None
     """The Unix time when a run that Slurm has lost was last seen; in the file that is `changed`."""
@@ -158,7 +159,8 @@ class Outbox:
 
     def open_runs(self, cluster: str) -> list[OpenRun]:
         """Return all runs that are known to hold nodes: PREPARING, STARTED and IGNORED ones."""
-        return [_open_run(cluster, row) for row in self._state.read(queries.OPEN_RUNS, (cluster,))]
+        with self._state.reading() as database:
+            return [_open_run(cluster, row) for row in database.execute(queries.OPEN_RUNS, (cluster,))]
 
     def unknown(self, keys: Iterable[RunKey]) -> list[RunKey]:
         """Return those keys for which no run is known in any stage, in their order."""
@@ -238,7 +240,7 @@ class Outbox:
         """
         now = int(time.time())
         with self._state.writing(durable=True) as database:
-            rows = database.execute(queries.DELIVERED_BEFORE, (sink, cluster, sent_before)).fetchall()
+            rows = database.execute(queries.DELIVERED_BEFORE, (sink, cluster, sent_before))
             lost = {row[0]: key for row in rows if is_lost(key := RunKey(cluster, row[1], row[2]))}
             database.executemany(queries.RESEND_START, [(now, row_id) for row_id in lost])
         return list(lost.values())
@@ -322,7 +324,9 @@ def _make_all_due(database: sqlite3.Connection) -> int:
 def _open_run(cluster: str, row: tuple[int, int, str, str, str | None, int, str]) -> OpenRun:
     job_id, start_time, stage, hosts, details, changed, note = row
     run = run_from_json(details) if details else None
-    return OpenRun(RunKey(cluster, job_id, start_time), Stage(stage), hosts, run, None if hosts else changed, note)
+    return OpenRun(
+        RunKey(cluster, job_id, start_time), Stage(stage), intern(hosts), run, None if hosts else changed, note
+    )
 
 
 def _row_of(run: OpenRun, now: int) -> tuple[object, ...]:

@@ -45,7 +45,8 @@ they have. Reconciliation needs that. NATS cannot tell it.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Sequence
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -215,11 +216,38 @@ class AllocatedRow(NamedTuple):
     allocation: Allocation
 
 
+class PackedRows(Collection[RunningRow]):
+    """Rows of a long list, which take a tenth of the memory of a list of tuples."""
+
+    def __init__(self, rows: Iterable[RunningRow] = ()) -> None:
+        self._job_ids, self._starts = array("q"), array("q")
+        for row in rows:
+            self.add(*row)
+
+    def __len__(self) -> int:
+        return len(self._job_ids)
+
+    def __contains__(self, row: object) -> bool:
+        return isinstance(row, RunningRow) and bool(self.among([row]))
+
+    def __iter__(self) -> Iterator[RunningRow]:
+        return map(RunningRow, self._job_ids, self._starts)
+
+    def add(self, job_id: int, start_time: int) -> None:
+        """Append a row. Raises OverflowError for a number of more than 63 bits."""
+        self._job_ids.append(job_id)
+        self._starts.append(start_time)
+
+    def among(self, rows: Iterable[tuple[int, int]]) -> set[tuple[int, int]]:
+        """Return those of these rows that it has."""
+        return set(rows).intersection(zip(self._job_ids, self._starts))
+
+
 class RunningRows(NamedTuple):
     """All runs that a destination believed to be running at one moment."""
 
     sink: str
-    rows: list[RunningRow]
+    rows: Collection[RunningRow]
     asked: float
     """Unix time at which the request was sent."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from cc_slurm_adapter.log import log_findings
@@ -45,7 +44,7 @@ def further_parts(gpus: Iterable[int], addresses: Sequence[str]) -> int:
 def count_cards(node: NodeState, by_host: GpuAddresses) -> NodeState:
     """Return the node with each allocated card counted once, however many of its parts Slurm names."""
     further = further_parts(node.gpus_in_use, addresses_of(node.hostname, by_host))
-    return replace(node, gpus_allocated=node.gpus_allocated - further) if further else node
+    return node._replace(gpus_allocated=node.gpus_allocated - further) if further else node
 
 
 class MissingAddresses:
@@ -69,12 +68,17 @@ def find_missing_addresses(nodes: Iterable[NodeState], by_host: GpuAddresses) ->
 
 
 def _find_kinds(nodes: Iterable[NodeState], by_host: GpuAddresses) -> dict[_Kind, Finding]:
-    kinds: dict[_Kind, list[str]] = {}
+    equal: dict[tuple[str, int, tuple[str, ...]], list[str]] = {}
     for node in nodes:
-        known = [index for index, each in enumerate(addresses_of(node.hostname, by_host)[: node.gpus]) if each]
-        if len(known) < node.gpus:
-            lacking = tuple(sorted(set(range(node.gpus)) - set(known)))
-            kinds.setdefault(_Kind(node.gpu_types, lacking, len(known)), []).append(node.hostname)
+        if node.gpus:
+            addresses = addresses_of(node.hostname, by_host)[: node.gpus]
+            equal.setdefault((node.gpu_types, node.gpus, addresses), []).append(node.hostname)
+    kinds: dict[_Kind, list[str]] = {}
+    for (gpu_types, gpus, addresses), names in equal.items():
+        known = {index for index, each in enumerate(addresses) if each}
+        if len(known) < gpus:
+            lacking = tuple(index for index in range(gpus) if index not in known)
+            kinds.setdefault(_Kind(gpu_types, lacking, len(known)), []).extend(names)
     return {kind: _missing(kind, names) for kind, names in kinds.items()}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 from cc_slurm_adapter.model import (
@@ -202,7 +203,12 @@ def _as_text(number: int | None) -> str:
 
 def encode_nodes(cluster: str, nodes: list[NodeState]) -> bytes:
     """Encode the body of nodestate."""
-    return encode_json({"cluster": cluster, "nodes": [_node(node) for node in nodes]})
+    # Node by node: as one value, the JSON of a large cluster would take many times its size of memory.
+    body = bytearray(f'{{"cluster":{_json(cluster)},"nodes":['.encode("utf-8", errors="replace"))
+    for number, node in enumerate(nodes):
+        body += f"{',' if number else ''}{_node(node)}".encode("utf-8", errors="replace")
+    body += b"]}"
+    return bytes(body)
 
 
 def encode_node_parts(
@@ -223,17 +229,23 @@ def encode_node_parts(
         yield from encode_node_parts(cluster, nodes[at : at + size], limit, wrap)
 
 
-def _node(node: NodeState) -> dict[str, Any]:
-    return {
-        "hostname": node.hostname,
-        "states": states_for_cc_backend(node.states),
-        "cpusAllocated": node.cpus_allocated,
-        "memoryAllocated": node.memory_allocated,
-        "gpusAllocated": node.gpus_allocated,
-        "jobsRunning": node.jobs_running,
-    }
+def _node(node: NodeState) -> str:
+    return (
+        f'{{"hostname":{_json(node.hostname)},"states":{_states(node.states)},"cpusAllocated":{node.cpus_allocated},'
+        f'"memoryAllocated":{node.memory_allocated},"gpusAllocated":{node.gpus_allocated},'
+        f'"jobsRunning":{node.jobs_running}}}'
+    )
+
+
+@lru_cache(maxsize=1000)
+def _states(words: tuple[str, ...]) -> str:
+    """Return the JSON of a node's states. It is cached, because thousands of nodes have the same."""
+    return _json(states_for_cc_backend(words))
 
 
 def encode_json(message: dict[str, Any] | str) -> bytes:
     """Encode JSON for cc-backend. Lone surrogates, which are not valid in UTF-8, become question marks."""
-    return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode("utf-8", errors="replace")
+    return _json(message).encode("utf-8", errors="replace")
+
+
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

@@ -22,6 +22,7 @@ from cc_slurm_adapter.sinks.base import (
     Answer,
     Delivery,
     Kind,
+    PackedRows,
     RunningRow,
     StoredRun,
     Verdict,
@@ -44,6 +45,8 @@ CLUSTERS_PATH = "/api/clusters/"
 PAGE = 500
 MAX_ROWS = 100_000
 """Most rows that are read of a list, so that reading an endless list ends."""
+MAX_NUMBER = (1 << 63) - 1
+"""The largest number that a row in memory can have."""
 MAX_NODES_BODY, MIN_NODES_BODY = 512 * 1024, 16 * 1024
 """Bytes of node states in one request. A proxy may accept a megabyte (nginx's client_max_body_size), or less."""
 
@@ -251,15 +254,18 @@ class CcRestConnection:
         `read` makes a row from one job of cc-backend's list; its first two fields tell it from others. Raises
         SinkError, also if the list has no end. Then nothing can be concluded from a row that is not in it.
         """
-        known: set[tuple[int, int]] = set()
+        known = PackedRows()
         for page in count(1):
             query_string = urlencode({**query, "items-per-page": PAGE, "page": page})
             rows = _parse_rows(self._request("GET", f"{JOBS_PATH}?{query_string}"), read)
-            new = {(row[0], row[1]): row for row in rows if (row[0], row[1]) not in known}
+            found = {(row[0], row[1]): row for row in rows}
+            repeated = known.among(found)
+            new = {place: row for place, row in found.items() if place not in repeated}
             yield from new.values()
             if len(rows) < PAGE:
                 return
-            known.update(new)
+            for place in new:
+                known.add(*place)
             if not new:
                 raise SinkError(
                     f"cc-backend's list of jobs does not end, page {page} repeats an earlier page: does a proxy drop"
@@ -274,7 +280,10 @@ def _no_response(error: SinkError) -> Answer:
 
 
 def _running_row(job: Mapping[str, Any]) -> RunningRow:
-    return RunningRow(int(job["jobId"]), int(job["startTime"]))
+    row = RunningRow(int(job["jobId"]), int(job["startTime"]))
+    if max(map(abs, row)) > MAX_NUMBER:
+        raise OverflowError("a number has more than 63 bits")
+    return row
 
 
 def _stored_run(job: Mapping[str, Any]) -> StoredRun:

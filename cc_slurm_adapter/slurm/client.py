@@ -5,6 +5,7 @@ Each method is a query with a typed result. After a SlurmError nothing may be co
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -17,9 +18,10 @@ from cc_slurm_adapter.slurm.accounting import Accounting
 from cc_slurm_adapter.slurm.cluster_nodes import ClusterNodes
 from cc_slurm_adapter.slurm.commands import Commands
 from cc_slurm_adapter.slurm.details import DetailReader, is_forgotten
+from cc_slurm_adapter.slurm.interface import Sift
 from cc_slurm_adapter.slurm.json_formats import CurrentFormat
 from cc_slurm_adapter.slurm.known_jobs import KnownJobs
-from cc_slurm_adapter.slurm.output import EPOCH_TIMES, read_text
+from cc_slurm_adapter.slurm.output import EPOCH_TIMES, read_raw_lines, read_text
 from cc_slurm_adapter.slurm.parse.accounting import parse_backlog
 from cc_slurm_adapter.slurm.parse.gres import GPU, Names
 from cc_slurm_adapter.slurm.parse.jobs import parse_job
@@ -69,9 +71,13 @@ class SlurmClient:
         """The JSON format that was used last; '' before the first query. Any thread may read it."""
         return self._format.name
 
-    def list_jobs(self) -> Iterable[ListedJob]:
-        """List every job in slurmctld that is not pending: running jobs, and for MinJobAge also ended ones."""
-        return parse_listing(read_text(self._commands, LISTING, EPOCH_TIMES))
+    def list_jobs(self, sift: Sift = list) -> Generator[ListedJob, None, None]:
+        """List every job in slurmctld that is not pending: running jobs, and for MinJobAge also ended ones.
+
+        Only lines that `sift` returns are read. Raises SlurmError, after the jobs of the last whole line.
+        """
+        with contextlib.closing(read_raw_lines(self._commands, LISTING, EPOCH_TIMES)) as parts:
+            yield from parse_listing(line for lines in parts for line in sift(lines))
 
     def read_details(self, job_ids: Iterable[int]) -> Generator[Details, None, None]:
         """Yield the runs of these jobs with cores and GPUs as slurmctld knows them now, in chunks and without texts.

@@ -19,10 +19,10 @@ from cc_slurm_adapter.slurm.parse.nodes import (
     SINFO,
     NodeLayout,
     ShownNodes,
+    SinfoParser,
     is_node_name,
     node_names,
     parse_scontrol,
-    parse_sinfo,
     read_rows,
 )
 from cc_slurm_adapter.system.outages import cause_of
@@ -46,6 +46,7 @@ class ClusterNodes:
     ) -> None:
         self._commands = commands
         self._accelerators = accelerators
+        self._sinfo = SinfoParser(accelerators)
         self._clock = clock
         self.layouts: dict[str, NodeLayout] = {}
         """Layouts by node name, of every node that was known within ALL_EVERY seconds: jobs may still be on it."""
@@ -60,7 +61,7 @@ class ClusterNodes:
 
     def read(self) -> list[NodeState]:
         """Read CPUs, memory, GPUs and state of every node. Raises SlurmError if sinfo fails."""
-        layouts, states = parse_sinfo(read_text(self._commands, SINFO), self._accelerators)
+        layouts, states = self._sinfo.parse(read_text(self._commands, SINFO))
         self._outside |= self._listed - layouts.keys()
         self._listed = set(layouts)
         self._unknown.clear()

@@ -12,11 +12,14 @@ Times are Unix seconds. Methods run Slurm's commands in the calling thread, one 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 from cc_slurm_adapter.model import AccountedEnd, AccountedLaunch, Details, ListedJob, NodeState, Run, RunKey
+
+Sift = Callable[[Sequence[bytes]], Iterable[bytes]]
+"""Returns those of some lines that are to be read."""
 
 
 class Slurm(Protocol):
@@ -24,8 +27,12 @@ class Slurm(Protocol):
 
     # slurmctld's jobs
 
-    def list_jobs(self) -> Iterable[ListedJob]:
-        """List every job in slurmctld that is not pending: running jobs, and for MinJobAge also ended ones."""
+    def list_jobs(self, sift: Sift = list) -> Iterable[ListedJob]:
+        """List every job in slurmctld that is not pending: running jobs, and for MinJobAge also ended ones.
+
+        `sift` is called with the lines of the listing as they arrive, and returns those that are to be read. Only when
+        all has been read without an error was the listing complete.
+        """
         ...
 
     def read_details(self, job_ids: Iterable[int]) -> Generator[Details, None, None]:

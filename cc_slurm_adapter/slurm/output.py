@@ -40,6 +40,18 @@ def whole_text(argv: list[str], finished: Finished) -> str:
 
 def read_lines(commands: Commands, argv: list[str], environment: Mapping[str, str]) -> Generator[str, None, None]:
     """Yield the lines of a command's output as they arrive. Raises SlurmError, after the last whole line."""
+    with contextlib.closing(read_raw_lines(commands, argv, environment)) as parts:
+        for lines in parts:
+            yield from (line.decode("utf-8", errors="replace") for line in lines)
+
+
+def read_raw_lines(
+    commands: Commands, argv: list[str], environment: Mapping[str, str]
+) -> Generator[list[bytes], None, None]:
+    """Yield the lines of a command's output, those that arrive together. Raises SlurmError, after the last whole line.
+
+    They have no line feed at their end.
+    """
     rest, printed = b"", False
     finished: Finished | None = None
     with contextlib.closing(commands.pieces(argv, environment=environment)) as pieces:
@@ -49,7 +61,7 @@ def read_lines(commands: Commands, argv: list[str], environment: Mapping[str, st
                 printed = True
             except StopIteration as end:
                 finished, lines = end.value, []
-            yield from (line.decode("utf-8", errors="replace") for line in lines)
+            yield lines
             if len(rest) > MAX_LINE:
                 raise UnexpectedOutput(" ".join(argv[:3]), f"a line has more than {MAX_LINE} bytes")
     check(argv, finished, printed=printed)

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
+from cc_slurm_adapter.jobs.decisions import compare
+from cc_slurm_adapter.jobs.open_runs import OpenRuns
+from cc_slurm_adapter.sinks.messages import encode_nodes
+from cc_slurm_adapter.slurm.parse.listing import parse_listing
+from cc_slurm_adapter.slurm.parse.nodes import SinfoParser
+from tests.bench.big_cluster import CLUSTER
 from tests.bench.others import polls_of_another
+from tests.bench.practice import PracticeSite
 from tests.bench.processes import Cpu, peak_memory
 from tests.bench.report import Budget, Other, median
-from tests.bench.site import Alone, Bench
+from tests.bench.site import Alone, Bench, Site
 
 MAIN = (10_000, 100)
 """Running jobs and nodes for which the budgets are."""
-SIZES = ((100, 100), (1_000, 100), MAIN, (50_000, 100), (10_000, 5_000))
+LARGEST = (50_000, 5_000)
+SIZES = ((100, 100), (1_000, 100), MAIN, (50_000, 100), (10_000, 5_000), LARGEST)
 FEW, MANY = SIZES[1], SIZES[3]
 POLLS = 10
 """One a second."""
-OWN_CPU, ALL_CPU, WALL, PER_JOB = 0.1, 0.4, 0.4, 5e-6
+OWN_CPU, ALL_CPU, WALL, PER_JOB = 0.1, 0.4, 0.4, 2e-6
 TIMES_THE_FLOOR = 1.5
 COMMAND_MB = 100
-MEMORY_MB = {SIZES[0]: 35, MAIN: 50}
+MEMORY_MB = {SIZES[0]: 35, MAIN: 50, LARGEST: 64}
+TIMES_READING_ALL = 0.5
+"""What a poll of the largest cluster may cost at most, as a multiple of reading each line that Slurm prints."""
 
 
 class Polls(NamedTuple):
@@ -29,16 +40,22 @@ class Polls(NamedTuple):
     commands: Alone
     """The same commands without the daemon."""
     peak: float
+    reading: float
+    """Seconds of CPU for reading each line of its sinfo and squeue, as if none had been read before."""
 
 
 def measure_polls(bench: Bench) -> None:
-    """A poll in which nothing has changed, with up to 50,000 running jobs or 5,000 nodes, and the memory."""
+    """A poll in which nothing has changed, with up to 50,000 running jobs and 5,000 nodes, and the memory."""
     found = {size: _polls(bench, *size) for size in ((MAIN,) if bench.slurm else SIZES)}
     for size, polls in found.items():
         _tell(bench, f"{bench.some(size[0]):,} jobs, {size[1]:,} nodes", polls, is_main=size == MAIN)
         memory = Budget(MEMORY_MB[size]) if size in MEMORY_MB else None
         what = f"peak memory, {bench.some(size[0]):,} jobs, {size[1]:,} nodes"
         bench.report.add("poll", what, polls.peak, "MB", budget=memory)
+    if LARGEST in found:
+        polls, limit = found[LARGEST], Budget(TIMES_READING_ALL, of_ratio=True)
+        every = Other("reading all lines", polls.reading)
+        bench.report.add("poll", "own CPU of the largest cluster", polls.cpu.own, "s", other=every, budget=limit)
     if MANY in found:
         per_job = (found[MANY].cpu.own - found[FEW].cpu.own) / bench.some(MANY[0] - FEW[0])
         bench.report.add("poll", "own CPU for each further running job", per_job, "s", budget=Budget(PER_JOB))
@@ -65,7 +82,19 @@ def _polls(bench: Bench, jobs: int, nodes: int) -> Polls:
         alone.append(site.alone(calls))
         wall, cpu, peak = (sum(figures) / 2 for figures in zip(*alone))
         each = Cpu(used.own / times, used.children / times)
-        return Polls(each, median(walls), Alone(wall, cpu, peak), peak_memory(site.daemon.pid))
+        return Polls(each, median(walls), Alone(wall, cpu, peak), peak_memory(site.daemon.pid), _reading(site))
+
+
+def _reading(site: Site) -> float:
+    """Measured in this process, with the program's own code."""
+    if not isinstance(site, PracticeSite):
+        return 0.0
+    listing = (site.cluster.folder / "listing.txt").read_bytes()
+    nodes = (site.cluster.folder / "sinfo.txt").read_text(encoding="utf-8")
+    began = time.process_time()
+    compare(parse_listing(listing.splitlines()), OpenRuns(), CLUSTER)
+    encode_nodes(CLUSTER, SinfoParser().parse(nodes)[1])
+    return time.process_time() - began
 
 
 def _tell(bench: Bench, size: str, polls: Polls, *, is_main: bool) -> None:

@@ -23,6 +23,7 @@ from cc_slurm_adapter.model import (
     RunKey,
     Sharing,
 )
+from cc_slurm_adapter.slurm.interface import Sift
 
 NOW = 1_800_000_000
 COMPLETED = EndState.COMPLETED
@@ -64,6 +65,8 @@ class FakeSlurm:
         """Runs of which accounting has no step."""
         self.forgotten: set[int] = set()
         """Jobs of which slurmctld says that it knows no such job."""
+        self.read: list[bytes] = []
+        """The lines of the last listing that were to be read."""
         self.backlog = 0
         """Messages that slurmctld still has for slurmdbd."""
         self.failure: Exception | None = None
@@ -89,9 +92,11 @@ class FakeSlurm:
         self.accounted.append(replace(run, resources=bare, missing=missing))
         return run
 
-    def list_jobs(self) -> list[ListedJob]:
+    def list_jobs(self, sift: Sift = list) -> list[ListedJob]:
         self._ask("list_jobs")
-        return [_sighting(run) for run in self.jobs.values()]
+        listed = {_line(run): _sighting(run) for run in self.jobs.values()}
+        self.read = list(sift(list(listed)))
+        return [listed[line]._replace(line=line) for line in self.read]
 
     def still_known(self, ended: Mapping[int, int]) -> set[int]:
         self._ask("still_known")
@@ -167,6 +172,10 @@ class FakeSlurm:
             raise self.failure
         if question in self.failing:
             raise CommandFailed(f"{question} fails")
+
+
+def _line(run: Run) -> bytes:
+    return repr(_sighting(run)).encode()
 
 
 def _sighting(run: Run) -> ListedJob:

@@ -417,5 +417,5 @@ def test_a_listing_that_was_cut_gives_no_run_a_wrong_end(site: Site) -> None:
 def test_an_id_that_is_none_costs_only_its_line(job_id: str) -> None:
     good = "5|COMPLETED|10|20|30|1"
     assert [each.key.job_id for each in EndedParser("lab").parse([good, good.replace("5", job_id, 1)])] == [5]
-    line = "5|RUNNING|10|20|n\n"
-    assert [each.job_id for each in parse_listing(line.replace("5", job_id, 1) + line)] == [5]
+    line = "5|RUNNING|10|20|n"
+    assert [each.job_id for each in parse_listing([line.replace("5", job_id, 1).encode(), line.encode()])] == [5]

@@ -13,12 +13,21 @@ from cc_slurm_adapter.outbox.outbox import OpenRun, Stage
 from cc_slurm_adapter.slurm.client import SlurmClient
 from cc_slurm_adapter.slurm.commands import Commands
 from cc_slurm_adapter.slurm.parse.accounting import parse_accounted_run, with_sharing
-from cc_slurm_adapter.slurm.parse.nodes import NodeLayout, parse_sinfo
+from cc_slurm_adapter.slurm.parse.nodes import NodeLayout
 from cc_slurm_adapter.slurm.parse.partitions import Partition, parse_partitions
 from examples.practice.programs import write_program
 from tests.fakes.programs import FakePrograms
 from tests.fakes.slurm_and_sinks import make_run
-from tests.recorded.fixture_files import FIXTURES, LAYOUTS, VERSIONS, Recording, recordings, sinfo_row, split_document
+from tests.recorded.fixture_files import (
+    FIXTURES,
+    LAYOUTS,
+    VERSIONS,
+    Recording,
+    parse_sinfo,
+    recordings,
+    sinfo_row,
+    split_document,
+)
 
 SACCT = [*recordings("*.sacct*.json")]
 

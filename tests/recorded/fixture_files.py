@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cc_slurm_adapter.model import Run
+from cc_slurm_adapter.slurm.parse.gres import GPU, Names
 from cc_slurm_adapter.slurm.parse.jobs import parse_job
 from cc_slurm_adapter.slurm.parse.json_stream import JobSplitter
 from cc_slurm_adapter.slurm.parse.json_values import Json
-from cc_slurm_adapter.slurm.parse.nodes import CELL_END, COLUMNS, NodeLayout
+from cc_slurm_adapter.slurm.parse.nodes import CELL_END, COLUMNS, NodeLayout, Nodes, SinfoParser
 
 FIXTURES = Path(__file__).parents[1] / "recorded" / "slurm"
 VERSIONS = ("22.05.8", "23.02.8", "23.11.11", "24.05.8", "24.11.5", "25.05.8", "25.11.7", "26.05.5")
@@ -86,6 +87,11 @@ def sinfo_row(**values: str) -> str:
     row.update({"Sockets": "2", "Cores": "4", "Threads": "2", "Gres": "gpu:h100:4", "GresUsed": "gpu:h100:2(IDX:0-1)"})
     row.update(values)
     return "".join(f"{row[name]}{CELL_END}" for name in COLUMNS)
+
+
+def parse_sinfo(text: str, accelerators: Names = GPU) -> Nodes:
+    """What sinfo's output says, read for the first time."""
+    return SinfoParser(accelerators).parse(text)
 
 
 def split_document(text: bytes, command: str, size: int = 1 << 20) -> list[Json]:

@@ -87,6 +87,7 @@ def gpus_in_use(used: str, names: Names = GPU, counts: Sequence[int] = ()) -> tu
     return indices if len(indices) == gpu_count(used, names) else ()
 
 
+@lru_cache(maxsize=1024)
 def gpu_counts(gres: str, names: Names = GPU) -> tuple[int, ...]:
     """Count the GPUs in `gpu:h100:4(S:0-1),gpu:a100:2`, `gpu(CNT:4)` or `gpu:4`, for each name.
 
@@ -103,6 +104,7 @@ def gpu_count(gres: str, names: Names = GPU) -> int:
     return sum(gpu_counts(gres, names))
 
 
+@lru_cache(maxsize=1024)
 def gpu_types(gres: str, names: Names = GPU) -> str:
     """Describe the Gres of a node for people: `4 gpu:h100, 2 gpu:a100`. Shares are left out."""
     entries = [entry for entry in _entries(gres, names) if entry.name not in _SHARED and entry.number]

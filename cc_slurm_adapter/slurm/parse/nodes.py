@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from cc_slurm_adapter.errors import UnexpectedOutput
@@ -49,6 +49,8 @@ SUFFIXES = {
 }
 Row = Mapping[str, str]
 """The cells of a line of sinfo by column."""
+Nodes = tuple[dict[str, "NodeLayout"], list[NodeState]]
+"""Layouts by node name, and states."""
 
 _warned: dict[str, str] = {}
 
@@ -82,32 +84,54 @@ class ShownNodes(NamedTuple):
     """Names that it prints more than once, because a comment imitates a node. They must be queried alone."""
 
 
-def parse_sinfo(text: str, accelerators: Names = GPU) -> tuple[dict[str, NodeLayout], list[NodeState]]:
-    """Parse the output of SINFO. Return layouts by node name, and states.
+class SinfoParser:
+    """Parses the output of SINFO, again and again. A line that was in the last output is not parsed again."""
 
-    sinfo prints a row for each partition of a node: the first good one counts. A row that cannot be understood is
-    logged and left out. The other nodes are not affected.
-    """
-    lines = filter(str.strip, text.split("\n"))
-    return read_rows(((line.partition(CELL_END)[0], partial(_row, line)) for line in lines), accelerators)
+    def __init__(self, accelerators: Names = GPU) -> None:
+        self._accelerators = accelerators
+        self._nodes: dict[str, tuple[NodeLayout, NodeState]] = {}
+        """What the lines of the last output say, by line."""
+
+    def parse(self, text: str) -> Nodes:
+        """Parse an output. Return layouts by node name, and states.
+
+        sinfo prints a row for each partition of a node: the first good one counts. A row that cannot be understood is
+        logged and left out. The other nodes are not affected.
+        """
+        before, self._nodes = self._nodes, {}
+        layouts: dict[NodeLayout, NodeLayout] = {}
+
+        def parse_line(line: str) -> tuple[NodeLayout, NodeState]:
+            found = before.get(line)
+            if found is None:
+                layout, state = _node(_row(line), self._accelerators)
+                found = layouts.setdefault(layout, layout), state  # thousands of nodes have the same
+            self._nodes[line] = found
+            return found
+
+        lines = filter(str.strip, text.split("\n"))
+        return _collect((line.partition(CELL_END)[0], partial(parse_line, line)) for line in lines)
 
 
-def read_rows(
-    rows: Iterable[tuple[str, Callable[[], Row]]], accelerators: Names = GPU
-) -> tuple[dict[str, NodeLayout], list[NodeState]]:
+def read_rows(rows: Iterable[tuple[str, Callable[[], Row]]], accelerators: Names = GPU) -> Nodes:
     """Read layouts by node name, and states, from rows with their nodes' names. A bad row affects no other."""
+
+    def read(make_row: Callable[[], Row]) -> tuple[NodeLayout, NodeState]:
+        return _node(make_row(), accelerators)
+
+    return _collect((name, partial(read, make_row)) for name, make_row in rows)
+
+
+def _collect(nodes: Iterable[tuple[str, Callable[[], tuple[NodeLayout, NodeState]]]]) -> Nodes:
     layouts: dict[str, NodeLayout] = {}
     states: list[NodeState] = []
-    seen: set[str] = set()
     left_out: dict[str, list[str]] = {}
-    for name, make_row in rows:
-        if name in seen:
+    for name, read in nodes:
+        if name in layouts:
             continue
         try:
-            row = make_row()
-            layouts[name] = layout = _layout(row, accelerators)
-            states.append(_node_state(row, layout, accelerators))
-            seen.add(name)
+            layouts[name], state = read()
+            states.append(state)
         except UnexpectedOutput as error:
             left_out.setdefault(str(error), []).append(name)
     _log_left_out(left_out)
@@ -191,6 +215,11 @@ def _row(line: str) -> Row:
     return dict(zip(COLUMNS, cells))
 
 
+def _node(row: Row, accelerators: Names) -> tuple[NodeLayout, NodeState]:
+    layout = _layout(row, accelerators)
+    return layout, _node_state(row, layout, accelerators)
+
+
 def _layout(row: Row, accelerators: Names) -> NodeLayout:
     return NodeLayout(
         sockets=_number(row, "Sockets"),
@@ -220,6 +249,7 @@ def _node_state(row: Row, layout: NodeLayout, accelerators: Names) -> NodeState:
     )
 
 
+@lru_cache(maxsize=1000)
 def _state_words(state: str) -> tuple[str, ...]:
     """Return the base state and the flags of `idle+drain` or `idle*`, in lower case."""
     words: list[str] = []

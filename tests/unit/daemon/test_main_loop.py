@@ -28,7 +28,7 @@ from cc_slurm_adapter.outbox.sender import Sender
 from cc_slurm_adapter.sinks.base import RunningRow, RunningRows
 from cc_slurm_adapter.sinks.messages import CcMessages
 from cc_slurm_adapter.sinks.rest import CcRest
-from cc_slurm_adapter.slurm.interface import Slurm
+from cc_slurm_adapter.slurm.interface import Sift, Slurm
 from cc_slurm_adapter.system import backoff
 from cc_slurm_adapter.system.backoff import RetriedStep
 from cc_slurm_adapter.system.outages import Outages
@@ -165,7 +165,7 @@ def test_polls_that_take_longer_than_their_interval_do_not_pile_up(
 ) -> None:
     began, ended = [], []
 
-    def slow(self: FakeSlurm) -> list[ListedJob]:
+    def slow(self: FakeSlurm, sift: Sift) -> list[ListedJob]:
         began.append(time.monotonic())
         time.sleep(0.2)
         ended.append(time.monotonic())
@@ -185,7 +185,7 @@ def test_slurm_has_a_rest_after_a_poll_that_took_long_and_failed(
 ) -> None:
     began, ended = [], []
 
-    def fail(self: FakeSlurm) -> list[ListedJob]:
+    def fail(self: FakeSlurm, sift: Sift) -> list[ListedJob]:
         began.append(time.monotonic())
         time.sleep(0.2)
         ended.append(time.monotonic())
@@ -383,7 +383,7 @@ def test_slurmctld_that_is_down_does_not_make_it_read_accounting_more_often(
 ) -> None:
     asked: list[None] = []
 
-    def down(self: FakeSlurm) -> list[ListedJob]:
+    def down(self: FakeSlurm, sift: Sift) -> list[ListedJob]:
         asked.append(None)
         raise CommandFailed("slurmctld is down")
 

@@ -93,7 +93,7 @@ def answers() -> Iterator[Answers]:
 def test_it_asks_at_the_start_and_hands_on_whose_rows_they_are(answers: Answers) -> None:
     answers.poller.start()
     found = answers.next()
-    assert (found.sink, found.rows) == ("asked", [RunningRow(1, 3)])
+    assert (found.sink, list(found.rows)) == ("asked", [RunningRow(1, 3)])
     assert found.asked > 1_700_000_000
     assert answers.poller.workers[0].steps >= 100
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cc_slurm_adapter.jobs.open_runs import OpenRuns
 from cc_slurm_adapter.outbox.outbox import OpenRun, Stage
 from tests.fakes.slurm_and_sinks import make_run
@@ -29,3 +31,17 @@ def test_a_run_has_begun_when_it_is_open_and_its_start_is_sure() -> None:
     runs = OpenRuns([OpenRun(key, stage, "a", None) for stage, key in keys.items()])
     assert {stage for stage, key in keys.items() if runs.has_begun(key)} == {Stage.STARTED, Stage.IGNORED}
     assert {stage for stage, key in keys.items() if runs.is_preparing(key)} == {Stage.PREPARING}
+
+
+def test_a_job_may_have_several_runs_and_each_is_found_until_it_is_over() -> None:
+    keys = [make_run(1, start=start).key for start in (10, 20, 30)]
+    runs = OpenRuns([OpenRun(key, Stage.STARTED, "a", None) for key in keys])
+    assert (len(runs), set(runs)) == (3, set(keys))
+    assert [runs[key].key for key in keys] == keys
+    for at, key in enumerate([keys[2], keys[0], keys[1]], 1):
+        runs.drop(key)
+        assert key not in runs
+        assert runs.get(key) is None
+        assert (len(runs), len(runs.of_job(1)), runs.jobs_on("a")) == (3 - at, 3 - at, 3 - at)
+    with pytest.raises(KeyError):
+        runs[keys[0]]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from cc_slurm_adapter.model import NodeState
 from cc_slurm_adapter.sinks.messages import encode_nodes
 from cc_slurm_adapter.sinks.node_states import states_for_cc_backend
-from cc_slurm_adapter.slurm.parse.nodes import COLUMNS, SINFO, NodeLayout, parse_sinfo
-from tests.recorded.fixture_files import FIXTURES, LAYOUTS, VERSIONS, sinfo_row
+from cc_slurm_adapter.slurm.parse.nodes import COLUMNS, SINFO, NodeLayout
+from tests.recorded.fixture_files import FIXTURES, LAYOUTS, VERSIONS, parse_sinfo, sinfo_row
 
 # As src/common/slurm_protocol_defs.c has them, in the order in which they are printed.
 BASES = ("DOWN", "IDLE", "ALLOCATED", "ERROR", "MIXED", "FUTURE", "UNKNOWN")

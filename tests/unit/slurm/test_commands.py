@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -259,7 +260,7 @@ def test_slurmctld_down_is_an_error_and_not_an_empty_answer(
             programs.replay(name, errors, recorded)
         programs.replay("scontrol", errors, "slurmctld-down.show-config")
         client = SlurmClient(commands, "lab", str(tmp_path), 1 << 20)
-        for ask in (client.list_jobs, client.node_states, lambda: read_cluster_config(commands)):
+        for ask in (partial(next, client.list_jobs()), client.node_states, lambda: read_cluster_config(commands)):
             with pytest.raises(CommandFailed, match="Unable to contact slurm controller"):
                 ask()
 

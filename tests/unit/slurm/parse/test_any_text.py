@@ -21,9 +21,8 @@ from cc_slurm_adapter.slurm.parse.jobs import is_opt_out, parse_job, parse_shari
 from cc_slurm_adapter.slurm.parse.json_stream import JobSplitter
 from cc_slurm_adapter.slurm.parse.json_values import Json, read_digits
 from cc_slurm_adapter.slurm.parse.listing import parse_listing
-from cc_slurm_adapter.slurm.parse.nodes import parse_sinfo
 from cc_slurm_adapter.slurm.parse.states import read_states
-from tests.recorded.fixture_files import FIXTURES, LAYOUTS, sinfo_row, split_document
+from tests.recorded.fixture_files import FIXTURES, LAYOUTS, parse_sinfo, sinfo_row, split_document
 
 IMITATIONS = [
     "    }",
@@ -182,7 +181,7 @@ SMALL: list[Callable[[str], object]] = [
     is_opt_out,
     parse_cluster_config,
     lambda text: parse_launches(text, "lab"),
-    lambda text: list(parse_listing(text)),
+    lambda text: list(parse_listing(text.encode(errors="replace").split(b"\n"))),
     parse_sharing,
     parse_sinfo,
     read_digits,

@@ -106,7 +106,7 @@ def test_what_is_no_fact_in_accounting_changes_nothing(job: Json, data: st.DataO
 def test_what_is_no_fact_in_the_listing_changes_nothing(word: str, nonsense: str) -> None:
     """%S of a job that waits and %e of one that is not over are forecasts."""
     start = nonsense if word == "PENDING" else "1795351693"
-    (sighting,) = parse_listing(f"7|{word}|{start}|{nonsense}|n\n")
+    (sighting,) = parse_listing([f"7|{word}|{start}|{nonsense}|n".encode(errors="replace")])
     assert sighting.start_time == (None if word == "PENDING" else 1795351693)
     assert (sighting.end_time, sighting.end_state) == (None, None)
 
@@ -177,8 +177,9 @@ def test_a_state_of_one_word_that_hides_another_tells_nothing() -> None:
 
 
 def test_a_listing_tells_an_end_where_the_state_says_so() -> None:
-    assert list(parse_listing("7|TIMEOUT|1795351693|1795351993|n\n")) == [
-        ListedJob(7, Phase.ENDED, 1795351693, 1795351993, EndState.TIMEOUT, "TIMEOUT")
+    line = b"7|TIMEOUT|1795351693|1795351993|n"
+    assert list(parse_listing([line])) == [
+        ListedJob(7, Phase.ENDED, 1795351693, 1795351993, EndState.TIMEOUT, "TIMEOUT", line=line)
     ]
 
 

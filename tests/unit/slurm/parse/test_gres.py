@@ -33,8 +33,8 @@ from cc_slurm_adapter.slurm.parse.gres import (
 )
 from cc_slurm_adapter.slurm.parse.jobs import job_id_of, parse_job
 from cc_slurm_adapter.slurm.parse.json_values import Json
-from cc_slurm_adapter.slurm.parse.nodes import NodeLayout, parse_sinfo
-from tests.recorded.fixture_files import LAYOUTS, Recording, recordings, sinfo_row, split_document
+from cc_slurm_adapter.slurm.parse.nodes import NodeLayout
+from tests.recorded.fixture_files import LAYOUTS, Recording, parse_sinfo, recordings, sinfo_row, split_document
 
 TWO_TYPES = "gpu:a:2(IDX:0-1),gpu:b:2(IDX:2-3)"
 MIG = "gpu:1g.10gb:2(IDX:0-1),gpu:2g-20gb:1(IDX:2)"

@@ -50,7 +50,7 @@ def test_a_listing_tells_phases_and_times() -> None:
         "7|RUNNING|1795351693|1795351993|n\n8|COMPLETED|1795351693|1795351700|n\n9|COMPLETING|5|6|n\n"
         "10|CONFIGURING|N/A|N/A|n\n"
     )
-    running, ended, completing, configuring = parse_listing(text)
+    running, ended, completing, configuring = parse_listing(text.encode().splitlines())
     assert (running.phase, running.start_time, running.end_time) == (Phase.RUNNING, 1795351693, None)
     assert (ended.end_state, ended.end_time) == (EndState.COMPLETED, 1795351700)
     assert (completing.phase, completing.end_state) == (Phase.ENDED, None)
@@ -70,12 +70,13 @@ RAN = [
 
 
 def test_a_listing_tells_which_jobs_never_had_a_node() -> None:
-    assert [each.never_ran for each in parse_listing(NEVER_RAN + REQUEUED_THEN_CANCELLED)] == [True, True]
-    assert [each.never_ran for each in parse_listing("".join(RAN))] == [False] * len(RAN)
+    never = (NEVER_RAN + REQUEUED_THEN_CANCELLED).encode().splitlines()
+    assert [each.never_ran for each in parse_listing(never)] == [True, True]
+    assert [each.never_ran for each in parse_listing("".join(RAN).encode().splitlines())] == [False] * len(RAN)
 
 
 def test_a_damaged_line_of_a_listing_costs_no_other_line_anything(caplog: pytest.LogCaptureFixture) -> None:
-    assert len(list(parse_listing("7|RUNNING|1|2|n\nslurm says hello\n8|RUNNING|1|2|n\n"))) == 2
+    assert len(list(parse_listing([b"7|RUNNING|1|2|n", b"slurm says hello", b"8|RUNNING|1|2|n"]))) == 2
     assert "slurm says hello" in caplog.text
 
 
@@ -211,7 +212,7 @@ def test_the_first_run_of_a_requeued_job_has_ended(recording: Recording) -> None
 
 
 def test_an_unknown_state_in_a_listing_ends_nothing() -> None:
-    (sighting,) = parse_listing("7|DANCING|1795351693|1795351993|n\n")
+    (sighting,) = parse_listing([b"7|DANCING|1795351693|1795351993|n"])
     assert sighting.end_state is None
 
 

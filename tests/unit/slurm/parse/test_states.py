@@ -136,7 +136,7 @@ def test_the_listing_has_every_job_that_holds_nodes_or_is_over(row: Row) -> None
 
 @pytest.mark.parametrize("word", ["COMPLETING", "STAGE_OUT", "SPECIAL_EXIT", "REQUEUED", "REVOKED", "DANCING"])
 def test_a_word_that_hides_how_the_job_stands_ends_nothing_in_the_listing(word: str) -> None:
-    (sighting,) = parse_listing(f"7|{word}|1795351693|1795351993|n\n")
+    (sighting,) = parse_listing([f"7|{word}|1795351693|1795351993|n".encode()])
     assert (sighting.phase, sighting.start_time) == (Phase.ENDED, 1795351693)
     assert (sighting.end_state, sighting.end_time) == (None, None)
 

@@ -324,13 +324,17 @@ def test_it_begins_again_when_its_thread_could_not_start_or_has_died(
     loop = client._thread._loop
     assert loop is not None
 
+    dying: list[threading.Thread] = []
+
     def die() -> None:
+        dying.append(threading.current_thread())
         raise SystemExit  # the only thing that an asyncio loop does not survive
 
     loop.call_soon_threadsafe(die)
     deadline = time.monotonic() + 5
     while client._thread._loop is loop and time.monotonic() < deadline:
         time.sleep(0.01)
+    dying[0].join(5)  # what it says at its end belongs to this test
     assert publish(client, "jobs", b"x") == DELIVERED
 
 

@@ -7,12 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cc_slurm_adapter.errors import CommandFailed
+from cc_slurm_adapter.jobs.decisions import compare, vanished
+from cc_slurm_adapter.jobs.open_runs import OpenRuns
 from cc_slurm_adapter.jobs.quiet_lines import QuietLines
 from cc_slurm_adapter.model import ListedJob, Phase, RunKey
+from cc_slurm_adapter.outbox.outbox import OpenRun, Stage
 from cc_slurm_adapter.sinks.base import Kind
 from cc_slurm_adapter.slurm.interface import Sift
+from cc_slurm_adapter.slurm.parse.listing import parse_listing
 from tests.fakes.slurm_and_sinks import NOW, FakeSlurm, make_run
 from tests.unit.jobs.test_watch import Lab
 
@@ -161,3 +167,39 @@ def test_a_run_that_is_listed_twice_has_vanished_only_when_both_lines_are_gone()
     assert listing(b"1 b") == []
     assert listing() == []
     assert list(quiet.without([key, other])) == [key, other]
+
+
+# So few different ones that most lines and runs come again.
+WORDS = ("RUNNING", "CONFIGURING", "COMPLETING", "COMPLETED")
+JOBS, STARTS = st.integers(1, 2), st.sampled_from((10, 10, 10, 20))
+LINES = st.lists(st.builds("{}|{}|{}|30|n".format, JOBS, st.sampled_from(WORDS), STARTS), max_size=3)
+RUNS = st.builds(
+    lambda job, start, stage, lost: OpenRun(RunKey("lab", job, start), stage, "n", None, lost),
+    JOBS,
+    STARTS,
+    st.sampled_from((Stage.STARTED, *Stage)),
+    st.sampled_from((None, None, 25)),
+)
+STEPS = st.lists(st.tuples(st.lists(RUNS, max_size=2), LINES, st.integers(0, 3).map(bool)), max_size=12)
+
+
+@given(STEPS)
+def test_whatever_is_listed_and_known_the_same_follows_as_if_all_lines_were_read(
+    steps: list[tuple[list[OpenRun], list[str], bool]],
+) -> None:
+    """Between the listings any runs begin, change and end. Some listings break off after their first line."""
+    runs = OpenRuns()
+    for changes, lines, is_complete in steps:
+        for run in changes:
+            runs.put(run)
+        listing = [line.encode() for line in lines]
+        part = runs.quiet.begin()
+        if not is_complete:
+            compare(parse_listing(part.sift(listing[:1])), runs, "lab")
+            continue
+        found = compare(parse_listing(part.sift(listing)), runs, "lab")
+        runs.quiet.finish(part, found.seen)
+        absent = vanished(found, runs, runs.quiet.without(runs))
+        whole = compare(parse_listing(listing), runs, "lab")
+        assert (found.ended, found.to_read, found.unknown_keys) == (whole.ended, whole.to_read, whole.unknown_keys)
+        assert set(absent) == set(vanished(whole, runs, runs))

@@ -917,6 +917,17 @@ def test_a_run_that_the_destination_has_lost_gets_its_start_again_and_only_once(
     assert over.key not in lab.watch._store.open_runs
 
 
+def test_a_row_with_a_start_up_to_five_minutes_away_is_the_run_s_own(lab: Lab) -> None:
+    away = {1: 0, 2: 300, 3: -300, 4: 301, 5: -301}
+    runs = {job_id: lab.slurm.put(make_run(job_id, start=NOW - 9000)) for job_id in (*away, 6)}
+    lab.poll()
+    deliver_all(lab, NOW - 9000)
+    rows = [RunningRow(job_id, runs[job_id].key.start_time + seconds) for job_id, seconds in away.items()]
+    lab.watch.reconcile(believed(*rows, RunningRow(7, NOW)))
+    sent_again = {key for kind, key in lab.pop_pending() if kind is Kind.START}
+    assert sent_again == {runs[job_id].key for job_id in (4, 5, 6)}
+
+
 def test_a_start_that_the_destination_cannot_show_yet_is_not_sent_again(lab: Lab) -> None:
     lab.slurm.put(make_run(1, start=NOW - 9000))
     lab.poll()

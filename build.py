@@ -77,6 +77,15 @@ MOST_FAILURES = 20
 """So many are named at the end, so that it stays on one screen; the logs have them all."""
 PURE = r"\.(py|pyi)$|/py\.typed$|\.dist-info/"
 """What may be in the archive."""
+FRONT = frozenset(
+    f"site-packages/cc_slurm_adapter/{name}.py"
+    for name in (
+        *("__init__", "errors", "lines", "config/__init__", "config/address", "config/file", "config/secrets"),
+        *("hooks/__init__", "hooks/hook", "hooks/message", "hooks/signature"),
+        *("system/__init__", "system/event_files"),
+    )
+)
+"""All that a hook may load: it is at the beginning of the archive, which is all that a hook reads."""
 EXAMPLES_SHIPPED = (
     *("cc-slurm-adapter.service", "cc-slurm-adapter@.service", "cc-slurm-adapter.tmpfiles"),
     *("config.cluster.json", "slurm.conf.hooks"),
@@ -510,12 +519,13 @@ def write_sbom(tools: Environment, folder: Path) -> None:
 def pack(files: dict[str, bytes], target: Path) -> None:
     """Order, times and modes are fixed, so that the same sources always give the same bytes.
 
+    What a hook loads comes first: the shell part of the file says why.
     Nothing is compressed: compressors differ from machine to machine, and Python starts no slower.
     """
     with target.open("wb") as output:
         output.write((PACKAGE / "hooks" / "head.sh").read_bytes())
         with zipfile.ZipFile(output, "w", zipfile.ZIP_STORED) as archive:
-            for name, content in sorted(files.items()):
+            for name, content in sorted(files.items(), key=lambda file: (file[0] not in FRONT, file[0])):
                 entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
                 entry.create_system = 3
                 entry.external_attr = 0o100644 << 16

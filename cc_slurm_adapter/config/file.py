@@ -1,12 +1,14 @@
 """Reads the configuration file.
 
-Hooks read their few settings with this module. So it imports nothing that is slow to load: no dataclasses, no typing.
+Hooks read their few settings with this module. So it imports nothing that is slow to load: no dataclasses, no typing,
+and json only where json's own parser finds no value.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import sys
+from _collections_abc import Callable
 
 from cc_slurm_adapter.errors import BrokenJson, ConfigError
 
@@ -17,6 +19,11 @@ DEFAULT_EVENTS_PATH = "/run/cc-slurm-adapter/events"
 """In memory, so that no hook waits for a disk. The shell part knows this path, too."""
 
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_WHITE_SPACE = " \t\n\r"
+"""Of JSON."""
+
+_ToObject = Callable[["list[tuple[str, object]]"], "dict[str, object]"]
 
 
 class ConfigFile:
@@ -63,17 +70,66 @@ def parse_config_text(data: bytes) -> ConfigFile:
             known[key] = value
         return known
 
+    text = _decode(data)
+    document = _scan(text, to_object)
+    if document is None:
+        repeated.clear()
+        document = _load(text, to_object)
+    if not isinstance(document, dict):
+        raise ConfigError(["expected a JSON object: { ... } with one entry for each setting"])
+    return _fold_case(document, repeated)
+
+
+def _decode(data: bytes) -> str:
+    """Return what the codec utf-8-sig does, which would have to be loaded. Raises ConfigError."""
     try:
-        document = json.loads(data.decode("utf-8-sig"), object_pairs_hook=to_object)
+        return data[len(_BYTE_ORDER_MARK) :].decode() if data.startswith(_BYTE_ORDER_MARK) else data.decode()
     except UnicodeDecodeError as error:
         raise ConfigError([f"the file is not UTF-8 text (byte {error.start})"]) from None
+
+
+class _Rules:
+    """What json.loads tells its parser, if it gets nothing but `object_pairs_hook`."""
+
+    strict = True
+    object_hook = None
+    parse_float, parse_int = float, int
+    parse_constant = float
+
+    def __init__(self, object_pairs_hook: _ToObject) -> None:
+        self.object_pairs_hook = object_pairs_hook
+
+
+def _scan(text: str, to_object: _ToObject) -> object:
+    """Return the value of a text that json's parser, which is written in C, reads to its end; else None.
+
+    So a hook need not load the module json, which takes as long as all the rest. That adds to the parser only the
+    white space around the value and the words about a mistake. Without it, the parser of Python 3.10 and 3.11 finds no
+    class for its error: that is a SystemError, and the end of the process where Python was built to be debugged.
+    """
+    if hasattr(sys, "gettotalrefcount"):  # built to be debugged
+        return None
+    try:
+        from _json import make_scanner  # noqa: PLC0415 - there are Pythons without it
+
+        stripped = text.strip(_WHITE_SPACE)
+        # It asks for the attributes of a JSONDecoder, and for no more of it.
+        value, end = make_scanner(_Rules(to_object))(stripped, 0)  # type: ignore[arg-type]
+    except Exception:  # noqa: BLE001 - what is wrong, if anything, json says
+        return None
+    return value if end == len(stripped) else None
+
+
+def _load(text: str, to_object: _ToObject) -> object:
+    """Return the value of a text. Raises ConfigError, which is BrokenJson if the text is no JSON."""
+    import json  # noqa: PLC0415 - slow to load
+
+    try:
+        return json.loads(text, object_pairs_hook=to_object)
     except json.JSONDecodeError as error:
         raise BrokenJson(error.doc, error.pos, error.msg) from None
     except (ValueError, RecursionError):
         raise ConfigError(["not usable as JSON: nested too deeply or with a number of too many digits"]) from None
-    if not isinstance(document, dict):
-        raise ConfigError(["expected a JSON object: { ... } with one entry for each setting"])
-    return _fold_case(document, repeated)
 
 
 def _fold_case(document: dict[str, object], repeated: list[str]) -> ConfigFile:

@@ -6,7 +6,6 @@ Each hook call that needs Python loads this module, so it imports nothing that i
 from __future__ import annotations
 
 import os
-import re
 
 from cc_slurm_adapter.errors import UnreadableFile
 
@@ -42,6 +41,8 @@ def read_secret_file(key: str, name: str) -> str:
 
 def presentable(text: str) -> str:
     """Return the text for an error message. A text that may be or contain a secret is not shown."""
+    import re  # noqa: PLC0415 - slow to load, and only errors need it
+
     suspicious = (
         r"eyJ[\w-]{8,}|[0-9A-Fa-f]{32,}|[A-Z2-7]{40,}|(?=[\w+-]*[0-9])(?=[\w+-]*[A-Z])(?=[\w+-]*[a-z])[\w+-]{32,}"
     )

@@ -118,6 +118,35 @@ import sys
 sys.path.pop(0)
 import os
 
+class Front:
+    # Finds the modules that the archive begins with, which are all that a hook may need. To read the table of
+    # contents of the whole archive would take longer than to run them. What was read stays, also while an upgrade
+    # puts another file in the place of this one.
+    def __init__(self, file):
+        self.sources = {}
+        at = file.index(b"\nPK\3\4") + 1
+        while True:
+            size, named, more = [int.from_bytes(file[at + a:at + b], "little") for a, b in ((22, 26), (26, 28), (28, 30))]
+            begin = at + 30 + named + more
+            name = file[at + 30:at + 30 + named].decode()
+            at = begin + size
+            if not name.startswith("site-packages/") or at > len(file):
+                return
+            self.sources[name] = file[begin:at]
+
+    def find_spec(self, name, path=None, target=None):
+        folder = "site-packages/" + name.replace(".", "/")
+        if folder + ".py" in self.sources:
+            return type(sys.__spec__)(name, self, origin=folder + ".py")
+        if folder + "/__init__.py" in self.sources:
+            return type(sys.__spec__)(name, self, origin=folder + "/__init__.py", is_package=True)
+
+    def create_module(self, spec):
+        pass
+
+    def exec_module(self, module): # not by compile(), whose first call takes a millisecond more
+        exec(self.sources[module.__spec__.origin], module.__dict__)
+
 def log(problem):
     if os.fork() == 0:
         import signal, syslog
@@ -141,11 +170,9 @@ try:
     code, this, others = sys.argv[1:4]
     arguments = sys.argv[4:]
     if sys.version_info >= (3, 9):
-        # By its descriptor it stays the same file while an upgrade puts another in its place.
-        opened = "/proc/self/fd/%d" % os.open(this, os.O_RDONLY)
-        sys.path.insert(0, (opened if os.path.exists(opened) else this) + "/site-packages")
-        from cc_slurm_adapter.__main__ import main
-        main(arguments)
+        sys.meta_path.insert(0, Front(os.read(os.open(this, os.O_RDONLY), 131072)))
+        from cc_slurm_adapter.hooks.hook import run_hook
+        run_hook(arguments, os.environ)
     elif others == "none":
         os._exit(126)
     else:

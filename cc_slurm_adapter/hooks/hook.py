@@ -11,9 +11,8 @@ from __future__ import annotations
 import _socket
 import _thread
 import os
-import syslog
 import time
-from collections.abc import Callable, Mapping, Sequence
+from _collections_abc import Callable, Mapping, Sequence
 
 from cc_slurm_adapter.config.address import TcpAddress, UnixAddress, parse_address
 from cc_slurm_adapter.config.file import (
@@ -28,8 +27,6 @@ from cc_slurm_adapter.config.file import (
 from cc_slurm_adapter.config.secrets import read_secret, reason
 from cc_slurm_adapter.errors import AdapterError, ConfigError
 from cc_slurm_adapter.hooks.message import HookMessage, encode, event_name, read_environment
-from cc_slurm_adapter.hooks.signature import sign
-from cc_slurm_adapter.lines import printable
 from cc_slurm_adapter.system.event_files import is_closed, marker_name
 
 REPORT_SECONDS = 0.7
@@ -169,6 +166,8 @@ def _send(settings: _Settings, environ: Mapping[str, str]) -> str:
         try:
             message = encode(environ)
             if settings.secret_file and isinstance(settings.address, TcpAddress):
+                from cc_slurm_adapter.hooks.signature import sign  # noqa: PLC0415 - few hooks have a secret
+
                 message = sign(message, read_secret(settings.secret_file), time.time())
             _send_to(settings.address, message)
             failure[0] = ""
@@ -190,22 +189,35 @@ def _send_to(address: UnixAddress | TcpAddress, message: bytes) -> None:
         connection.close()
 
 
+# The bare sockets below the module `socket`, because loading that module takes longer than everything else.
+
+
 def _connect_unix(address: UnixAddress) -> _socket.socket:
-    # The bare sockets below the module `socket`, because loading that module takes longer than everything else.
-    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    return _connect(_socket.AF_UNIX, address.path)
+
+
+def _connect_tcp(address: TcpAddress) -> _socket.socket:
+    """Connect to the first of the host's addresses that takes the connection. Raises OSError, that of the last one."""
+    # As bytes, because a text would have Python load its rules for international names.
+    host = (address.host or "localhost").encode()
+    failure = OSError("the name has no address")
+    for family, _, _, _, place in _socket.getaddrinfo(host, address.port, 0, _socket.SOCK_STREAM):
+        try:
+            return _connect(family, place)
+        except OSError as error:
+            failure = error
+    raise failure
+
+
+def _connect(family: int, place: str | tuple[object, ...]) -> _socket.socket:
+    connection = _socket.socket(family, _socket.SOCK_STREAM)
     try:
         connection.settimeout(SEND_SECONDS)
-        connection.connect(address.path)
+        connection.connect(place)
     except OSError:
         connection.close()
         raise
     return connection
-
-
-def _connect_tcp(address: TcpAddress) -> _socket.socket:
-    import socket  # noqa: PLC0415 - see _connect_unix
-
-    return socket.create_connection((address.host or "localhost", address.port), timeout=SEND_SECONDS)
 
 
 def _leave_event_file(folder: str, message: HookMessage) -> str:
@@ -222,5 +234,10 @@ def _leave_event_file(folder: str, message: HookMessage) -> str:
 
 
 def _log_to_syslog(line: str) -> None:
+    # Few hooks have something to tell.
+    import syslog  # noqa: PLC0415
+
+    from cc_slurm_adapter.lines import printable  # noqa: PLC0415
+
     syslog.openlog("cc-slurm-adapter", syslog.LOG_PID, syslog.LOG_DAEMON)
     syslog.syslog(syslog.LOG_WARNING, printable(line))

@@ -3,22 +3,27 @@
 A message is one JSON object of environment values, ended by the end of the stream. There is no reply. With a shared
 secret a signature line precedes it (see `signature`). An event file is empty: its name holds the whole event.
 
-The hook loads this module for every job, so it imports nothing that is slow to load.
+The hook loads this module for every job, so it imports nothing that is slow to load, such as json or re.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping
+from _collections_abc import Mapping
 
 from cc_slurm_adapter.errors import AdapterError
-from cc_slurm_adapter.system.event_files import CLUSTER, nameable
+from cc_slurm_adapter.system.event_files import CONTEXT, LONGEST_WORD, consists_of, nameable, split_event_name
+
+try:
+    from _json import encode_basestring_ascii as quoted  # what json uses
+except ImportError:  # a Python without the parts of json that are written in C
+    from json.encoder import encode_basestring_ascii as quoted
 
 MAX_MESSAGE = 64 * 1024
 """Most bytes of a message, without its signature."""
 MAX_JOB_ID = 2**31 - 1
 """The largest job id. squeue refuses a whole list because of one larger id, and scontrol reads 2**32 as all jobs."""
+MAX_DIGITS = 19
+"""Most digits of a job id, with zeros in front."""
 
 VARIABLES = (
     "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE",
@@ -64,9 +69,6 @@ VARIABLES = (
 """All keys of a message. The existing adapter's receiver requires each of them."""
 _READ_VARIABLES = ("SLURM_JOB_ID", "SLURM_SCRIPT_CONTEXT", "SLURM_CLUSTER_NAME")
 
-_CONTEXT = r"[a-z_]{0,64}"
-_EVENT_NAME = rf"([0-9]{{1,19}})\.({_CONTEXT})\.({CLUSTER})\.[0-9]{{1,19}}"
-
 
 class BadMessage(AdapterError):
     """The message cannot be understood, or it must not be trusted."""
@@ -90,11 +92,13 @@ def encode(environ: Mapping[str, str]) -> bytes:
     """
     message = dict.fromkeys(VARIABLES, "")
     message.update((name, environ.get(name, "")[:255]) for name in _READ_VARIABLES)
-    return json.dumps(message).encode()
+    return ("{" + ", ".join(f"{quoted(name)}: {quoted(value)}" for name, value in message.items()) + "}").encode()
 
 
 def decode(message: bytes) -> HookMessage:
     """Decode an unsigned message. Raises BadMessage and no other error, whatever the bytes are."""
+    import json  # noqa: PLC0415 - slow to load, and hooks decode nothing
+
     try:
         values = json.loads(message)
     except (ValueError, RecursionError):
@@ -110,7 +114,7 @@ def read_environment(values: Mapping[str, object]) -> HookMessage:
     A context or cluster of an unexpected form counts as not given.
     """
     job_id = values.get("SLURM_JOB_ID")
-    if not isinstance(job_id, str) or not (job_id.isascii() and job_id.isdigit()) or len(job_id) > 19:
+    if not isinstance(job_id, str) or not (job_id.isascii() and job_id.isdigit()) or len(job_id) > MAX_DIGITS:
         raise BadMessage(f"SLURM_JOB_ID is not a job id: {job_id!r:.40}")
     if not 0 < int(job_id) <= MAX_JOB_ID:
         raise BadMessage(f"SLURM_JOB_ID is out of range: {job_id}")
@@ -118,9 +122,13 @@ def read_environment(values: Mapping[str, object]) -> HookMessage:
     cluster = values.get("SLURM_CLUSTER_NAME")
     return HookMessage(
         int(job_id),
-        context if isinstance(context, str) and re.fullmatch(_CONTEXT, context) else "",
+        context if isinstance(context, str) and _is_context(context) else "",
         cluster if isinstance(cluster, str) and cluster.isprintable() and len(cluster) <= 64 else "",
     )
+
+
+def _is_context(text: str) -> bool:
+    return len(text) <= LONGEST_WORD and consists_of(text, CONTEXT)
 
 
 def event_name(message: HookMessage, pid: int) -> str:
@@ -133,7 +141,10 @@ def event_name(message: HookMessage, pid: int) -> str:
 
 def parse_event_name(name: str) -> HookMessage | None:
     """Parse the name of an event file. Return None for any other name."""
-    match = re.fullmatch(_EVENT_NAME, name)
-    if match is None or not 0 < int(match[1]) <= MAX_JOB_ID:
+    parts = split_event_name(name)
+    if parts is None:
         return None
-    return HookMessage(int(match[1]), match[2], match[3])
+    job_id, context, cluster = parts
+    if len(job_id) > MAX_DIGITS or not 0 < int(job_id) <= MAX_JOB_ID:
+        return None
+    return HookMessage(int(job_id), context, cluster) if max(len(context), len(cluster)) <= LONGEST_WORD else None

@@ -18,7 +18,7 @@ from cc_slurm_adapter.hooks.acceptor import Acceptor, OnAccept
 from cc_slurm_adapter.hooks.access import AllowedSenders
 from cc_slurm_adapter.hooks.listener import Listeners, peer_ids
 from cc_slurm_adapter.hooks.message import MAX_MESSAGE, BadMessage, HookMessage, decode
-from cc_slurm_adapter.hooks.signature import MAX_SIGNED_MESSAGE, SignatureCheck, split_signature
+from cc_slurm_adapter.hooks.signature_check import MAX_SIGNED_MESSAGE, SignatureCheck, split_signature
 from cc_slurm_adapter.log import Repeated
 
 logger = logging.getLogger(__name__)

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -521,11 +522,19 @@ def test_hook_goes_on_after_a_script_that_fails(shell: list[str], code: int, alo
     assert failing.call != []
 
 
-@pytest.mark.parametrize("kept", [0.02, 0.5, 0.999])
-def test_damaged_file_is_silent_as_a_hook(kept: float, alone: Path, public: Path) -> None:
-    content = alone.read_bytes()
-    alone.write_bytes(content[: int(len(content) * kept)])
-    assert event_of_hook(alone, public, {"CC_SLURM_ADAPTER_PYTHON": build.running().path}, []) == []
+@pytest.mark.parametrize("part", ["of the first module", "of the last module", "of what no hook loads"])
+def test_half_a_file_is_silent_as_a_hook(part: str, alone: Path, public: Path) -> None:
+    """It reports the job as soon as all that a hook loads is there, as that comes first."""
+    with zipfile.ZipFile(alone) as archive:
+        *front, after = archive.infolist()[: len(build.FRONT) + 1]
+    kept = {
+        "of the first module": front[1].header_offset - 1,
+        "of the last module": after.header_offset - 1,
+        "of what no hook loads": after.header_offset + 40,
+    }
+    alone.write_bytes(alone.read_bytes()[: kept[part]])
+    expected = EVENT if part == "of what no hook loads" else []
+    assert event_of_hook(alone, public, {"CC_SLURM_ADAPTER_PYTHON": build.running().path}, []) == expected
 
 
 def test_hook_imports_nothing_from_where_it_is_called(alone: Path, public: Path) -> None:

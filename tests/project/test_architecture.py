@@ -11,13 +11,16 @@ from pathlib import Path
 
 import pytest
 
+import build
+
 PACKAGE = Path(__file__).parents[2] / "cc_slurm_adapter"
 TESTS = PACKAGE.with_name("tests")
 MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-# Each effect has its named modules. `socket` also serves to wake a selector and to name address families.
+# Each effect has its named modules. `socket` also serves to wake a selector and to name address families; `_socket`,
+# which loads faster, is what a hook has of it.
 EFFECTS = {
     "subprocess": {"slurm.commands"},
     "sqlite3": {
@@ -46,8 +49,6 @@ EFFECTS = {
         "cli.control_client",
         "sinks.http_client",
         "sinks.nats.loop",
-        "hooks.hook",
-        "config.address",
         "hooks.server",
         "hooks.listener",
         "hooks.intake",
@@ -56,6 +57,7 @@ EFFECTS = {
         "hooks.acceptor",
         "daemon.status_thread",
     },
+    "_socket": {"config.address", "hooks.hook"},
     "signal": {"daemon.daemon", "slurm.commands"},
     "threading": {
         "config.host_pattern",
@@ -287,6 +289,23 @@ def test_what_slurm_prints_is_read_without_a_process() -> None:
 def test_the_light_rooms_import_nothing_heavy_for_a_hook() -> None:
     """What a hook call loads: tests/unit/hooks/test_hook.py measures it, this names the way."""
     assert {room(each) for each in GRAPH["hooks.hook"]} <= {"hooks", "config", "errors", "lines", "system"}
+
+
+def with_packages(name: str) -> set[str]:
+    """A module and the packages that it is in."""
+    parts = name.split(".")
+    return {".".join(parts[:length]) for length in range(len(parts) + 1)}
+
+
+def test_the_built_file_begins_with_what_a_hook_may_load() -> None:
+    """And with nothing else: whatever is in front is read by each hook call."""
+    loaded, added = set[str](), {"hooks.hook"}
+    while added:
+        loaded |= added
+        added = {found for name in added for found in GRAPH[name]} - loaded
+    loaded = {package for name in loaded for package in with_packages(name)}
+    files = {MODULES[f"cc_slurm_adapter.{name}".rstrip(".")].relative_to(PACKAGE.parent) for name in loaded}
+    assert {f"site-packages/{file}" for file in files} == build.FRONT
 
 
 STARTS_THREADS = {"Thread", "Timer", "start_new_thread", "ThreadPoolExecutor", "run_in_executor", "to_thread"}

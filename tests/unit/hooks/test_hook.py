@@ -19,7 +19,7 @@ from cc_slurm_adapter.config import file
 from cc_slurm_adapter.hooks import hook
 from cc_slurm_adapter.hooks.hook import run_hook
 from cc_slurm_adapter.hooks.message import VARIABLES, decode
-from cc_slurm_adapter.hooks.signature import SignatureCheck
+from cc_slurm_adapter.hooks.signature_check import SignatureCheck
 from cc_slurm_adapter.system import own_files
 
 ENVIRON = {"SLURM_JOB_ID": "4711", "SLURM_SCRIPT_CONTEXT": "prolog_slurmctld", "SLURM_CLUSTER_NAME": "lab"}
@@ -82,6 +82,12 @@ def make_events_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "hooks" / "events"
     folder.mkdir(parents=True)
     return folder
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def tcp_receiver() -> tuple[Receiver, int]:
@@ -290,15 +296,50 @@ def test_hanging_name_server(
 ) -> None:
     folder = make_events_folder(tmp_path)
 
-    def hang(*_: object, **__: object) -> socket.socket:
+    def hang(*_: object) -> list[object]:
         stuck.wait(10)
         raise OSError("late")
 
-    monkeypatch.setattr(socket, "create_connection", hang)
+    monkeypatch.setattr("_socket.getaddrinfo", hang)
     began = time.monotonic()
     assert run_hook(["-config", write_config(tmp_path, prepSockConnectPath="tcp:h:1")], ENVIRON, lines.append) == 0
     assert time.monotonic() - began < 0.8
     assert (os.listdir(folder), lines) == ([EVENT_NAME], [])
+
+
+def test_each_address_of_a_name_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]) -> None:
+    receiver, port = tcp_receiver()
+    refuses = free_port()
+
+    def both(name: bytes, *_: object) -> list[tuple[object, ...]]:
+        assert name == b"node.example.org"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", to)) for to in (refuses, port)]
+
+    monkeypatch.setattr("_socket.getaddrinfo", both)
+    path = write_config(tmp_path, prepSockConnectPath=f"tcp:node.example.org:{refuses}")
+    run_hook(["-config", path], ENVIRON, lines.append)
+    assert decode(receiver.wait()).job_id == 4711
+    assert lines == []
+
+
+@pytest.mark.parametrize("names", ["unknown", "without an address", "refuses"])
+def test_a_name_that_leads_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: str, lines: list[str]
+) -> None:
+    refuses = free_port()
+
+    def found(*_: object) -> list[tuple[object, ...]]:
+        if names == "unknown":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        place = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", refuses))
+        return [] if names == "without an address" else [place]
+
+    monkeypatch.setattr("_socket.getaddrinfo", found)
+    run_hook(["-config", write_config(tmp_path, prepSockConnectPath="tcp:node:1")], ENVIRON, lines.append)
+    why = {"unknown": "Name or service not known", "refuses": "Connection refused"}.get(names, "has no address")
+    assert len(lines) == 1
+    assert "job 4711 not reported: tcp:node:1: " in lines[0]
+    assert f"{why}; " in lines[0]
 
 
 def test_server_that_accepts_and_never_reads(tmp_path: Path, lines: list[str]) -> None:
@@ -382,5 +423,12 @@ def test_hook_loads_nothing_that_is_slow() -> None:
         "ipaddress",
         "subprocess",
         "sqlite3",
+        "json",
+        "re",
+        "enum",
+        "functools",
+        "collections",
+        "socket",
+        "syslog",
     }
     assert slow & set(done.stdout.split()) == set()

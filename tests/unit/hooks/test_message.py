@@ -48,6 +48,13 @@ def test_message_is_short_whatever_the_environment_holds() -> None:
     assert (message.job_id, message.cluster) == (1, "lab")
 
 
+@given(st.dictionaries(st.sampled_from(VARIABLES), st.text(st.characters(), max_size=20)))
+def test_a_message_is_as_json_writes_it(environ: dict[str, str]) -> None:
+    """Also with half of a surrogate pair, which is how Python reads bytes that are no UTF-8."""
+    encoded = encode({**environ, "SLURM_CLUSTER_NAME": "\udcff"})
+    assert encoded == json.dumps(json.loads(encoded)).encode()
+
+
 def test_only_the_job_id_is_needed() -> None:
     message = decode(b'{"SLURM_JOB_ID": "5"}')
     assert (message.job_id, message.context, message.cluster) == (5, "", "")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hmac
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cc_slurm_adapter.hooks import signature
+from cc_slurm_adapter.hooks import signature_check
 from cc_slurm_adapter.hooks.message import BadMessage
-from cc_slurm_adapter.hooks.signature import SignatureCheck, sign, split_signature
+from cc_slurm_adapter.hooks.signature import sign
+from cc_slurm_adapter.hooks.signature_check import SignatureCheck, split_signature
 
 SECRET = b"a shared secret of some length"
 NOW = 1_800_000_000.0
@@ -70,13 +74,27 @@ def test_any_bytes_are_refused_by_the_signature(data: bytes) -> None:
 
 
 def test_memory_of_signatures_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signature, "REMEMBERED_NONCES", 10)
+    monkeypatch.setattr(signature_check, "REMEMBERED_NONCES", 10)
     check = SignatureCheck(SECRET)
     for _ in range(50):
         check.open(sign(b"{}", SECRET, NOW), NOW)
     assert len(check._seen) == 10
     check.open(sign(b"{}", SECRET, NOW + 500), NOW + 500)
     assert len(check._seen) == 1
+
+
+def test_the_proof_is_that_of_hmac() -> None:
+    line, body = split_signature(sign(b"{}", SECRET, NOW))
+    mark, stamp, nonce, proof = line.split()
+    signed = stamp + b" " + nonce + b"\n" + body
+    assert (mark, proof.decode()) == (b"HMAC-SHA256", hmac.new(SECRET, signed, "sha256").hexdigest())
+
+
+def test_a_python_without_openssl_signs_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "_hashlib", None)
+    assert SignatureCheck(SECRET).open(sign(b"{}", SECRET, NOW), NOW) == b"{}"
+    monkeypatch.undo()
+    assert SignatureCheck(SECRET).open(sign(b"{}", SECRET, NOW), NOW) == b"{}"
 
 
 def test_both_forms_are_told_apart() -> None:

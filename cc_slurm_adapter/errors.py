@@ -56,6 +56,10 @@ class StateError(AdapterError):
     """The pid file, the state folder, the database or the socket cannot be used."""
 
 
+class NoRoom(StateError):
+    """Too many messages wait for more to be made now. That is no failure: what is to be read stays where it is."""
+
+
 class ThreadFault(AdapterError):
     """A thread has ended or is stuck: only a new process helps."""
 

@@ -255,11 +255,17 @@ class CatchUp:
 
     def begin_again(self) -> None:
         """Begin after a failure without another poll, when the wait is over: a single round has only one."""
-        if self._steps is None and self.step.is_failing and self.step.may_run():
+        if self._steps is None and (self.step.is_failing or self.step.is_waiting) and self.step.may_run():
             self._steps = self._watch.catch_up(self._since)
+
+    def next_due(self) -> float | None:
+        """Return when it is tried again whether there is room for more messages; None if it does not wait for that."""
+        return self.step.not_before if self._steps is None and self.step.is_waiting else None
 
     def attempt_step(self) -> None:
         """Read the next step, if there is one."""
+        if self._steps is None and self.step.is_waiting and self.step.may_run():
+            self._steps = self._watch.catch_up(self._since)
         if self._steps is not None:
             self.step.attempt(self._read_step)
 

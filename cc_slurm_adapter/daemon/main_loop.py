@@ -215,6 +215,7 @@ class MainLoop:
             return 0
         moments = [
             do.syncing.next_due(),
+            do.catch_up.next_due(),
             do.polls.next_due,
             do.hooks.next_due(),
             do.nodes.query.not_before if do.nodes.query.is_failing else None,

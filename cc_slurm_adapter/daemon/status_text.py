@@ -166,6 +166,8 @@ def _step_text(step: StepReport, now: float) -> str:
         times = f" ({counted(step.failures, 'time')})" if step.failures else ""
         worked = f"; worked {ago(step.last_success, now)}" if step.last_success else "; never worked"
         return f"fails for {duration(now - step.failing_since)}{times}: {clipped(step.why)}{worked}"
+    if step.waits:
+        return f"waits: {clipped(step.waits)}"
     if not step.last_success:
         return "not yet"
     return f"{ago(step.last_success, now)}, took {duration(step.seconds)}"

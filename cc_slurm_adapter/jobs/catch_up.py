@@ -12,7 +12,7 @@ import logging
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from cc_slurm_adapter.errors import CommandCancelled, SlurmError, StateError
+from cc_slurm_adapter.errors import CommandCancelled, NoRoom, SlurmError, StateError
 from cc_slurm_adapter.jobs.accounted_runs import AccountedRuns
 from cc_slurm_adapter.jobs.accounting_windows import AccountingWindows
 from cc_slurm_adapter.jobs.decisions import forgotten_end, requeued_end
@@ -31,7 +31,8 @@ CATCHING_UP = "catching up with accounting, hours"
 """The name of this work, for the log and the status."""
 MAX_PENDING = 20_000
 """The most pending messages with which accounting is read on; it keeps all that it has. Parked ones do not count: they
-may wait for weeks, and accounting would not be read all that time."""
+may wait for weeks, and accounting would not be read all that time. When it has stopped, it is read on with half of
+them: then sacct is asked less often for an hour that is not complete."""
 FIRST_WAIT, LONGEST_WAIT = 30, 3600
 """Seconds until the first lookup of why accounting has no end of a run, and the most between two such lookups."""
 MAX_WITHOUT_END = 200
@@ -69,13 +70,15 @@ class CatchUp:
         self._windows = AccountingWindows(settings.max_span, settings.now())
         self._waits: dict[RunKey, _Wait] = {}
         """Vanished runs, each with the wait until its next lookup."""
+        self._had_no_room = False
+        """Whether the last time ended because too many messages waited."""
 
     def run(self, since: int, vanished: Mapping[RunKey, int]) -> Iterator[int]:
         """Read accounting from `since` until now, an hour at a time, and move the checkpoint. Raises SlurmError.
 
         `vanished` are the open runs that the last listing did not have, each with the time when it was last seen. Those
         that are due for a lookup are asked for first. Yields the time up to which accounting was read, also when only
-        some runs of an hour were recorded. All times are in Unix seconds.
+        some runs of an hour were recorded. Raises NoRoom while too many messages wait. All times are in Unix seconds.
         """
         now = self._settings.now()
         self._settings.first_moment.keep()
@@ -108,13 +111,15 @@ class CatchUp:
         self._windows.max_span = self._settings.max_span
         first_moment, forgotten_until = self._settings.first_moment.limit(now), self._store.forgotten_until()
         windows = self._windows.next(since, now, first_moment, forgotten_until)
+        if windows:
+            self._require_room(MAX_PENDING // 2 if self._had_no_room else MAX_PENDING)
         reached = since
         with Progress(CATCHING_UP, len(windows), tell=self._settings.on_work) as progress:
             for number, window in enumerate(windows):
                 progress.say(number)
                 with contextlib.closing(self._slurm.ended_between(window.start, window.until)) as pieces:
                     for ended in pieces:
-                        self._require_room()
+                        self._require_room(MAX_PENDING)
                         self._accounted.record(ended)
                         yield reached
                 self._windows.was_read(window)
@@ -123,18 +128,17 @@ class CatchUp:
                     self._store.commit(Batch(checkpoint=reached))
                 yield reached
 
-    def _require_room(self) -> None:
-        """Raise StateError while too many messages wait: accounting keeps what it has.
+    def _require_room(self, most: int) -> None:
+        """Raise NoRoom while more messages wait: accounting keeps what it has.
 
         A state file that cannot be read does not raise here.
         """
         try:
-            are_too_many = self._store.has_pending(more_than=MAX_PENDING)
+            self._had_no_room = self._store.has_pending(more_than=most)
         except StateError:
             return  # the next write shows whether the file can be used
-        if are_too_many:
-            text = f"more than {MAX_PENDING} messages wait to be delivered: accounting is read on when they are fewer"
-            raise StateError(text)
+        if self._had_no_room:
+            raise NoRoom(f"more than {most} messages wait to be delivered: accounting is read on when they are fewer")
 
     def _due(self, vanished: Sequence[RunKey]) -> tuple[list[RunKey], list[RunKey]]:
         """Return the runs to ask for: those that have just vanished, and those whose wait for a lookup is over."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections import deque
 from collections.abc import Generator, Iterator, Mapping
 
 from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, SlurmError, UnexpectedOutput
@@ -38,23 +39,29 @@ def whole_text(argv: list[str], finished: Finished) -> str:
     return finished.output.decode("utf-8", errors="replace")
 
 
-def read_lines(commands: Commands, argv: list[str], environment: Mapping[str, str]) -> Generator[str, None, None]:
-    """Yield the lines of a command's output as they arrive. Raises SlurmError, after the last whole line."""
-    with contextlib.closing(read_raw_lines(commands, argv, environment)) as parts:
+def read_lines(
+    commands: Commands, argv: list[str], environment: Mapping[str, str], ahead: int = 0
+) -> Generator[str, None, None]:
+    """Yield the lines of a command's output as they arrive. Raises SlurmError, after the last whole line.
+
+    So many bytes are read `ahead`, before the first line is yielded: a command that prints no more has ended then.
+    """
+    with contextlib.closing(read_raw_lines(commands, argv, environment, ahead)) as parts:
         for lines in parts:
             yield from (line.decode("utf-8", errors="replace") for line in lines)
 
 
 def read_raw_lines(
-    commands: Commands, argv: list[str], environment: Mapping[str, str]
+    commands: Commands, argv: list[str], environment: Mapping[str, str], ahead: int = 0
 ) -> Generator[list[bytes], None, None]:
     """Yield the lines of a command's output, those that arrive together. Raises SlurmError, after the last whole line.
 
-    They have no line feed at their end.
+    They have no line feed at their end. `ahead` is that of `read_lines`.
     """
     rest, printed = b"", False
     finished: Finished | None = None
-    with contextlib.closing(commands.pieces(argv, environment=environment)) as pieces:
+    with contextlib.closing(commands.pieces(argv, environment=environment)) as output:
+        pieces = _read_ahead(output, ahead)
         while finished is None:
             try:
                 *lines, rest = (rest + next(pieces)).split(b"\n")
@@ -67,6 +74,32 @@ def read_raw_lines(
     check(argv, finished, printed=printed)
     if rest:
         raise _cut(argv)
+
+
+def _read_ahead(pieces: Generator[bytes, None, Finished], limit: int) -> Generator[bytes, None, Finished]:
+    """Yield the pieces as soon as so many bytes are read, or all.
+
+    A failure is raised after them, unless the daemon stops.
+    """
+    kept: deque[bytes] = deque()
+    finished: Finished | None = None
+    failure: SlurmError | None = None
+    size = 0
+    try:
+        while size < limit:
+            kept.append(next(pieces))
+            size += len(kept[-1])
+    except StopIteration as end:
+        finished = end.value
+    except CommandCancelled:
+        raise
+    except SlurmError as error:
+        failure = error
+    while kept:
+        yield kept.popleft()
+    if failure is not None:
+        raise failure
+    return finished if finished is not None else (yield from pieces)
 
 
 def batches(lines: Iterator[str]) -> Iterator[list[str]]:

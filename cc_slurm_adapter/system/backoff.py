@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from cc_slurm_adapter.errors import AdapterError, CommandCancelled
+from cc_slurm_adapter.errors import AdapterError, CommandCancelled, NoRoom
 from cc_slurm_adapter.log import NOTICE
 from cc_slurm_adapter.system.outages import Outages
 
@@ -41,6 +41,8 @@ class Timing(NamedTuple):
     first_retry: float = 1.0
     longest_retry: float = 60.0
     """The most: the wait doubles with every failure."""
+    no_room: float = 5.0
+    """How long it waits if it found no room for its messages."""
     clock: Callable[[], float] = time.monotonic
 
 
@@ -63,6 +65,8 @@ class StepReport(NamedTuple):
     """The reason of the last one."""
     failed_at: float = 0.0
     """When that was; 0 while the step does not fail."""
+    waits: str = ""
+    """What it waits for, so that it is not done now, which is no failure."""
 
 
 class RetriedStep:
@@ -77,6 +81,7 @@ class RetriedStep:
         """
         self._name = name
         self._clock = timing.clock
+        self._no_room = timing.no_room
         self._backoff = Backoff(timing.first_retry, timing.longest_retry, jitter=lambda: 1.0)
         self._outages = outages or Outages(timing.clock)
         self._proves = proves
@@ -95,12 +100,17 @@ class RetriedStep:
         """Return whether the last attempt failed."""
         return self._backoff.failures > 0
 
+    @property
+    def is_waiting(self) -> bool:
+        """Return whether the last attempt found no room for its messages."""
+        return bool(self.report.waits)
+
     def may_run(self) -> bool:
         """Return whether the wait after a failure is over."""
         return self._clock() >= self.not_before
 
     def attempt(self, action: Callable[[], bool | None]) -> bool:
-        """Do the action. Return False if it failed, which is logged.
+        """Do the action. Return False if it failed, which is logged, or found no room for its messages.
 
         An action that did only a part of its work returns False. That is neither a success nor a failure.
         """
@@ -111,16 +121,20 @@ class RetriedStep:
                 return True
         except CommandCancelled:
             log.debug("%s broken off: the daemon stops", self._name)
-            return False
+        except NoRoom as error:
+            self._wait(began, str(error))
         except AdapterError as error:
             self._failed(began, str(error))
-            return False
         except MemoryError:
             self._failed(began, "this host has too little memory for it, or the daemon's limit is too low")
-            return False
         except Exception as error:  # noqa: BLE001 - an error of this program must not end the daemon
             self._failed(began, f"an error of this program, {type(error).__name__}", error)
-            return False
+        else:
+            self._succeeded(began)
+            return True
+        return False
+
+    def _succeeded(self, began: float) -> None:
         seconds = self._clock() - began
         self.report = StepReport(self._name, time.time(), seconds)
         self._pass_on(seconds, has_worked=True)
@@ -128,7 +142,15 @@ class RetriedStep:
         if note is not None:
             log.log(NOTICE, "%s works again%s", self._name, note)
         self._backoff.succeeded()
-        return True
+
+    def _wait(self, began: float, why: str) -> None:
+        """Wait until there is room. It has come so far without a failure."""
+        self._unobserved += self._clock() - began
+        if not self.is_waiting:
+            log.log(NOTICE, "%s waits: %s", self._name, why)
+        self.report = StepReport(self._name, self.report.last_success, self.report.seconds, waits=why)
+        self.not_before = self._clock() + self._no_room
+        self._backoff.succeeded()
 
     def _pass_on(self, seconds: float, *, has_worked: bool) -> None:
         """Call `observe` after an attempt."""

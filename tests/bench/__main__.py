@@ -21,6 +21,7 @@ from tests.bench.events import measure_events
 from tests.bench.hooks import measure_hooks
 from tests.bench.lab_site import LabSites
 from tests.bench.metrics_cost import measure_metrics
+from tests.bench.month import measure_month
 from tests.bench.nats_cost import measure_nats
 from tests.bench.polls import measure_polls
 from tests.bench.practice import PracticeSite
@@ -46,6 +47,7 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], None]] = {
     "texts": measure_texts,
     "backlog": measure_backlog,
     "week": measure_week,
+    "month": measure_month,
     "nats": measure_nats,
     "metrics": measure_metrics,
     "status": measure_status,

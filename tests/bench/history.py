@@ -33,6 +33,10 @@ class History(NamedTuple):
         """Their job ids."""
         return range(FIRST_OLD_JOB, FIRST_OLD_JOB + self.runs)
 
+    def end_of(self, job_id: int) -> int:
+        """When a run ended (Unix time)."""
+        return self.begin + (job_id - FIRST_OLD_JOB) * self.seconds // self.runs
+
 
 def add_history(cluster: BigCluster, python: str, history: History) -> None:
     """From now on accounting has these runs, and no others."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cc_slurm_adapter.errors import CommandCancelled, StateError
+from cc_slurm_adapter.errors import CommandCancelled, NoRoom, StateError
 from cc_slurm_adapter.jobs import catch_up
 from cc_slurm_adapter.model import End, EndState, Phase, Run, RunKey
 from cc_slurm_adapter.outbox import database as database_module
@@ -471,14 +471,20 @@ def test_accounting_is_not_read_on_while_too_much_waits(tmp_path: Path, monkeypa
     lab = Lab(tmp_path)
     for job_id in range(1, 31):
         lab.slurm.close(make_run(job_id, start=NOW - 100, phase=Phase.ENDED))
-    with pytest.raises(StateError, match="accounting is read on when they are fewer"):
+    with pytest.raises(NoRoom, match="accounting is read on when they are fewer"):
         lab.catch_up(NOW - 200)
     assert lab.outbox.checkpoint("lab") is None
     assert lab.outbox.waiting() <= 12
+    (row,) = lab.outbox.deliveries.due(SINK, FAR, 1)
+    lab.outbox.deliveries.delivered(row)
+    lab.slurm.asked.clear()
+    with pytest.raises(NoRoom):  # while more than half of them are left
+        lab.catch_up(NOW - 200)
+    assert lab.slurm.asked == []
     for _ in range(5):
         while rows := lab.outbox.deliveries.due(SINK, FAR, 99):
             lab.outbox.deliveries.delivered(*rows)
-        with contextlib.suppress(StateError):
+        with contextlib.suppress(NoRoom):
             lab.catch_up(NOW - 200)
     assert all(lab.outbox.knows_job("lab", job_id) for job_id in range(1, 31))
     assert lab.outbox.checkpoint("lab") == NOW

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
-from cc_slurm_adapter.errors import CommandCancelled, CommandFailed
-from cc_slurm_adapter.system.backoff import Backoff, RetriedStep
+import pytest
+
+from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, NoRoom
+from cc_slurm_adapter.system.backoff import Backoff, RetriedStep, Timing
+from tests.fakes.clock import Clock
 
 
 def test_waiting_grows_to_its_limit_and_starts_again() -> None:
@@ -47,6 +51,29 @@ def test_parts_of_an_attempt_are_observed_together() -> None:
     (first, _), (second, _) = seen
     assert first >= 0.1
     assert second < first
+
+
+def test_no_room_is_no_failure_and_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    clock = Clock()
+    step = RetriedStep("reading", timing=Timing(clock=clock))
+    seen: list[tuple[float, bool]] = []
+    step.observe = lambda *each: seen.append(each)
+
+    def wait() -> None:
+        raise NoRoom("many messages wait")
+
+    for _ in range(3):
+        assert not step.attempt(wait)
+        assert (step.is_waiting, step.is_failing, step.report.failing_since) == (True, False, 0.0)
+        assert not step.may_run()
+        clock.now += 5
+        assert step.may_run()
+    assert seen == []
+    assert [record.getMessage() for record in caplog.records] == ["reading waits: many messages wait"]
+    assert step.attempt(lambda: None)
+    assert not step.is_waiting
+    assert step.report.last_success > 0
 
 
 def busy(seconds: float) -> bool:

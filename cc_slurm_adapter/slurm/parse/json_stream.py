@@ -31,8 +31,10 @@ similar."""
 NOTHING_FOUND = 9003
 """The error_number with which sacct of 22.05 says that no job fits. Later releases print an empty list."""
 _JOB_ID = re.compile(rb'\n {6}"job_id": ([0-9]{1,10})\b')
-_JOB_END, _LIST_END = b"\n    }", b"\n  ]"
-"""No line inside a job begins like these."""
+_END = re.compile(rb"\n(?:    \}|(  \]))")
+"""The end of a job or, with the group, of the list of jobs. No line inside a job begins like these. One search for
+both is faster than two of `bytes.find`, which is slow in text with many blanks."""
+_LONGEST_END = len(b"\n    }")
 _NODES = re.compile(rb'\n( {8}(?="allocated_nodes")| {10}(?="allocation"))"[a-z_]+": \[(?=\n)')
 """Where the list of a job's nodes begins in `job_resources`: up to v0.0.40, and in its `nodes` from v0.0.41 on."""
 
@@ -86,15 +88,14 @@ class JobSplitter:
 
     def _pop_job(self) -> bool:
         """Remove a job, or the end of the list of jobs, from the text. Return False if there is no whole one yet."""
-        end = self._text.find(_JOB_END, self._searched)
-        list_end = self._text.find(_LIST_END, self._searched, end if end >= 0 else len(self._text))
-        if list_end >= 0:
-            self._end_list(list_end)
-            return True
-        if end < 0:
+        end = _END.search(self._text, self._searched)
+        if end is None:
             self._limit_text()
             return False
-        text = bytes(self._text[: end + len(_JOB_END)])
+        if end.group(1):
+            self._end_list(end.start())
+            return True
+        text = bytes(self._text[: end.end()])
         del self._text[: len(text)]
         self._searched = 0
         self._finish_job(text)
@@ -116,8 +117,8 @@ class JobSplitter:
         if len(self._text) > MAX_JOB_BYTES:
             if self._too_large is None:
                 self._too_large = _job_id(self._with_head(bytes(self._text)))
-            del self._text[: -len(_JOB_END)]
-        self._searched = max(len(self._text) - len(_JOB_END), 0)
+            del self._text[:-_LONGEST_END]
+        self._searched = max(len(self._text) - _LONGEST_END, 0)
 
     def _with_head(self, text: bytes) -> bytes:
         return self._large.head + text if self._large else text

@@ -75,20 +75,18 @@ class CcMessages:
             "numNodes": len(resources),
             "startTime": run.key.start_time,
         }
-        optional = {
-            "numAcc": self._num_accelerators(run) or None,
-            "arrayJobId": run.array_job_id or None,
-            "walltime": run.walltime or None,
-            "smt": self._smt(run),
-        }
-        message.update({key: value for key, value in optional.items() if value is not None})
-        message["metaData"] = _meta_data(run, self._missing(run, resources))
-        texts = {"jobScript": run.job_script, "slurmInfo": run.slurm_info}
-        return Encoded(
-            encode_json(message)[: -len(_END)],
-            tuple(Text(f',"{key}":'.encode(), encode_json(text)) for key, text in texts.items() if text),
-            _END,
+        optional = (
+            ("numAcc", self._num_accelerators(run) or None),
+            ("arrayJobId", run.array_job_id or None),
+            ("walltime", run.walltime or None),
+            ("smt", self._smt(run, resources)),
         )
+        message.update({key: value for key, value in optional if value is not None})
+        message["metaData"] = _meta_data(run, self._missing(run, resources))
+        texts = [Text(b',"jobScript":', encode_json(run.job_script))] if run.job_script else []
+        if run.slurm_info:
+            texts.append(Text(b',"slurmInfo":', encode_json(run.slurm_info)))
+        return Encoded(encode_json(message)[: -len(_END)], tuple(texts), _END)
 
     def encode_stop(self, key: RunKey, end: End) -> Encoded:
         """Encode the body of stop_job. cc-backend refuses an end before the start, which a clock step can cause."""
@@ -136,16 +134,16 @@ class CcMessages:
     def _numbering(self, resource: Resource) -> Numbering | CpuNumbers:
         return numbering_of(resource.hostname, self._numberings)
 
-    def _smt(self, run: Run) -> int | None:
+    def _smt(self, run: Run, resources: list[dict[str, Any]]) -> int | None:
         """Return 1 if a core has several listed threads, else 0; None if cores are listed, or nothing."""
-        numbered = [(resource, self._numbering(resource)) for resource in run.resources]
-        if Numbering.CORES in (numbering for _, numbering in numbered) or not any(
-            hwthreads(*each) for each in numbered
-        ):
+        numberings = [self._numbering(resource) for resource in run.resources]
+        if Numbering.CORES in numberings or not any("hwthreads" in message for message in resources):
             return None
-        return int(any(has_smt(*each) for each in numbered))
+        return int(any(map(has_smt, run.resources, numberings)))
 
     def _accelerators(self, resource: Resource) -> list[str]:
+        if not resource.gpus and not resource.other_gres:  # as on most nodes
+            return []
         addresses = addresses_of(resource.hostname, self._gpu_addresses)
         if addresses and resource.other_gres:
             self._warn_of_other_gres(resource)
@@ -164,7 +162,8 @@ class CcMessages:
         return run.num_gpus if Missing.GPUS in run.missing else sum(map(self._cards, run.resources))
 
     def _cards(self, resource: Resource) -> int:
-        return len(resource.gpus) - further_parts(resource.gpus, addresses_of(resource.hostname, self._gpu_addresses))
+        gpus = resource.gpus
+        return len(gpus) - further_parts(gpus, addresses_of(resource.hostname, self._gpu_addresses)) if gpus else 0
 
     def _warn_of_missing(self, resource: Resource, addresses: tuple[str, ...], gpus: list[int]) -> None:
         """Log one line for all hosts with the same addresses, however many jobs use their GPUs."""

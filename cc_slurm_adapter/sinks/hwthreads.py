@@ -17,7 +17,10 @@ from cc_slurm_adapter.model import CpuNumbers, Numbering, NumberingByHost, Resou
 
 def numbering_of(hostname: str, numberings: NumberingByHost) -> Numbering | CpuNumbers:
     """Return how the hardware threads of a host are numbered; BLOCK if no regular expression matches."""
-    return next((found for regex, found in numberings if regex.search(hostname)), Numbering.BLOCK)
+    for regex, found in numberings:
+        if regex.search(hostname):
+            return found
+    return Numbering.BLOCK
 
 
 def fits(numbering: Numbering | CpuNumbers, cpus: int) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -62,7 +62,8 @@ class CcMessages:
 
     def encode_start(self, run: Run) -> Encoded:
         """Encode the body of start_job. The job's script and Slurm's text are kept apart, at the end of metaData."""
-        resources = [self._resource(resource) for resource in run.resources]
+        numberings = [numbering_of(resource.hostname, self._numberings) for resource in run.resources]
+        resources = list(map(self._resource, run.resources, numberings))
         message: dict[str, Any] = {
             "cluster": run.key.cluster,
             "partition": run.partition,
@@ -79,10 +80,10 @@ class CcMessages:
             ("numAcc", self._num_accelerators(run) or None),
             ("arrayJobId", run.array_job_id or None),
             ("walltime", run.walltime or None),
-            ("smt", self._smt(run, resources)),
+            ("smt", _smt(run.resources, numberings, resources)),
         )
         message.update({key: value for key, value in optional if value is not None})
-        message["metaData"] = _meta_data(run, self._missing(run, resources))
+        message["metaData"] = _meta_data(run, _missing(run, resources))
         texts = [Text(b',"jobScript":', encode_json(run.job_script))] if run.job_script else []
         if run.slurm_info:
             texts.append(Text(b',"slurmInfo":', encode_json(run.slurm_info)))
@@ -107,39 +108,22 @@ class CcMessages:
         """Return what `encode_start` says about the nodes of a run. Nothing is counted or logged."""
         shares = {
             self._sent_name(each.hostname): Share(
-                tuple(sorted(set(hwthreads(each, self._numbering(each))))),
+                tuple(sorted(set(hwthreads(each, numbering_of(each.hostname, self._numberings))))),
                 tuple(sorted(set(self._known_addresses(each).values()))),
             )
             for each in run.resources
         }
         return Allocation(shares, self._num_accelerators(run))
 
-    def _resource(self, resource: Resource) -> dict[str, Any]:
+    def _resource(self, resource: Resource, numbering: Numbering | CpuNumbers) -> dict[str, Any]:
         message: dict[str, Any] = {"hostname": self._sent_name(resource.hostname)}
-        listed = hwthreads(resource, self._numbering(resource))
+        listed = hwthreads(resource, numbering)
         if listed:
             message["hwthreads"] = listed
         accelerators = self._accelerators(resource)
         if accelerators:
             message["accelerators"] = accelerators
         return message
-
-    def _missing(self, run: Run, resources: list[dict[str, Any]]) -> frozenset[Missing]:
-        """Return what the message lacks, including cores for which the operating system's numbers are unknown."""
-        unnumbered = any(
-            resource.cores and "hwthreads" not in message for resource, message in zip(run.resources, resources)
-        )
-        return run.missing | {Missing.CORES} if unnumbered else run.missing
-
-    def _numbering(self, resource: Resource) -> Numbering | CpuNumbers:
-        return numbering_of(resource.hostname, self._numberings)
-
-    def _smt(self, run: Run, resources: list[dict[str, Any]]) -> int | None:
-        """Return 1 if a core has several listed threads, else 0; None if cores are listed, or nothing."""
-        numberings = [self._numbering(resource) for resource in run.resources]
-        if Numbering.CORES in numberings or not any("hwthreads" in message for message in resources):
-            return None
-        return int(any(map(has_smt, run.resources, numberings)))
 
     def _accelerators(self, resource: Resource) -> list[str]:
         if not resource.gpus and not resource.other_gres:  # as on most nodes
@@ -183,6 +167,23 @@ class CcMessages:
                     name,
                     resource.hostname,
                 )
+
+
+def _missing(run: Run, resources: Sequence[dict[str, Any]]) -> frozenset[Missing]:
+    """Return what the message lacks, including cores for which the operating system's numbers are unknown."""
+    unnumbered = any(
+        resource.cores and "hwthreads" not in message for resource, message in zip(run.resources, resources)
+    )
+    return run.missing | {Missing.CORES} if unnumbered else run.missing
+
+
+def _smt(
+    allocated: Iterable[Resource], numberings: Sequence[Numbering | CpuNumbers], resources: Iterable[dict[str, Any]]
+) -> int | None:
+    """Return 1 if a core has several listed threads, else 0; None if cores are listed, or nothing."""
+    if Numbering.CORES in numberings or not any("hwthreads" in message for message in resources):
+        return None
+    return int(any(map(has_smt, allocated, numberings)))
 
 
 def _meta_data(run: Run, missing: frozenset[Missing]) -> dict[str, str]:

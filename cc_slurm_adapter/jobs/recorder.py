@@ -94,18 +94,18 @@ class Recorder:
         with contextlib.closing(self._slurm.with_texts(starting)) as with_texts:
             for each in decisions:
                 try:
-                    decision = replace(each, run=next(with_texts)) if each.enqueue_start and has_texts else each
+                    run = next(with_texts) if each.enqueue_start and has_texts else each.run
                 except SlurmError:
                     self._store.commit(batch)  # runs whose texts are complete are kept
                     raise
                 try:
-                    self._add(batch, decision)
+                    self._add(batch, each, run)
                 except MemoryError:
                     raise
                 except Exception as error:  # the one place that isolates a job
                     if self._errors.is_due(type(error).__name__):
-                        log.exception("%s cannot be recorded%s", decision.run.key, self._errors.note)
-                    self.broken.set_aside(decision.run.key.job_id, "an error of this program, see the log")
+                        log.exception("%s cannot be recorded%s", run.key, self._errors.note)
+                    self.broken.set_aside(run.key.job_id, "an error of this program, see the log")
                 if batch.size >= COMMIT_BYTES:
                     self._store.commit(batch)
                     batch = Batch(urgent=urgent)
@@ -133,9 +133,8 @@ class Recorder:
         """
         return replace(run, awaits_layout=False) if run.end and not self._settings.has_accounting else run
 
-    def _add(self, batch: Batch, decision: Decision) -> None:
-        """Add to a batch what follows for one run."""
-        run = decision.run
+    def _add(self, batch: Batch, decision: Decision, run: Run) -> None:
+        """Add to a batch what follows for one run, which has its texts."""
         batch.dropped += decision.replaces
         if not self._settings.has_accounting:  # accounting would show the run, and whether it launched something
             self._log_idle(decision)

@@ -40,7 +40,7 @@ class RunStore:
         self._outbox = outbox
         self.encoder = encoder
         """What makes the messages; a reload replaces it."""
-        self._sinks = sinks
+        self._sink_names = tuple(sink.name for sink in sinks)
         self._leading = sinks[0]
         self._counters = counters
         self._on_pending = on_pending
@@ -63,10 +63,10 @@ class RunStore:
         self._enqueue(batch, key, Kind.STOP, self.encoder.encode_stop(key, end))
         if self._leading.withdraws and end.may_run_again:
             withdrawal = self.encoder.encode_withdrawal(key)
-            batch.messages.append(Message((self._leading.name,), key, Kind.WITHDRAW, withdrawal))
+            batch.add(Message((self._leading.name,), key, Kind.WITHDRAW, withdrawal))
 
     def _enqueue(self, batch: Batch, key: RunKey, kind: Kind, body: Encoded) -> None:
-        batch.messages.append(Message(tuple(sink.name for sink in self._sinks), key, kind, body))
+        batch.add(Message(self._sink_names, key, kind, body))
 
     def set_state(self, batch: Batch, run: Run, stage: Stage, note: str = "") -> None:
         """Add the new state of a run to a batch. It keeps its note, if it has one.

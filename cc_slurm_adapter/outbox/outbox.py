@@ -87,11 +87,13 @@ class Batch:
     """Unix seconds up to which accounting has been read."""
     urgent: bool = False
     """Whether its messages are sent before all that already wait, except those of the same jobs."""
+    size: int = 0
+    """Bytes of the messages that were added."""
 
-    @property
-    def size(self) -> int:
-        """Bytes of its messages."""
-        return sum(each.body.size for each in self.messages)
+    def add(self, message: Message) -> None:
+        """Add a message, for all its sinks."""
+        self.messages.append(message)
+        self.size += message.body.size
 
     def __bool__(self) -> bool:
         return bool(self.runs or self.dropped or self.messages or self.checkpoint is not None)

@@ -17,7 +17,10 @@ from cc_slurm_adapter.model import CpuNumbers, Numbering, NumberingByHost, Resou
 
 def numbering_of(hostname: str, numberings: NumberingByHost) -> Numbering | CpuNumbers:
     """Return how the hardware threads of a host are numbered; BLOCK if no regular expression matches."""
-    return next((found for regex, found in numberings if regex.search(hostname)), Numbering.BLOCK)
+    for regex, found in numberings:
+        if regex.search(hostname):
+            return found
+    return Numbering.BLOCK
 
 
 def fits(numbering: Numbering | CpuNumbers, cpus: int) -> bool:
@@ -30,13 +33,20 @@ def hwthreads(resource: Resource, numbering: Numbering | CpuNumbers) -> list[int
 
     The list is empty if the numbering does not fit the node: a missing number is better than a wrong one.
     """
+    threads, cores = resource.threads_per_core, resource.node_cores
     if numbering is Numbering.CORES:
         return sorted(resource.cores)
+    if numbering is Numbering.BLOCK:
+        return sorted([core + thread * cores for thread in range(threads) for core in resource.cores])
+    if numbering is Numbering.INTERLEAVED:
+        return sorted([core * threads + thread for core in resource.cores for thread in range(threads)])
     return sorted(number for numbers in _by_core(resource, numbering) for number in numbers)
 
 
 def has_smt(resource: Resource, numbering: Numbering | CpuNumbers) -> bool:
     """Return whether more than one hardware thread of a core is listed for this node."""
+    if isinstance(numbering, Numbering):
+        return resource.threads_per_core > 1 and bool(resource.cores)
     return any(len(numbers) > 1 for numbers in _by_core(resource, numbering))
 
 
@@ -56,16 +66,9 @@ def threads_by_core(cores: int, threads: int, numbering: Numbering | CpuNumbers)
     return [hwthreads(Resource("", (core,), (), cores, threads), numbering) for core in range(cores)]
 
 
-def _by_core(resource: Resource, numbering: Numbering | CpuNumbers) -> Iterator[list[int]]:
+def _by_core(resource: Resource, numbering: CpuNumbers) -> Iterator[list[int]]:
     """Yield the numbers of the threads of each core that is allocated to the run."""
-    threads, cores = resource.threads_per_core, resource.node_cores
-    if not fits(numbering, cores * threads):
-        return
-    for core in resource.cores:
-        if not isinstance(numbering, Numbering):
-            cpus = numbering[core * threads : (core + 1) * threads]
-            yield [number for numbers in cpus for number in numbers]
-        elif numbering is Numbering.BLOCK:
-            yield [core + thread * cores for thread in range(threads)]
-        else:
-            yield [core * threads + thread for thread in range(threads)]
+    threads = resource.threads_per_core
+    if fits(numbering, resource.node_cores * threads):
+        for core in resource.cores:
+            yield [number for numbers in numbering[core * threads : (core + 1) * threads] for number in numbers]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -62,7 +62,8 @@ class CcMessages:
 
     def encode_start(self, run: Run) -> Encoded:
         """Encode the body of start_job. The job's script and Slurm's text are kept apart, at the end of metaData."""
-        resources = [self._resource(resource) for resource in run.resources]
+        numberings = [numbering_of(resource.hostname, self._numberings) for resource in run.resources]
+        resources = list(map(self._resource, run.resources, numberings))
         message: dict[str, Any] = {
             "cluster": run.key.cluster,
             "partition": run.partition,
@@ -75,20 +76,18 @@ class CcMessages:
             "numNodes": len(resources),
             "startTime": run.key.start_time,
         }
-        optional = {
-            "numAcc": self._num_accelerators(run) or None,
-            "arrayJobId": run.array_job_id or None,
-            "walltime": run.walltime or None,
-            "smt": self._smt(run),
-        }
-        message.update({key: value for key, value in optional.items() if value is not None})
-        message["metaData"] = _meta_data(run, self._missing(run, resources))
-        texts = {"jobScript": run.job_script, "slurmInfo": run.slurm_info}
-        return Encoded(
-            encode_json(message)[: -len(_END)],
-            tuple(Text(f',"{key}":'.encode(), encode_json(text)) for key, text in texts.items() if text),
-            _END,
+        optional = (
+            ("numAcc", self._num_accelerators(run) or None),
+            ("arrayJobId", run.array_job_id or None),
+            ("walltime", run.walltime or None),
+            ("smt", _smt(run.resources, numberings, resources)),
         )
+        message.update({key: value for key, value in optional if value is not None})
+        message["metaData"] = _meta_data(run, _missing(run, resources))
+        texts = [Text(b',"jobScript":', encode_json(run.job_script))] if run.job_script else []
+        if run.slurm_info:
+            texts.append(Text(b',"slurmInfo":', encode_json(run.slurm_info)))
+        return Encoded(encode_json(message)[: -len(_END)], tuple(texts), _END)
 
     def encode_stop(self, key: RunKey, end: End) -> Encoded:
         """Encode the body of stop_job. cc-backend refuses an end before the start, which a clock step can cause."""
@@ -109,16 +108,16 @@ class CcMessages:
         """Return what `encode_start` says about the nodes of a run. Nothing is counted or logged."""
         shares = {
             self._sent_name(each.hostname): Share(
-                tuple(sorted(set(hwthreads(each, self._numbering(each))))),
+                tuple(sorted(set(hwthreads(each, numbering_of(each.hostname, self._numberings))))),
                 tuple(sorted(set(self._known_addresses(each).values()))),
             )
             for each in run.resources
         }
         return Allocation(shares, self._num_accelerators(run))
 
-    def _resource(self, resource: Resource) -> dict[str, Any]:
+    def _resource(self, resource: Resource, numbering: Numbering | CpuNumbers) -> dict[str, Any]:
         message: dict[str, Any] = {"hostname": self._sent_name(resource.hostname)}
-        listed = hwthreads(resource, self._numbering(resource))
+        listed = hwthreads(resource, numbering)
         if listed:
             message["hwthreads"] = listed
         accelerators = self._accelerators(resource)
@@ -126,26 +125,9 @@ class CcMessages:
             message["accelerators"] = accelerators
         return message
 
-    def _missing(self, run: Run, resources: list[dict[str, Any]]) -> frozenset[Missing]:
-        """Return what the message lacks, including cores for which the operating system's numbers are unknown."""
-        unnumbered = any(
-            resource.cores and "hwthreads" not in message for resource, message in zip(run.resources, resources)
-        )
-        return run.missing | {Missing.CORES} if unnumbered else run.missing
-
-    def _numbering(self, resource: Resource) -> Numbering | CpuNumbers:
-        return numbering_of(resource.hostname, self._numberings)
-
-    def _smt(self, run: Run) -> int | None:
-        """Return 1 if a core has several listed threads, else 0; None if cores are listed, or nothing."""
-        numbered = [(resource, self._numbering(resource)) for resource in run.resources]
-        if Numbering.CORES in (numbering for _, numbering in numbered) or not any(
-            hwthreads(*each) for each in numbered
-        ):
-            return None
-        return int(any(has_smt(*each) for each in numbered))
-
     def _accelerators(self, resource: Resource) -> list[str]:
+        if not resource.gpus and not resource.other_gres:  # as on most nodes
+            return []
         addresses = addresses_of(resource.hostname, self._gpu_addresses)
         if addresses and resource.other_gres:
             self._warn_of_other_gres(resource)
@@ -164,7 +146,8 @@ class CcMessages:
         return run.num_gpus if Missing.GPUS in run.missing else sum(map(self._cards, run.resources))
 
     def _cards(self, resource: Resource) -> int:
-        return len(resource.gpus) - further_parts(resource.gpus, addresses_of(resource.hostname, self._gpu_addresses))
+        gpus = resource.gpus
+        return len(gpus) - further_parts(gpus, addresses_of(resource.hostname, self._gpu_addresses)) if gpus else 0
 
     def _warn_of_missing(self, resource: Resource, addresses: tuple[str, ...], gpus: list[int]) -> None:
         """Log one line for all hosts with the same addresses, however many jobs use their GPUs."""
@@ -184,6 +167,23 @@ class CcMessages:
                     name,
                     resource.hostname,
                 )
+
+
+def _missing(run: Run, resources: Sequence[dict[str, Any]]) -> frozenset[Missing]:
+    """Return what the message lacks, including cores for which the operating system's numbers are unknown."""
+    unnumbered = any(
+        resource.cores and "hwthreads" not in message for resource, message in zip(run.resources, resources)
+    )
+    return run.missing | {Missing.CORES} if unnumbered else run.missing
+
+
+def _smt(
+    allocated: Iterable[Resource], numberings: Sequence[Numbering | CpuNumbers], resources: Iterable[dict[str, Any]]
+) -> int | None:
+    """Return 1 if a core has several listed threads, else 0; None if cores are listed, or nothing."""
+    if Numbering.CORES in numberings or not any("hwthreads" in message for message in resources):
+        return None
+    return int(any(map(has_smt, allocated, numberings)))
 
 
 def _meta_data(run: Run, missing: frozenset[Missing]) -> dict[str, str]:

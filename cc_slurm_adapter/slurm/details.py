@@ -50,8 +50,13 @@ def job_failed(job_id: int, reason: str) -> Details:
     return Details(failed={job_id: reason})
 
 
-def read_jobs(command: Command, parse: Parse, wanted: Collection[int]) -> Details:
-    """Read the wanted jobs from the JSON of squeue, scontrol or sacct. Raises SlurmError."""
+def read_jobs(
+    command: Command, parse: Parse, wanted: Collection[int], on_output: Callable[[], None] = lambda: None
+) -> Details:
+    """Read the wanted jobs from the JSON of squeue, scontrol or sacct. Raises SlurmError.
+
+    `on_output` is called before each piece of output is read.
+    """
     details = Details()
 
     def add(job: Json) -> None:
@@ -68,8 +73,12 @@ def read_jobs(command: Command, parse: Parse, wanted: Collection[int]) -> Detail
                 log.exception("job %s cannot be read%s", _id_or_zero(job), _errors.note)
             details.broken[_id_or_zero(job)] = f"an error of this program, {type(error).__name__}"
 
+    def feed(piece: bytes) -> None:
+        on_output()
+        splitter.feed(piece)
+
     splitter = JobSplitter(command.argv[0], add, details.broken.__setitem__)
-    finished = command.drain(splitter.feed)
+    finished = command.drain(feed)
     if finished.exit_code != 0:
         raise failure(command.argv, finished)
     splitter.finish()
@@ -113,8 +122,10 @@ class DetailReader:
 
         Jobs that slurmctld does not know are left out. So are jobs for which its command has failed for a long time.
 
-        Slurm prepares the next part while the caller handles what this generator yields. After a failure the format is
-        looked up again: Slurm may have been upgraded, and then the failure is not due to a single job.
+        Slurm prepares the next part while the output of this one is read, and while the caller handles what this
+        generator yields. squeue prints nothing before it has prepared everything, so only one of them is at work. After
+        a failure the format is looked up again: Slurm may have been upgraded, and then the failure is not due to a
+        single job.
         """
         json_format = current_format.find()
         prefetched = _Prefetched()
@@ -122,12 +133,16 @@ class DetailReader:
 
         def query(part: Part, following: Part | None) -> Details:
             nonlocal began
+
+            def begin_following() -> None:
+                if following is not None and not prefetched.has(following):
+                    with contextlib.suppress(SlurmError):  # a query that cannot be started now is started later
+                        prefetched.put(following, self._begin(following, json_format))
+
             began = time.monotonic()
-            details = self._read_part(part, json_format, prefetched.pop(part))
+            details = self._read_part(part, json_format, prefetched.pop(part), begin_following)
             self._postponed.succeeded(part.jobs)
-            if following is not None:
-                with contextlib.suppress(SlurmError):  # a query that cannot be started now is started later
-                    prefetched.put(following, self._begin(following, json_format))
+            begin_following()
             return details
 
         def may_halve() -> bool:
@@ -207,23 +222,27 @@ class DetailReader:
             return self._commands.begin(["scontrol", "show", "job", names[0], json_format.option])
         return self._commands.begin(["squeue", "-a", "-t", "all", "-j", ",".join(names), json_format.option])
 
-    def _read_part(self, part: Part, json_format: JsonFormat, command: Command | None) -> Details:
+    def _read_part(
+        self, part: Part, json_format: JsonFormat, command: Command | None, on_output: Callable[[], None]
+    ) -> Details:
         """Read the details of a part, from a query that was started before or from a new one."""
-        details = self._finish(part, json_format, command)
+        details = self._finish(part, json_format, command, on_output)
         if self._learn({resource.hostname for run in details.runs for resource in run.resources}):
-            details = self._finish(part, json_format, None)  # there were nodes that no poll had listed yet
+            details = self._finish(part, json_format, None, on_output)  # there were nodes that no poll had listed yet
         for run in details.runs:
             self._note_array(run)
         return self._with_sharing(details) if json_format.lacks_sharing else details
 
-    def _finish(self, part: Part, json_format: JsonFormat, command: Command | None) -> Details:
+    def _finish(
+        self, part: Part, json_format: JsonFormat, command: Command | None, on_output: Callable[[], None]
+    ) -> Details:
         command = command or self._begin(part, json_format)
         if command is None:
             return Details()
         if part.is_doubtful:
             command.time_limit = DOUBTFUL_LIMIT
         with command:
-            details = read_jobs(command, self._parse, frozenset(part.jobs))
+            details = read_jobs(command, self._parse, frozenset(part.jobs), on_output)
         if command.argv[0] == "scontrol" and not details.listed:
             self._check_unknown(part.jobs[0])
         return details
@@ -286,6 +305,10 @@ class _Prefetched:
 
     def put(self, part: Part, command: Command | None) -> None:
         self._part, self._command = part, command
+
+    def has(self, part: Part) -> bool:
+        """Return whether the query of this part was started, or needs none."""
+        return self._part is part
 
     def pop(self, part: Part) -> Command | None:
         """Return the query of this part, if it was started."""

@@ -18,7 +18,6 @@ import secrets
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, NoConversation, SlurmError, UnexpectedOutput
@@ -180,7 +179,7 @@ class JobTexts:
                 if job_id not in kept:
                     kept[job_id] = next(texts)
                 to_come[job_id] -= 1
-                yield replace(run, **(kept[job_id] if to_come[job_id] else kept.pop(job_id))._asdict())
+                yield run.with_texts(*(kept[job_id] if to_come[job_id] else kept.pop(job_id)))
 
     def _request_for(self, run: Run) -> TextRequest:
         info = self._prefetched.get(run.key) if self._prefetched else None

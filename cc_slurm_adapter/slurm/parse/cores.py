@@ -7,11 +7,10 @@ the allocated cores are listed, so the node's layout must be known. From v0.0.41
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Optional
 
 from cc_slurm_adapter.errors import UnexpectedOutput
-from cc_slurm_adapter.slurm.parse.hostlist import expand
 from cc_slurm_adapter.slurm.parse.json_values import (
     Json,
     get_list,
@@ -27,6 +26,7 @@ from cc_slurm_adapter.slurm.parse.nodes import NodeLayout
 _PATH = "jobs[].job_resources"
 _CORE = f"{_PATH}.nodes.allocation[].sockets[].cores[]"
 _ALLOCATED = ("allocated", "allocated_and_in_use")
+_FREE = ["UNALLOCATED"]
 _Allocated = tuple[str, Optional[tuple[int, ...]]]
 """A node's name, and its cores if the layout is known."""
 
@@ -54,10 +54,10 @@ def has_whole_nodes(job: Json) -> bool:
     return bool(nodes["whole"])
 
 
-def read_cores(job: Json, layouts: Mapping[str, NodeLayout]) -> dict[str, tuple[int, ...]]:
+def read_cores(job: Json, layouts: Mapping[str, NodeLayout], hosts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Return core numbers by node name, ascending. A node of unknown layout is left out.
 
-    The result is empty if Slurm lists no node: then it no longer knows the cores.
+    `hosts` are the allocated nodes. The result is empty if Slurm lists no node: then it no longer knows the cores.
     """
     resources = _job_resources(job)
     if not resources:
@@ -65,7 +65,7 @@ def read_cores(job: Json, layouts: Mapping[str, NodeLayout]) -> dict[str, tuple[
     is_complete = isinstance(resources.get("nodes"), dict)
     allocated = list(_from_allocation(resources["nodes"]) if is_complete else _from_allocated_nodes(resources, layouts))
     names = [name for name, _ in allocated]
-    if names and sorted(names) != sorted(expand(allocated_nodes_of(job))):
+    if names and sorted(names) != sorted(hosts):
         raise UnexpectedOutput(f"{_PATH}.nodes", "it does not name the nodes whose cores are listed")
     return {name: cores for name, cores in allocated if cores is not None}
 
@@ -92,14 +92,21 @@ def _from_allocation(nodes: Json) -> Iterator[_Allocated]:
 
 def _by_index(value: Json, key: str, path: str) -> list[Json]:
     """Return the objects in the order of their `index`, which must count from 0 without gaps."""
+    found = get_objects(value, key, path)
     where = f"{path}.{key}[]"
-    numbered = {need_number(each, "index", where): each for each in get_objects(value, key, path)}
-    if sorted(numbered) != list(range(len(value[key]))):
+    indices = [each.get("index") for each in found]
+    if indices == list(range(len(found))) and set(map(type, indices)) <= {int}:  # neither true nor 1.0
+        return found  # as all releases print them
+    numbered = {need_number(each, "index", where): each for each in found}
+    if sorted(numbered) != list(range(len(found))):
         raise UnexpectedOutput(f"{where}.index", "the indices have gaps")
     return [numbered[index] for index in range(len(numbered))]
 
 
 def _is_allocated(core: Json) -> bool:
+    status = core.get("status")
+    if status == _FREE:  # as most are
+        return False
     status = get_list(core, "status", _CORE)
     if ("ALLOCATED" in status) == ("UNALLOCATED" in status):
         raise UnexpectedOutput(f"{_CORE}.status", "expected either ALLOCATED or UNALLOCATED")

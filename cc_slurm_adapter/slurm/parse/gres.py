@@ -129,6 +129,8 @@ def gpus_of_tres(tres: str, names: Names = GPU) -> int:
     are never in it.
     """
     counts = _GRES_TRES.findall(tres)
+    if not counts:
+        return 0
     return sum(_sum_of_tres({kind: int(count) for of, kind, count in counts if of == name}) for name in names)
 
 

@@ -27,6 +27,8 @@ def expand(text: str) -> list[str]:
 
 def split_outside(text: str, opening: str, closing: str) -> list[str]:
     """Split at the commas outside brackets: `a[1,2],b` gives `a[1,2]` and `b`."""
+    if opening not in text and closing not in text:
+        return text.split(",")
     parts, depth, start = [], 0, 0
     for at, char in enumerate(text):
         if char == opening:
@@ -40,6 +42,8 @@ def split_outside(text: str, opening: str, closing: str) -> list[str]:
 
 
 def _expand_entry(entry: str, text: str) -> list[str]:
+    if "[" not in entry and "]" not in entry:
+        return [entry]
     if "".join(match.group(0) for match in _PART.finditer(entry)) != entry:
         raise UnexpectedOutput("host list", f"unbalanced brackets in {text[:100]!r}")
     names = [""]

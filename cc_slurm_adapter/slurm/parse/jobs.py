@@ -10,7 +10,7 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from typing import NamedTuple
 
 from cc_slurm_adapter.errors import UnexpectedOutput
 from cc_slurm_adapter.model import End, EndState, Missing, Phase, Resource, Run, RunKey, Sharing
@@ -90,52 +90,71 @@ def _parse_job(job: Json, job_id: int, cluster: str, layouts: Layouts, accelerat
     words = state_words(job, "job_state", _JOB)
     is_shown = isinstance(job["job_state"], str)
     phase, end_state = read_shown(words[0]) if is_shown else read_states(words)
+    allocated = _NOTHING
+    if end_state is not None or phase in _ON_NODES:
+        allocated = _read_allocation(job, phase, words, end_state, layouts, accelerators)
     het_job_id = get_number(job, "het_job_id", _JOB) or None
-    waiting = Run(
-        key=RunKey(cluster, job_id, 0),
+    return Run(
+        key=RunKey(cluster, job_id, allocated.start),
         phase=phase,
-        end=None,
+        end=allocated.end,
         user=_user(job),
         account=get_text(job, "account", _JOB),
-        partition="",
+        partition=allocated.partition,
         name=get_text(job, "name", _JOB),
         submit_time=need_number(job, "submit_time", _JOB),
-        walltime=None,
-        num_cpus=0,
-        num_gpus=0,
-        sharing=Sharing.ANY_USER,
-        resources=(),
+        walltime=allocated.walltime,
+        num_cpus=allocated.num_cpus,
+        num_gpus=allocated.num_gpus,
+        sharing=allocated.sharing,
+        resources=allocated.resources,
         array_job_id=get_number(job, "array_job_id", _JOB) or None,
         array_task_id=get_number(job, "array_task_id", _JOB),
         het_job_id=het_job_id,
         het_job_offset=get_number(job, "het_job_offset", _JOB) if het_job_id else None,
         has_script=job.get("batch_flag") is not False,
         opted_out=is_opt_out(get_text(job, "admin_comment", _JOB)),
+        missing=allocated.missing,
     )
-    if end_state is None and phase not in _ON_NODES:
-        return waiting
-    return _with_allocation(waiting, job, words, end_state, layouts, accelerators)
 
 
-def _with_allocation(  # noqa: PLR0913 - what is known of the job, and of the site
-    waiting: Run, job: Json, words: Sequence[str], end_state: EndState | None, layouts: Layouts, accelerators: Names
-) -> Run:
-    """Add what is or was allocated to the run, and other values that are facts only for a job that was started."""
-    resources = _resources(job, layouts, accelerators)
-    start = _start_time(job, waiting.phase, resources)
-    tres = get_text(job, "tres_alloc_str", _JOB)
-    num_gpus = max(gpus_of_tres(tres, accelerators), gpus_of_details(_gres_detail(job), accelerators))
-    had_gpus = _had_gpus(job, waiting.phase, resources, layouts, accelerators)
-    return replace(
-        waiting,
-        key=waiting.key._replace(start_time=start),
+class _Allocation(NamedTuple):
+    """What is or was allocated to a job, and other values that are facts only for a job that was started."""
+
+    start: int
+    end: End | None
+    partition: str
+    walltime: int | None
+    num_cpus: int
+    num_gpus: int
+    sharing: Sharing
+    resources: tuple[Resource, ...]
+    missing: frozenset[Missing]
+
+
+_NOTHING = _Allocation(0, None, "", None, 0, 0, Sharing.ANY_USER, (), frozenset())
+
+
+def _read_allocation(  # noqa: PLR0913 - what is known of the job, and of the site
+    job: Json, phase: Phase, words: Sequence[str], end_state: EndState | None, layouts: Layouts, accelerators: Names
+) -> _Allocation:
+    tres, details = get_text(job, "tres_alloc_str", _JOB), _gres_detail(job)
+    resources = _resources(job, details, tres, layouts, accelerators)
+    start, sharing = _start_time(job, phase, resources), _sharing(job)
+    num_gpus = max(gpus_of_tres(tres, accelerators), gpus_of_details(details, accelerators))
+    had_whole_nodes = phase is Phase.ENDED and sharing is Sharing.WHOLE_NODE
+    had_gpus = bool(resources) and (
+        _requests_gpus(job, accelerators) or (had_whole_nodes and _are_equipped(resources, layouts))
+    )
+    return _Allocation(
+        start=start,
         end=_end(job, end_state, words, start, resources) if end_state else None,
         partition=get_text(job, "partition", _JOB),
         walltime=seconds(get_number(job, "time_limit", _JOB)),
         # Not `cpus` alone: while a job completes, Slurm subtracts its CPUs from that node by node.
         num_cpus=cpus_of_tres(tres) or get_number(job, "cpus", _JOB) or 0,
         num_gpus=num_gpus,
-        sharing=_sharing(job),
+        sharing=sharing,
         resources=resources,
         missing=missing_of(resources, num_gpus, had_gpus=had_gpus),
     )
@@ -198,19 +217,24 @@ def is_opt_out(admin_comment: str) -> bool:
     return isinstance(comment, dict) and comment.get(_OPT_OUT) is True
 
 
-def _resources(job: Json, layouts: Layouts, accelerators: Names) -> tuple[Resource, ...]:
-    hosts = expand(allocated_nodes_of(job) or get_text(job, "nodes", "jobs[]"))
-    cores = read_cores(job, layouts)
-    details = _gres_detail(job)
+def _resources(
+    job: Json, details: Sequence[str | None], tres: str, layouts: Layouts, accelerators: Names
+) -> tuple[Resource, ...]:
+    allocated = expand(allocated_nodes_of(job))
+    hosts = allocated or expand(get_text(job, "nodes", _JOB))
+    cores = read_cores(job, layouts, allocated)
     equipment = {host: layouts[host].gpus for host in hosts if host in layouts}
-    gpus = gpus_by_host(details, hosts, equipment, get_text(job, "tres_alloc_str", _JOB), accelerators)
-    others = dict(zip(hosts, details)) if len(details) == len(hosts) else {}
+    gpus = gpus_by_host(details, hosts, equipment, tres, accelerators)
+    of_node = details if len(details) == len(hosts) else [None] * len(hosts)
     return tuple(
-        replace(
-            _resource(host, cores.get(host, ()), gpus.get(host, ()), layouts.get(host)),
-            other_gres=other_devices(others.get(host) or "", accelerators),
+        _resource(
+            host,
+            cores.get(host, ()),
+            gpus.get(host, ()),
+            other_devices(detail, accelerators) if detail else (),
+            layouts.get(host),
         )
-        for host in hosts
+        for host, detail in zip(hosts, of_node)
     )
 
 
@@ -222,22 +246,29 @@ def _gres_detail(job: Json) -> list[str | None]:
     return details
 
 
-def _had_gpus(job: Json, phase: Phase, resources: Sequence[Resource], layouts: Layouts, accelerators: Names) -> bool:
+def _requests_gpus(job: Json, accelerators: Names) -> bool:
     """Return whether GPUs must have been allocated, even if the job's TRES do not have them.
 
-    TRES lack GPUs if AccountingStorageTRES leaves them out, and they always lack the devices of shares. A job with
-    whole nodes gets their GPUs without a request; while it runs, `gres_detail` has them.
+    TRES lack GPUs if AccountingStorageTRES leaves them out, and they always lack the devices of shares.
     """
-    if resources and any(requests_gpus(get_text(job, key, _JOB), accelerators) for key in _REQUESTS):
-        return True
-    equipped = any(resource.hostname in layouts and any(layouts[resource.hostname].gpus) for resource in resources)
-    return equipped and phase is Phase.ENDED and _sharing(job) is Sharing.WHOLE_NODE
+    requests = [get_text(job, key, _JOB) for key in _REQUESTS]
+    return any(requests_gpus(text, accelerators) for text in requests if text)
 
 
-def _resource(host: str, cores: tuple[int, ...], gpus: tuple[int, ...], layout: NodeLayout | None) -> Resource:
+def _are_equipped(resources: Sequence[Resource], layouts: Layouts) -> bool:
+    """Return whether a node has GPUs.
+
+    A job with whole nodes gets their GPUs without a request; while it runs, `gres_detail` has them.
+    """
+    return any(each.hostname in layouts and any(layouts[each.hostname].gpus) for each in resources)
+
+
+def _resource(
+    host: str, cores: tuple[int, ...], gpus: tuple[int, ...], others: tuple[str, ...], layout: NodeLayout | None
+) -> Resource:
     if layout is None or not cores:  # the cores of an unknown node cannot be numbered
-        return Resource(host, (), gpus)
-    return Resource(host, cores, gpus, layout.cores, layout.threads_per_core)
+        return Resource(host, (), gpus, other_gres=others)
+    return Resource(host, cores, gpus, layout.cores, layout.threads_per_core, others)
 
 
 def _sharing(job: Json) -> Sharing:

@@ -33,6 +33,8 @@ NOTHING_FOUND = 9003
 _JOB_ID = re.compile(rb'\n {6}"job_id": ([0-9]{1,10})\b')
 _JOB_END, _LIST_END = b"\n    }", b"\n  ]"
 """No line inside a job begins like these."""
+WINDOW = 2400
+"""Bytes that are searched at once: in longer ones `bytes.find` is four times slower (Python 3.10 and later)."""
 _NODES = re.compile(rb'\n( {8}(?="allocated_nodes")| {10}(?="allocation"))"[a-z_]+": \[(?=\n)')
 """Where the list of a job's nodes begins in `job_resources`: up to v0.0.40, and in its `nodes` from v0.0.41 on."""
 
@@ -86,8 +88,8 @@ class JobSplitter:
 
     def _pop_job(self) -> bool:
         """Remove a job, or the end of the list of jobs, from the text. Return False if there is no whole one yet."""
-        end = self._text.find(_JOB_END, self._searched)
-        list_end = self._text.find(_LIST_END, self._searched, end if end >= 0 else len(self._text))
+        end = _find(self._text, _JOB_END, self._searched, len(self._text))
+        list_end = _find(self._text, _LIST_END, self._searched, end if end >= 0 else len(self._text))
         if list_end >= 0:
             self._end_list(list_end)
             return True
@@ -206,6 +208,15 @@ class _LargeJob:
             resources["allocated_nodes"] = self._nodes
         else:
             get_object(resources, "nodes", "jobs[].job_resources")["allocation"] = self._nodes
+
+
+def _find(text: bytearray, wanted: bytes, begin: int, end: int) -> int:
+    """Return where the wanted bytes are first found between two places; -1 if they are not."""
+    for at in range(begin, end, WINDOW):
+        found = text.find(wanted, at, min(at + WINDOW + len(wanted) - 1, end))
+        if found >= 0:
+            return found
+    return -1
 
 
 def _is_flat(value: object) -> bool:

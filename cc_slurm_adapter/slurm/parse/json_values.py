@@ -67,7 +67,7 @@ def get_text(value: Json, key: str, path: str) -> str:
         return ""
     if not isinstance(found, str):
         raise _unexpected(f"{path}.{key}", "a text", found)
-    return _SURROGATES.sub("\ufffd", found)
+    return _valid(found)
 
 
 def need_text(value: Json, key: str, path: str) -> str:
@@ -87,22 +87,21 @@ def get_texts(value: Json, key: str, path: str) -> list[str]:
     for each in texts:
         if not isinstance(each, str):
             raise _unexpected(f"{path}.{key}[]", "a text", each)
-    return [_SURROGATES.sub("\ufffd", text) for text in texts]
+    return [_valid(text) for text in texts]
 
 
 def get_number(value: Json, key: str, path: str) -> int | None:
     """Return the whole number under `key`; None if Slurm has none, or no limit."""
     found = _get(value, key, path)
     if isinstance(found, dict):
-        found = _plain_number(found, f"{path}.{key}")
+        found = _plain_number(found, key, path)
     if found is None:
         return None
-    if isinstance(found, bool) or not isinstance(found, int):
+    if type(found) is not int:  # neither true nor false
         raise _unexpected(f"{path}.{key}", "a whole number", found)
-    number = int(found)
-    if 0 <= number <= MAX_NUMBER:
-        return number
-    if number in _NO_VALUES:
+    if 0 <= found <= MAX_NUMBER:
+        return found
+    if found in _NO_VALUES:
         return None
     raise UnexpectedOutput(f"{path}.{key}", f"expected a number from 0 to {MAX_NUMBER}, found another")
 
@@ -132,17 +131,28 @@ def _get(value: Json, key: str, path: str) -> Any:
     return value[key]
 
 
-def _plain_number(value: Json, path: str) -> Any:
+def _plain_number(value: Json, key: str, path: str) -> Any:
     """Return the number of {set, infinite, number}; None if it is not set or infinite."""
-    is_set, is_infinite = _get(value, "set", path), _get(value, "infinite", path)
+    is_set, is_infinite = value.get("set"), value.get("infinite")
     if not isinstance(is_set, bool) or not isinstance(is_infinite, bool):
-        raise UnexpectedOutput(path, "expected `set` and `infinite` to be true or false")
+        _need_all(value, ("set", "infinite"), f"{path}.{key}")
+        raise UnexpectedOutput(f"{path}.{key}", "expected `set` and `infinite` to be true or false")
     if is_infinite or not is_set:
         return None
-    number = _get(value, "number", path)
+    number = value.get("number")
     if number is None:
-        raise UnexpectedOutput(f"{path}.number", "it is set and has no value")
+        _need_all(value, ("number",), f"{path}.{key}")
+        raise UnexpectedOutput(f"{path}.{key}.number", "it is set and has no value")
     return number
+
+
+def _need_all(value: Json, keys: tuple[str, ...], path: str) -> None:
+    for key in keys:
+        _get(value, key, path)
+
+
+def _valid(text: str) -> str:
+    return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
 
 
 def _unexpected(path: str, expected: str, found: object) -> UnexpectedOutput:

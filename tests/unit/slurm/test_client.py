@@ -225,6 +225,29 @@ def test_slurm_prepares_the_next_answer_while_one_is_dealt_with(
     assert {path.name for path in tmp_path.iterdir()} >= {"1,2", "3,4", "5,6"}
 
 
+def test_slurm_prepares_the_next_answer_while_the_output_of_one_is_read(
+    client: SlurmClient, programs: FakePrograms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(details_module, "CHUNK", 2)
+    count = f"ls -d {tmp_path}/?,? | wc -l"
+    await_next = f"[ $5 = 5,6 ] || while [ $({count}) = $begun ]; do sleep 0.01; done"
+    squeue = f"mkdir {tmp_path}/$5; begun=$({count}); echo '{{'; {await_next}; echo '\"jobs\": []}}'"
+    programs.make("squeue", f"{OFFERS_OLD}\n{squeue}")
+    assert [each.runs for each in client.read_details([1, 2, 3, 4, 5, 6])] == [[], [], []]
+
+
+def test_a_query_that_fails_after_the_next_was_begun_is_halved(
+    client: SlurmClient, programs: FakePrograms, commands: CountedCommands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(details_module, "CHUNK", 2)
+    forgotten = "[ $# = 3 ] && { echo 'Invalid job id specified' >&2; exit 1; }"
+    programs.make("scontrol", f"[ $3 = 1 ] && exit 1\n{forgotten}\necho '{{\"jobs\": []}}'")
+    squeue = "case $5 in -o) ;; 1,2) echo '{'; exit 1 ;; *) echo '{\"jobs\": []}' ;; esac"
+    programs.make("squeue", f"{OFFERS_OLD}\n[ $3 = -j ] && exit\n{squeue}")
+    found = list(client.read_details([1, 2, 3, 4]))
+    assert [(sorted(each.failed), each.runs) for each in found] == [([1], []), ([], []), ([], [])]
+
+
 def test_an_answer_that_nobody_wants_any_more_leaves_no_process(
     client: SlurmClient, programs: FakePrograms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -456,6 +456,7 @@ def sample(name: str) -> Json:
 NESTED = "running.squeue.v0.0.41"
 FLAT = "running.squeue.v0.0.40"
 CORE = ("job_resources", "nodes", "allocation", 0, "sockets", 0, "cores", 0)
+CORE_PATH = "job_resources.nodes.allocation[].sockets[].cores[]"
 HELD = ("job_resources", "allocated_nodes", 0)
 
 
@@ -476,11 +477,15 @@ HELD = ("job_resources", "allocated_nodes", 0)
         (NESTED, CORE[:5], "0-3", "job_resources.nodes.allocation[].sockets"),
         (NESTED, (*CORE[:6], "index"), 1, "job_resources.nodes.allocation[].sockets[].index"),
         (NESTED, (*CORE[:6], "index"), -5, "job_resources.nodes.allocation[].sockets[].index"),
-        (NESTED, (*CORE, "index"), 10**30, "job_resources.nodes.allocation[].sockets[].cores[].index"),
-        (NESTED, (*CORE, "index"), "0", "job_resources.nodes.allocation[].sockets[].cores[].index"),
-        (NESTED, (*CORE, "status"), [], "job_resources.nodes.allocation[].sockets[].cores[].status"),
-        (NESTED, (*CORE, "status"), ["INVALID"], "job_resources.nodes.allocation[].sockets[].cores[].status"),
-        (NESTED, (*CORE, "status"), {"a": 1}, "job_resources.nodes.allocation[].sockets[].cores[].status"),
+        (NESTED, (*CORE, "index"), 10**30, f"{CORE_PATH}.index"),
+        (NESTED, (*CORE, "index"), "0", f"{CORE_PATH}.index"),
+        (NESTED, (*CORE, "index"), False, f"{CORE_PATH}.index"),
+        (NESTED, (*CORE, "index"), 0.0, f"{CORE_PATH}.index"),
+        (NESTED, (*CORE, "status"), ["ALLOCATED", "UNALLOCATED"], f"{CORE_PATH}.status"),
+        (NESTED, (*CORE, "status"), None, f"{CORE_PATH}.status"),
+        (NESTED, (*CORE, "status"), [], f"{CORE_PATH}.status"),
+        (NESTED, (*CORE, "status"), ["INVALID"], f"{CORE_PATH}.status"),
+        (NESTED, (*CORE, "status"), {"a": 1}, f"{CORE_PATH}.status"),
         (FLAT, ("job_resources", "allocated_nodes"), "node01", "job_resources.allocated_nodes"),
         (FLAT, (*HELD, "nodename"), 1, "job_resources.allocated_nodes[].nodename"),
         (FLAT, (*HELD, "nodename"), "node02", "job_resources.nodes"),

@@ -18,6 +18,7 @@ from pathlib import Path
 from examples.practice.adapter_daemon import SiteError
 from tests.bench.backlog import measure_backlog
 from tests.bench.before import Earlier, changes, differences, read_earlier, table
+from tests.bench.day import measure_day
 from tests.bench.events import measure_events
 from tests.bench.hooks import measure_hooks
 from tests.bench.lab_site import LabSites
@@ -46,6 +47,7 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], None]] = {
     "sync": measure_sync,
     "texts": measure_texts,
     "backlog": measure_backlog,
+    "day": measure_day,
     "week": measure_week,
     "nats": measure_nats,
     "metrics": measure_metrics,

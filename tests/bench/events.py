@@ -46,7 +46,7 @@ def measure_events(bench: Bench) -> None:
     with bench.big_site(bench, jobs=JOBS) as site:
         site.start()
         older = site.start_jobs(RATE * bench.some(SECONDS) // 2)
-        _latencies(site, older)
+        latencies_of(site, older)
         with bench.reference() as reference:
             latencies = _steady(site, _ids(older, START), reference)
         _tell_latencies(bench, f"{RATE} a second", latencies, reference.bare_python())
@@ -86,10 +86,10 @@ def _steady(site: Site, to_end: list[int], reference: Reference) -> list[float]:
             acts.append(threads.submit(act))
             if number % EVERY == 0:
                 reference.start_python()
-    return _latencies(site, [event for act in acts for event in act.result()])
+    return latencies_of(site, [event for act in acts for event in act.result()])
 
 
-def _latencies(site: Site, events: Iterable[Event]) -> list[float]:
+def latencies_of(site: Site, events: Iterable[Event]) -> list[float]:
     """Waits until all are accepted."""
     listed = list(events)
     told = {kind: site.backend.wait_for(kind, _ids(listed, kind), LIMIT) for kind in (START, STOP)}
@@ -105,7 +105,7 @@ def _costs(site: Site, act: Callable[[], list[Event]]) -> Costs:
     site.calls()
     before = site.cpu
     events = act()
-    _latencies(site, events)
+    latencies_of(site, events)
     time.sleep(SETTLED)
     used, count = site.cpu.since(before), len(events)
     alone = site.alone(site.calls()).cpu / count
@@ -142,7 +142,7 @@ def _tell_flood(bench: Bench, site: Site) -> None:
     began = time.time()
     events = site.flood(count)
     spread = max(event.called for event in events) - began
-    latencies = _latencies(site, events)
+    latencies = latencies_of(site, events)
     what = f"{count:,} jobs that start within {spread:.1f} s:"
     bench.report.add("events", f"{what} median latency", median(latencies), "s")
     bench.report.add("events", f"{what} longest latency", max(latencies), "s")

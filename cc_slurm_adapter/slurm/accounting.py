@@ -14,7 +14,7 @@ from cc_slurm_adapter.slurm.cluster_nodes import ClusterNodes
 from cc_slurm_adapter.slurm.commands import Commands
 from cc_slurm_adapter.slurm.details import CHUNK, job_failed, read_jobs
 from cc_slurm_adapter.slurm.json_formats import CurrentFormat
-from cc_slurm_adapter.slurm.output import EPOCH_TIMES, batches, read_lines, read_text
+from cc_slurm_adapter.slurm.output import EPOCH_TIMES, batches, read_kept_lines, read_text
 from cc_slurm_adapter.slurm.parse.accounting import (
     EARLIEST,
     EndedParser,
@@ -65,12 +65,12 @@ class Accounting:
     def ended_between(self, since: int, until: int) -> Generator[list[AccountedEnd], None, None]:
         """Yield the runs that accounting closed in a window of Unix seconds, in batches.
 
-        sacct runs until its last line is read or the generator is closed. If it fails, the runs that it printed before
-        are yielded first.
+        sacct has ended before the first batch is yielded. If it fails, the runs that it printed before are yielded
+        first.
         """
         argv = ended_command(since, until)
         parser = EndedParser(self._cluster)
-        with contextlib.closing(read_lines(self._commands, argv, EPOCH_TIMES)) as lines:
+        with contextlib.closing(read_kept_lines(self._commands, argv, EPOCH_TIMES)) as lines:
             for batch in batches(lines):
                 yield parser.parse(batch)
 

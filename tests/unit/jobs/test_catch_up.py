@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -213,12 +215,28 @@ def test_a_line_without_an_end_does_not_fill_the_memory(client: SlurmClient, pro
 
 
 def test_a_stop_hands_nothing_on_any_more(commands: Commands, client: SlurmClient, programs: FakePrograms) -> None:
-    answers(programs, [row(job_id) for job_id in range(1, BATCH + 3)], "exec sleep 60")
+    answers(programs, [row(job_id) for job_id in range(1, BATCH + 3)], "echo > $0.printed; exec sleep 60")
+    printed = programs.folder / "sacct.printed"
+
+    def stop() -> None:
+        while not printed.exists():
+            time.sleep(0.01)
+        commands.cancel()
+
+    with ThreadPoolExecutor() as threads, pytest.raises(CommandCancelled):
+        threads.submit(stop)
+        next(client.ended_between(0, 100))
+
+
+def test_no_other_query_is_asked_before_sacct_has_ended(
+    commands: Commands, client: SlurmClient, programs: FakePrograms
+) -> None:
+    """So much that it does not fit into a pipe: sacct would wait until it is read."""
+    answers(programs, [row(job_id) for job_id in range(1, 5001)], "echo > $0.ended")
     pieces = client.ended_between(0, 100)
     assert len(next(pieces)) == BATCH
-    commands.cancel()
-    with pytest.raises(CommandCancelled):
-        next(pieces)
+    assert (programs.folder / "sacct.ended").exists()
+    assert BATCH + sum(len(piece) for piece in pieces) == 5000
 
 
 def test_other_questions_between_two_pieces_are_not_held_against_the_time_limit(

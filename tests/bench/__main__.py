@@ -23,6 +23,7 @@ from tests.bench.events import measure_events
 from tests.bench.hooks import measure_hooks
 from tests.bench.lab_site import LabSites
 from tests.bench.metrics_cost import measure_metrics
+from tests.bench.month import measure_month
 from tests.bench.nats_cost import measure_nats
 from tests.bench.polls import measure_polls
 from tests.bench.practice import PracticeSite
@@ -49,12 +50,13 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], None]] = {
     "backlog": measure_backlog,
     "day": measure_day,
     "week": measure_week,
+    "month": measure_month,
     "nats": measure_nats,
     "metrics": measure_metrics,
     "status": measure_status,
 }
 
-LEFT_OUT = {"sync", "texts", "week", "nats", "metrics"}
+LEFT_OUT = {"sync", "texts", "week", "month", "nats", "metrics"}
 """What takes too long for --quick, unless it is named."""
 BIG = {"poll", "events", "sync", "texts"}
 """What --slurm measures on the real one."""
@@ -83,6 +85,13 @@ def command_line() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help="figures of an earlier run: what got slower or larger; 1 if anything",
+    )
+    parser.add_argument(
+        "--records",
+        type=int,
+        default=0,
+        metavar="N",
+        help="how many records `month` brings to a free destination; 3000000 is the whole month and takes over an hour",
     )
     parser.add_argument("--against", type=Path, metavar="PATH", help="another adapter's program, to compare with")
     parser.add_argument(
@@ -121,6 +130,7 @@ def main(arguments: list[str]) -> int:
     names = [name for name in MEASUREMENTS if name in options.names or not (options.names or name in left_out)]
     with ExitStack() as sites:
         bench = Bench(options.adapter.resolve(), python, report, PracticeSite, against=against, quick=options.quick)
+        bench = replace(bench, records=options.records)
         if options.slurm and BIG & set(names):
             bench = replace(bench, slurm=True, big_site=sites.enter_context(_start_slurm(bench)))
         for name in names:

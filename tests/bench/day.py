@@ -31,7 +31,8 @@ OF_BARE = 4.0
 """As many times the CPU of the same commands and requests alone."""
 QUESTIONS = 0.2
 """To slurmctld for an event."""
-PEAK_MB, GROWTH = 60, 1.05
+PEAK_MB, GROWTH = 60, 1.15
+"""MB; as many times the first half of a peak. In the second squeue shows up to 14,400 more jobs that are over."""
 WITH_BACKLOG = 1.34
 """As many times what the requests of a peak take alone: the peak and half as long again."""
 BARE = 500

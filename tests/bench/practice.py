@@ -26,7 +26,8 @@ REPLAY = Path(__file__).with_name("replay.py")
 class PracticeSite(Site):
     """In a temporary folder, with a cluster of its own.
 
-    `known`: the running jobs are reported already, but for the starts of the last `pending` ones. `backend`: False for
+    `known`: the running jobs are reported already, but for the starts of the last `pending` ones, by a daemon that was
+    there until `away` seconds ago. `backend`: False for
     a cc-backend that is away until `start_backend` brings it.
     """
 
@@ -41,6 +42,7 @@ class PracticeSite(Site):
         scripts: int = 0,
         known: bool = True,
         pending: int = 0,
+        away: int = 0,
         backend: bool = True,
         **config: Any,
     ) -> None:
@@ -60,7 +62,7 @@ class PracticeSite(Site):
             self.daemon = self._lay_out_daemon(config)
             if known:
                 state = self.daemon.state_folder / "state.sqlite"
-                prefill(state, CLUSTER, self.cluster.jobs, self.cluster.start, nodes, pending)
+                prefill(state, CLUSTER, self.cluster.jobs, self.cluster.start, nodes, pending, away)
                 if backend:
                     self.backend.know(self.cluster.jobs, self.cluster.start)
             self._open = self._open.pop_all()

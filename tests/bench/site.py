@@ -188,6 +188,8 @@ class Bench:
     against: Path | None = None
     """Another adapter."""
     quick: bool = False
+    records: int = 0
+    """So many records the measurement `month` brings to a free destination; 0 for the usual number."""
 
     def some(self, amount: Amount) -> int:
         """So many, or fewer in a quick run."""

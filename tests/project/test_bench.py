@@ -350,6 +350,24 @@ def test_some_starts_of_the_state_may_wait(tmp_path: Path) -> None:
     outbox.close()
 
 
+def test_accounting_may_have_been_read_until_long_ago(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    prefill(path, CLUSTER, range(1, 3), 1_700_000_000, NODE_COUNT, away=86400)
+    outbox = Outbox(str(path))
+    assert outbox.checkpoint(CLUSTER) == pytest.approx(time.time() - 86400, abs=60)
+    outbox.close()
+
+
+def test_slurmctld_of_the_big_cluster_forgets_and_accounting_does_not(cluster: BigCluster, client: SlurmClient) -> None:
+    kept, ended = cluster.begin(2)
+    cluster.end([ended])
+    cluster.forget(-2)
+    listed = [each.job_id for each in client.list_jobs()]
+    assert kept in listed
+    assert ended not in listed
+    assert [each.key.job_id for some in client.ended_between(0, 2_000_000_000) for each in some] == [ended]
+
+
 def test_squeue_of_the_big_cluster_can_be_held(cluster: BigCluster) -> None:
     cluster.hold_squeue()
     assert not cluster.squeue_is_held()

@@ -14,7 +14,7 @@ from cc_slurm_adapter.slurm.cluster_nodes import ClusterNodes
 from cc_slurm_adapter.slurm.commands import Commands
 from cc_slurm_adapter.slurm.details import CHUNK, job_failed, read_jobs
 from cc_slurm_adapter.slurm.json_formats import CurrentFormat
-from cc_slurm_adapter.slurm.output import EPOCH_TIMES, batches, read_lines, read_text
+from cc_slurm_adapter.slurm.output import EPOCH_TIMES, batches, read_kept_lines, read_text
 from cc_slurm_adapter.slurm.parse.accounting import (
     EARLIEST,
     EndedParser,
@@ -40,8 +40,6 @@ log = logging.getLogger(__name__)
 MAX_FAILURES = 2000
 """Most queries of one call that may fail while slurmdbd responds. Accounting is history, so the record of one job must
 not keep the others from being read."""
-AHEAD = 4 * 1024 * 1024
-"""Bytes of sacct's list of ended runs that are read before anything else is asked: 80,000 runs in an hour."""
 PARTITION_SECONDS = 600.0
 """How long the partitions are used before they are read again."""
 
@@ -67,12 +65,12 @@ class Accounting:
     def ended_between(self, since: int, until: int) -> Generator[list[AccountedEnd], None, None]:
         """Yield the runs that accounting closed in a window of Unix seconds, in batches.
 
-        Whoever is given a batch may ask accounting for more of its runs, so sacct has ended by then, unless it prints
-        more than AHEAD. If it fails, the runs that it printed before are yielded first.
+        sacct has ended before the first batch is yielded. If it fails, the runs that it printed before are yielded
+        first.
         """
         argv = ended_command(since, until)
         parser = EndedParser(self._cluster)
-        with contextlib.closing(read_lines(self._commands, argv, EPOCH_TIMES, AHEAD)) as lines:
+        with contextlib.closing(read_kept_lines(self._commands, argv, EPOCH_TIMES)) as lines:
             for batch in batches(lines):
                 yield parser.parse(batch)
 

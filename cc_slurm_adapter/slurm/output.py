@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections import deque
+import zlib
 from collections.abc import Generator, Iterator, Mapping
 
 from cc_slurm_adapter.errors import CommandCancelled, CommandFailed, SlurmError, UnexpectedOutput
@@ -39,29 +39,23 @@ def whole_text(argv: list[str], finished: Finished) -> str:
     return finished.output.decode("utf-8", errors="replace")
 
 
-def read_lines(
-    commands: Commands, argv: list[str], environment: Mapping[str, str], ahead: int = 0
-) -> Generator[str, None, None]:
-    """Yield the lines of a command's output as they arrive. Raises SlurmError, after the last whole line.
-
-    So many bytes are read `ahead`, before the first line is yielded: a command that prints no more has ended then.
-    """
-    with contextlib.closing(read_raw_lines(commands, argv, environment, ahead)) as parts:
+def read_lines(commands: Commands, argv: list[str], environment: Mapping[str, str]) -> Generator[str, None, None]:
+    """Yield the lines of a command's output as they arrive. Raises SlurmError, after the last whole line."""
+    with contextlib.closing(read_raw_lines(commands, argv, environment)) as parts:
         for lines in parts:
             yield from (line.decode("utf-8", errors="replace") for line in lines)
 
 
 def read_raw_lines(
-    commands: Commands, argv: list[str], environment: Mapping[str, str], ahead: int = 0
+    commands: Commands, argv: list[str], environment: Mapping[str, str]
 ) -> Generator[list[bytes], None, None]:
     """Yield the lines of a command's output, those that arrive together. Raises SlurmError, after the last whole line.
 
-    They have no line feed at their end. `ahead` is that of `read_lines`.
+    They have no line feed at their end.
     """
     rest, printed = b"", False
     finished: Finished | None = None
-    with contextlib.closing(commands.pieces(argv, environment=environment)) as output:
-        pieces = _read_ahead(output, ahead)
+    with contextlib.closing(commands.pieces(argv, environment=environment)) as pieces:
         while finished is None:
             try:
                 *lines, rest = (rest + next(pieces)).split(b"\n")
@@ -76,30 +70,25 @@ def read_raw_lines(
         raise _cut(argv)
 
 
-def _read_ahead(pieces: Generator[bytes, None, Finished], limit: int) -> Generator[bytes, None, Finished]:
-    """Yield the pieces as soon as so many bytes are read, or all.
+def read_kept_lines(commands: Commands, argv: list[str], environment: Mapping[str, str]) -> Generator[str, None, None]:
+    """Yield the lines of a command's output once it has ended, so that no other query is asked beside it.
 
-    A failure is raised after them, unless the daemon stops.
+    Until then they are kept compressed: at a million jobs a day, an hour has 41,667 lines, which take 0.4 MB. Raises
+    SlurmError, after the last whole line; if the daemon stops, immediately.
     """
-    kept: deque[bytes] = deque()
-    finished: Finished | None = None
+    kept: list[bytes] = []
     failure: SlurmError | None = None
-    size = 0
     try:
-        while size < limit:
-            kept.append(next(pieces))
-            size += len(kept[-1])
-    except StopIteration as end:
-        finished = end.value
+        with contextlib.closing(read_raw_lines(commands, argv, environment)) as parts:
+            kept.extend(zlib.compress(b"\n".join(lines), 1) for lines in parts if lines)
     except CommandCancelled:
         raise
     except SlurmError as error:
         failure = error
-    while kept:
-        yield kept.popleft()
+    for block in kept:
+        yield from zlib.decompress(block).decode("utf-8", errors="replace").split("\n")
     if failure is not None:
         raise failure
-    return finished if finished is not None else (yield from pieces)
 
 
 def batches(lines: Iterator[str]) -> Iterator[list[str]]:

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from examples.practice.adapter_daemon import SiteError
 from tests.bench.backlog import measure_backlog
+from tests.bench.before import Earlier, changes, differences, read_earlier, table
+from tests.bench.day import measure_day
 from tests.bench.events import measure_events
 from tests.bench.hooks import measure_hooks
 from tests.bench.lab_site import LabSites
@@ -46,6 +48,7 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], None]] = {
     "sync": measure_sync,
     "texts": measure_texts,
     "backlog": measure_backlog,
+    "day": measure_day,
     "week": measure_week,
     "month": measure_month,
     "nats": measure_nats,
@@ -53,6 +56,8 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], None]] = {
     "status": measure_status,
 }
 
+LEFT_OUT = {"sync", "texts", "week", "month", "nats", "metrics"}
+"""What takes too long for --quick, unless it is named."""
 BIG = {"poll", "events", "sync", "texts"}
 """What --slurm measures on the real one."""
 
@@ -63,8 +68,8 @@ def command_line() -> argparse.ArgumentParser:
         prog="build.py bench",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Build the file and measure what it costs, on a stand-in cluster that runs anywhere.\n"
-        "Each figure is held against its budget and, where there is one, against the same commands\n"
-        "and requests without the daemon, in the same run. Exits with 1 when a budget is missed.",
+        "Each figure is held against its budget: for times a ratio to the same commands and requests without\n"
+        "the daemon, or to a fixed piece of Python work, in the same run. Exits with 1 when a budget is missed.",
         epilog=f"{PYTHON} chooses the interpreter, by default /usr/bin/python3.\nThe measurements:\n"
         + "".join(f"  {name:8} {(measure.__doc__ or '').splitlines()[0]}\n" for name, measure in MEASUREMENTS.items()),
     )
@@ -74,7 +79,20 @@ def command_line() -> argparse.ArgumentParser:
         action="store_true",
         help="poll, events, sync and texts on a real Slurm with 100 nodes in a chroot; needs root, takes ten minutes",
     )
-    parser.add_argument("--quick", action="store_true", help="a tenth of the jobs and repetitions, to try it")
+    parser.add_argument("--quick", action="store_true", help=f"in under 90 s, without {', '.join(sorted(LEFT_OUT))}")
+    parser.add_argument(
+        "--before",
+        type=Path,
+        metavar="FILE",
+        help="figures of an earlier run: what got slower or larger; 1 if anything",
+    )
+    parser.add_argument(
+        "--records",
+        type=int,
+        default=0,
+        metavar="N",
+        help="how many records `month` brings to a free destination; 3000000 is the whole month and takes over an hour",
+    )
     parser.add_argument("--against", type=Path, metavar="PATH", help="another adapter's program, to compare with")
     parser.add_argument(
         "--json",
@@ -105,11 +123,14 @@ def main(arguments: list[str]) -> int:
         or subprocess.run([python, "-c", "import sys; sys.exit(sys.version_info < (3, 9))"], check=False).returncode
     ):
         parser.error(f"{wanted} is no Python 3.9 or newer to measure with: set {PYTHON}")
-    report = Report(notes=_surroundings(python, quick=options.quick))
+    report = Report(notes=_surroundings(python, quick=options.quick, slurm=options.slurm))
+    earlier = read_earlier(options.before, report.notes) if options.before else None
     against = options.against.resolve() if options.against else None
-    names = [name for name in MEASUREMENTS if name in options.names or not options.names]
+    left_out = LEFT_OUT if options.quick else set()
+    names = [name for name in MEASUREMENTS if name in options.names or not (options.names or name in left_out)]
     with ExitStack() as sites:
         bench = Bench(options.adapter.resolve(), python, report, PracticeSite, against=against, quick=options.quick)
+        bench = replace(bench, records=options.records)
         if options.slurm and BIG & set(names):
             bench = replace(bench, slurm=True, big_site=sites.enter_context(_start_slurm(bench)))
         for name in names:
@@ -122,9 +143,24 @@ def main(arguments: list[str]) -> int:
     print(f"\n{report.table()}\n")
     for failure in report.failures:
         print(f"not measured: {failure}")
-    how = "; --quick: these figures say little" if options.quick else ""
-    print(f"{len(report.rows)} figures, {len(report.missed)} budgets missed; in {options.json}{how}")
-    return 0 if report.is_good else 1
+    if left_out and not options.names:
+        print(f"--quick leaves out: {', '.join(sorted(left_out))}, and in the others what takes long")
+    print(f"{len(report.rows)} figures, {len(report.missed)} budgets missed; in {options.json}")
+    worse = _tell_changes(earlier, report) if earlier else 0
+    return 0 if report.is_good and not worse else 1
+
+
+def _tell_changes(earlier: Earlier, report: Report) -> int:
+    """How many figures got worse by more than the noise."""
+    found = changes(earlier, report)
+    print(f"\nagainst {earlier.path}:")
+    print("\n".join([*differences(earlier, report), table(found)]))
+    worse = [change for change in found if change.is_worse]
+    for change in worse:
+        print(f"{change.verdict}: {change.row.measurement} {change.row.what}: {change.factor:.2f} times what it was")
+    judged = sum(bool(change.verdict) for change in found)
+    print(f"{len(found)} figures compared, {judged} of them judged, {len(worse)} worse by more than the noise")
+    return len(worse)
 
 
 def _start_slurm(bench: Bench) -> LabSites:
@@ -133,12 +169,15 @@ def _start_slurm(bench: Bench) -> LabSites:
     return LabSites(bench.adapter, LAB, jobs, scripts)
 
 
-def _surroundings(python: str, *, quick: bool) -> dict[str, object]:
+def _surroundings(python: str, *, quick: bool, slurm: bool) -> dict[str, object]:
+    version = [python, "-c", "import platform; print(platform.python_version())"]
     return {
         "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
         "python": python,
+        "python version": subprocess.run(version, capture_output=True, text=True, check=True).stdout.strip(),
         "quick": quick,
+        "slurm": slurm,
         "load before": os.getloadavg()[0],
     }
 

@@ -74,6 +74,7 @@ class BigCluster:
         self.start = int(time.time()) - 900
         self._next_job = self.jobs.stop
         self._changed: dict[int, tuple[str, int, int]] = {}
+        self._forgotten: list[str] = []
         (folder / "jobs").mkdir(parents=True)
         self._write_answers(scripts)
         self._write_commands(python)
@@ -129,6 +130,15 @@ class BigCluster:
         now = int(time.time())
         self._put({job_id: (COMPLETED, self._changed[job_id][1], now) for job_id in job_ids})
 
+    def forget(self, seconds: int) -> None:
+        """slurmctld has forgotten jobs that began here and ended so long ago (MinJobAge); accounting has them still."""
+        until = int(time.time()) - seconds
+        old = [job_id for job_id, (state, _, end) in self._changed.items() if state == COMPLETED and end < until]
+        self._forgotten += [_ended_line(job_id, *self._changed.pop(job_id)[1:]) for job_id in old]
+        for job_id in old:
+            (self.folder / "jobs" / str(job_id)).unlink()
+        self._put({})
+
     def hold_squeue(self) -> None:
         """From now on squeue hangs. Nothing brings it back."""
         command = f"{NOTE}> held\nexec sleep {HELD_SECONDS}\n".format(folder=shlex.quote(str(self.folder)))
@@ -144,17 +154,18 @@ class BigCluster:
             self._replace(f"jobs/{job_id}", " ".join(map(str, job)))
         lines = [f"{job_id}|{_shown(state)}|{start}|{end}|n\n" for job_id, (state, start, end) in self._changed.items()]
         self._replace("changed.txt", "".join(lines))
-        ended = [
-            f"{job_id}|COMPLETED|{start}|{start}|{end}|1\n"
-            for job_id, (state, start, end) in self._changed.items()
-            if state == COMPLETED
-        ]
-        self._replace("ended.txt", "".join(ended))
+        ended = [_ended_line(job_id, *times) for job_id, (state, *times) in self._changed.items() if state == COMPLETED]
+        self._replace("ended.txt", "".join([*self._forgotten, *ended]))
 
     def _replace(self, name: str, text: str) -> None:
         new = self.folder / "new"
         new.write_text(text, encoding="utf-8")
         new.replace(self.folder / name)
+
+
+def _ended_line(job_id: int, start: int, end: int) -> str:
+    """What sacct prints."""
+    return f"{job_id}|COMPLETED|{start}|{start}|{end}|1\n"
 
 
 def _shown(state: str) -> str:

@@ -8,16 +8,17 @@ from typing import Any
 
 from tests.bench.practice import PracticeSite
 from tests.bench.processes import Command, free_port, in_turn
-from tests.bench.report import Budget, Other, median
-from tests.bench.site import PROLOG, Bench
+from tests.bench.reference import NOTHING
+from tests.bench.report import Budget, Other, median, noise_of
+from tests.bench.site import PROLOG, Amount, Bench
 
-CALLS, PYTHON_CALLS = 300, 200
-BARE, OF_PYTHON, OF_ANOTHER = 0.003, 3, 1 / 3
-"""Seconds; as many times what Python takes for nothing; as much of what the other adapter takes."""
+CALLS, PYTHON_CALLS = Amount(300, 150), Amount(200, 60)
+BARE, OF_PYTHON, OF_ANOTHER = 2.5, 3, 1 / 3
+"""As many times what a shell takes for nothing, and what Python takes for nothing; as much of what the other adapter
+takes."""
 SHELL = ["/bin/sh", "-c", ":"]
 LATER = 2**32
 """Unix seconds."""
-NOTHING = ["-I", "-S", "-c", "pass"]
 FOREIGN = "another"
 """Their cluster: the daemon takes these events and asks Slurm nothing about them."""
 
@@ -28,6 +29,8 @@ def measure_hooks(bench: Bench) -> None:
         site.start()
         _tell_bare(bench, site)
         _tell_with_python(bench, site, "with -config")
+    if bench.quick:
+        return
     address = f"tcp:127.0.0.1:{free_port()}"
     settings: dict[str, Any] = {"prepSockListenPath": address, "prepSockConnectPath": address}
     with PracticeSite(bench, prepAllow=["127.0.0.1"], **settings) as site:
@@ -39,6 +42,17 @@ def measure_hooks(bench: Bench) -> None:
         with PracticeSite(bench, prepAllow=["127.0.0.1"], prepSecretFile=secret.name, **settings) as site:
             site.start()
             _tell_with_python(bench, site, "over TCP, signed")
+
+
+def _tell_beside(
+    bench: Bench, what: str, name: str, times: list[list[float]], limit: float
+) -> tuple[float, list[float]]:
+    """Our median beside that of what was called in turn with it; ours, and those of all further ones."""
+    ours, other, *others = map(median, times)
+    noise = noise_of([each / beside for each, beside in zip(*times[:2])])
+    budget = Budget(limit, of_ratio=True)
+    bench.report.add("hook", what, ours, "s", other=Other(name, other), budget=budget, noise=noise)
+    return ours, others
 
 
 def _environ(site: PracticeSite) -> dict[str, str]:
@@ -60,8 +74,7 @@ def _tell_bare(bench: Bench, site: PracticeSite) -> None:
     commands: list[Command] = [([str(bench.adapter)], environ), (SHELL, {})]
     if bench.against:
         commands.append((_configured(site, bench.against), _environ(site)))
-    ours, shell, *others = map(median, in_turn(commands, bench.some(CALLS)))
-    bench.report.add("hook", "bare call", ours, "s", other=Other("sh -c :", shell), budget=Budget(BARE))
+    ours, others = _tell_beside(bench, "bare call", "sh -c :", in_turn(commands, bench.some(CALLS)), BARE)
     left = len(list(events.iterdir())) - 1
     bench.report.add(
         "hook", "bare calls that left an event", left, "events", budget=Budget(bench.some(CALLS), at_least=True)
@@ -75,8 +88,7 @@ def _tell_with_python(bench: Bench, site: PracticeSite, way: str) -> None:
     commands: list[Command] = [(_configured(site, bench.adapter), _environ(site)), ([bench.python, *NOTHING], {})]
     if bench.against:
         commands.append((_configured(site, bench.against), _environ(site)))
-    ours, nothing, *others = map(median, in_turn(commands, bench.some(PYTHON_CALLS)))
-    than = Other("python -I -S -c pass", nothing)
-    bench.report.add("hook", f"call {way}", ours, "s", other=than, budget=Budget(OF_PYTHON, of_ratio=True))
+    times = in_turn(commands, bench.some(PYTHON_CALLS))
+    ours, others = _tell_beside(bench, f"call {way}", "python -I -S -c pass", times, OF_PYTHON)
     for other in others:
         bench.report.add("hook", f"call {way}", ours, "s", other=Other("the other adapter", other))

@@ -1,187 +1,211 @@
-"""Catching up with a month of accounting that has three million runs: how it is read, and how it waits for cc-backend.
-
-To bring all of them takes seven hours at cc-backend's own pace. So there are two measurements with as many runs a day.
-First all of a span is known here already, as it is after an outage of slurmdbd or at an audit: nothing is sent, and
-only reading counts. Then nothing is known, cc-backend takes as long for each message as a real one, and it is looked at
-until reading has waited for it a while.
-"""
+"""The catch-up after 30 days without a daemon, at 100,000 records of accounting a day: reading, and back-pressure."""
 
 from __future__ import annotations
 
 import re
-import sqlite3
 import subprocess
 import time
-from contextlib import closing
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from cc_slurm_adapter.jobs.catch_up import CATCHING_UP, MAX_PENDING
 from cc_slurm_adapter.model import RunKey
-from cc_slurm_adapter.outbox.moment_file import moment_path
 from cc_slurm_adapter.outbox.outbox import Batch, OpenRun, Outbox, Stage
 from tests.bench.backend import REAL_PACE, START, STOP
 from tests.bench.big_cluster import CLUSTER
 from tests.bench.history import LASTED, History, add_history
 from tests.bench.practice import PracticeSite
-from tests.bench.processes import BenchError, peak_memory, wait_until
+from tests.bench.processes import BenchError, Cpu, peak_memory, wait_until
 from tests.bench.report import Budget, Other
-from tests.bench.site import Bench
+from tests.bench.site import Alone, Amount, Bench
 
-DAY = 86400
-DAYS, RUNS_A_DAY = 30, 100_000
-KNOWN_DAYS = 3
-"""Days whose runs are known; the rest would take as long each, and find nothing else."""
-AT_ONCE = 2000
-PEAK_MB, STOP_SECONDS = 60, 2.0
-READ_A_SECOND = 3000
-OF_BARE_LOOP = 0.8
-BARE = 1_000
-"""Of so many runs a bare loop sends the starts and stops."""
-BOUND = MAX_PENDING + 2 * AT_ONCE
-"""Messages that may wait at most: reading stops between two batches of sacct's lines."""
-FULL, BRIEF = 60.0, 15.0
-"""Seconds for which it is watched after it has begun to wait for cc-backend, and in a quick run."""
+DAY, SPAN, RECORDS = 86400, 30 * 86400, 3_000_000
+MARGIN = 3600
+"""Seconds: no run ended at the edge of what is read."""
+POLL = 60
+FREE = Amount(40_000, 8_000)
+"""So many records are brought to a destination that takes all as fast as can be; `--records` is another number."""
+KNOWN, KNOWN_AT_ONCE, KNOWN_A_SECOND = Amount(300_000, 30_000), 2_000, 3_000
+"""So many records are read again, of which all are known; written in batches; and how many a second at least."""
+READ = 8_000
+"""So many records are read while the destination is away: then nothing else takes the daemon's time."""
+OBSERVED = Amount(90, 20)
+"""Seconds in which it is seen how back-pressure keeps the bounds."""
+FULL = 20_000
+"""Messages that wait when reading rests."""
+OF_BARE_READING, OF_BARE_LOOP, STOP_TIMES = 2.0, 0.8, 250
+"""As many times what the same output costs to be printed and read as JSON, which are 3,000 records a second where that
+takes 0.17 ms for a record; as much of cc-backend's pace; as many times what Python takes for nothing, which are 2 s."""
+PEAK_MB, FILE_MB, MOST_WAITING = 60, 64, 21_000
+BARE = 500
 LIMIT = 600.0
-EVERY = 0.25
+EVERY = 0.5
+OVERLAP = "asked while another query is under way"
+PROGRAM = Path(__file__).with_name("reading_program.py")
 
 
-class Known(NamedTuple):
-    """A span was read whose runs are all known. Times in seconds, memory in MB."""
+class Reading(NamedTuple):
+    """What was read while the destination was away: records, seconds, CPU, and what the commands take alone."""
 
-    runs: int
+    records: int
     seconds: float
-    cpu: float
-    commands: float
-    """Seconds that the same commands take alone."""
-    peak: float
+    cpu: Cpu
+    commands: Alone
+    parsing: float
+    """Seconds of CPU for the JSON of a record."""
+    work: Other
+
+    @property
+    def bare(self) -> float:
+        """Records a second that are printed and read as JSON, and no more."""
+        return 1 / (self.commands.wall / self.records + self.parsing)
 
 
-class Waiting(NamedTuple):
-    """A month was read into a cc-backend that takes less than is read. Times in seconds, sizes in MB."""
+class Observed(NamedTuple):
+    """What was seen meanwhile: messages that wait, MB of the state file, whether -status tells of the work."""
 
-    rate: float
-    """Runs that were brought in a second, while reading waited."""
-    bare: float
-    """The same of a bare loop."""
-    most_pending: int
-    file: float
-    """The largest state file."""
-    growth: float
-    """By how much the memory's peak grew while it was watched, as a share."""
-    peak: float
-    shows_progress: bool
-    stopping: float
-    overlaps: int
+    waiting: list[int]
+    sizes: list[float]
+    told: list[bool]
 
 
 def measure_month(bench: Bench) -> None:
-    """Catching up with 30 days and 3 million runs: what reading takes, and how it waits for cc-backend."""
-    _tell_known(bench, _read_known(bench))
-    _tell_waiting(bench, _wait_for_backend(bench))
+    """The catch-up of 30 days with 3,000,000 records: reading, a part into a free destination, and back-pressure."""
+    with _site(bench, SPAN, RECORDS) as site:
+        _tell_reading(bench, _read(bench, site))
+    _measure_known(bench, bench.some(KNOWN))
+    _measure_free(bench, bench.records or bench.some(FREE))
+    _measure_back_pressure(bench)
 
 
-def _read_known(bench: Bench) -> Known:
-    runs = bench.some(KNOWN_DAYS * RUNS_A_DAY)
-    span = runs * DAY // RUNS_A_DAY
-    history = History(runs, int(time.time()) - span, span - 2 * LASTED)
-    with PracticeSite(bench, slurmQueryMaxSpan=(KNOWN_DAYS + 1) * DAY) as site:
+def _site(bench: Bench, span: int, records: int, **config: Any) -> PracticeSite:
+    """A daemon that comes back after so many seconds, in which as many runs ended. Its cc-backend is away."""
+    settings = {"slurmQueryMaxSpan": span + DAY, "slurmPollInterval": POLL, **config}
+    site = PracticeSite(bench, backend=False, away=span, **settings)
+    history = History(records, int(time.time()) - span + MARGIN // 4, span - MARGIN // 2)
+    add_history(site.cluster, bench.python, history)
+    return site
+
+
+def _read(bench: Bench, site: PracticeSite) -> Reading:
+    """From the first message to the last of so many records."""
+    with bench.reference() as reference:
+        site.daemon.launch(debug=2)
+        wait_until("the first records", lambda: site.daemon.waiting_messages() > 0, LIMIT)
+        site.calls()
+        first, began, before = site.daemon.waiting_messages(), time.monotonic(), site.cpu
+        wait_until("the records", lambda: site.daemon.waiting_messages() >= 2 * READ, LIMIT)
+        seconds, used, last = time.monotonic() - began, site.cpu.since(before), site.daemon.waiting_messages()
+        site.daemon.stop()
+        _refuse_overlaps(bench, site, "while it reads")
+    records = (last - first) // 2
+    calls = [call for call in site.calls() if call.argv[0] == "sacct"]
+    parsing = float(site.run_program(PROGRAM, str(site.cluster.folder / "accounted.json")))
+    return Reading(records, seconds, used, site.alone(calls), parsing, reference.work())
+
+
+def _tell_reading(bench: Bench, reading: Reading) -> None:
+    bare = Other("printed and read as JSON", reading.bare)
+    budget = Budget(1 / OF_BARE_READING, of_ratio=True, at_least=True)
+    rate = reading.records / reading.seconds
+    bench.report.add("month", "records read while nothing is sent", rate, "/s", other=bare, budget=budget)
+    own = reading.cpu.own / reading.records
+    bench.report.add("month", "own CPU for a record read", own, "s", other=reading.work)
+    bench.report.add("month", "CPU of the commands for a record", reading.cpu.children / reading.records, "s")
+
+
+def _refuse_overlaps(bench: Bench, site: PracticeSite, when: str) -> None:
+    overlaps = len(re.findall(OVERLAP, site.daemon.log()))
+    bench.report.add("month", f"queries of accounting at the same time, {when}", overlaps, "", budget=Budget(0))
+
+
+def _measure_known(bench: Bench, records: int) -> None:
+    """As after an outage of slurmdbd, or at an audit: nothing is to be sent, and only reading counts."""
+    span = records * SPAN // RECORDS
+    history = History(records, int(time.time()) - span, span - 2 * LASTED)
+    with PracticeSite(bench, away=span + MARGIN, slurmQueryMaxSpan=SPAN) as site, bench.reference() as reference:
         add_history(site.cluster, bench.python, history)
-        _remember(site, history, are_known=True)
+        _remember(site, history)
         began = time.monotonic()
         site.start()
         seconds, used = time.monotonic() - began, site.cpu
-        alone = site.alone(call for call in site.calls() if call.argv[0] == "sacct")
         if site.backend.count(START):
             raise BenchError("runs that are known were sent again")
-        return Known(runs, seconds, used.own, alone.wall, peak_memory(site.daemon.pid))
+        alone = site.alone(call for call in site.calls() if call.argv[0] == "sacct")
+    add, what = bench.report.add, f"{records:,} known records read again"
+    budget = Budget(KNOWN_A_SECOND, at_least=True)
+    add("month", what, records / seconds, "/s", other=Other("sacct alone", records / alone.wall), budget=budget)
+    add("month", f"{what}: own CPU of each", used.own / records, "s", other=reference.work())
 
 
-def _remember(site: PracticeSite, history: History, *, are_known: bool) -> None:
-    """The daemon has run before this history, and was away since then; or it knows all of it, but not that it does."""
-    state = site.daemon.state_folder / "state.sqlite"
-    outbox = Outbox(str(state))
-    for at in range(0, history.runs if are_known else 0, AT_ONCE):
-        starts = {job_id: history.end_of(job_id) - LASTED for job_id in history.jobs[at : at + AT_ONCE]}
-        keys = [RunKey(CLUSTER, job_id, start) for job_id, start in starts.items()]
+def _remember(site: PracticeSite, history: History) -> None:
+    outbox = Outbox(str(site.daemon.state_folder / "state.sqlite"))
+    for at in range(0, history.runs, KNOWN_AT_ONCE):
+        keys = [RunKey(CLUSTER, job, history.end_of(job) - LASTED) for job in history.jobs[at : at + KNOWN_AT_ONCE]]
         outbox.commit(CLUSTER, Batch(runs={key: OpenRun(key, Stage.DONE, "", None) for key in keys}))
-    outbox.commit(CLUSTER, Batch(checkpoint=history.begin - LASTED))
     outbox.close()
-    with open(moment_path(str(state)), "w", encoding="ascii") as file:
-        file.write(f"{history.begin - DAY}\n")
 
 
-def _wait_for_backend(bench: Bench) -> Waiting:
-    history = History(DAYS * RUNS_A_DAY, int(time.time()) - DAYS * DAY, DAYS * DAY - 2 * LASTED)
-    with PracticeSite(bench, slurmQueryMaxSpan=(DAYS + 1) * DAY) as site:
-        add_history(site.cluster, bench.python, history)
-        _remember(site, history, are_known=False)
-        site.backend.close()
+def _measure_free(bench: Bench, records: int) -> None:
+    span = max(records * SPAN // RECORDS, DAY // 24) + MARGIN
+    with _site(bench, span, records) as site, bench.reference() as reference:
+        site.start_backend()
+        site.backend.know(site.cluster.jobs, site.cluster.start)
+        began = time.monotonic()
+        site.daemon.launch(debug=2)
+        wait_until("the end", lambda: site.backend.count(STOP) >= records, max(LIMIT, records / 50), EVERY)
+        seconds, used, peak = time.monotonic() - began, site.cpu, peak_memory(site.daemon.pid)
+        bare = site.bare_requests(BARE, (0.0, 0.0))
+    add, what = bench.report.add, f"{records:,} records into a free destination"
+    add("month", f"{what}: brought", records / seconds, "/s", other=Other("its requests alone", BARE / bare.wall))
+    add("month", f"{what}: own CPU of each", used.own / records, "s", other=reference.work())
+    add("month", f"{what}: peak memory", peak, "MB", budget=Budget(PEAK_MB))
+
+
+def _measure_back_pressure(bench: Bench) -> None:
+    with _site(bench, SPAN, RECORDS) as site, bench.reference() as reference:
         site.start_backend(REAL_PACE)
         site.backend.know(site.cluster.jobs, site.cluster.start)
         site.daemon.launch(debug=2)
-        wait_until("reading to wait for cc-backend", lambda: _pending(site) >= MAX_PENDING, LIMIT, EVERY)
-        before = peak_memory(site.daemon.pid)
-        rate, most_pending, size = _watch(site, BRIEF if bench.quick else FULL)
-        after, shows_progress = peak_memory(site.daemon.pid), _shows_progress(site)
-        code, stopping = site.daemon.stop()
-        if code != 0:
-            raise BenchError(f"it ends with {code}:\n{site.daemon.last_words()}")
-        overlaps = len(re.findall("asked while another query is under way", site.daemon.log()))
-        bare = BARE / site.backend.bare_loop(BARE, BARE).wall
-        return Waiting(rate, bare, most_pending, size, after / before - 1, after, shows_progress, stopping, overlaps)
+        wait_until("reading to rest", lambda: site.daemon.waiting_messages() >= FULL * 0.95, LIMIT, EVERY)
+        before, began = len(site.backend.look()), time.monotonic()
+        seen = _observe(bench, site, bench.some(OBSERVED))
+        rate = (len(site.backend.look()) - before) / (time.monotonic() - began)
+        peak = peak_memory(site.daemon.pid)
+        code, stopping = site.daemon.stop(30)
+        _refuse_overlaps(bench, site, "with back-pressure")
+        bare = 2 * BARE / site.bare_requests(BARE, REAL_PACE).wall
+    _tell_bounds(bench, seen, peak)
+    pace, budget = Other("a bare loop at cc-backend's pace", bare), Budget(OF_BARE_LOOP, of_ratio=True, at_least=True)
+    bench.report.add("month", "messages with back-pressure", rate, "/s", other=pace, budget=budget)
+    than, budget = reference.bare_python(), Budget(STOP_TIMES, of_ratio=True)
+    bench.report.add("month", "SIGTERM in the middle, until its end", stopping, "s", other=than, budget=budget)
+    bench.report.add("month", "exit code after it", code, "", budget=Budget(0))
 
 
-def _watch(site: PracticeSite, seconds: float) -> tuple[float, int, float]:
-    """The runs a second that cc-backend is brought, the most messages that wait, and the largest file in MB."""
-    began, stops = time.monotonic(), site.backend.count(STOP)
-    most_pending, size = 0, 0
-    while time.monotonic() < began + seconds:
-        if not site.daemon.running:
-            raise BenchError(f"the daemon has ended:\n{site.daemon.last_words()}")
-        most_pending = max(most_pending, _pending(site))
-        size = max(size, sum(each.stat().st_size for each in site.daemon.state_folder.glob("state.sqlite*")))
-        time.sleep(EVERY)
-    return (site.backend.count(STOP) - stops) / (time.monotonic() - began), most_pending, size / (1 << 20)
+def _observe(bench: Bench, site: PracticeSite, seconds: int) -> Observed:
+    seen = Observed([], [], [])
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        seen.waiting.append(site.daemon.waiting_messages())
+        seen.sizes.append(sum(path.stat().st_size for path in site.daemon.state_folder.glob("state.sqlite*")) / 2**20)
+        seen.told.append(_status_tells(bench, site))
+        time.sleep(1)
+    return seen
 
 
-def _pending(site: PracticeSite) -> int:
-    with closing(sqlite3.connect(f"file:{site.daemon.state_folder / 'state.sqlite'}?mode=ro", uri=True)) as state:
-        return int(state.execute("SELECT count(*) FROM delivery WHERE state = 'pending'").fetchone()[0])
+def _status_tells(bench: Bench, site: PracticeSite) -> bool:
+    """Whether -status says how far accounting was read, and that it is under way or what it waits for."""
+    command = [str(bench.adapter), "-status", "-config", str(site.daemon.config_path)]
+    done = subprocess.run(command, env=site.daemon.environ, capture_output=True, text=True, check=False, timeout=LIMIT)
+    text = " ".join(done.stdout.split())
+    return "accounting read until" in text and ("catching up" in text or "messages wait" in text)
 
 
-def _shows_progress(site: PracticeSite) -> bool:
-    words = [str(site.bench.adapter), "-status", "-json", "-config", str(site.daemon.config_path)]
-    done = subprocess.run(words, env=site.daemon.environ, capture_output=True, text=True, check=False, timeout=60)
-    return CATCHING_UP in done.stdout or "waits" in done.stdout
-
-
-def _tell_known(bench: Bench, known: Known) -> None:
-    def add(what: str, figure: float, unit: str, other: Other | None = None, budget: Budget | None = None) -> None:
-        bench.report.add("month", what, figure, unit, other=other, budget=budget)
-
-    alone = Other("sacct alone", known.runs / known.commands)
-    add(
-        f"{known.runs:,} known runs are read",
-        known.runs / known.seconds,
-        "/s",
-        alone,
-        Budget(READ_A_SECOND, at_least=True),
-    )
-    add("own CPU for a known run", known.cpu / known.runs, "s")
-    add("peak memory, known runs", known.peak, "MB", None, Budget(PEAK_MB))
-
-
-def _tell_waiting(bench: Bench, waiting: Waiting) -> None:
-    def add(what: str, figure: float, unit: str, other: Other | None = None, budget: Budget | None = None) -> None:
-        bench.report.add("month", what, figure, unit, other=other, budget=budget)
-
-    bare = Other("a bare loop at cc-backend's pace", waiting.bare)
-    add("3,000,000 new runs, while reading waits", waiting.rate, "/s", bare, Budget(OF_BARE_LOOP, True, True))
-    add("messages that wait at most", waiting.most_pending, "", None, Budget(BOUND))
-    add("state file at most", waiting.file, "MB")
-    add("growth of the peak memory meanwhile", 100 * waiting.growth, "%", None, Budget(5))
-    add("peak memory, new runs", waiting.peak, "MB", None, Budget(PEAK_MB))
-    add("-status shows how far it is (1: yes)", waiting.shows_progress, "", None, Budget(1, at_least=True))
-    add("SIGTERM until its end", waiting.stopping, "s")
-    add("SIGTERM within 2 s (1: yes)", waiting.stopping <= STOP_SECONDS, "", None, Budget(1, at_least=True))
-    add("queries of accounting at the same time", waiting.overlaps, "", None, Budget(0))
+def _tell_bounds(bench: Bench, seen: Observed, peak: float) -> None:
+    add = bench.report.add
+    add("month", "most messages that waited", max(seen.waiting), "", budget=Budget(MOST_WAITING))
+    add("month", "fewest messages that waited", min(seen.waiting), "", budget=Budget(1, at_least=True))
+    add("month", "largest state file", max(seen.sizes), "MB", budget=Budget(FILE_MB))
+    add("month", "peak memory with back-pressure", peak, "MB", budget=Budget(PEAK_MB))
+    share = 100 * sum(seen.told) / len(seen.told)
+    add("month", "share of calls of -status that tell of it, in 100", share, "", budget=Budget(100, at_least=True))

@@ -11,12 +11,12 @@ from tests.bench.backend import STOP
 from tests.bench.practice import PracticeSite
 from tests.bench.processes import BenchError, peak_memory, wait_until
 from tests.bench.report import Budget, Other
-from tests.bench.site import Bench
+from tests.bench.site import Amount, Bench
 from tests.nats.nats_server import NatsServer
 from tests.nats.server_program import NATS_SERVER
 from tests.nats.subscriber import make_stream
 
-JOBS = 2_500
+JOBS = Amount(2_500, 500)
 """Each has a start and a stop."""
 OF_REST_ALONE, PEAK_MB = 2.0, 50
 LIMIT = 600.0

@@ -15,17 +15,19 @@ from tests.bench.others import polls_of_another
 from tests.bench.practice import PracticeSite
 from tests.bench.processes import Cpu, peak_memory
 from tests.bench.report import Budget, Other, median
-from tests.bench.site import Alone, Bench, Site
+from tests.bench.site import Alone, Amount, Bench, Site
 
 MAIN = (10_000, 100)
 """Running jobs and nodes for which the budgets are."""
 LARGEST = (50_000, 5_000)
 SIZES = ((100, 100), (1_000, 100), MAIN, (50_000, 100), (10_000, 5_000), LARGEST)
 FEW, MANY = SIZES[1], SIZES[3]
-POLLS = 10
+POLLS = Amount(10, 5)
 """One a second."""
-OWN_CPU, ALL_CPU, WALL, PER_JOB = 0.1, 0.4, 0.4, 2e-6
-TIMES_THE_FLOOR = 1.5
+OWN_PIECES, ALL_PIECES, PER_10_000_JOBS = 60, 250, 12
+"""As many pieces of work, which are 0.1 s, 0.4 s and 20 ms of CPU where a piece takes 1.6 ms."""
+TIMES_THE_FLOOR, TIMES_ITS_COMMANDS = 1.5, 5
+"""As many times what its commands take alone: those of a real Slurm, and those of the stand-in."""
 COMMAND_MB = 100
 MEMORY_MB = {SIZES[0]: 35, MAIN: 50, LARGEST: 64}
 TIMES_READING_ALL = 0.5
@@ -42,23 +44,27 @@ class Polls(NamedTuple):
     peak: float
     reading: float
     """Seconds of CPU for reading each line of its sinfo and squeue, as if none had been read before."""
+    work: Other
+    """A piece of work, measured before and after."""
 
 
 def measure_polls(bench: Bench) -> None:
     """A poll in which nothing has changed, with up to 50,000 running jobs and 5,000 nodes, and the memory."""
-    found = {size: _polls(bench, *size) for size in ((MAIN,) if bench.slurm else SIZES)}
+    sizes = (MAIN,) if bench.slurm or bench.quick else SIZES
+    found = {size: _polls(bench, *size) for size in sizes}
     for size, polls in found.items():
-        _tell(bench, f"{bench.some(size[0]):,} jobs, {size[1]:,} nodes", polls, is_main=size == MAIN)
+        _tell(bench, f"{size[0]:,} jobs, {size[1]:,} nodes", polls, is_main=size == MAIN)
         memory = Budget(MEMORY_MB[size]) if size in MEMORY_MB else None
-        what = f"peak memory, {bench.some(size[0]):,} jobs, {size[1]:,} nodes"
+        what = f"peak memory, {size[0]:,} jobs, {size[1]:,} nodes"
         bench.report.add("poll", what, polls.peak, "MB", budget=memory)
     if LARGEST in found:
         polls, limit = found[LARGEST], Budget(TIMES_READING_ALL, of_ratio=True)
         every = Other("reading all lines", polls.reading)
         bench.report.add("poll", "own CPU of the largest cluster", polls.cpu.own, "s", other=every, budget=limit)
     if MANY in found:
-        per_job = (found[MANY].cpu.own - found[FEW].cpu.own) / bench.some(MANY[0] - FEW[0])
-        bench.report.add("poll", "own CPU for each further running job", per_job, "s", budget=Budget(PER_JOB))
+        further = 10_000 * (found[MANY].cpu.own - found[FEW].cpu.own) / (MANY[0] - FEW[0])
+        budget, work = Budget(PER_10_000_JOBS, of_ratio=True), found[MANY].work
+        bench.report.add("poll", "own CPU for 10,000 further running jobs", further, "s", other=work, budget=budget)
     if bench.slurm:
         _tell_floor(bench, found[MAIN])
     if bench.slurm and bench.against:
@@ -66,8 +72,8 @@ def measure_polls(bench: Bench) -> None:
 
 
 def _polls(bench: Bench, jobs: int, nodes: int) -> Polls:
-    times = max(bench.some(POLLS), 3)
-    with bench.big_site(bench, jobs=bench.some(jobs), nodes=nodes, slurmPollInterval=1) as site:
+    times = bench.some(POLLS)
+    with bench.big_site(bench, jobs=jobs, nodes=nodes, slurmPollInterval=1) as site, bench.reference() as reference:
         site.start()
         site.next_pass()
         site.next_pass()
@@ -80,9 +86,11 @@ def _polls(bench: Bench, jobs: int, nodes: int) -> Polls:
         walls = [site.next_pass() for _ in range(times)]
         used = site.cpu.since(before)
         alone.append(site.alone(calls))
+        reference.again()
         wall, cpu, peak = (sum(figures) / 2 for figures in zip(*alone))
         each = Cpu(used.own / times, used.children / times)
-        return Polls(each, median(walls), Alone(wall, cpu, peak), peak_memory(site.daemon.pid), _reading(site))
+        commands, peak_of_daemon = Alone(wall, cpu, peak), peak_memory(site.daemon.pid)
+        return Polls(each, median(walls), commands, peak_of_daemon, _reading(site), reference.work())
 
 
 def _reading(site: Site) -> float:
@@ -99,9 +107,12 @@ def _reading(site: Site) -> float:
 
 def _tell(bench: Bench, size: str, polls: Polls, *, is_main: bool) -> None:
     add, name = bench.report.add, "its commands alone"
-    own, every, time = (Budget(limit) if is_main else None for limit in (OWN_CPU, ALL_CPU, WALL))
-    add("poll", f"own CPU, {size}", polls.cpu.own, "s", budget=own)
-    add("poll", f"all CPU, {size}", polls.cpu.total, "s", other=Other(name, polls.commands.cpu), budget=every)
+    own, every, time = (
+        Budget(limit, True) if is_main else None for limit in (OWN_PIECES, ALL_PIECES, TIMES_ITS_COMMANDS)
+    )
+    add("poll", f"own CPU, {size}", polls.cpu.own, "s", other=polls.work, budget=own)
+    add("poll", f"all CPU, {size}", polls.cpu.total, "s", other=polls.work, budget=every)
+    add("poll", f"all CPU, {size}", polls.cpu.total, "s", other=Other(name, polls.commands.cpu))
     add("poll", f"time, {size}", polls.wall, "s", other=Other(name, polls.commands.wall), budget=time)
 
 

@@ -15,16 +15,19 @@ from examples.practice.adapter_daemon import AdapterDaemon
 from tests.bench.backend import START, STOP, BenchBackend
 from tests.bench.big_cluster import CLUSTER, BigCluster
 from tests.bench.prefill import prefill
-from tests.bench.processes import BenchError, spawn_time
+from tests.bench.processes import BenchError, Cost, spawn_time
+from tests.bench.report import median
 from tests.bench.site import EPILOG, NEVER, PROLOG, TOKEN, Alone, Bench, Call, Event, Site, read_calls, write_calls
 
+BARE_HOOKS = 50
 REPLAY = Path(__file__).with_name("replay.py")
 
 
 class PracticeSite(Site):
     """In a temporary folder, with a cluster of its own.
 
-    `known`: the running jobs are reported already, but for the starts of the last `pending` ones. `backend`: False for
+    `known`: the running jobs are reported already, but for the starts of the last `pending` ones, by a daemon that was
+    there until `away` seconds ago. `backend`: False for
     a cc-backend that is away until `start_backend` brings it.
     """
 
@@ -39,11 +42,15 @@ class PracticeSite(Site):
         scripts: int = 0,
         known: bool = True,
         pending: int = 0,
+        away: int = 0,
         backend: bool = True,
         **config: Any,
     ) -> None:
         self.bench = bench
         self.adapter = bench.adapter
+        self.events: list[Event] = []
+        """All that there were so far."""
+        self._hook_times: list[float] = []
         self._open = ExitStack()
         with self._open:
             self.folder = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="cc-slurm-adapter-")))
@@ -55,7 +62,7 @@ class PracticeSite(Site):
             self.daemon = self._lay_out_daemon(config)
             if known:
                 state = self.daemon.state_folder / "state.sqlite"
-                prefill(state, CLUSTER, self.cluster.jobs, self.cluster.start, nodes, pending)
+                prefill(state, CLUSTER, self.cluster.jobs, self.cluster.start, nodes, pending, away)
                 if backend:
                     self.backend.know(self.cluster.jobs, self.cluster.start)
             self._open = self._open.pop_all()
@@ -96,8 +103,20 @@ class PracticeSite(Site):
     def _call_hook(self, kind: str, job_id: int) -> Event:
         called = time.time()
         context = PROLOG if kind == START else EPILOG
-        spawn_time([str(self.bench.adapter)], self.hook_environ(job_id, context))
-        return Event(kind, job_id, called)
+        self._hook_times.append(spawn_time([str(self.bench.adapter)], self.hook_environ(job_id, context)))
+        return self._note([Event(kind, job_id, called)])[0]
+
+    def _note(self, events: list[Event]) -> list[Event]:
+        self.events += events
+        return events
+
+    def hook_times(self) -> list[float]:
+        """As the caller has measured them."""
+        return self._hook_times
+
+    def bare_hook(self) -> float:
+        """Seconds for a shell that does nothing, instead of a hook."""
+        return median(spawn_time(["/bin/sh", "-c", ":"], {}) for _ in range(BARE_HOOKS))
 
     def start_job(self) -> Event:
         """A job that runs as soon as its hook is over."""
@@ -118,11 +137,25 @@ class PracticeSite(Site):
 
     def flood(self, count: int) -> list[Event]:
         """Their events are left as the hook leaves them: all within a moment, in which no hooks could be started."""
-        job_ids = self.cluster.begin(count)
-        began = time.time()
+        return self._leave(START, self.cluster.begin(count))
+
+    def leave_stops(self, job_ids: Iterable[int]) -> list[Event]:
+        """The same for jobs that end."""
+        ended = list(job_ids)
+        self.cluster.end(ended)
+        return self._leave(STOP, ended)
+
+    def _leave(self, kind: str, job_ids: list[int]) -> list[Event]:
+        context, now = PROLOG if kind == START else EPILOG, time.time()
         for job_id in job_ids:
-            (self.daemon.events_folder / f"{job_id}.{PROLOG}.{CLUSTER}.1").touch()
-        return [Event(START, job_id, began) for job_id in job_ids]
+            (self.daemon.events_folder / f"{job_id}.{context}.{CLUSTER}.1").touch()
+        return self._note([Event(kind, job_id, now) for job_id in job_ids])
+
+    def bare_requests(self, jobs: int, pace: tuple[float, float]) -> Cost:
+        """A bare loop of their starts and stops, as large as those that came, to another cc-backend of that pace."""
+        with BenchBackend(self.bench.python, CLUSTER, pace=pace) as other:
+            other.log, other.bytes = self.backend.log, self.backend.bytes
+            return other.bare_loop(jobs, jobs)
 
     def calls(self) -> list[Call]:
         """As the stand-in's commands have noted them."""

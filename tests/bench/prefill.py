@@ -16,17 +16,17 @@ PAYLOAD = b"{" + b" " * 2400 + b"}"
 AT_ONCE = 1000
 
 
-def prefill(path: Path, cluster: str, jobs: range, start: int, nodes: int, pending: int = 0) -> None:
+def prefill(path: Path, cluster: str, jobs: range, start: int, nodes: int, pending: int = 0, away: int = 0) -> None:
     """These jobs run since `start` (Unix seconds) on nodes that are called n00000 and so on, and are reported.
 
-    The starts of the last `pending` ones wait.
+    The starts of the last `pending` ones wait. Accounting was read until `away` seconds ago.
     """
-    outbox = Outbox(str(path))
+    outbox, checkpoint = Outbox(str(path)), int(time.time()) - away
     for at in range(0, len(jobs), AT_ONCE):
         keys = {job_id: RunKey(cluster, job_id, start) for job_id in jobs[at : at + AT_ONCE]}
         runs = {key: OpenRun(key, Stage.STARTED, f"n{job_id % nodes:05}", None) for job_id, key in keys.items()}
         messages = [Message(("cc_rest",), key, Kind.START, Encoded(PAYLOAD)) for key in keys.values()]
-        outbox.commit(cluster, Batch(runs=runs, messages=messages, checkpoint=int(time.time())))
+        outbox.commit(cluster, Batch(runs=runs, messages=messages, checkpoint=checkpoint))
     outbox.close()
     with closing(sqlite3.connect(path)) as state:
         reported = (time.time(), jobs.stop - pending)

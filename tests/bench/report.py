@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 HEAD = ("", "what", "ours", "compared with", "ratio", "budget", "")
+FORMAT = 2
+"""Of the JSON: another number is not compared with it."""
+TIMES = frozenset({"s", "%", "/s"})
+"""Units in which the speed of the machine shows: their budgets are ratios."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,17 @@ class Row:
     unit: str
     other: Other | None = None
     budget: Budget | None = None
+    noise: float | None = None
+    """By which share the figure, or its ratio, differs from one measurement to the next; None when that is unknown."""
+
+    def __post_init__(self) -> None:
+        if self.budget and self.unit in TIMES and not self.budget.of_ratio:
+            raise ValueError(f"{self.what}: a budget in {self.unit} is a ratio to what is measured in the same run")
+
+    @property
+    def more_is_better(self) -> bool:
+        """Whether a larger figure is a better one."""
+        return self.unit == "/s" or (self.budget is not None and self.budget.at_least)
 
     @property
     def ratio(self) -> float | None:
@@ -76,9 +92,10 @@ class Report:
         *,
         other: Other | None = None,
         budget: Budget | None = None,
+        noise: float | None = None,
     ) -> None:
-        """A Row; printed at once, because the whole takes long."""
-        self.rows.append(Row(measurement, what, figure, unit, other, budget))
+        """A Row; printed at once, because the whole takes long. ValueError for a budget that is a mere time."""
+        self.rows.append(Row(measurement, what, figure, unit, other, budget, noise))
         print(f"  {' '.join(filter(None, _cells(self.rows[-1])))}", flush=True)
 
     @property
@@ -106,7 +123,7 @@ class Report:
         """All rows as JSON."""
         rows = [{**asdict(row), "ratio": row.ratio, "met": row.is_met} for row in self.rows]
         path.parent.mkdir(parents=True, exist_ok=True)
-        summary = {**self.notes, "missed": len(self.missed), "failures": self.failures}
+        summary = {"format": FORMAT, **self.notes, "missed": len(self.missed), "failures": self.failures}
         path.write_text(json.dumps({**summary, "rows": rows}, indent=1) + "\n")
 
 
@@ -141,6 +158,16 @@ def percentile(figures: Iterable[float], share: float) -> float:
     """The smallest figure that so large a share (0 to 1) of them does not exceed; there is at least one."""
     ordered = sorted(figures)
     return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
+
+
+def noise_of(figures: Sequence[float]) -> float:
+    """By which share the median of so many figures may differ from another such median: its standard error.
+
+    It is estimated from the median of the deviations, so that a few figures far off do not count.
+    """
+    middle = median(figures)
+    deviation = 1.48 * median(abs(figure - middle) for figure in figures)
+    return 1.25 * deviation / math.sqrt(len(figures)) / middle if middle else 0.0
 
 
 def median(figures: Iterable[float]) -> float:

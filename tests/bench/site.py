@@ -13,14 +13,21 @@ from typing import Callable, NamedTuple, Protocol, TypeVar
 
 from tests.bench.backend import BenchBackend
 from tests.bench.processes import BenchError, Cpu, cpu_of, wait_until
+from tests.bench.reference import Reference
 from tests.bench.report import Report
 
 PROLOG, EPILOG = "prolog_slurmctld", "epilog_slurmctld"
 NEVER = 86400
 """Seconds between two polls: they are asked for by SIGHUP."""
-QUICK = 10
-"""So many times fewer jobs and repetitions in a quick run."""
 TOKEN = "bench.api.token"
+
+
+class Amount(NamedTuple):
+    """How many jobs, calls or seconds: in a full run, and in a quick one."""
+
+    full: int
+    quick: int
+
 
 AnySite = TypeVar("AnySite", bound="Site")
 
@@ -181,10 +188,16 @@ class Bench:
     against: Path | None = None
     """Another adapter."""
     quick: bool = False
+    records: int = 0
+    """So many records the measurement `month` brings to a free destination; 0 for the usual number."""
 
-    def some(self, number: int) -> int:
+    def some(self, amount: Amount) -> int:
         """So many, or fewer in a quick run."""
-        return max(number // QUICK, 1) if self.quick else number
+        return amount.quick if self.quick else amount.full
+
+    def reference(self) -> Reference:
+        """What the machine costs around a measurement; to be used in a `with` block."""
+        return Reference(self.python)
 
 
 def write_calls(path: Path, calls: Iterable[Call]) -> None:

@@ -10,15 +10,16 @@ from contextlib import contextmanager
 
 from tests.bench.practice import PracticeSite
 from tests.bench.processes import Command, in_turn, run_times_of, wait_until
-from tests.bench.report import Budget, Other
-from tests.bench.site import Bench
+from tests.bench.report import Budget, Other, noise_of
+from tests.bench.site import Amount, Bench
 
 JOBS = 10_000
 """They run, and the start of each waits."""
-CALLS = 20
+CALLS = Amount(20, 8)
 TIMES_VERSION = 5.0
-QUIET, IDLE_PERCENT = 60.0, 0.1
-"""Seconds in which nothing happens, and the share of a core that any one thread of the daemon may use meanwhile."""
+QUIET, PIECES_A_MINUTE = 60, 38
+"""Seconds in which nothing happens, and how many pieces of work any one thread of the daemon may use in a minute of
+them: 0.1 % of a core."""
 SETTLE = 10.0
 """Seconds after the start until nothing of it is left to do."""
 WELL_OR_NOT = frozenset({0, 1})
@@ -28,14 +29,16 @@ LIMIT = 60.0
 
 def measure_status(bench: Bench) -> None:
     """-status beside -version with 10,000 running jobs and 10,000 messages that wait; an idle daemon."""
-    jobs = bench.some(JOBS)
-    with PracticeSite(bench, jobs=jobs, pending=jobs, backend=False) as site:
+    with PracticeSite(bench, jobs=JOBS, pending=JOBS, backend=False) as site:
         site.start()
-        wait_until("the messages to wait", lambda: site.daemon.waiting_messages() >= jobs, LIMIT)
-        time.sleep(SETTLE)
-        _tell_idle(bench, site, f"{jobs:,} jobs and messages")
+        wait_until("the messages to wait", lambda: site.daemon.waiting_messages() >= JOBS, LIMIT)
+        if not bench.quick:
+            time.sleep(SETTLE)
+            _tell_idle(bench, site, f"{JOBS:,} jobs and messages")
         words = [["-status"], ["-job", str(site.jobs[0])], ["-queue", "list"], ["-metrics"]]
         _tell(bench, site, "quiet", words)
+        if bench.quick:
+            return
         with _hanging_backend(site):
             _tell(bench, site, "cc-backend hangs", words[:1])
         site.cluster.hold_squeue()
@@ -50,11 +53,13 @@ def measure_status(bench: Bench) -> None:
 
 def _tell(bench: Bench, site: PracticeSite, when: str, words: list[list[str]]) -> None:
     """The first one has the budget."""
-    version, *others = map(min, in_turn(_commands(bench, site, [["-version"], *words]), bench.some(CALLS), WELL_OR_NOT))
-    than = Other("-version", version)
-    for flags, seconds in zip(words, others):
+    version, *others = in_turn(_commands(bench, site, [["-version"], *words]), bench.some(CALLS), WELL_OR_NOT)
+    than = Other("-version", min(version))
+    for flags, times in zip(words, others):
         budget = Budget(TIMES_VERSION, of_ratio=True) if flags == words[0] else None
-        bench.report.add("status", f"{' '.join(flags)}, {when}", seconds, "s", other=than, budget=budget)
+        noise = noise_of([each / beside for each, beside in zip(times, version)])
+        what = f"{' '.join(flags)}, {when}"
+        bench.report.add("status", what, min(times), "s", other=than, budget=budget, noise=noise)
 
 
 def _commands(bench: Bench, site: PracticeSite, words: list[list[str]]) -> list[Command]:
@@ -76,10 +81,12 @@ def _hanging_backend(site: PracticeSite) -> Iterator[None]:
 
 def _tell_idle(bench: Bench, site: PracticeSite, what: str) -> None:
     """What the busiest thread uses while nothing happens: the one that looks every few seconds at how the daemon is."""
-    before, began = run_times_of(site.daemon.pid), time.monotonic()
-    time.sleep(bench.some(int(QUIET)))
-    seconds = time.monotonic() - began
-    used = [after - before.get(thread, 0.0) for thread, after in run_times_of(site.daemon.pid).items()]
-    share = 100 * max(used) / seconds
-    bench.report.add("status", f"busiest thread of an idle daemon, {what}", share, "%", budget=Budget(IDLE_PERCENT))
-    bench.report.add("status", f"all of an idle daemon, {what}", 100 * sum(used) / seconds, "%")
+    with bench.reference() as reference:
+        before, began = run_times_of(site.daemon.pid), time.monotonic()
+        time.sleep(QUIET)
+        minutes = (time.monotonic() - began) / 60
+        used = [after - before.get(thread, 0.0) for thread, after in run_times_of(site.daemon.pid).items()]
+    busiest, work, budget = max(used) / minutes, reference.work(), Budget(PIECES_A_MINUTE, of_ratio=True)
+    idle = f"of an idle daemon in a minute, {what}"
+    bench.report.add("status", f"CPU of the busiest thread {idle}", busiest, "s", other=work, budget=budget)
+    bench.report.add("status", f"CPU {idle}", sum(used) / minutes, "s", other=work)

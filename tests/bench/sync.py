@@ -9,13 +9,18 @@ from typing import NamedTuple
 from tests.bench.backend import START
 from tests.bench.processes import Cost, Cpu, peak_memory, wait_until
 from tests.bench.report import Budget, Other
-from tests.bench.site import Alone, Bench, Site
+from tests.bench.site import Alone, Amount, Bench, Site
 
-JOBS, SCRIPTS = 10_000, 500
+JOBS, SCRIPTS = Amount(10_000, 2_000), Amount(500, 100)
 EVENTS = 5
-SECONDS, TIMES_THE_FLOOR = 35.0, 1.5
-SCRIPT_CPU = 0.003
-EVENT_SECONDS, STOP_SECONDS, PEAK_MB, COMMAND_MB = 1.0, 2.0, 50, 100
+PIECES_A_JOB, TIMES_THE_FLOOR = 2.2, 1.5
+"""Pieces of work in the time for a job, which are 35 s for 10,000 jobs; as many times what its commands and requests
+take alone on a real Slurm."""
+SCRIPT_PIECES = 1.9
+"""Pieces of work, which are 3 ms."""
+EVENT, STOP = 125, 250
+"""As many times what Python takes for nothing, which are 1 s and 2 s."""
+PEAK_MB, COMMAND_MB = 50, 100
 LONG = 15.0
 """Seconds: what takes longer says in the log how far it is."""
 AGAIN = 2
@@ -37,13 +42,18 @@ class Sync(NamedTuple):
     """In the log that say how far it is."""
     commands: Alone
     requests: Cost
+    work: Other
+    """A piece of work."""
+    python: Other
+    """A Python that does nothing."""
 
 
 def measure_sync(bench: Bench) -> None:
     """The first sync of 10,000 running jobs with hook events meanwhile, what scripts cost, and SIGTERM in one more."""
     whole = _whole(bench)
     _tell(bench, whole)
-    _tell_scripts(bench, whole)
+    if not bench.quick:  # a small difference of large figures
+        _tell_scripts(bench, whole)
     _tell_stop(bench)
 
 
@@ -52,7 +62,7 @@ def _site(bench: Bench, **config: int) -> Site:
 
 
 def _whole(bench: Bench, **config: int) -> Sync:
-    with _site(bench, **config) as site:
+    with bench.reference() as reference, _site(bench, **config) as site:
         jobs = len(site.jobs)
         began = time.time()
         site.daemon.launch(debug=2)
@@ -62,8 +72,10 @@ def _whole(bench: Bench, **config: int) -> Sync:
         cpu, peak = site.cpu, peak_memory(site.daemon.pid)
         site.daemon.stop()
         lines = len(re.findall(r"\b\d+ of \d+\b", site.daemon.log()))
-        commands = site.alone(site.calls())
-        return Sync(max(told.values()) - began, cpu, peak, latencies, lines, commands, site.backend.bare_loop(jobs, 0))
+        commands, requests = site.alone(site.calls()), site.backend.bare_loop(jobs, 0)
+        reference.again()
+        than = reference.work(), reference.bare_python()
+        return Sync(max(told.values()) - began, cpu, peak, latencies, lines, commands, requests, *than)
 
 
 def _events_meanwhile(site: Site, after: int) -> list[float]:
@@ -85,13 +97,15 @@ def _tell(bench: Bench, sync: Sync) -> None:
     def add(what: str, figure: float, unit: str, other: Other | None = None, budget: Budget | None = None) -> None:
         bench.report.add("sync", what, figure, unit, other=other, budget=budget)
 
-    add(f"time for {jobs:,} jobs", sync.seconds, "s", None, Budget(SECONDS))
+    many = Other(f"{jobs:,} pieces of work", sync.work.figure * jobs)
+    add(f"time for {jobs:,} jobs", sync.seconds, "s", many, Budget(PIECES_A_JOB, of_ratio=True))
     # The commands of the stand-in cost too little to be a floor.
     ratio = Budget(TIMES_THE_FLOOR, of_ratio=True) if bench.slurm else None
     add(f"time for {jobs:,} jobs", sync.seconds, "s", floor, ratio)
+    add("own CPU for each job", own, "s", sync.work)
     add("own CPU for each job", own, "s", Other("a bare loop of requests", sync.requests.cpu / jobs))
     add("CPU of the commands for each job", commands, "s", Other("alone", sync.commands.cpu / jobs))
-    add("slowest hook event meanwhile", max(sync.latencies), "s", None, Budget(EVENT_SECONDS))
+    add("slowest hook event meanwhile", max(sync.latencies), "s", sync.python, Budget(EVENT, of_ratio=True))
     expected = Budget(1, at_least=True) if sync.seconds > LONG else None
     add("lines in the log that say how far it is", sync.lines, "lines", None, expected)
     add("peak memory", sync.peak, "MB", None, Budget(PEAK_MB))
@@ -106,7 +120,8 @@ def _tell_scripts(bench: Bench, whole: Sync) -> None:
         with_scripts.append(_whole(bench).cpu.total)
         without.append(_cpu_without_scripts(bench))
     seconds = (min(with_scripts) - min(without)) / bench.some(SCRIPTS)
-    bench.report.add("sync", "CPU for each job script", seconds, "s", budget=Budget(SCRIPT_CPU))
+    budget = Budget(SCRIPT_PIECES, of_ratio=True)
+    bench.report.add("sync", "CPU for each job script", seconds, "s", other=whole.work, budget=budget)
 
 
 def _cpu_without_scripts(bench: Bench) -> float:
@@ -114,10 +129,11 @@ def _cpu_without_scripts(bench: Bench) -> float:
 
 
 def _tell_stop(bench: Bench) -> None:
-    with _site(bench) as site:
+    with bench.reference() as reference, _site(bench) as site:
         site.daemon.launch(debug=2)
         wanted = len(site.jobs) // 3
         wait_until("a third of the sync", lambda: site.backend.count(START) >= wanted, LIMIT)
         code, seconds = site.daemon.stop(30)
-    bench.report.add("sync", "SIGTERM in the middle, until its end", seconds, "s", budget=Budget(STOP_SECONDS))
+    than, budget = reference.bare_python(), Budget(STOP, of_ratio=True)
+    bench.report.add("sync", "SIGTERM in the middle, until its end", seconds, "s", other=than, budget=budget)
     bench.report.add("sync", "exit code after it", code, "", budget=Budget(0))

@@ -13,15 +13,17 @@ from tests.bench.backend import REAL_PACE, START, STOP
 from tests.bench.history import History, add_history
 from tests.bench.practice import PracticeSite
 from tests.bench.processes import BenchError, Cpu, peak_memory, wait_until
+from tests.bench.reference import Reference
 from tests.bench.report import Budget, Other
-from tests.bench.site import Bench
+from tests.bench.site import Amount, Bench
 
-RUNS, WEEK = 100_000, 7 * 86400
+RUNS, WEEK = Amount(100_000, 10_000), 7 * 86400
 MARGIN = 3600
 """Seconds: no run ended at the edge of the week, or so late that the daemon reads it by itself."""
 BARE = 2_000
 """Of so many runs a bare loop sends the starts and stops."""
-OF_BARE_LOOP, PEAK_MB, STOP_SECONDS = 0.8, 60, 2.0
+OF_BARE_LOOP, PEAK_MB, STOP_TIMES = 0.8, 60, 250
+"""The last: as many times what Python takes for nothing, which are 2 s."""
 AT_ONCE = 64
 """More messages than this are never under way: only they may come twice when the daemon is killed."""
 LIMIT = 3600.0
@@ -42,6 +44,10 @@ class Week(NamedTuple):
     """Queries of accounting while another one was under way."""
     stopping: float
     """From Ctrl-C to the end of the command."""
+    python: Other
+    """A Python that does nothing."""
+    work: Other
+    """A piece of work."""
     queries: int
 
 
@@ -58,11 +64,14 @@ def measure_week(bench: Bench) -> None:
 
 
 def _bring(site: PracticeSite, history: History) -> Week:
+    reference = Reference(site.bench.python)
+    reference.again()
     site.start()
     site.calls()
     began, command = time.monotonic(), _sync(site)
     wait_until("the middle", lambda: site.backend.count(STOP) >= history.runs // 2, LIMIT, EVERY)
     peak, first = peak_memory(site.daemon.pid), site.cpu
+    reference.again()
     site.daemon.signal(signal.SIGKILL)
     if command.wait(60) == 0:
         raise BenchError("the command says that all was brought by a daemon that was killed")
@@ -75,6 +84,7 @@ def _bring(site: PracticeSite, history: History) -> Week:
     site.backend.wait_for(START, history.jobs, 60)
     seconds, second = time.monotonic() - began, site.cpu
     told = Counter(each.job_id for each in site.backend.log if each.kind == START)
+    reference.again()
     log, queries = site.daemon.log(), sum(call.argv[0] == "sacct" for call in site.calls())
     bare = site.backend.bare_loop(BARE, BARE).wall / BARE
     return Week(
@@ -85,6 +95,8 @@ def _bring(site: PracticeSite, history: History) -> Week:
         sum(number > 1 for number in told.values()),
         len(re.findall("asked while another query is under way", log)),
         _stop(site),
+        reference.bare_python(),
+        reference.work(),
         queries,
     )
 
@@ -113,7 +125,7 @@ def _tell(bench: Bench, runs: int, week: Week) -> None:
     add("starts that came twice", week.doubles, "", None, Budget(AT_ONCE))
     add("queries of accounting at the same time", week.overlaps, "", None, Budget(0))
     add("queries of accounting for 1,000 runs", 1000 * week.queries / runs, "")
-    add("own CPU for a run", week.cpu.own / runs, "s")
+    add("own CPU for a run", week.cpu.own / runs, "s", week.work)
     add("CPU of the commands for a run", week.cpu.children / runs, "s")
     add("peak memory", week.peak, "MB", None, Budget(PEAK_MB))
-    add("Ctrl-C until its end", week.stopping, "s", None, Budget(STOP_SECONDS))
+    add("Ctrl-C until its end", week.stopping, "s", week.python, Budget(STOP_TIMES, of_ratio=True))

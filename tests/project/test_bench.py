@@ -20,10 +20,21 @@ from cc_slurm_adapter.slurm.cluster_config import read_cluster_config
 from cc_slurm_adapter.slurm.commands import Commands
 from tests.bench.__main__ import main
 from tests.bench.backend import NODES, START, STOP, BenchBackend
+from tests.bench.before import Earlier, changes, differences, read_earlier, table
 from tests.bench.big_cluster import CLUSTER, FIRST_JOB, BigCluster
 from tests.bench.prefill import prefill
-from tests.bench.processes import BenchError, cpu_of, in_turn, memory, peak_memory, run_times_of, wait_until
-from tests.bench.report import Budget, Other, Report, Row, in_words, percentile
+from tests.bench.processes import (
+    BenchError,
+    cpu_of,
+    forget_peak,
+    in_turn,
+    memory,
+    peak_memory,
+    run_times_of,
+    wait_until,
+)
+from tests.bench.reference import Reference
+from tests.bench.report import Budget, Other, Report, Row, in_words, noise_of, percentile
 from tests.bench.site import Call, read_calls, write_calls
 
 REPLAY = Path(__file__).parents[1] / "bench" / "replay.py"
@@ -52,10 +63,10 @@ def backend() -> Iterator[BenchBackend]:
     ("row", "met"),
     [
         (Row("m", "w", 2.0, "s"), True),
-        (Row("m", "w", 2.0, "s", budget=Budget(2.0)), True),
-        (Row("m", "w", 2.1, "s", budget=Budget(2.0)), False),
-        (Row("m", "w", 2.0, "s", budget=Budget(2.0, at_least=True)), True),
-        (Row("m", "w", 1.9, "s", budget=Budget(2.0, at_least=True)), False),
+        (Row("m", "w", 2.0, "MB", budget=Budget(2.0)), True),
+        (Row("m", "w", 2.1, "MB", budget=Budget(2.0)), False),
+        (Row("m", "w", 2.0, "", budget=Budget(2.0, at_least=True)), True),
+        (Row("m", "w", 1.9, "", budget=Budget(2.0, at_least=True)), False),
         (Row("m", "w", 3.0, "s", Other("o", 2.0), Budget(1.5, of_ratio=True)), True),
         (Row("m", "w", 3.1, "s", Other("o", 2.0), Budget(1.5, of_ratio=True)), False),
         (Row("m", "w", 3.1, "s", Other("o", 0.0), Budget(1.5, of_ratio=True)), False),
@@ -66,12 +77,19 @@ def test_a_budget_is_kept_or_missed(row: Row, met: bool) -> None:
     assert row.is_met is met
 
 
+@pytest.mark.parametrize("unit", ["s", "%", "/s"])
+def test_no_budget_is_a_mere_time(unit: str) -> None:
+    with pytest.raises(ValueError, match="is a ratio"):
+        Report().add("m", "w", 1.0, unit, budget=Budget(2.0))
+    Report().add("m", "w", 1.0, unit, other=Other("o", 1.0), budget=Budget(2.0, of_ratio=True))
+
+
 def test_a_report_is_a_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = Report(notes={"python": "3"})
-    report.add("poll", "time", 0.3, "s", other=Other("alone", 0.2), budget=Budget(0.25))
+    report.add("poll", "time", 0.3, "s", other=Other("alone", 0.2), budget=Budget(1.2, of_ratio=True))
     report.add("poll", "memory", 30.0, "MB")
     head, first, second = report.table().splitlines()
-    assert first.split() == ["poll", "time", "0.30", "s", "0.20", "s", "(alone)", "1.50", "<=", "0.25", "s", "MISSED"]
+    assert first.split() == ["poll", "time", "0.30", "s", "0.20", "s", "(alone)", "1.50", "<=", "1.2", "x", "MISSED"]
     assert second.split() == ["poll", "memory", "30", "MB"]
     assert head.index("budget") == first.index("<=")
     report.write(tmp_path / "new" / "bench.json")
@@ -84,7 +102,7 @@ def test_a_report_is_a_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_what_could_not_be_measured_is_a_failure(tmp_path: Path) -> None:
     report = Report()
-    report.add("poll", "time", 0.2, "s", budget=Budget(0.25))
+    report.add("poll", "memory", 0.2, "MB", budget=Budget(0.25))
     assert report.is_good
     report.fail("sync", "waited in vain")
     assert not report.is_good
@@ -102,6 +120,108 @@ def test_figures_are_printed_in_their_units() -> None:
 def test_percentiles() -> None:
     assert percentile(range(100), 0.95) == 95
     assert percentile([3.0], 0.95) == 3.0
+
+
+def test_noise_is_how_far_the_median_may_be_off() -> None:
+    assert noise_of([2.0]) == 0
+    assert noise_of([1.0, 1.0, 1.0, 9.0]) == 0
+    few, many = [0.9, 1.0, 1.1], [0.9, 1.0, 1.1] * 9
+    assert noise_of(few) == pytest.approx(3 * noise_of(many))
+    assert 0.05 < noise_of(few) < 0.2
+
+
+def _before(tmp_path: Path, *rows: Row, **notes: object) -> Earlier:
+    path = tmp_path / "before.json"
+    Report(list(rows), {"quick": False, "slurm": False, **notes}).write(path)
+    return read_earlier(path, {})
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "verdict"),
+    [
+        (Row("m", "w", 1.0, "s", Other("o", 1.0)), Row("m", "w", 3.0, "s", Other("o", 3.0)), "same"),
+        (Row("m", "w", 1.0, "s", Other("o", 1.0)), Row("m", "w", 1.4, "s", Other("o", 1.0)), "SLOWER"),
+        (Row("m", "w", 1.0, "s", Other("o", 1.0)), Row("m", "w", 0.6, "s", Other("o", 1.0)), "better"),
+        (Row("m", "w", 1.0, "/s", Other("o", 1.0)), Row("m", "w", 0.6, "/s", Other("o", 1.0)), "SLOWER"),
+        (
+            Row("m", "w", 1.0, "s", Other("o", 1.0), noise=0.01),
+            Row("m", "w", 1.15, "s", Other("o", 1.0), noise=0.01),
+            "SLOWER",
+        ),
+        (
+            Row("m", "w", 1.0, "s", Other("o", 1.0), noise=0.1),
+            Row("m", "w", 1.15, "s", Other("o", 1.0), noise=0.1),
+            "same",
+        ),
+        (Row("m", "w", 1.0, "s"), Row("m", "w", 9.0, "s"), ""),
+        (Row("m", "w", 30.0, "MB"), Row("m", "w", 34.0, "MB"), "LARGER"),
+        (Row("m", "w", 30.0, "MB"), Row("m", "w", 32.0, "MB"), "same"),
+        (Row("m", "w", 0.0, "MB"), Row("m", "w", 0.1, "MB"), ""),
+    ],
+)
+def test_what_got_slower_is_told_from_noise(tmp_path: Path, then: Row, now: Row, verdict: str) -> None:
+    (change,) = changes(_before(tmp_path, then), Report([now]))
+    assert change.verdict == verdict
+    assert change.is_worse is verdict.isupper()
+    assert (verdict or now.what) in table([change])
+
+
+def test_what_cannot_be_compared_is_named(tmp_path: Path) -> None:
+    kept, gone, other = (Row("m", what, 1.0, "MB") for what in ("kept", "gone", "other"))
+    earlier = _before(tmp_path, kept, gone, Row("n", "not measured now", 1.0, "MB"), machine="a")
+    report = Report([kept, other], {"machine": "b"})
+    assert [change.row.what for change in changes(earlier, report)] == ["kept"]
+    assert differences(earlier, report) == [
+        "NOTE: machine was 'a', and is 'b'",
+        "only before: m gone",
+        "only now: m other",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        (None, "No such file"),
+        ("{", "cannot be read"),
+        ("[]", "no figures"),
+        ('{"rows": {}}', "no figures"),
+        ('{"rows": []}', "another version"),
+        ('{"rows": [], "format": 2, "quick": true}', "with --quick"),
+        ('{"rows": [], "format": 2, "slurm": true}', "with --slurm"),
+    ],
+)
+def test_a_file_that_holds_no_such_figures_is_refused(tmp_path: Path, text: str | None, word: str) -> None:
+    path = tmp_path / "before.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(BenchError, match=word):
+        read_earlier(path, {"quick": False, "slurm": False})
+
+
+def test_a_quick_run_is_not_compared_with_a_full_one(tmp_path: Path) -> None:
+    path = tmp_path / "before.json"
+    Report([], {"quick": False}).write(path)
+    with pytest.raises(BenchError, match="without --quick"):
+        read_earlier(path, {"quick": True})
+
+
+def test_the_machine_is_measured_by_a_piece_of_work_and_a_bare_python() -> None:
+    with Reference(sys.executable) as reference:
+        reference.start_python()
+    assert 0.0001 < reference.work().figure < 1
+    assert reference.work(3).figure == pytest.approx(3 * reference.work().figure)
+    assert 0.001 < reference.bare_python().figure < 10
+
+
+def test_the_peak_of_memory_can_be_forgotten() -> None:
+    program = "b = bytearray(60 << 20); del b; print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert peak_memory(process.pid) > 60
+        forget_peak(process.pid)
+        assert peak_memory(process.pid) < 60
+        process.communicate(b"\n")
 
 
 def test_the_kernel_tells_cpu_and_memory() -> None:
@@ -228,6 +348,24 @@ def test_some_starts_of_the_state_may_wait(tmp_path: Path) -> None:
     assert len(outbox.open_runs(CLUSTER)) == 10
     assert outbox.counts() == {"delivered": 6, "pending": 4}
     outbox.close()
+
+
+def test_accounting_may_have_been_read_until_long_ago(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    prefill(path, CLUSTER, range(1, 3), 1_700_000_000, NODE_COUNT, away=86400)
+    outbox = Outbox(str(path))
+    assert outbox.checkpoint(CLUSTER) == pytest.approx(time.time() - 86400, abs=60)
+    outbox.close()
+
+
+def test_slurmctld_of_the_big_cluster_forgets_and_accounting_does_not(cluster: BigCluster, client: SlurmClient) -> None:
+    kept, ended = cluster.begin(2)
+    cluster.end([ended])
+    cluster.forget(-2)
+    listed = [each.job_id for each in client.list_jobs()]
+    assert kept in listed
+    assert ended not in listed
+    assert [each.key.job_id for some in client.ended_between(0, 2_000_000_000) for each in some] == [ended]
 
 
 def test_squeue_of_the_big_cluster_can_be_held(cluster: BigCluster) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,6 @@ from cc_slurm_adapter.model import AccountedEnd, End, EndState, Phase, Run, RunK
 from cc_slurm_adapter.outbox.outbox import Batch, OpenRun, Outbox, Stage
 from cc_slurm_adapter.sinks.base import Kind, RunningRow
 from cc_slurm_adapter.sinks.messages import CcMessages
-from cc_slurm_adapter.slurm import accounting
 from cc_slurm_adapter.slurm import output as answers_module
 from cc_slurm_adapter.slurm.client import SlurmClient
 from cc_slurm_adapter.slurm.commands import Commands
@@ -157,29 +158,6 @@ def test_the_runs_come_in_lists_of_a_bounded_size(client: SlurmClient, programs:
     assert len(list(by_job)) == 2
 
 
-def test_sacct_has_ended_before_more_is_asked_about_what_it_printed(
-    client: SlurmClient, programs: FakePrograms
-) -> None:
-    """However much that is more than a pipe holds: 64 KB."""
-    answers(programs, [row(job_id) for job_id in range(1, 5000)], f"touch {programs.folder}/over")
-    pieces = client.ended_between(0, 100)
-    next(pieces)
-    assert (programs.folder / "over").exists()
-    assert 1 + sum(1 for _ in pieces) == 10
-
-
-def test_no_more_is_read_ahead_than_fits_into_memory(
-    client: SlurmClient, programs: FakePrograms, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(accounting, "AHEAD", 64 * 1024)
-    answers(programs, [row(job_id) for job_id in range(1, 20_000)], f"touch {programs.folder}/over")
-    pieces = client.ended_between(0, 100)
-    next(pieces)
-    assert not (programs.folder / "over").exists()
-    assert ended(pieces)[-1] == (19_999, 10, 20)
-    assert (programs.folder / "over").exists()
-
-
 @pytest.mark.parametrize("size", [1, 2, 3, 500])
 def test_a_run_that_was_resized_twice_is_one_run_however_its_records_are_handed_on(
     client: SlurmClient, programs: FakePrograms, monkeypatch: pytest.MonkeyPatch, size: int
@@ -236,16 +214,29 @@ def test_a_line_without_an_end_does_not_fill_the_memory(client: SlurmClient, pro
         list(client.ended_between(0, 100))
 
 
-def test_a_stop_hands_nothing_on_any_more(
-    commands: Commands, client: SlurmClient, programs: FakePrograms, monkeypatch: pytest.MonkeyPatch
+def test_a_stop_hands_nothing_on_any_more(commands: Commands, client: SlurmClient, programs: FakePrograms) -> None:
+    answers(programs, [row(job_id) for job_id in range(1, BATCH + 3)], "echo > $0.printed; exec sleep 60")
+    printed = programs.folder / "sacct.printed"
+
+    def stop() -> None:
+        while not printed.exists():
+            time.sleep(0.01)
+        commands.cancel()
+
+    with ThreadPoolExecutor() as threads, pytest.raises(CommandCancelled):
+        threads.submit(stop)
+        next(client.ended_between(0, 100))
+
+
+def test_no_other_query_is_asked_before_sacct_has_ended(
+    commands: Commands, client: SlurmClient, programs: FakePrograms
 ) -> None:
-    monkeypatch.setattr(accounting, "AHEAD", 0)
-    answers(programs, [row(job_id) for job_id in range(1, BATCH + 3)], "exec sleep 60")
+    """So much that it does not fit into a pipe: sacct would wait until it is read."""
+    answers(programs, [row(job_id) for job_id in range(1, 5001)], "echo > $0.ended")
     pieces = client.ended_between(0, 100)
     assert len(next(pieces)) == BATCH
-    commands.cancel()
-    with pytest.raises(CommandCancelled):
-        next(pieces)
+    assert (programs.folder / "sacct.ended").exists()
+    assert BATCH + sum(len(piece) for piece in pieces) == 5000
 
 
 def test_other_questions_between_two_pieces_are_not_held_against_the_time_limit(

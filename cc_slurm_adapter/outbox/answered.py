@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from cc_slurm_adapter.sinks.base import Answer, Delivery
 
-MOST, MOST_BYTES = 16, 128 * 1024
+MOST, MOST_BYTES = 32, 128 * 1024
 """So many answers, or answers to so many bytes, are settled at once. Beside them there is one for each connection."""
 LONGEST = 0.02
 """Seconds after which an answer is settled in any case."""

@@ -6,7 +6,6 @@ again, and the sink recognizes it.
 
 from __future__ import annotations
 
-import itertools
 import sqlite3
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -32,6 +31,9 @@ from cc_slurm_adapter.sinks.base import Delivery, Kind
 FORGET_AT_ONCE, FORGET_BYTES = 100, 128 * 1024
 """After this many delivered messages, or this many bytes delivered together, what is not needed any more is deleted."""
 
+DUE_BYTES = 4 * 1024 * 1024
+"""After this many bytes no more rows are returned: each may carry a script of a megabyte."""
+
 
 class Deliveries:
     """Used by the senders of all sinks: every call is one locked transaction. Raises StateError."""
@@ -48,13 +50,19 @@ class Deliveries:
         """Return rows that may be sent now: at most one for each job, none of jobs that are `busy` (cluster, job id).
 
         Urgent rows come first, then the others, the oldest first, then those that failed. The view `sendable` says
-        which row of a job is sent first.
+        which row of a job is sent first. Rows with much text are fewer than `limit`.
         """
         values = {"sink": sink, "now": now, "limit": limit + len(busy)}
+        found: list[Delivery] = []
+        size = 0
         with self._state.reading() as database:
-            rows = database.execute(queries.DUE, values)
-            idle = itertools.islice((row for row in rows if (row[1], row[2]) not in busy), limit)
-            return [_delivery(database, *row) for row in idle]
+            for row in database.execute(queries.DUE, values):
+                if (row[1], row[2]) not in busy:
+                    found.append(_delivery(database, *row))
+                    size += len(found[-1].payload)
+                if len(found) >= limit or size >= DUE_BYTES:
+                    break
+        return found
 
     def begin(self, deliveries: Iterable[Delivery], now: float) -> list[Delivery]:
         """Return those of these rows, which were due, that may still be sent.
@@ -205,8 +213,9 @@ def _of_rows(database: sqlite3.Connection, statement: str, rows: Sequence[Delive
     """Execute a statement for all these rows at once, with its other values before their numbers."""
     if not rows:
         return database.cursor()
-    marks = ",".join("?" * len(rows))
-    return database.execute(statement.format(marks=marks), (*values, *(each.row_id for each in rows)))
+    return database.execute(
+        statement.format(marks=stored_messages.marks(len(rows))), (*values, *(each.row_id for each in rows))
+    )
 
 
 def _still_due(database: sqlite3.Connection, deliveries: Sequence[Delivery], now: float) -> list[Delivery]:

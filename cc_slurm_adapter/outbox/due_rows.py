@@ -20,7 +20,7 @@ from cc_slurm_adapter.sinks.base import REMOVALS, Delivery, Sink
 log = logging.getLogger(__name__)
 
 BATCH = 16
-"""Most rows taken at once: each may carry a script of a megabyte."""
+"""Most rows taken at once for connections that send one after the other."""
 AHEAD = 0.05
 """Seconds in which rows that are taken at once should be sent."""
 STALE = 1.0
@@ -140,5 +140,5 @@ class DueRows:
     def _at_once(self) -> int:
         """Return how many rows are taken: those that are sent together, or soon as long as requests are quick."""
         if self._sink.batch_size > 1:
-            return BATCH
+            return self._sink.batch_size
         return int(max(min(BATCH, AHEAD * self._sink.connections / max(self._seconds, 1e-6)), 1))

@@ -9,7 +9,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from cc_slurm_adapter.counters import Counters
@@ -90,7 +90,8 @@ class Sender:
         self._lines = _Lines(sink.label, outbox.outages)
         self._changed = threading.Condition()
         self._stopping = False
-        self._under_way: dict[Connection, Request] = {}
+        self._under_way: dict[Connection, Request | None] = {}
+        """What each connection is busy with. Its place stays when that is over, so that no lock is needed then."""
         self._nodes: NodeStates | None = None
         self._failures = RowFailures()
         self._due = DueRows(sink, outbox.deliveries, self._failures)
@@ -135,7 +136,7 @@ class Sender:
     def is_idle(self) -> bool:
         """Return whether nothing is under way and nothing may be sent now. Raises StateError."""
         with self._changed:
-            is_busy = self._under_way or self._settler.answered.jobs or self._nodes is not None
+            is_busy = _requests(self._under_way) or self._settler.answered.jobs or self._nodes is not None
             return not is_busy and not self._due.are_there()
 
     def start(self) -> None:
@@ -174,10 +175,11 @@ class Sender:
             self._changed.notify_all()
 
     def _turn(self, connection: Connection) -> None:
-        task = self._next_task(connection)
-        if task is not None:
-            self._send(connection, task)
-        self._settler.report_due()
+        request = self._next_request(connection)
+        if request is not None:
+            self._send(connection, request)
+        if not self._due.has_more:
+            self._settler.report_due()
 
     def _settle_late(self) -> None:
         """Settle answers that have waited for long, as all connections are busy with other requests."""
@@ -206,18 +208,17 @@ class Sender:
     def _progress(self, number: int) -> None:
         self.workers[number].progress()
 
-    def _send(self, connection: Connection, task: Task) -> None:
+    def _send(self, connection: Connection, request: Request) -> None:
+        task = request.task
         try:
             if isinstance(task, NodeStates):
                 self._health.nodes_answered(connection.post_nodes(*task))
             else:
-                self._deliver(connection, task.deliveries)
+                self._deliver(connection, task.deliveries, request)
         finally:
-            with self._changed:
-                del self._under_way[connection]
+            self._under_way[connection] = None
 
-    def _deliver(self, connection: Connection, deliveries: list[Delivery]) -> None:
-        request = self._under_way[connection]
+    def _deliver(self, connection: Connection, deliveries: list[Delivery], request: Request) -> None:
         try:
             answers = connection.deliver_all(deliveries)
         except MemoryError:
@@ -242,7 +243,7 @@ class Sender:
             self._lines.state_failed(error)
             self._health.pause_after_error(request)
 
-    def _next_task(self, connection: Connection) -> Task | None:
+    def _next_request(self, connection: Connection) -> Request | None:
         """The next thing to send; None after a turn without one. It waits without asking again and again.
 
         A thread that finds more than it sends wakes another one.
@@ -251,14 +252,15 @@ class Sender:
         deadline = time.monotonic() + turn
         with self._changed:
             while not self._stopping and time.monotonic() < deadline:
-                wait: float | None = self._health.silence(self._under_way.values())
+                wait: float | None = self._health.silence(_requests(self._under_way))
                 if not wait:
                     task, wait = self._find_task()
                     if task is not None:
-                        self._under_way[connection] = Request(task, time.monotonic(), self._health.successes)
+                        request = Request(task, time.monotonic(), self._health.successes)
+                        self._under_way[connection] = request
                         if self._due.has_more or isinstance(task, NodeStates):
                             self._changed.notify()
-                        return task
+                        return request
                 self._changed.wait(min(wait or turn, turn))
             return None
 
@@ -279,7 +281,7 @@ class Sender:
 
     def _busy(self) -> set[tuple[str, int]]:
         """Return the jobs (cluster, job id) of which a message is under way, or answered and not settled."""
-        tasks = [request.task for request in self._under_way.values()]
+        tasks = [request.task for request in _requests(self._under_way)]
         sent = {each.key[:2] for task in tasks if isinstance(task, Rows) for each in task.deliveries}
         return sent | self._settler.answered.jobs
 
@@ -293,5 +295,10 @@ class Sender:
         self._due.retry_pending()
         with self._changed:
             for connection, request in self._under_way.items():
-                if request.began < answered.began - self._health.timing.hangs:
+                if request and request.began < answered.began - self._health.timing.hangs:
                     connection.break_off()
+
+
+def _requests(under_way: Mapping[Connection, Request | None]) -> list[Request]:
+    """Return what is under way. It is called under the sender's lock, so that nothing begins meanwhile."""
+    return [request for request in list(under_way.values()) if request is not None]

@@ -96,12 +96,11 @@ class SinkHealth:
 
     def silence(self, under_way: Iterable[Request]) -> float:
         """Return for how many seconds nothing is to be sent. A destination that fails gets one request at a time."""
-        with self._lock:
-            until, is_failing = self._paused_until, self._backoff.failures > 0
+        until, is_failing = self._paused_until, self._backoff.failures > 0
         if is_failing:
             began = (request.began for request in under_way if isinstance(request.task, Rows))
             until = max(until, max(began, default=-self.timing.probe_every) + self.timing.probe_every)
-        return max(until - self.timing.clock(), 0)
+        return max(until - self.timing.clock(), 0) if until else 0.0
 
     def end_pause(self) -> None:
         """Let nothing wait any longer: the configuration or the destination has changed."""

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from cc_slurm_adapter.model import RunKey
+from cc_slurm_adapter.outbox.stored_messages import marks
 from cc_slurm_adapter.sinks.base import Delivery, Kind
 
 DAY = 86400
@@ -210,7 +211,7 @@ def with_withdrawals(database: sqlite3.Connection, deliveries: Sequence[Delivery
     if not deliveries:
         return []
     jobs = [value for each in deliveries for value in each.key[:2]]
-    rows = database.execute(_WITHDRAWALS.format(jobs=",".join(["(?, ?)"] * len(deliveries))), jobs)
+    rows = database.execute(_WITHDRAWALS.format(jobs=marks(len(deliveries), "(?, ?)")), jobs)
     found = set(rows.fetchall())
     return [each for each in deliveries if each.key[:2] in found]
 
@@ -218,7 +219,7 @@ def with_withdrawals(database: sqlite3.Connection, deliveries: Sequence[Delivery
 def set_runs_done(database: sqlite3.Connection, stops: Iterable[Delivery]) -> None:
     """Record that all messages of these runs, whose stops were delivered, are done."""
     row_ids = [each.row_id for each in stops]
-    database.execute(_ALL_DONE.format(marks=",".join("?" * len(row_ids))), row_ids)
+    database.execute(_ALL_DONE.format(marks=marks(len(row_ids))), row_ids)
 
 
 def _has_withdrawals(database: sqlite3.Connection, delivery: Delivery) -> bool:

@@ -198,8 +198,7 @@ class HttpClient:
             raise
         finally:
             timeouts.end(timeout, timed_out=timed_out)
-        is_framed = head.is_chunked or head.length is not None
-        if not (head.keeps_alive and is_framed) or reader.has_more:
+        if not head.keeps_alive or reader.has_more:
             self.close()
         return _response(head, content)
 
@@ -309,8 +308,8 @@ def _breaks_off(error: Exception) -> bool:
 
 
 def _response(head: ResponseHead, content: bytes) -> HttpResponse:
-    retry_after, location, date = (head.headers.get(name, "") for name in ("retry-after", "location", "date"))
-    return HttpResponse(head.status, content, retry_after, location, date)
+    find = head.headers.get
+    return HttpResponse(head.status, content, find("retry-after", ""), find("location", ""), find("date", ""))
 
 
 def _connect(connection: http.client.HTTPConnection) -> None:

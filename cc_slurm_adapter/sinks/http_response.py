@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 PIECE = 64 * 1024
 """Bytes that are read at once."""
-MAX_LINE, MAX_LINES = 64 * 1024, 200
-"""The longest line of a head in bytes, and the most lines."""
+MAX_LINE, MAX_HEADERS = 64 * 1024, 256 * 1024
+"""The most bytes of a line, and of all headers."""
 _STATUS_LINE = re.compile(rb"HTTP/(1\.\d|0\.9) +(\d{3})(?: .*)?\s*", re.DOTALL)
+_END_OF_HEADERS = re.compile(rb"\n\r?\n")
 _CHUNK_SIZE = re.compile(rb"\s*([0-9a-fA-F]{1,15})\s*(?:;.*)?", re.DOTALL)
 _WITHOUT_BODY = (204, 304)
 
@@ -28,21 +29,12 @@ class ResponseHead(NamedTuple):
     status: int
     headers: Mapping[str, str]
     """By their names in lower case. Of several with the same name it is the first."""
+    is_chunked: bool
+    """Whether the body comes in chunks, each with its size."""
+    length: int | None
+    """The bytes of the body; None if only its end tells, or its chunks do."""
     keeps_alive: bool
     """Whether the other side keeps the connection open after the response."""
-
-    @property
-    def is_chunked(self) -> bool:
-        """Return whether the body comes in chunks, each with its size."""
-        return self.headers.get("transfer-encoding", "").lower() == "chunked"
-
-    @property
-    def length(self) -> int | None:
-        """Return the bytes of the body; None if only its end tells."""
-        if self.status < 200 or self.status in _WITHOUT_BODY:
-            return 0
-        length = self.headers.get("content-length", "")
-        return int(length) if length.isascii() and length.isdigit() and len(length) < 20 else None
 
 
 class ResponseReader:
@@ -67,10 +59,12 @@ class ResponseReader:
             version, status = self._status_line()
             headers = self._headers()
             if not 100 <= status < 200 or status == 101:
-                return ResponseHead(status, headers, _keeps_alive(version, headers))
+                return _head(version, status, headers)
 
     def read_body(self, head: ResponseHead, limit: int) -> bytes:
         """Read the whole body. Raises OSError if it has more than `limit` bytes."""
+        if head.length is not None and head.length <= min(limit, len(self._received) - self._at):
+            return self._piece(head.length) if head.length else b""
         pieces: list[bytes] = []
         size = 0
         for piece in self._chunks() if head.is_chunked else self._pieces(head.length):
@@ -90,14 +84,23 @@ class ResponseReader:
         return found[1], int(found[2])
 
     def _headers(self) -> dict[str, str]:
+        """Read up to the empty line, or up to the end of everything. The line before has just been read."""
+        begin = searched = max(self._at - 1, 0)  # the end of that line may be followed by the empty one
+        while not (end := _END_OF_HEADERS.search(self._received, searched)):
+            searched = max(len(self._received) - 2, begin)
+            if searched - begin > MAX_HEADERS:
+                raise http.client.HTTPException(f"the answer has more than {MAX_HEADERS} bytes of headers")
+            received = self._receive(PIECE)
+            if not received:
+                break
+            self._received += received
+        text = self._received[self._at : end.end() if end else None].decode("latin-1")
+        self._at = end.end() if end else len(self._received)
         headers: dict[str, str] = {}
-        for _ in range(MAX_LINES):
-            line = self._line()
-            if line in (b"\r\n", b"\n", b""):
-                return headers
-            name, _, value = line.decode("latin-1").partition(":")
+        for line in text.split("\n"):
+            name, _, value = line.partition(":")
             headers.setdefault(name.lower(), value.strip())
-        raise http.client.HTTPException(f"the answer has more than {MAX_LINES} headers")
+        return headers
 
     def _chunks(self) -> Iterator[bytes]:
         while True:
@@ -154,6 +157,18 @@ class ResponseReader:
             raise socket.timeout("the answer was not complete in time")
         self._sock.settimeout(left)
         return self._sock.recv(most)
+
+
+def _head(version: bytes, status: int, headers: Mapping[str, str]) -> ResponseHead:
+    has_body = status >= 200 and status not in _WITHOUT_BODY
+    is_chunked = has_body and headers.get("transfer-encoding", "").lower() == "chunked"
+    length = None if is_chunked else _length(headers.get("content-length", "")) if has_body else 0
+    is_framed = is_chunked or length is not None
+    return ResponseHead(status, headers, is_chunked, length, is_framed and _keeps_alive(version, headers))
+
+
+def _length(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
 def _keeps_alive(version: bytes, headers: Mapping[str, str]) -> bool:

@@ -411,7 +411,7 @@ def _describe(response: HttpResponse) -> str:
 
 def _is_json_object(body: bytes) -> bool:
     try:
-        return isinstance(json.loads(body), dict)
+        return isinstance(json.loads(body.decode()), dict)
     except (ValueError, RecursionError):
         return False
 

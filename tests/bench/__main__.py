@@ -26,6 +26,7 @@ from tests.bench.polls import measure_polls
 from tests.bench.practice import PracticeSite
 from tests.bench.processes import BenchError
 from tests.bench.report import Report
+from tests.bench.sender_rate import measure_sender
 from tests.bench.site import Bench
 from tests.bench.startup import measure_startup
 from tests.bench.status import measure_status
@@ -45,6 +46,7 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], None]] = {
     "sync": measure_sync,
     "texts": measure_texts,
     "backlog": measure_backlog,
+    "sender": measure_sender,
     "week": measure_week,
     "nats": measure_nats,
     "metrics": measure_metrics,

@@ -28,7 +28,7 @@ from cc_slurm_adapter.outbox.withdrawals import (
 )
 from cc_slurm_adapter.sinks.base import Delivery, Kind
 
-FORGET_AT_ONCE, FORGET_BYTES = 100, 128 * 1024
+FORGET_AT_ONCE, FORGET_BYTES = 200, 128 * 1024
 """After this many delivered messages, or this many bytes delivered together, what is not needed any more is deleted."""
 
 DUE_BYTES = 4 * 1024 * 1024

@@ -19,7 +19,7 @@ from cc_slurm_adapter.sinks.base import REMOVALS, Delivery, Sink
 
 log = logging.getLogger(__name__)
 
-BATCH = 16
+BATCH = 32
 """Most rows taken at once for connections that send one after the other."""
 AHEAD = 0.05
 """Seconds in which rows that are taken at once should be sent."""

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from cc_slurm_adapter.counters import Counters
@@ -98,17 +99,19 @@ class Settler:
         that were delivered `can_wait` if more is sent right now: then their rows are settled with those.
         """
         self._counters.observe("requests", time.monotonic() - request.began, sink=self._sink.name)
-        answered = list(zip(deliveries, answers))
-        done = [(delivery, answer) for delivery, answer in answered if answer.verdict is Verdict.DELIVERED]
-        others = [(delivery, answer) for delivery, answer in answered if answer.verdict is not Verdict.DELIVERED]
+        done: list[tuple[Delivery, Answer]] = []
+        others: list[tuple[Delivery, Answer]] = []
+        for answered in zip(deliveries, answers):
+            (done if answered[1].verdict is Verdict.DELIVERED else others).append(answered)
         is_full = False
         if done:
             self._note_delivered(done, request)
             is_full = self.answered.add(done)
-            request = request._replace(successes=self._health.successes)  # its own say nothing about the other rows
         if others or is_full or not can_wait:
             self.answered.settle()
         if others:
+            if done:
+                request = request._replace(successes=self._health.successes)  # its own say nothing about other rows
             self._settle_others(others, request, is_stopping)
 
     def _settle_others(self, answered: Answers, request: Request, is_stopping: Callable[[], bool]) -> None:
@@ -128,12 +131,12 @@ class Settler:
                 if answer.verdict not in NOTHING_CONCLUDED:
                     self._note_answers([delivery], request)
                 self._what_follows[answer.verdict](delivery, answer)
-            self._count(delivery, answer)
+            self._count(delivery.kind, answer.verdict)
 
-    def _count(self, delivery: Delivery, answer: Answer) -> None:
-        """Count an answer: last, so that everything that follows from it is done when the number can be seen."""
-        sink, kind = self._sink.name, delivery.kind.value
-        self._counters.count("deliveries", sink=sink, kind=kind, result=answer.verdict.name.lower())
+    def _count(self, kind: Kind, verdict: Verdict, answers: int = 1) -> None:
+        """Count answers: last, so that everything that follows from them is done when the number can be seen."""
+        result = verdict.name.lower()
+        self._counters.count("deliveries", answers, sink=self._sink.name, kind=kind.value, result=result)
 
     def report_due(self) -> None:
         """Log how many more rows were refused for reasons that were logged before, if that is due."""
@@ -159,7 +162,8 @@ class Settler:
         self._on_delivered()
         for delivery, answer in done:
             self._log_delivered(delivery, answer)
-            self._count(delivery, answer)
+        for kind, answers in Counter(delivery.kind for delivery, _ in done).items():
+            self._count(kind, Verdict.DELIVERED, answers)
 
     def _log_delivered(self, delivery: Delivery, answer: Answer) -> None:
         label = self._sink.label

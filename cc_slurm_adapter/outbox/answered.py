@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 from cc_slurm_adapter.sinks.base import Answer, Delivery
 
-MOST, MOST_BYTES = 32, 128 * 1024
-"""So many answers, or answers to so many bytes, are settled at once. Beside them there is one for each connection."""
+MOST, MOST_BYTES = 24, 128 * 1024
+"""So many answers, or answers to so many bytes, are settled at once."""
+MOST_UNSETTLED = 2 * MOST
+"""With so many that are not settled, those that are being settled now included, who brings another one waits for that.
+So a killed process has at most this many to send again, and one or two for each connection."""
 LONGEST = 0.02
 """Seconds after which an answer is settled in any case."""
 
@@ -49,7 +52,8 @@ class Answered:
                 self._bytes += len(delivery.payload)
             if not self.are_there.is_set():
                 self.are_there.set()
-            return len(self._waiting) >= MOST or self._bytes >= MOST_BYTES
+            is_much = len(self._waiting) >= MOST or self._bytes >= MOST_BYTES
+            return is_much or len(self._jobs) >= MOST_UNSETTLED
 
     def settle(self) -> bool:
         """Settle all that wait. Return whether there were any. Raises StateError."""

@@ -125,7 +125,7 @@ class Sender:
             for number, connection in enumerate(self._connections)
         ]
         if sink.batch_size == 1:
-            self.workers.append(Worker(f"{sink.name}-settle", self._settle_late, self._settle_all))
+            self.workers.append(Worker("settle", self._settle_late, self._settle_all))
         """Its threads, one for each connection, and one that settles what none of them has settled in time."""
 
     @property

@@ -12,7 +12,7 @@ import pytest
 from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.errors import StateError
 from cc_slurm_adapter.model import NodeState, RunKey
-from cc_slurm_adapter.outbox.answered import MOST, MOST_BYTES, Answered
+from cc_slurm_adapter.outbox.answered import MOST, MOST_BYTES, MOST_UNSETTLED, Answered
 from cc_slurm_adapter.outbox.due_rows import BATCH
 from cc_slurm_adapter.outbox.outbox import Batch, Message, Outbox
 from cc_slurm_adapter.outbox.report import SinkReport
@@ -110,6 +110,29 @@ def test_another_answer_settles_those_before_it_at_once(outbox: Outbox) -> None:
     assert outbox.counts() == {"pending": 3}
     settle(settler, third, Answer(Verdict.REJECTED, "no"))
     assert outbox.counts() == {"delivered": 2, "parked": 1}
+
+
+def test_while_some_are_settled_only_as_many_more_wait() -> None:
+    """A disk may hold the transaction: whoever brings one more then waits for it, too."""
+    goes_on, begun = threading.Event(), threading.Event()
+
+    def hangs(_: object) -> None:
+        begun.set()
+        goes_on.wait(30)
+
+    answered = Answered(hangs)
+
+    def add(number: int) -> bool:
+        return answered.add([(Delivery(number, RunKey("lab", number, 1000), Kind.START, b"{}", 0, 0), DELIVERED)])
+
+    assert [add(number) for number in range(MOST)] == [False] * (MOST - 1) + [True]
+    thread = threading.Thread(target=answered.settle)
+    thread.start()
+    assert begun.wait(30)
+    assert [add(number) for number in range(MOST, MOST_UNSETTLED)] == [False] * (MOST - 1) + [True]
+    assert len(answered.jobs) == MOST_UNSETTLED <= 48
+    goes_on.set()
+    thread.join(30)
 
 
 def test_large_messages_are_settled_sooner() -> None:

@@ -6,7 +6,6 @@ again, and the sink recognizes it.
 
 from __future__ import annotations
 
-import itertools
 import sqlite3
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -17,11 +16,23 @@ from cc_slurm_adapter.outbox import parking, queries, stored_messages
 from cc_slurm_adapter.outbox.database import StateDatabase
 from cc_slurm_adapter.outbox.schema import RowState
 from cc_slurm_adapter.outbox.stored_messages import Delivered, Stored
-from cc_slurm_adapter.outbox.withdrawals import Room, forget_withdrawn, give_up, keep_or_forget, make_room, restore
+from cc_slurm_adapter.outbox.withdrawals import (
+    Room,
+    forget_withdrawn,
+    give_up,
+    keep_or_forget,
+    make_room,
+    restore,
+    set_runs_done,
+    with_withdrawals,
+)
 from cc_slurm_adapter.sinks.base import Delivery, Kind
 
-FORGET_AT_ONCE, FORGET_BYTES = 100, 128 * 1024
+FORGET_AT_ONCE, FORGET_BYTES = 200, 128 * 1024
 """After this many delivered messages, or this many bytes delivered together, what is not needed any more is deleted."""
+
+DUE_BYTES = 4 * 1024 * 1024
+"""After this many bytes no more rows are returned: each may carry a script of a megabyte."""
 
 
 class Deliveries:
@@ -39,13 +50,19 @@ class Deliveries:
         """Return rows that may be sent now: at most one for each job, none of jobs that are `busy` (cluster, job id).
 
         Urgent rows come first, then the others, the oldest first, then those that failed. The view `sendable` says
-        which row of a job is sent first.
+        which row of a job is sent first. Rows with much text are fewer than `limit`.
         """
         values = {"sink": sink, "now": now, "limit": limit + len(busy)}
+        found: list[Delivery] = []
+        size = 0
         with self._state.reading() as database:
-            rows = database.execute(queries.DUE, values)
-            idle = itertools.islice((row for row in rows if (row[1], row[2]) not in busy), limit)
-            return [_delivery(database, *row) for row in idle]
+            for row in database.execute(queries.DUE, values):
+                if (row[1], row[2]) not in busy:
+                    found.append(_delivery(database, *row))
+                    size += len(found[-1].payload)
+                if len(found) >= limit or size >= DUE_BYTES:
+                    break
+        return found
 
     def begin(self, deliveries: Iterable[Delivery], now: float) -> list[Delivery]:
         """Return those of these rows, which were due, that may still be sent.
@@ -53,11 +70,14 @@ class Deliveries:
         They are recorded as sent at `now` before anything is sent.
         """
         with self._state.writing() as database:
-            begun = [
-                each for each in deliveries if database.execute(queries.IS_STILL_DUE, (each.row_id, now)).fetchone()
-            ]
-            database.executemany(queries.SET_FIRST_SENT, [(now, each.row_id) for each in begun if not each.first_sent])
+            begun = _still_due(database, list(deliveries), now)
+            _of_rows(database, queries.SET_FIRST_SENT, begun, now)
         return begun
+
+    def not_sent(self, row_ids: Iterable[int]) -> None:
+        """Record that rows that had begun for the first time were not sent after all."""
+        with self._state.writing() as database:
+            database.executemany(queries.NOT_SENT, [(row_id,) for row_id in row_ids])
 
     def next_due(self, sink: str, now: float) -> float | None:
         """Return the next Unix time after `now` at which a row may be sent; None if there is none.
@@ -76,15 +96,15 @@ class Deliveries:
             for delivery in deliveries:
                 if delivery.parkings:
                     parking.accepted(database, delivery, time.time())
-                self._release_followers(database, delivery)
-                _set_delivered(database, delivery, "was there before" if delivery.row_id in had_before else "")
+            self._release_followers(database, deliveries)
+            _set_delivered(database, [each for each in deliveries if each.kind is not Kind.STOP], had_before)
+            _set_starts_delivered(database, [each for each in deliveries if each.kind is Kind.START])
+            _set_stops_delivered(database, [each for each in deliveries if each.kind is Kind.STOP])
             self._forget(database, deliveries)
 
-    def _release_followers(self, database: sqlite3.Connection, delivery: Delivery) -> None:
-        where = (*delivery.key, delivery.kind.value, delivery.row_id)
-        database.executemany(
-            queries.RELEASE_FOLLOWERS, [(follower, *where, leader) for follower, leader in self._leaders.items()]
-        )
+    def _release_followers(self, database: sqlite3.Connection, deliveries: Sequence[Delivery]) -> None:
+        for follower, leader in self._leaders.items():
+            _of_rows(database, queries.RELEASE_FOLLOWERS, deliveries, follower, leader)
 
     def _forget(self, database: sqlite3.Connection, deliveries: Sequence[Delivery]) -> None:
         """Forget what is not needed any more of these deliveries, once there are many: that writes less."""
@@ -156,7 +176,7 @@ class Deliveries:
         Its start is sent all the same: the sink then says that it has the run.
         """
         with self._state.writing() as database:
-            database.execute(queries.DELETE_ROW, (delivery.row_id,))
+            _of_rows(database, queries.DELETE_ROWS, [delivery])
 
     def put_off(self, delivery: Delivery, until: float, reason: str, *, refused: bool = False) -> None:
         """Try it again at `until` (Unix time). `refused` says that the row itself was refused, which is counted."""
@@ -189,6 +209,20 @@ class Deliveries:
                 database.execute(queries.SHIFT_TIME.format(column=column), (step, sink))
 
 
+def _of_rows(database: sqlite3.Connection, statement: str, rows: Sequence[Delivery], *values: object) -> sqlite3.Cursor:
+    """Execute a statement for all these rows at once, with its other values before their numbers."""
+    if not rows:
+        return database.cursor()
+    return database.execute(
+        statement.format(marks=stored_messages.marks(len(rows))), (*values, *(each.row_id for each in rows))
+    )
+
+
+def _still_due(database: sqlite3.Connection, deliveries: Sequence[Delivery], now: float) -> list[Delivery]:
+    found = {row_id for (row_id,) in _of_rows(database, queries.ARE_STILL_DUE, deliveries, now)}
+    return [each for each in deliveries if each.row_id in found]
+
+
 def _delivery(  # noqa: PLR0913 - the columns of DUE
     database: sqlite3.Connection,
     row_id: int,
@@ -209,18 +243,28 @@ def _delivery(  # noqa: PLR0913 - the columns of DUE
     return Delivery(row_id, key, Kind(kind), payload, refusals, first_sent, parkings, message, len(texts))
 
 
-def _set_delivered(database: sqlite3.Connection, delivery: Delivery, reason: str) -> None:
-    if delivery.kind is Kind.STOP:
-        keep_or_forget(database, delivery)
-        database.execute(queries.SET_STOP_DELIVERED, (int(time.time()), *delivery.key))
-        return
-    if delivery.kind is Kind.REMOVE:  # nothing but its start depended on it
-        database.execute(queries.DELETE_ROW, (delivery.row_id,))
-        return
-    database.execute(queries.SET_DELIVERED, (time.time(), reason[:500], delivery.row_id))
-    if delivery.kind is Kind.START:
-        forget_withdrawn(database, delivery)
-        database.execute(queries.RELEASE_STOP_OF, (*delivery.key, delivery.row_id))
+def _set_delivered(database: sqlite3.Connection, rows: Sequence[Delivery], had_before: Collection[int]) -> None:
+    now = time.time()
+    _of_rows(database, queries.SET_DELIVERED, [each for each in rows if each.row_id not in had_before], now, "")
+    known = [each for each in rows if each.row_id in had_before]
+    _of_rows(database, queries.SET_DELIVERED, known, now, "was there before")
+    removed = [each for each in rows if each.kind is Kind.REMOVE]  # nothing but its start depended on it
+    _of_rows(database, queries.DELETE_ROWS, removed)
+
+
+def _set_starts_delivered(database: sqlite3.Connection, starts: Sequence[Delivery]) -> None:
+    for start in with_withdrawals(database, starts):
+        forget_withdrawn(database, start)
+    _of_rows(database, queries.RELEASE_STOPS_OF, starts)
+
+
+def _set_stops_delivered(database: sqlite3.Connection, stops: Sequence[Delivery]) -> None:
+    withdrawable = with_withdrawals(database, stops)
+    for stop in withdrawable:
+        keep_or_forget(database, stop)
+    set_runs_done(database, [each for each in stops if each not in withdrawable])
+    now = int(time.time())
+    database.executemany(queries.SET_STOP_DELIVERED, [(now, *each.key) for each in stops])
 
 
 def _set_state(database: sqlite3.Connection, row_id: int, state: RowState, next_try: float, reason: str) -> None:

@@ -1,7 +1,8 @@
 """The SQL statements with which the outbox reads and writes the state file.
 
 Statements about parking, withdrawals, texts, other sinks and the copy in memory are in the modules that use them.
-The placeholders of a key are always cluster, job id and start time, in this order.
+The placeholders of a key are always cluster, job id and start time, in this order. `{marks}` stands for the
+placeholders of row numbers, as many as there are.
 """
 
 from __future__ import annotations
@@ -92,26 +93,30 @@ FROM sendable AS s JOIN message AS m ON m.id = s.message
 WHERE s.sink = :sink AND s.next_try <= :now AND (s.yields_from IS NULL OR s.yields_from > :now)
 ORDER BY s.next_try, s.id LIMIT :limit
 """
-IS_STILL_DUE = "SELECT 1 FROM sendable WHERE id = ? AND (yields_from IS NULL OR yields_from > ?)"
-"""An earlier row of its job may have become due since the row was read."""
-SET_FIRST_SENT = "UPDATE delivery SET first_sent = ? WHERE id = ? AND first_sent = 0"
+ARE_STILL_DUE = "SELECT id FROM sendable WHERE (yields_from IS NULL OR yields_from > ?) AND id IN ({marks})"
+"""An earlier row of a job may have become due since its row was read."""
+SET_FIRST_SENT = "UPDATE delivery SET first_sent = ? WHERE first_sent = 0 AND id IN ({marks})"
+NOT_SENT = f"UPDATE delivery SET first_sent = 0 WHERE id = ? AND {WAITING}"
 NEXT_DUE = f"SELECT MIN(next_try) FROM delivery WHERE sink = ? AND {WAITING} AND next_try > ?"
 
 # --- what an answer does to its row
 
 SET_STATE = "UPDATE delivery SET state = ?, next_try = ?, reason = ? WHERE id = ?"
 SET_DELIVERED = """
-UPDATE delivery SET state = 'delivered', next_try = ?, reason = ?, parkings = 0, parked_since = 0, why = '' WHERE id = ?
+UPDATE delivery SET state = 'delivered', next_try = ?, reason = ?, parkings = 0, parked_since = 0, why = ''
+WHERE id IN ({marks})
 """
 """The `next_try` is when it was delivered, for `-job`. Refusals so far are forgotten: they have nothing to do with a
 refusal after the sink has lost the run."""
-DELETE_ROW = "DELETE FROM delivery WHERE id = ?"
-RELEASE_STOP_OF = """
-UPDATE delivery SET next_try = 0
-WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = 'stop' AND state = 'pending' AND next_try > 0
-AND sink = (SELECT sink FROM delivery WHERE id = ? AND kind = 'start')
+DELETE_ROWS = "DELETE FROM delivery WHERE id IN ({marks})"
+RELEASE_STOPS_OF = """
+UPDATE delivery SET next_try = 0 WHERE id IN (
+    SELECT s.id FROM delivery AS m JOIN delivery AS s ON s.cluster = m.cluster AND s.job_id = m.job_id
+    AND s.start_time = m.start_time AND s.kind = 'stop' AND s.sink = m.sink
+    WHERE m.id IN ({marks}) AND m.kind = 'start' AND s.state = 'pending' AND s.next_try > 0)
 """
-"""For a start that was delivered. It may have been parked, even while it was under way, and its stop with it."""
+"""For starts that were delivered. They may have been parked, even while they were under way, and their stops with
+them."""
 DELETE_DONE_OF = """
 DELETE FROM delivery
 WHERE cluster = ? AND job_id = ? AND start_time = ? AND state = 'done' AND sink = (
@@ -131,11 +136,12 @@ CUT = "UPDATE delivery SET cuts = cuts + 1, next_try = 0 WHERE id = ? AND cuts <
 # --- a sink that follows
 
 RELEASE_FOLLOWERS = """
-UPDATE delivery SET state = 'pending'
-WHERE sink = ? AND cluster = ? AND job_id = ? AND start_time = ? AND kind = ? AND state = 'following'
-AND EXISTS (SELECT 1 FROM delivery WHERE id = ? AND sink = ?)
+UPDATE delivery SET state = 'pending' WHERE state = 'following' AND id IN (
+    SELECT f.id FROM delivery AS m JOIN delivery AS f ON f.cluster = m.cluster AND f.job_id = m.job_id
+    AND f.start_time = m.start_time AND f.kind = m.kind AND f.sink = ?
+    WHERE m.sink = ? AND m.id IN ({marks}))
 """
-"""A message that the leading sink has may be sent to the following sink."""
+"""Messages that the leading sink has may be sent to the following sink."""
 CONFLICT_OF_FOLLOWERS = """
 UPDATE delivery SET state = 'conflict'
 WHERE sink = ? AND state = 'following' AND (cluster, job_id, start_time, kind) IN

@@ -51,7 +51,7 @@ run.
 
 A delivered start stays until its stop is delivered, because a sink that has lost the run needs it again before the
 stop. From then on both are done, or retained if cc-backend may refuse the next run of the job because of this one.
-Rows that are done are deleted together, a hundred at a time, since that writes less than a deletion for each answer.
+Rows that are done are deleted together, 200 at a time, since that writes less than a deletion for each answer.
 
 A `remove` is deleted as soon as the sink has carried it out, or refuses it for good. Until then the start waits for it.
 

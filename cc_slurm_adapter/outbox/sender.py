@@ -6,25 +6,25 @@ What an answer does to its row is decided in `settle`; how long nothing is sent 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.errors import AdapterError
 from cc_slurm_adapter.log import NOTICE, Repeated
 from cc_slurm_adapter.model import NodeState
-from cc_slurm_adapter.outbox.clock_step import ClockStep
-from cc_slurm_adapter.outbox.deliveries import Deliveries
+from cc_slurm_adapter.outbox.answered import LONGEST
+from cc_slurm_adapter.outbox.due_rows import DueRows
 from cc_slurm_adapter.outbox.event_latency import EventLatency
 from cc_slurm_adapter.outbox.late_runs import LateRuns
 from cc_slurm_adapter.outbox.outbox import Outbox
 from cc_slurm_adapter.outbox.report import SinkReport
 from cc_slurm_adapter.outbox.row_failures import RowFailures
 from cc_slurm_adapter.outbox.settle import Settler
-from cc_slurm_adapter.outbox.sink_health import SHORTEST_WAIT, TIMING, SinkHealth, Timing
+from cc_slurm_adapter.outbox.sink_health import TIMING, SinkHealth, Timing
 from cc_slurm_adapter.outbox.tasks import NodeStates, Request, Rows, Task
 from cc_slurm_adapter.sinks.base import Answer, Connection, Delivery, Sink, Verdict
 from cc_slurm_adapter.system.outages import Outages
@@ -32,97 +32,8 @@ from cc_slurm_adapter.system.threads import Worker
 
 log = logging.getLogger(__name__)
 
-BATCH = 16
-"""Rows read at once: each may carry a script of a megabyte."""
 LOCK_LIMIT = 0.2
 """Seconds that a stop waits for the threads to listen."""
-GATHER = 0.05
-"""Seconds between two tasks of a connection that takes many rows at once, so that there are many."""
-
-
-class _DueRows:
-    """The rows of one sink that are due: some are read at once, and popped as they are sent.
-
-    It is used under the sender's lock; only `is_gathering` needs none.
-    """
-
-    def __init__(self, sink: Sink, deliveries: Deliveries, failures: RowFailures) -> None:
-        """`failures` says which rows may go together."""
-        self._sink = sink
-        self._deliveries = deliveries
-        self._failures = failures
-        self._read: deque[Delivery] = deque()
-        self._gather_until = 0.0
-        self._clock = ClockStep()
-        self._clock_steps = Repeated()
-
-    @property
-    def is_gathering(self) -> bool:
-        """Tell whether rows are gathered now, so that many go together."""
-        return time.monotonic() < self._gather_until
-
-    @property
-    def has_more(self) -> bool:
-        """Tell whether rows were read that are not popped yet."""
-        return bool(self._read)
-
-    def are_there(self) -> bool:
-        """Return whether any row is due now, a refused one that is tried again as well. Raises StateError."""
-        return bool(self._read or self._deliveries.due(self._sink.name, time.time(), 1))
-
-    def drop(self) -> None:
-        """Drop what was read: everything waits, and what is due then is read again."""
-        self._read.clear()
-
-    def next_rows(self, under_way: Iterable[Request]) -> tuple[Rows | None, float | None]:
-        """Pop rows to send now, or return the seconds until there may be some; None without any. Raises StateError."""
-        self.follow_clock()
-        while True:
-            if not self._read:
-                wait = self._gather_until - time.monotonic()
-                if wait > 0:
-                    return None, wait
-                self._refill(under_way)
-            if not self._read:
-                break
-            rows = self._pop()
-            if rows:
-                return Rows(rows), None
-        due = self._deliveries.next_due(self._sink.name, time.time())
-        return None, None if due is None else max(due - time.time(), SHORTEST_WAIT)
-
-    def retry_pending(self) -> None:
-        """Let no pending row wait any longer."""
-        self._deliveries.retry_pending(self._sink.name)
-
-    def follow_clock(self) -> None:
-        """Shift the times in the outbox when the clock was set, so that no row waits for that.
-
-        They are Unix times, as they outlive this process.
-        """
-        step = self._clock.step()
-        if step:
-            if self._clock_steps.is_due():
-                log.warning("the clock was set by %+.0f s%s", step, self._clock_steps.note)
-            self._deliveries.shift_times(self._sink.name, step)
-            self._clock.followed(step)
-
-    def _pop(self) -> list[Delivery]:
-        """Pop some that go together; none where something else of their jobs has become due since they were read."""
-        rows = [self._read.popleft()]
-        while self._read and len(rows) < self._sink.batch_size:
-            if not self._failures.may_go_together(rows[0].row_id, self._read[0].row_id):
-                break
-            rows.append(self._read.popleft())
-        if 1 < self._sink.batch_size > len(rows):
-            self._gather_until = time.monotonic() + GATHER
-        return self._deliveries.begin(rows, time.time())
-
-    def _refill(self, under_way: Iterable[Request]) -> None:
-        """Read more rows that are due: of a job one row is under way at a time."""
-        tasks = [request.task for request in under_way]
-        busy = {each.key[:2] for task in tasks if isinstance(task, Rows) for each in task.deliveries}
-        self._read.extend(self._deliveries.due(self._sink.name, time.time(), BATCH, busy))
 
 
 class _Lines:
@@ -179,10 +90,11 @@ class Sender:
         self._lines = _Lines(sink.label, outbox.outages)
         self._changed = threading.Condition()
         self._stopping = False
-        self._under_way: dict[Connection, Request] = {}
+        self._under_way: dict[Connection, Request | None] = {}
+        """What each connection is busy with. Its place stays when that is over, so that no lock is needed then."""
         self._nodes: NodeStates | None = None
         self._failures = RowFailures()
-        self._due = _DueRows(sink, outbox.deliveries, self._failures)
+        self._due = DueRows(sink, outbox.deliveries, self._failures)
         self._health = SinkHealth(
             SinkReport(sink.name, sink.label, withdraws=sink.withdraws),
             sink.connections,
@@ -207,12 +119,14 @@ class Sender:
             Worker(
                 f"{sink.name}-{number}",
                 partial(self._turn, connection),
-                connection.close,
+                partial(self._end, connection),
                 longest_pause=timing.after_errors,
             )
             for number, connection in enumerate(self._connections)
         ]
-        """Its threads, one for each connection."""
+        if sink.batch_size == 1:
+            self.workers.append(Worker("settle", self._settle_late, self._settle_all))
+        """Its threads, one for each connection, and one that settles what none of them has settled in time."""
 
     @property
     def report(self) -> SinkReport:
@@ -222,7 +136,8 @@ class Sender:
     def is_idle(self) -> bool:
         """Return whether nothing is under way and nothing may be sent now. Raises StateError."""
         with self._changed:
-            return not self._under_way and self._nodes is None and not self._due.are_there()
+            is_busy = _requests(self._under_way) or self._settler.answered.jobs or self._nodes is not None
+            return not is_busy and not self._due.are_there()
 
     def start(self) -> None:
         """Begin to send."""
@@ -234,6 +149,7 @@ class Sender:
         self._stopping = True
         for worker in self.workers:
             worker.stop()
+        self._settler.answered.are_there.set()
         if self._changed.acquire(timeout=LOCK_LIMIT):  # a disk may hold whoever has it
             self._changed.notify_all()
             self._changed.release()
@@ -259,26 +175,50 @@ class Sender:
             self._changed.notify_all()
 
     def _turn(self, connection: Connection) -> None:
-        task = self._next_task(connection)
-        if task is not None:
-            self._send(connection, task)
-        self._settler.report_due()
+        request = self._next_request(connection)
+        if request is not None:
+            self._send(connection, request)
+        if not self._due.has_more:
+            self._settler.report_due()
+
+    def _settle_late(self) -> None:
+        """Settle answers that have waited for long, as all connections are busy with other requests."""
+        if self._settler.answered.are_there.wait(self._health.timing.turn) and not self._stopping:
+            time.sleep(LONGEST)
+            self._settle_all()
+
+    def _settle_all(self) -> None:
+        try:
+            if self._settler.answered.settle():
+                self.wake()
+        except AdapterError as error:
+            self._lines.state_failed(error)
+
+    def _end(self, connection: Connection) -> None:
+        """Leave nothing unsettled, and no row that counts as sent although it was not."""
+        self._settle_all()
+        try:
+            with self._changed:
+                self._due.drop()
+                self._due.give_back()
+        except AdapterError as error:
+            self._lines.state_failed(error)
+        connection.close()
 
     def _progress(self, number: int) -> None:
         self.workers[number].progress()
 
-    def _send(self, connection: Connection, task: Task) -> None:
+    def _send(self, connection: Connection, request: Request) -> None:
+        task = request.task
         try:
             if isinstance(task, NodeStates):
                 self._health.nodes_answered(connection.post_nodes(*task))
             else:
-                self._deliver(connection, task.deliveries)
+                self._deliver(connection, task.deliveries, request)
         finally:
-            with self._changed:
-                del self._under_way[connection]
+            self._under_way[connection] = None
 
-    def _deliver(self, connection: Connection, deliveries: list[Delivery]) -> None:
-        request = self._under_way[connection]
+    def _deliver(self, connection: Connection, deliveries: list[Delivery], request: Request) -> None:
         try:
             answers = connection.deliver_all(deliveries)
         except MemoryError:
@@ -291,15 +231,19 @@ class Sender:
                 self._failures.suspect(each.row_id for each in deliveries)
                 answer = answer._replace(verdict=Verdict.NOT_YET, retry_after=self._health.timing.first_wait)
             answers = [answer] * len(deliveries)
+        is_well = all(answer.verdict is Verdict.DELIVERED for answer in answers)
+        self._due.answered(time.monotonic() - request.began if is_well else math.inf)
         try:
-            with self._changed:
-                self._due.follow_clock()  # before anything is put off
-            self._settler.settle(deliveries, answers, request, lambda: self._stopping)
+            if not is_well:
+                with self._changed:
+                    self._due.follow_clock()  # before anything is put off
+            can_wait = self._sink.batch_size == 1 and not self._stopping
+            self._settler.settle(deliveries, answers, request, lambda: self._stopping, can_wait=can_wait)
         except AdapterError as error:
             self._lines.state_failed(error)
             self._health.pause_after_error(request)
 
-    def _next_task(self, connection: Connection) -> Task | None:
+    def _next_request(self, connection: Connection) -> Request | None:
         """The next thing to send; None after a turn without one. It waits without asking again and again.
 
         A thread that finds more than it sends wakes another one.
@@ -308,14 +252,15 @@ class Sender:
         deadline = time.monotonic() + turn
         with self._changed:
             while not self._stopping and time.monotonic() < deadline:
-                wait: float | None = self._health.silence(self._under_way.values())
+                wait: float | None = self._health.silence(_requests(self._under_way))
                 if not wait:
                     task, wait = self._find_task()
                     if task is not None:
-                        self._under_way[connection] = Request(task, time.monotonic(), self._health.successes)
+                        request = Request(task, time.monotonic(), self._health.successes)
+                        self._under_way[connection] = request
                         if self._due.has_more or isinstance(task, NodeStates):
                             self._changed.notify()
-                        return task
+                        return request
                 self._changed.wait(min(wait or turn, turn))
             return None
 
@@ -325,12 +270,20 @@ class Sender:
             task, self._nodes = self._nodes, None
             return task, None
         try:
-            found = self._due.next_rows(self._under_way.values())
+            found = self._due.next_rows(self._busy)
+            if found[0] is None and self._settler.answered.settle():  # what is settled may release other rows
+                found = self._due.next_rows(self._busy)
         except AdapterError as error:
             self._lines.state_failed(error)
             return None, self._health.timing.longest_wait
         self._lines.state_works()
         return found
+
+    def _busy(self) -> set[tuple[str, int]]:
+        """Return the jobs (cluster, job id) of which a message is under way, or answered and not settled."""
+        tasks = [request.task for request in _requests(self._under_way)]
+        sent = {each.key[:2] for task in tasks if isinstance(task, Rows) for each in task.deliveries}
+        return sent | self._settler.answered.jobs
 
     def _drop_ready(self) -> None:
         with self._changed:
@@ -342,5 +295,10 @@ class Sender:
         self._due.retry_pending()
         with self._changed:
             for connection, request in self._under_way.items():
-                if request.began < answered.began - self._health.timing.hangs:
+                if request and request.began < answered.began - self._health.timing.hangs:
                     connection.break_off()
+
+
+def _requests(under_way: Mapping[Connection, Request | None]) -> list[Request]:
+    """Return what is under way. It is called under the sender's lock, so that nothing begins meanwhile."""
+    return [request for request in list(under_way.values()) if request is not None]

@@ -25,18 +25,20 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from cc_slurm_adapter.counters import Counters
 from cc_slurm_adapter.log import NOTICE
 from cc_slurm_adapter.model import RunKey
+from cc_slurm_adapter.outbox.answered import Answered, Answers
 from cc_slurm_adapter.outbox.deliveries import Deliveries
 from cc_slurm_adapter.outbox.event_latency import EventLatency
 from cc_slurm_adapter.outbox.late_runs import LateRuns
 from cc_slurm_adapter.outbox.row_failures import MAX_TRIES, RowFailures
 from cc_slurm_adapter.outbox.row_lines import RowLines
 from cc_slurm_adapter.outbox.sink_health import CONCERN_ALL, SinkHealth, wait_of_row
-from cc_slurm_adapter.outbox.tasks import Request
+from cc_slurm_adapter.outbox.tasks import Request, Rows
 from cc_slurm_adapter.outbox.withdrawals import Room
 from cc_slurm_adapter.sinks.base import REMOVALS, Answer, Delivery, Kind, Sink, Verdict
 
@@ -71,6 +73,8 @@ class Settler:
         self._on_delivered = on_delivered
         self._late_runs = late_runs
         self._event_latency = event_latency
+        self.answered = Answered(self._settle_delivered)
+        """What was delivered, until it is settled."""
         self._lines = RowLines(sink.label)
         self._what_follows: Mapping[Verdict, Callable[[Delivery, Answer], None]] = {
             Verdict.REJECTED: self._park,
@@ -86,18 +90,33 @@ class Settler:
         answers: Sequence[Answer],
         request: Request,
         is_stopping: Callable[[], bool] = lambda: False,
+        *,
+        can_wait: bool = False,
     ) -> None:
         """Settle the answers to rows that were sent together.
 
-        A sender that `is_stopping` breaks requests off itself. Such answers say nothing about the destination.
+        A sender that `is_stopping` breaks requests off itself. Such answers say nothing about the destination. Messages
+        that were delivered `can_wait` if more is sent right now: then their rows are settled with those.
         """
         self._counters.observe("requests", time.monotonic() - request.began, sink=self._sink.name)
-        answered = list(zip(deliveries, answers))
-        done = [(delivery, answer) for delivery, answer in answered if answer.verdict is Verdict.DELIVERED]
+        done: list[tuple[Delivery, Answer]] = []
+        others: list[tuple[Delivery, Answer]] = []
+        for answered in zip(deliveries, answers):
+            (done if answered[1].verdict is Verdict.DELIVERED else others).append(answered)
+        is_full = False
         if done:
-            self._settle_delivered(done, request)
-            request = request._replace(successes=self._health.successes)  # its own say nothing about the other rows
-        if len(deliveries) > 1:
+            self._note_delivered(done, request)
+            is_full = self.answered.add(done)
+        if others or is_full or not can_wait:
+            self.answered.settle()
+        if others:
+            if done:
+                request = request._replace(successes=self._health.successes)  # its own say nothing about other rows
+            self._settle_others(others, request, is_stopping)
+
+    def _settle_others(self, answered: Answers, request: Request, is_stopping: Callable[[], bool]) -> None:
+        """Settle answers other than that it was delivered."""
+        if isinstance(request.task, Rows) and len(request.task.deliveries) > 1:
             self._failures.suspect(each.row_id for each, answer in answered if answer.verdict in CONCERN_ALL)
         is_away = is_stopping()
         for delivery, answer in answered:
@@ -108,17 +127,16 @@ class Settler:
                 is_away = True
             elif answer.verdict is Verdict.FAILED:
                 self._fail(delivery, answer, request)
-            elif answer.verdict is not Verdict.DELIVERED:
+            else:
                 if answer.verdict not in NOTHING_CONCLUDED:
                     self._note_answers([delivery], request)
                 self._what_follows[answer.verdict](delivery, answer)
-            # Last, so that everything that follows from the answer is done when the number can be seen.
-            self._counters.count(
-                "deliveries",
-                sink=self._sink.name,
-                kind=delivery.kind.value,
-                result=answer.verdict.name.lower(),
-            )
+            self._count(delivery.kind, answer.verdict)
+
+    def _count(self, kind: Kind, verdict: Verdict, answers: int = 1) -> None:
+        """Count answers: last, so that everything that follows from them is done when the number can be seen."""
+        result = verdict.name.lower()
+        self._counters.count("deliveries", answers, sink=self._sink.name, kind=kind.value, result=result)
 
     def report_due(self) -> None:
         """Log how many more rows were refused for reasons that were logged before, if that is due."""
@@ -129,19 +147,23 @@ class Settler:
             self._failures.settled(delivery.row_id)
         self._health.answers(len(deliveries), request)
 
-    def _settle_delivered(self, done: Sequence[tuple[Delivery, Answer]], request: Request) -> None:
-        deliveries = [delivery for delivery, _ in done]
-        self._note_answers(deliveries, request)
-        had_before = {delivery.row_id for delivery, answer in done if answer.had_it and not delivery.first_sent}
+    def _note_delivered(self, done: Answers, request: Request) -> None:
+        self._note_answers([delivery for delivery, _ in done], request)
         for delivery, answer in done:
             if self._late_runs is not None and delivery.kind is Kind.START:
                 self._late_runs.start_delivered(delivery.key, is_new=not answer.reason)
             if self._event_latency is not None:
                 self._event_latency.delivered(delivery.key.job_id, delivery.kind)
-        self._deliveries.delivered(*deliveries, had_before=had_before)
+
+    def _settle_delivered(self, done: Answers) -> None:
+        """Settle messages that were delivered, whenever that was."""
+        had_before = {delivery.row_id for delivery, answer in done if answer.had_it and not delivery.first_sent}
+        self._deliveries.delivered(*(delivery for delivery, _ in done), had_before=had_before)
         self._on_delivered()
         for delivery, answer in done:
             self._log_delivered(delivery, answer)
+        for kind, answers in Counter(delivery.kind for delivery, _ in done).items():
+            self._count(kind, Verdict.DELIVERED, answers)
 
     def _log_delivered(self, delivery: Delivery, answer: Answer) -> None:
         label = self._sink.label

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 LONGEST_PAUSE = 3600.0
 """The most seconds that a destination may ask for with Retry-After."""
 SHORTEST_WAIT = 0.01
+LAST_ANSWER_EVERY = 0.1
+"""Seconds after which the time of the last answer is noted again."""
 ROWS, NODE_STATES = "messages", "node states"
 """The parts that fail in an outage of the destination."""
 
@@ -94,12 +96,11 @@ class SinkHealth:
 
     def silence(self, under_way: Iterable[Request]) -> float:
         """Return for how many seconds nothing is to be sent. A destination that fails gets one request at a time."""
-        with self._lock:
-            until, is_failing = self._paused_until, self._backoff.failures > 0
+        until, is_failing = self._paused_until, self._backoff.failures > 0
         if is_failing:
             began = (request.began for request in under_way if isinstance(request.task, Rows))
             until = max(until, max(began, default=-self.timing.probe_every) + self.timing.probe_every)
-        return max(until - self.timing.clock(), 0)
+        return max(until - self.timing.clock(), 0) if until else 0.0
 
     def end_pause(self) -> None:
         """Let nothing wait any longer: the configuration or the destination has changed."""
@@ -110,10 +111,13 @@ class SinkHealth:
         """Record that the destination has answered this many rows."""
         with self._lock:
             self.successes += rows
-            was_away = self._backoff.failures and self.timing.clock() - self._failing_since > self.timing.long_outage
+            was_failing = self._backoff.failures > 0
+            was_away = was_failing and self.timing.clock() - self._failing_since > self.timing.long_outage
             self._backoff.succeeded()
             self._failures_in_a_row = 0
-            self.report = self.report._replace(last_answer=time.time(), failing_since=0.0, refuses_all=False, why="")
+            now, last = time.time(), self.report
+            if was_failing or last.why or last.failing_since or not 0 <= now - last.last_answer < LAST_ANSWER_EVERY:
+                self.report = last._replace(last_answer=now, failing_since=0.0, refuses_all=False, why="")
         note = self._outages.works(ROWS, proves=True)
         if note is not None:
             log.log(NOTICE, "%s answers again%s", self.report.label, note)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from cc_slurm_adapter.model import RunKey
@@ -26,17 +26,22 @@ _KEEP_TEXT = "INSERT OR IGNORE INTO text VALUES (?, ?)"
 _USE_TEXT = "INSERT OR IGNORE INTO text_use VALUES (?, ?)"
 _TEXT = "SELECT body FROM text WHERE hash = ?"
 _RELEASE = """
-DELETE FROM text_use WHERE message = ? AND NOT EXISTS (
-    SELECT 1 FROM delivery WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = 'start'
-    AND state IN ('pending', 'parked', 'following'))
+WITH start (message, cluster, job_id, start_time) AS (VALUES {starts})
+DELETE FROM text_use WHERE message IN (SELECT message FROM start WHERE NOT EXISTS (
+    SELECT 1 FROM delivery AS d WHERE d.cluster = start.cluster AND d.job_id = start.job_id
+    AND d.start_time = start.start_time AND d.kind = 'start' AND d.state IN ('pending', 'parked', 'following')))
 """
 """By the run, not by the row that was delivered: that may be gone, and the message may be new in the same place."""
 _BY_AGE = """
 SELECT t.hash, LENGTH(t.body) FROM text AS t JOIN text_use AS u ON u.hash = t.hash
 GROUP BY t.hash ORDER BY MIN(u.message)
 """
-_USED = "SELECT hash FROM text_use WHERE message = ?"
-_FORGET_TEXT = "DELETE FROM text WHERE hash = :hash AND NOT EXISTS (SELECT 1 FROM text_use WHERE hash = :hash)"
+_USED = "SELECT DISTINCT hash FROM text_use WHERE message IN ({messages})"
+_FORGET_TEXTS = """
+DELETE FROM text WHERE hash IN ({hashes}) AND NOT EXISTS (SELECT 1 FROM text_use WHERE text_use.hash = text.hash)
+"""
+VALUES_AT_ONCE = 900
+"""Most placeholders of a statement. Before version 3.32 SQLite takes 999."""
 _RELEASE_ALL = """
 DELETE FROM text_use WHERE message NOT IN (
     SELECT message FROM delivery WHERE kind = 'start' AND state IN ('pending', 'parked', 'following'))
@@ -115,12 +120,23 @@ def whole(database: sqlite3.Connection, message: Stored, texts: Sequence[tuple[s
     return b"".join([*parts, message.payload[message.texts_at :]])
 
 
-def release_texts(database: sqlite3.Connection, starts: Iterable[Delivered]) -> None:
+def release_texts(database: sqlite3.Connection, starts: Sequence[Delivered]) -> None:
     """Forget the texts of starts that were delivered, if nothing else needs them."""
-    for start in starts:
-        hashes = database.execute(_USED, (start.message,)).fetchall()
-        if hashes and database.execute(_RELEASE, (start.message, *start.key)).rowcount:
-            database.executemany(_FORGET_TEXT, [{"hash": each} for (each,) in hashes])
+    at_once = VALUES_AT_ONCE // 4
+    for at in range(0, len(starts), at_once):
+        some = starts[at : at + at_once]
+        used = _USED.format(messages=marks(len(some)))
+        hashes = [row[0] for row in database.execute(used, [start.message for start in some])]
+        values = [value for start in some for value in (start.message, *start.key)]
+        database.execute(_RELEASE.format(starts=marks(len(some), "(?, ?, ?, ?)")), values)
+        for first in range(0, len(hashes), VALUES_AT_ONCE):
+            part = hashes[first : first + VALUES_AT_ONCE]
+            database.execute(_FORGET_TEXTS.format(hashes=marks(len(part))), part)
+
+
+def marks(count: int, mark: str = "?") -> str:
+    """Return so many placeholders for a statement."""
+    return ", ".join([mark] * count)
 
 
 def sweep(database: sqlite3.Connection) -> None:

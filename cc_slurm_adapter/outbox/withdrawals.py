@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import enum
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from cc_slurm_adapter.model import RunKey
+from cc_slurm_adapter.outbox.stored_messages import marks
 from cc_slurm_adapter.sinks.base import Delivery, Kind
 
 DAY = 86400
@@ -30,12 +31,17 @@ ON r.cluster = m.cluster AND r.job_id = m.job_id AND r.start_time = m.start_time
 WHERE m.sink = (SELECT sink FROM delivery WHERE id = ?) AND m.cluster = ? AND m.job_id = ?
 """
 """All messages of a job to the sink of a row, with the fields of `_Row`."""
-_WITHDRAWAL = "SELECT 1 FROM delivery WHERE cluster = ? AND job_id = ? AND kind = 'withdraw' LIMIT 1"
-_ALL_DONE = """
-UPDATE delivery SET state = 'done' WHERE cluster = ? AND job_id = ? AND start_time = ?
-AND sink = (SELECT sink FROM delivery WHERE id = ?) AND (kind != 'start' OR state IN ('delivered', 'retained'))
+_WITHDRAWALS = """
+WITH job (cluster, job_id) AS (VALUES {jobs}) SELECT cluster, job_id FROM job WHERE EXISTS (
+    SELECT 1 FROM delivery AS d WHERE d.cluster = job.cluster AND d.job_id = job.job_id AND d.kind = 'withdraw')
 """
-"""All messages of a run are done, except a start that is on its way again."""
+"""The jobs among some that have any."""
+_ALL_DONE = """
+UPDATE delivery SET state = 'done' WHERE (kind != 'start' OR state IN ('delivered', 'retained')) AND id IN (
+    SELECT d.id FROM delivery AS m JOIN delivery AS d ON d.cluster = m.cluster AND d.job_id = m.job_id
+    AND d.start_time = m.start_time AND d.sink = m.sink WHERE m.id IN ({marks}))
+"""
+"""All messages of these runs are done, except a start that is on its way again."""
 _FORGET = "DELETE FROM delivery WHERE id = ?"
 _DONE = "UPDATE delivery SET state = 'done' WHERE id = ?"
 _RETAIN = """
@@ -93,12 +99,9 @@ class _Row(NamedTuple):
 def keep_or_forget(database: sqlite3.Connection, stop: Delivery) -> None:
     """Retain the messages of a run whose stop was delivered, if the run may be withdrawn; else they are done.
 
-    Only runs that this program itself has sent are ever withdrawn. If the destination had a start before, the row of
-    the start has a `reason`.
+    This is for jobs `with_withdrawals`, and `set_runs_done` for others. Only runs that this program itself has sent
+    are ever withdrawn. If the destination had a start before, the row of the start has a `reason`.
     """
-    if not _has_withdrawals(database, stop):
-        database.execute(_ALL_DONE, (*stop.key, stop.row_id))
-        return
     rows = [row for row in _rows(database, stop) if row.start_time == stop.key.start_time]
     may_go = any(row.kind == WITHDRAW for row in rows)
     is_ours = any(row.kind == START and row.state in ("delivered", "retained") and not row.reason for row in rows)
@@ -109,9 +112,10 @@ def keep_or_forget(database: sqlite3.Connection, stop: Delivery) -> None:
 
 
 def forget_withdrawn(database: sqlite3.Connection, start: Delivery) -> None:
-    """Forget the runs that were withdrawn for a start that was accepted: they stay withdrawn."""
-    if not _has_withdrawals(database, start):
-        return
+    """Forget the runs that were withdrawn for a start that was accepted: they stay withdrawn.
+
+    A job that is not `with_withdrawals` has none.
+    """
     rows = _rows(database, start)
     withdrawn = _withdrawn(rows, start)
     _change(database, _FORGET, (row for row in rows if row.start_time in withdrawn))
@@ -202,9 +206,24 @@ def forget_all(database: sqlite3.Connection) -> None:
     database.execute(_FORGET_ALL)
 
 
+def with_withdrawals(database: sqlite3.Connection, deliveries: Sequence[Delivery]) -> list[Delivery]:
+    """Return those deliveries whose jobs have any withdrawals. Most jobs have none."""
+    if not deliveries:
+        return []
+    jobs = [value for each in deliveries for value in each.key[:2]]
+    rows = database.execute(_WITHDRAWALS.format(jobs=marks(len(deliveries), "(?, ?)")), jobs)
+    found = set(rows.fetchall())
+    return [each for each in deliveries if each.key[:2] in found]
+
+
+def set_runs_done(database: sqlite3.Connection, stops: Iterable[Delivery]) -> None:
+    """Record that all messages of these runs, whose stops were delivered, are done."""
+    row_ids = [each.row_id for each in stops]
+    database.execute(_ALL_DONE.format(marks=marks(len(row_ids))), row_ids)
+
+
 def _has_withdrawals(database: sqlite3.Connection, delivery: Delivery) -> bool:
-    """Return whether there are any for its job. For most jobs there are none, which this finds out quickly."""
-    return database.execute(_WITHDRAWAL, (delivery.key.cluster, delivery.key.job_id)).fetchone() is not None
+    return bool(with_withdrawals(database, [delivery]))
 
 
 def _rows(database: sqlite3.Connection, delivery: Delivery) -> list[_Row]:

@@ -12,19 +12,21 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from cc_slurm_adapter.errors import BrokenOff, ConfigError, SinkError, UnreadableFile
 from cc_slurm_adapter.model import Proxy
+from cc_slurm_adapter.sinks.http_response import ResponseHead, ResponseReader
 from cc_slurm_adapter.sinks.timeouts import AdaptiveTimeout
 
 log = logging.getLogger(__name__)
 
 RESPONSE_LIMIT = 64 * 1024 * 1024
 """Most bytes of a body that are read, so that nobody can fill the memory."""
-PIECE = 64 * 1024
+SMALL = 64 * 1024
+"""Bytes of a body that is sent together with the headers."""
 EARLY_RESPONSE = 1.0
 """Seconds to wait for the response to a request that could not be sent completely. It has usually arrived already."""
 
@@ -120,6 +122,8 @@ class HttpClient:
         self._query_timeouts = AdaptiveTimeout(timing=timeouts.timing)
         """Those of GET requests, because long lists take longer than what is sent."""
         self._connection: http.client.HTTPConnection | None = None
+        self._usual: tuple[tuple[str, ...], bytes] = (), b""
+        """The last method, path and token, and the beginning of their requests."""
         self._stopped = False
 
     def abort(self) -> None:
@@ -182,20 +186,56 @@ class HttpClient:
         try:
             connection.sock.settimeout(timeout.seconds)
             try:
-                connection.request(method, self._base + path, body, self._headers(body))
+                self._send(connection.sock, method, path, body)
             except OSError as error:
                 return self._early_response(connection, error)
-            response = connection.getresponse()
-            content = _read_bounded(response)
+            reader = ResponseReader(connection.sock, timeout.seconds)
+            head = reader.read_head()
+            content = reader.read_body(head, RESPONSE_LIMIT)
             timeouts.responded(time.monotonic() - began)
         except socket.timeout:
             timed_out = True
             raise
         finally:
             timeouts.end(timeout, timed_out=timed_out)
-        if response.will_close:
+        if not head.keeps_alive or reader.has_more:
             self.close()
-        return _read_response(response, content)
+        return _response(head, content)
+
+    def _send(self, sock: socket.socket, method: str, path: str, body: bytes | None) -> None:
+        """Send a request; a small one in one packet."""
+        head = self._request_head(method, path, body)
+        if body is None or len(body) <= SMALL:
+            sock.sendall(head + (body or b""))
+        else:
+            sock.sendall(head)
+            sock.sendall(body)
+
+    def _request_head(self, method: str, path: str, body: bytes | None) -> bytes:
+        """Return the first line and the headers."""
+        place = method, path, self._token.current()
+        if place != self._usual[0]:
+            self._usual = place, self._encode_head(*place)
+        content = b"" if body is None else b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
+        return b"%b%b\r\n" % (self._usual[1], content)
+
+    def _encode_head(self, method: str, path: str, token: str) -> bytes:
+        """Return what is the same for all bodies. Raises ValueError if it would be other lines than that."""
+        host = self._host if self._host.isascii() else self._host.encode("idna").decode()
+        host = f"[{host}]" if ":" in host else host
+        port = "" if self._port in (None, 443 if self._tls else 80) else f":{self._port}"
+        headers = {
+            "Host": host + port,
+            "Accept-Encoding": "identity",
+            "X-AUTH-TOKEN": token,
+            "Accept": "application/ld+json",
+            **({} if self._tls else self._proxy_headers()),
+        }
+        target = self._base + path
+        lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+        if _NO_TARGET.search(target) or any("\r" in line or "\n" in line for line in lines):
+            raise ValueError("the address or a header contains a blank or a line break")
+        return "\r\n".join([*lines, ""]).encode("latin-1")
 
     def _early_response(self, connection: http.client.HTTPConnection, failure: OSError) -> HttpResponse:
         """Read the refusal of a server that closed the connection before it had the whole request.
@@ -203,19 +243,18 @@ class HttpClient:
         Linux keeps what arrived before a reset. A part of the body may be lost, but the status is enough. Raises
         `failure` if there is no refusal.
         """
+        reader = ResponseReader(connection.sock, EARLY_RESPONSE)
         try:
-            connection.sock.settimeout(EARLY_RESPONSE)
-            response = connection.getresponse()
-        except (OSError, http.client.HTTPException, ValueError):
+            head = reader.read_head()
+        except (OSError, http.client.HTTPException):
             raise _unsent(failure) from None
         content = b""
-        with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
-            content = _read_bounded(response)
-        response.close()
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            content = reader.read_body(head, RESPONSE_LIMIT)
         self.close()
-        if response.status < 400:  # a success cannot be true of a request that was not sent completely
+        if head.status < 400:  # a success cannot be true of a request that was not sent completely
             raise _unsent(failure)
-        return _read_response(response, content)
+        return _response(head, content)
 
     def _connected(self) -> http.client.HTTPConnection:
         if self._connection is None:
@@ -242,14 +281,6 @@ class HttpClient:
         authorization = self._proxy.authorization if self._proxy else ""
         return {"Proxy-Authorization": authorization} if authorization else {}
 
-    def _headers(self, body: bytes | None) -> Mapping[str, str]:
-        headers = {"X-AUTH-TOKEN": self._token.current(), "Accept": "application/ld+json"}
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-        if self._tls is None:
-            headers.update(self._proxy_headers())
-        return headers
-
     def close(self) -> None:
         """Close the connection; the next request opens a new one."""
         connection, self._connection = self._connection, None
@@ -257,6 +288,7 @@ class HttpClient:
             connection.close()
 
 
+_NO_TARGET = re.compile(r"[\x00-\x20\x7f]")
 _CLOSED_TLS = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 
 
@@ -275,9 +307,9 @@ def _breaks_off(error: Exception) -> bool:
     return is_reset and not isinstance(error, http.client.RemoteDisconnected)
 
 
-def _read_response(response: http.client.HTTPResponse, content: bytes) -> HttpResponse:
-    retry_after, location, date = (response.headers.get(name, "") for name in ("Retry-After", "Location", "Date"))
-    return HttpResponse(response.status, content, retry_after, location, date)
+def _response(head: ResponseHead, content: bytes) -> HttpResponse:
+    find = head.headers.get
+    return HttpResponse(head.status, content, find("retry-after", ""), find("location", ""), find("date", ""))
 
 
 def _connect(connection: http.client.HTTPConnection) -> None:
@@ -294,11 +326,10 @@ def _connect(connection: http.client.HTTPConnection) -> None:
     finally:
         for response in proxy_responses:
             response.close()
-    connection.response_class = _TimedResponse
 
 
 class _TimedResponse(http.client.HTTPResponse):
-    """A response that must be complete within the socket's timeout, however slowly its bytes come."""
+    """A proxy's response to CONNECT. It must be complete within the socket's timeout, however slowly its bytes come."""
 
     def __init__(self, sock: socket.socket, *args: Any, **named: Any) -> None:
         super().__init__(sock, *args, **named)
@@ -332,21 +363,6 @@ def _tls_context(ca_file: str) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=ca_file or None)
     except OSError as error:
         raise UnreadableFile([f"ccRestCaFile: {ca_file} contains no usable certificate: {describe(error)}"]) from error
-
-
-def _read_bounded(response: http.client.HTTPResponse) -> bytes:
-    """Read the whole body in pieces: up to Python 3.11 `read(n)` fills a buffer of n bytes first."""
-    pieces: list[bytes] = []
-    left = RESPONSE_LIMIT
-    while left > 0:
-        piece = response.read(min(PIECE, left))
-        if not piece and response.length:
-            raise http.client.IncompleteRead(b"".join(pieces), response.length)
-        if not piece:
-            return b"".join(pieces)
-        pieces.append(piece)
-        left -= len(piece)
-    raise OSError(f"the answer is longer than {RESPONSE_LIMIT} bytes")
 
 
 _DESCRIPTIONS = (

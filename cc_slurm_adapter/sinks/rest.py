@@ -338,9 +338,15 @@ def judge(kind: Kind, response: HttpResponse) -> Answer:
     `deliver` handles two cases of 422 before: one to a start, which also needs cc-backend's list
     (`_judge_refused_start`), and one to a removal whose row cc-backend does not find (`_judge_row_not_found`).
     """
+    if response.status in (200, 201) and _is_json_object(response.body):
+        return Answer(Verdict.DELIVERED)
+    return _judge_failure(kind, response)
+
+
+def _judge_failure(kind: Kind, response: HttpResponse) -> Answer:
     status, text = response.status, _describe(response)
     if status in (200, 201):
-        return Answer(Verdict.DELIVERED) if _is_json_object(response.body) else Answer(Verdict.UNAVAILABLE, text)
+        return Answer(Verdict.UNAVAILABLE, text)
     if status in STATUS_VERDICTS:
         return Answer(STATUS_VERDICTS[status], text, _seconds(response.retry_after))
     if status in (401, 403, 407):
@@ -405,7 +411,7 @@ def _describe(response: HttpResponse) -> str:
 
 def _is_json_object(body: bytes) -> bool:
     try:
-        return isinstance(json.loads(body), dict)
+        return isinstance(json.loads(body.decode()), dict)
     except (ValueError, RecursionError):
         return False
 

@@ -52,13 +52,15 @@ class AdaptiveTimeout:
 
     def responded(self, seconds: float) -> None:
         """Record that a response was complete after this many seconds."""
+        if seconds <= self.timing.slow and not (self._is_slow or self._consecutive):
+            return  # as nearly all are
         with self._lock:
             self._is_slow = seconds > self.timing.slow
             self._consecutive = 0
 
     def end(self, timeout: Timeout, *, timed_out: bool) -> None:
         """Record that the request is over, with or without a response."""
-        with self._lock:
-            if timeout.is_special:
+        if timeout.is_special:
+            with self._lock:
                 self._special_is_under_way = False
                 self._consecutive = min(self._consecutive + timed_out, 10)

@@ -111,6 +111,8 @@ class Outages:
 
         `proves` says that the part always asks the counterpart. Others may work because they had nothing to ask.
         """
+        if not self._causes:  # nothing has ever failed
+            return None
         with self._lock:
             concerned = [each for each in self._causes.values() if part in each.parts]
             over = [each for each in concerned if self._is_over(each, part, proves=proves)]

@@ -29,6 +29,7 @@ from tests.bench.polls import measure_polls
 from tests.bench.practice import PracticeSite
 from tests.bench.processes import BenchError
 from tests.bench.report import Report
+from tests.bench.sender_rate import measure_sender
 from tests.bench.site import Bench
 from tests.bench.startup import measure_startup
 from tests.bench.status import measure_status
@@ -49,6 +50,7 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], None]] = {
     "texts": measure_texts,
     "backlog": measure_backlog,
     "day": measure_day,
+    "sender": measure_sender,
     "week": measure_week,
     "month": measure_month,
     "nats": measure_nats,

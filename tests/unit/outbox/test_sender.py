@@ -489,7 +489,7 @@ def test_a_sender_makes_progress_with_each_of_many_requests(site: Site) -> None:
     sink = ManyRequests(lambda _, __: Verdict.DELIVERED, at_once=1)
     site.outbox.commit("lab", Batch(messages=[Message((sink.name,), runs(1)[0].key, Kind.START, Encoded(b"{}"))]))
     site.sender = Sender(sink, site.outbox, site.status, timing=TIMING)
-    (worker,) = site.sender.workers
+    worker, _ = site.sender.workers
     before = worker.steps
     site.sender.start()
     assert site.settled(delivered=1)

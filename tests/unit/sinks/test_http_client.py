@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from cc_slurm_adapter.errors import SinkError
-from cc_slurm_adapter.sinks import http_client
 from cc_slurm_adapter.sinks.http_client import HttpClient
+from cc_slurm_adapter.sinks.http_response import ResponseReader
 from cc_slurm_adapter.sinks.timeouts import AdaptiveTimeout
 
 
@@ -42,7 +42,7 @@ def client() -> Iterator[HttpClient]:
         thread.join(10)
 
 
-@pytest.mark.parametrize("step", ["_read_bounded", "request", "getresponse"])
+@pytest.mark.parametrize("step", ["_send", "read_head", "read_body"])
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("nobody thought of that")], ids=["memory", "unexpected"])
 def test_an_unexpected_error_costs_one_request(
     client: HttpClient, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
@@ -52,7 +52,7 @@ def test_an_unexpected_error_costs_one_request(
 
     assert client.request("GET", "/").status == 200
     with monkeypatch.context() as patched:
-        patched.setattr(http_client if step == "_read_bounded" else http.client.HTTPConnection, step, fails)
+        patched.setattr(HttpClient if step == "_send" else ResponseReader, step, fails)
         with pytest.raises(type(error)):
             client.request("GET", "/")
     assert [client.request("GET", "/").status for _ in range(3)] == [200] * 3

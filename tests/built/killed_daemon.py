@@ -10,9 +10,9 @@ the same however the program is written: files removed, processes started, trans
 from __future__ import annotations
 
 import functools
-import http.client
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -132,25 +132,28 @@ def watch_transactions(killer: Killer) -> None:
 
 def watch_requests(killer: Killer) -> None:
     """Starts, stops and withdrawals on their way to cc-backend. A connection has one request under way."""
-    request, answer = http.client.HTTPConnection.request, http.client.HTTPConnection.getresponse
-    under_way: dict[http.client.HTTPConnection, str] = {}
+    send, receive = socket.socket.sendall, socket.socket.recv
+    under_way: dict[socket.socket, str] = {}
 
-    def watched_request(self: http.client.HTTPConnection, method: str, url: str, *rest: Any, **named: Any) -> None:
-        kind = under_way[self] = next((kind for path, kind in KINDS.items() if path in url), "")
+    def watched_send(self: socket.socket, data: bytes, *rest: Any) -> None:
+        first_line = data[:200].partition(b"\r\n")[0].decode("latin-1")
+        kind = next((kind for path, kind in KINDS.items() if f"{path} HTTP/" in first_line), "")
         if kind:
+            under_way[self] = kind
             killer.passes(f"{kind} leaves")
-        request(self, method, url, *rest, **named)
+        send(self, data, *rest)
         if kind:
             killer.passes(f"{kind} left")
 
-    def watched_answer(self: http.client.HTTPConnection) -> http.client.HTTPResponse:
-        response = answer(self)
-        if under_way[self]:
-            killer.passes(f"{under_way[self]} answered")
-        return response
+    def watched_receive(self: socket.socket, *words: Any) -> bytes:
+        received = receive(self, *words)
+        kind = under_way.pop(self, "")
+        if kind:
+            killer.passes(f"{kind} answered")
+        return received
 
-    http.client.HTTPConnection.request = watched_request  # type: ignore[method-assign]
-    http.client.HTTPConnection.getresponse = watched_answer  # type: ignore[method-assign]
+    socket.socket.sendall = watched_send  # type: ignore[assignment,method-assign]
+    socket.socket.recv = watched_receive  # type: ignore[assignment,method-assign]
 
 
 def watch_last_run(killer: Killer) -> None:

@@ -254,7 +254,7 @@ class CatchUp:
             self._steps = self._watch.catch_up(self._since)
 
     def begin_again(self) -> None:
-        """Begin after a failure without another poll, when the wait is over: a single round has only one."""
+        """Begin without another poll after a failure, or when there was no room, once the wait is over."""
         if self._steps is None and (self.step.is_failing or self.step.is_waiting) and self.step.may_run():
             self._steps = self._watch.catch_up(self._since)
 
@@ -264,8 +264,8 @@ class CatchUp:
 
     def attempt_step(self) -> None:
         """Read the next step, if there is one."""
-        if self._steps is None and self.step.is_waiting and self.step.may_run():
-            self._steps = self._watch.catch_up(self._since)
+        if self.step.is_waiting:
+            self.begin_again()
         if self._steps is not None:
             self.step.attempt(self._read_step)
 

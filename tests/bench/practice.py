@@ -27,8 +27,7 @@ class PracticeSite(Site):
     """In a temporary folder, with a cluster of its own.
 
     `known`: the running jobs are reported already, but for the starts of the last `pending` ones, by a daemon that was
-    there until `away` seconds ago. `backend`: False for
-    a cc-backend that is away until `start_backend` brings it.
+    there until `away` seconds ago. `backend`: False for a cc-backend that is away until `start_backend` brings it.
     """
 
     daemon: AdapterDaemon

@@ -81,7 +81,7 @@ def command_line() -> argparse.ArgumentParser:
         action="store_true",
         help="poll, events, sync and texts on a real Slurm with 100 nodes in a chroot; needs root, takes ten minutes",
     )
-    parser.add_argument("--quick", action="store_true", help=f"in under 90 s, without {', '.join(sorted(LEFT_OUT))}")
+    parser.add_argument("--quick", action="store_true", help=f"in two minutes, without {', '.join(sorted(LEFT_OUT))}")
     parser.add_argument(
         "--before",
         type=Path,

@@ -1,6 +1,6 @@
 """Every error this program raises on purpose, in one tree.
 
-Foreign exceptions (OSError, sqlite3.Error, http.client.HTTPException ...) are translated
+Foreign exceptions (OSError, sqlite3.Error, asyncio.TimeoutError ...) are translated
 into these at the module where the effect happens, and nowhere else.
 """
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
-from email.utils import formatdate
 from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from cc_slurm_adapter.daemon.report import VERSION
+from cc_slurm_adapter.system.http_dates import format_http_date
 
 MAX_HEAD = 8 * 1024
 """Most bytes of the request line and the headers, with the empty line after them."""
@@ -226,7 +227,7 @@ def head_bytes(response: Response) -> bytes:
     """Return the bytes of a response before its body."""
     lines = [
         f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}",
-        f"Date: {formatdate(usegmt=True)}",
+        f"Date: {format_http_date(time.time())}",
         f"Content-Type: {response.content_type}",
         f"Content-Length: {len(response.body)}",
         *(f"{name}: {value}" for name, value in response.headers),

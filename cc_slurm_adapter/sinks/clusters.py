@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
+
+from cc_slurm_adapter.system.http_dates import parse_http_date
 
 Groups = tuple[tuple[int, ...], ...]
 """Hardware threads that belong together, by the operating system's numbers."""
@@ -71,10 +72,8 @@ class ClusterList(NamedTuple):
 
 def read_clock(date: str, sent: float, received: float) -> ServerClock | None:
     """Return what a header Date says, of a response to a request between two moments; None if it says nothing."""
-    try:
-        return ServerClock(parsedate_to_datetime(date).timestamp(), sent, received)
-    except (TypeError, ValueError, IndexError, OverflowError, OSError):
-        return None
+    moment = parse_http_date(date)
+    return None if moment is None else ServerClock(moment, sent, received)
 
 
 def parse_clusters(document: Any) -> tuple[Cluster, ...]:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import http.client
-import io
 import json
 import logging
 import re
 import socket
-import ssl
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from cc_slurm_adapter.errors import BrokenOff, ConfigError, SinkError, UnreadableFile
+from cc_slurm_adapter.errors import BrokenOff, ConfigError, SinkError
 from cc_slurm_adapter.model import Proxy
+from cc_slurm_adapter.sinks.http_errors import HttpError, NoResponse, describe, is_closed_tls
 from cc_slurm_adapter.sinks.http_response import ResponseHead, ResponseReader
+from cc_slurm_adapter.sinks.http_route import Route, encode_lines, host_header, proxy_headers, shake_hands, tls_context
 from cc_slurm_adapter.sinks.timeouts import AdaptiveTimeout
 
 log = logging.getLogger(__name__)
@@ -111,17 +110,17 @@ class HttpClient:
     ) -> None:
         """`token_number` grows when the token is to be read again before the next request."""
         parts = urlsplit(url)
-        self._tls = _tls_context(ca_file) if parts.scheme == "https" else None
-        self._proxy = proxy
+        tls = tls_context(ca_file) if parts.scheme == "https" else None
+        self._usual_port = 80 if tls is None else 443
+        self._route = Route(parts.hostname or "", parts.port or self._usual_port, tls, proxy)
         # A proxy gets the whole URL, unless it only passes TLS on.
-        self._base = url if proxy and not self._tls else parts.path
+        self._base = url if proxy and not tls else parts.path
         self._where = f"{parts.netloc} through the proxy {proxy}" if proxy else parts.netloc
-        self._host, self._port = parts.hostname or "", parts.port
         self._token = _Token(read_token, token_number)
         self._timeouts = timeouts
         self._query_timeouts = AdaptiveTimeout(timing=timeouts.timing)
         """Those of GET requests, because long lists take longer than what is sent."""
-        self._connection: http.client.HTTPConnection | None = None
+        self._sock: socket.socket | None = None
         self._usual: tuple[tuple[str, ...], bytes] = (), b""
         """The last method, path and token, and the beginning of their requests."""
         self._stopped = False
@@ -133,8 +132,7 @@ class HttpClient:
 
     def break_off(self) -> None:
         """End the request that another thread waits for; it may be sent again."""
-        connection = self._connection  # read once: the other thread may close it now
-        sock = connection.sock if connection else None
+        sock = self._sock  # read once: the other thread may close it now
         if sock is not None:
             try:
                 sock.shutdown(socket.SHUT_RDWR)
@@ -154,7 +152,7 @@ class HttpClient:
         return response
 
     def _request_twice(self, method: str, path: str, body: bytes | None) -> HttpResponse:
-        kept = self._connection is not None
+        kept = self._sock is not None
         try:
             return self._request_once(method, path, body)
         except SinkError as error:
@@ -168,7 +166,7 @@ class HttpClient:
         except ConfigError as error:
             self.close()
             raise SinkError(str(error)) from error
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (OSError, HttpError, ValueError) as error:
             self.close()
             kind = BrokenOff if _breaks_off(error) else SinkError
             raise kind(f"{self._where}: {describe(error)}") from error
@@ -176,20 +174,18 @@ class HttpClient:
             self.close()  # nobody knows what will still arrive on it
             raise
 
-    def _exchange(
-        self, connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None
-    ) -> HttpResponse:
+    def _exchange(self, sock: socket.socket, method: str, path: str, body: bytes | None) -> HttpResponse:
         began = time.monotonic()
         timeouts = self._query_timeouts if body is None else self._timeouts
         timeout = timeouts.begin()
         timed_out = False
         try:
-            connection.sock.settimeout(timeout.seconds)
+            sock.settimeout(timeout.seconds)
             try:
-                self._send(connection.sock, method, path, body)
+                self._send(sock, method, path, body)
             except OSError as error:
-                return self._early_response(connection, error)
-            reader = ResponseReader(connection.sock, timeout.seconds)
+                return self._early_response(sock, error)
+            reader = ResponseReader(sock, timeout.seconds)
             head = reader.read_head()
             content = reader.read_body(head, RESPONSE_LIMIT)
             timeouts.responded(time.monotonic() - began)
@@ -221,80 +217,77 @@ class HttpClient:
 
     def _encode_head(self, method: str, path: str, token: str) -> bytes:
         """Return what is the same for all bodies. Raises ValueError if it would be other lines than that."""
-        host = self._host if self._host.isascii() else self._host.encode("idna").decode()
-        host = f"[{host}]" if ":" in host else host
-        port = "" if self._port in (None, 443 if self._tls else 80) else f":{self._port}"
-        headers = {
-            "Host": host + port,
-            "Accept-Encoding": "identity",
-            "X-AUTH-TOKEN": token,
-            "Accept": "application/ld+json",
-            **({} if self._tls else self._proxy_headers()),
-        }
+        route = self._route
+        port = "" if route.port == self._usual_port else f":{route.port}"
         target = self._base + path
-        lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-        if _NO_TARGET.search(target) or any("\r" in line or "\n" in line for line in lines):
-            raise ValueError("the address or a header contains a blank or a line break")
-        return "\r\n".join([*lines, ""]).encode("latin-1")
+        lines = [
+            f"{method} {target} HTTP/1.1",
+            f"Host: {host_header(route.host)}{port}",
+            "Accept-Encoding: identity",
+            f"X-AUTH-TOKEN: {token}",
+            "Accept: application/ld+json",
+            *(proxy_headers(route.proxy) if route.tls is None else ()),
+        ]
+        if _NO_TARGET.search(target):
+            raise ValueError("the address contains a blank or a line break")
+        return encode_lines(lines)
 
-    def _early_response(self, connection: http.client.HTTPConnection, failure: OSError) -> HttpResponse:
+    def _early_response(self, sock: socket.socket, failure: OSError) -> HttpResponse:
         """Read the refusal of a server that closed the connection before it had the whole request.
 
         Linux keeps what arrived before a reset. A part of the body may be lost, but the status is enough. Raises
         `failure` if there is no refusal.
         """
-        reader = ResponseReader(connection.sock, EARLY_RESPONSE)
+        reader = ResponseReader(sock, EARLY_RESPONSE)
         try:
             head = reader.read_head()
-        except (OSError, http.client.HTTPException):
+        except (OSError, HttpError):
             raise _unsent(failure) from None
         content = b""
-        with contextlib.suppress(OSError, http.client.HTTPException):
+        with contextlib.suppress(OSError, HttpError):
             content = reader.read_body(head, RESPONSE_LIMIT)
         self.close()
         if head.status < 400:  # a success cannot be true of a request that was not sent completely
             raise _unsent(failure)
         return _response(head, content)
 
-    def _connected(self) -> http.client.HTTPConnection:
-        if self._connection is None:
-            self._connection = self._new_connection()
-            _connect(self._connection)
-            self._connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._stopped:  # checked once the socket is there: so abort() either closes it or is seen here
+    def _connected(self) -> socket.socket:
+        """Return the open connection. Each step to open it takes at most the longest time for a request.
+
+        The socket is kept from the first step on, so that abort() ends the step that is under way.
+        """
+        if self._sock is None:
+            limit = self._timeouts.timing.time_limit
+            self._sock = self._route.open(limit)
+            self._heed_stop()
+            self._route.let_through(self._sock, limit)
+            self._sock = self._route.wrap(self._sock)
+            self._heed_stop()
+            shake_hands(self._sock)
+        self._heed_stop()
+        return self._sock
+
+    def _heed_stop(self) -> None:
+        """Raise OSError if abort() was called.
+
+        To be called once a socket is kept: abort() either closes it or is seen here.
+        """
+        if self._stopped:
             raise OSError("the daemon stops")
-        return self._connection
-
-    def _new_connection(self) -> http.client.HTTPConnection:
-        host, port = (self._proxy.host, self._proxy.port) if self._proxy else (self._host, self._port)
-        if self._tls is None:
-            return http.client.HTTPConnection(host, port, timeout=self._timeouts.timing.time_limit)
-        connection = http.client.HTTPSConnection(
-            host, port, timeout=self._timeouts.timing.time_limit, context=self._tls
-        )
-        if self._proxy:
-            connection.set_tunnel(self._host, self._port, self._proxy_headers())
-        return connection
-
-    def _proxy_headers(self) -> dict[str, str]:
-        """Return the headers for the proxy alone."""
-        authorization = self._proxy.authorization if self._proxy else ""
-        return {"Proxy-Authorization": authorization} if authorization else {}
 
     def close(self) -> None:
         """Close the connection; the next request opens a new one."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            sock.close()
 
 
 _NO_TARGET = re.compile(r"[\x00-\x20\x7f]")
-_CLOSED_TLS = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 
 
 def _unsent(failure: OSError) -> OSError:
     """Return the error of a request that could not be sent completely. TLS has its own errors for a lost connection."""
-    return BrokenPipeError(errno.EPIPE, str(failure)) if isinstance(failure, _CLOSED_TLS) else failure
+    return BrokenPipeError(errno.EPIPE, str(failure)) if is_closed_tls(failure) else failure
 
 
 def _breaks_off(error: Exception) -> bool:
@@ -304,115 +297,9 @@ def _breaks_off(error: Exception) -> bool:
     time.
     """
     is_reset = isinstance(error, (BrokenPipeError, ConnectionResetError))
-    return is_reset and not isinstance(error, http.client.RemoteDisconnected)
+    return is_reset and not isinstance(error, NoResponse)
 
 
 def _response(head: ResponseHead, content: bytes) -> HttpResponse:
     find = head.headers.get
     return HttpResponse(head.status, content, find("retry-after", ""), find("location", ""), find("date", ""))
-
-
-def _connect(connection: http.client.HTTPConnection) -> None:
-    """Open a connection. If a proxy refuses it, close the proxy's response, which Python 3.9 leaves open."""
-    proxy_responses: list[http.client.HTTPResponse] = []
-
-    def note(*args: Any, **named: Any) -> http.client.HTTPResponse:
-        proxy_responses.append(_TimedResponse(*args, **named))
-        return proxy_responses[-1]
-
-    connection.response_class = note  # type: ignore[assignment]
-    try:
-        connection.connect()
-    finally:
-        for response in proxy_responses:
-            response.close()
-
-
-class _TimedResponse(http.client.HTTPResponse):
-    """A proxy's response to CONNECT. It must be complete within the socket's timeout, however slowly its bytes come."""
-
-    def __init__(self, sock: socket.socket, *args: Any, **named: Any) -> None:
-        super().__init__(sock, *args, **named)
-        self.fp = io.BufferedReader(_UntilDeadline(sock, self.fp.detach()))
-
-
-class _UntilDeadline(io.RawIOBase):
-    """Reads from a socket until a deadline. A socket's own timeout begins anew with every byte."""
-
-    def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
-        self._sock, self._raw = sock, raw
-        self._deadline = time.monotonic() + (sock.gettimeout() or 0.0)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise socket.timeout("the answer was not complete in time")
-        self._sock.settimeout(left)
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-def _tls_context(ca_file: str) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=ca_file or None)
-    except OSError as error:
-        raise UnreadableFile([f"ccRestCaFile: {ca_file} contains no usable certificate: {describe(error)}"]) from error
-
-
-_DESCRIPTIONS = (
-    (ConnectionRefusedError, "connection refused: nothing listens there"),
-    (socket.timeout, "no answer in time"),
-    (http.client.RemoteDisconnected, "closed the connection without an answer"),
-    (BrokenPipeError, "closed the connection before it had received the whole message"),
-    (ConnectionResetError, "broke the connection off"),
-    (http.client.IncompleteRead, "closed the connection in the middle of its answer"),
-)
-
-
-def describe(error: Exception) -> str:
-    """Describe an error of a library so that an administrator can act on it."""
-    for kind, text in _DESCRIPTIONS:
-        if isinstance(error, kind):
-            return text
-    if isinstance(error, ssl.SSLError):
-        return _describe_tls(error)
-    if isinstance(error, http.client.BadStatusLine):
-        is_tls = str(error).startswith("\x15\x03")
-        return "what answers there does not speak HTTP" + (
-            " but TLS: should ccRestUrl begin with https?" if is_tls else ""
-        )
-    refused = re.match(r"Tunnel connection failed: (\d+)", str(error))
-    if refused:
-        return f"the proxy does not pass this on (HTTP {refused[1]}): {_PROXY_ADVICE.get(refused[1], 'see its log')}"
-    if isinstance(error, socket.gaierror):
-        return f"the name cannot be resolved ({error.strerror})"
-    return f"{type(error).__name__}: {error}"
-
-
-_PROXY_ADVICE = {
-    "407": "it requires a user and a password: set them in ccRestProxy",
-    "403": "allow this host in the proxy, or set ccRestProxy to none",
-}
-_NO_TLS = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"}
-"""OpenSSL's reasons when the other side does not speak TLS."""
-_CERTIFICATE_ADVICE = {
-    10: "it must be renewed (or a clock is wrong)",
-    62: "set ccRestUrl to a name that it contains",
-    64: "set ccRestUrl to a name that it contains",
-}
-"""Advice by OpenSSL's number of the error. All other errors are about who signed the certificate."""
-
-
-def _describe_tls(error: ssl.SSLError) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        advice = _CERTIFICATE_ADVICE.get(error.verify_code, "set ccRestCaFile to the CA's certificate")
-        return f"its certificate is not trusted ({error.verify_message}): {advice}"
-    if error.reason in _NO_TLS:
-        return "what answers there does not speak TLS: should ccRestUrl begin with http instead of https?"
-    return f"TLS fails: {error}"

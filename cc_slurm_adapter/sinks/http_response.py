@@ -1,17 +1,18 @@
 """Reads an HTTP/1.1 response from a socket, in a limited time and up to a limited size, whatever is sent.
 
 The standard library's client does so too, but parses the headers as those of an email, and that takes longer than
-everything else about a short response. Its errors are kept, as they name what may be wrong.
+everything else about a short response.
 """
 
 from __future__ import annotations
 
-import http.client
 import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
+
+from cc_slurm_adapter.sinks.http_errors import CutOff, HttpError, NoHttp, NoResponse
 
 PIECE = 64 * 1024
 """Bytes that are read at once."""
@@ -38,7 +39,7 @@ class ResponseHead(NamedTuple):
 
 
 class ResponseReader:
-    """Reads one response: first its head, then its body. Raises OSError and http.client.HTTPException."""
+    """Reads one response: first its head, then its body. Raises OSError and HttpError."""
 
     def __init__(self, sock: socket.socket, seconds: float) -> None:
         """The response must be complete within `seconds` from now, however slowly its bytes come."""
@@ -77,10 +78,10 @@ class ResponseReader:
     def _status_line(self) -> tuple[bytes, int]:
         line = self._line()
         if not line:
-            raise http.client.RemoteDisconnected("nothing was answered")
+            raise NoResponse("nothing was answered")
         found = _STATUS_LINE.fullmatch(line)
         if not found or found[2] < b"100":
-            raise http.client.BadStatusLine(line[:200].decode("latin-1"))
+            raise NoHttp(line[:200].decode("latin-1"))
         return found[1], int(found[2])
 
     def _headers(self) -> dict[str, str]:
@@ -89,7 +90,7 @@ class ResponseReader:
         while not (end := _END_OF_HEADERS.search(self._received, searched)):
             searched = max(len(self._received) - 2, begin)
             if searched - begin > MAX_HEADERS:
-                raise http.client.HTTPException(f"the answer has more than {MAX_HEADERS} bytes of headers")
+                raise HttpError(f"the answer has more than {MAX_HEADERS} bytes of headers")
             received = self._receive(PIECE)
             if not received:
                 break
@@ -106,7 +107,7 @@ class ResponseReader:
         while True:
             size = _CHUNK_SIZE.fullmatch(self._line())
             if not size:
-                raise http.client.IncompleteRead(b"")
+                raise CutOff("a chunk without its size")
             length = int(size[1], 16)
             if not length:
                 break
@@ -115,14 +116,14 @@ class ResponseReader:
         self._headers()  # those after the last chunk
 
     def _pieces(self, length: int | None) -> Iterator[bytes]:
-        """Read so many bytes, or up to the end. Raises IncompleteRead if the end comes before."""
+        """Read so many bytes, or up to the end. Raises CutOff if the end comes before."""
         left = length
         while left is None or left > 0:
             piece = self._piece(PIECE if left is None else min(left, PIECE))
             if not piece:
                 if left is None:
                     return
-                raise http.client.IncompleteRead(b"", left)
+                raise CutOff(f"{left} bytes are missing")
             left = None if left is None else left - len(piece)
             yield piece
 
@@ -140,7 +141,7 @@ class ResponseReader:
         while not (end := self._received.find(b"\n", searched) + 1):
             searched = len(self._received)
             if searched - self._at > MAX_LINE:
-                raise http.client.LineTooLong("header line")
+                raise HttpError(f"a line of the answer has more than {MAX_LINE} bytes")
             received = self._receive(PIECE)
             if not received:
                 end = searched

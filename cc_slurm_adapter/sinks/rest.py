@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from email.utils import parsedate_to_datetime
 from itertools import count
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlencode
@@ -31,6 +30,7 @@ from cc_slurm_adapter.sinks.clusters import ClusterList, parse_clusters, read_cl
 from cc_slurm_adapter.sinks.http_client import HttpClient, HttpResponse
 from cc_slurm_adapter.sinks.messages import encode_node_parts
 from cc_slurm_adapter.sinks.timeouts import AdaptiveTimeout
+from cc_slurm_adapter.system.http_dates import parse_http_date
 from cc_slurm_adapter.system.outages import Outages
 
 REQUESTS = {
@@ -420,7 +420,5 @@ def _seconds(retry_after: str) -> float | None:
     """Parse Retry-After, which is a number of seconds or a date."""
     if retry_after.isascii() and retry_after.isdigit():
         return float(retry_after)
-    try:
-        return max(parsedate_to_datetime(retry_after).timestamp() - time.time(), 0.0)
-    except (TypeError, ValueError, OverflowError, OSError):
-        return None
+    date = parse_http_date(retry_after)
+    return None if date is None else max(date - time.time(), 0.0)

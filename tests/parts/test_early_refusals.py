@@ -25,8 +25,8 @@ from cc_slurm_adapter.outbox.outbox import Batch, Message, Outbox
 from cc_slurm_adapter.outbox.row_failures import MAX_TRIES, RowFailures
 from cc_slurm_adapter.outbox.sender import Sender
 from cc_slurm_adapter.outbox.sink_health import Timing
-from cc_slurm_adapter.sinks import http_client as client_module
 from cc_slurm_adapter.sinks.base import Delivery, Kind, Verdict
+from cc_slurm_adapter.sinks.http_route import Route
 from cc_slurm_adapter.sinks.messages import CcMessages
 from cc_slurm_adapter.sinks.rest import CcRest
 from cc_slurm_adapter.system.threads import stop_all
@@ -117,13 +117,14 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def buffer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """How much the system takes before anybody reads it: sending fails earlier or later."""
     if request.param == "small":
-        connect = client_module._connect
+        connect = Route.open
 
-        def connect_small(connection: http.client.HTTPConnection) -> None:
-            connect(connection)
-            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
+        def connect_small(route: Route, seconds: float) -> socket.socket:
+            sock = connect(route, seconds)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
+            return sock
 
-        monkeypatch.setattr(client_module, "_connect", connect_small)
+        monkeypatch.setattr(Route, "open", connect_small)
 
 
 def sink_of(proxy: Proxy, ca_file: str = "") -> CcRest:

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cc_slurm_adapter.sinks.http_errors import CutOff, HttpError, NoHttp, NoResponse
 from cc_slurm_adapter.sinks.http_response import MAX_HEADERS, MAX_LINE, ResponseHead, ResponseReader
 
 LIMIT = 1_000_000
-ALLOWED = (OSError, http.client.HTTPException)
+ALLOWED = (OSError, HttpError)
 
 
 class Pieces(socket.socket):
@@ -100,16 +101,16 @@ def test_garbage_and_parts_raise_nothing_else(text: bytes) -> None:
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        (b"", http.client.RemoteDisconnected),
-        (b"SSH-2.0-OpenSSH\r\n", http.client.BadStatusLine),
-        (b"\x15\x03\x01\x00\x02\x02", http.client.BadStatusLine),
-        (b"HTTP/1.1 20\r\n\r\n", http.client.BadStatusLine),
-        (b"HTTP/1.1 099 No\r\n\r\n", http.client.BadStatusLine),
-        (b"x" * (2 * MAX_LINE), http.client.LineTooLong),
-        (b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * MAX_HEADERS, http.client.HTTPException),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc", http.client.IncompleteRead),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nabc", http.client.IncompleteRead),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc", http.client.IncompleteRead),
+        (b"", NoResponse),
+        (b"SSH-2.0-OpenSSH\r\n", NoHttp),
+        (b"\x15\x03\x01\x00\x02\x02", NoHttp),
+        (b"HTTP/1.1 20\r\n\r\n", NoHttp),
+        (b"HTTP/1.1 099 No\r\n\r\n", NoHttp),
+        (b"x" * (2 * MAX_LINE), HttpError),
+        (b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * MAX_HEADERS, HttpError),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc", CutOff),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nabc", CutOff),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc", CutOff),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 1000001\r\n\r\n" + b"x" * 1_000_001, OSError),
         (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 1_000_001, OSError),
     ],

@@ -7,6 +7,7 @@ the step with a SlurmError, and nothing is concluded from the failure.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
@@ -66,7 +67,7 @@ class AccountedRuns:
         unknown = self._unknown(each.key for each in ended if each.end.end_time >= history_until)
         new = [each for each in ended if each.key in self._open or each.key in unknown]
         ends = {each.key: each.end for each in self._without_remainders(new, unknown)}
-        unknown = self._unknown(ends)
+        unknown |= self._unknown(ends.keys() - {each.key for each in new})
         # First those that need no further query, since a query may fail.
         begun = {key: end for key, end in ends.items() if self._open.has_begun(key)}
         self._store.end({key: self._lost.end_of(key, end) for key, end in begun.items()})
@@ -129,13 +130,15 @@ class AccountedRuns:
         It is asked for texts only of jobs that it may still know.
         """
         since = min(key.start_time for key in ends)
-        for details in self._slurm.read_accounted({key.job_id for key in ends}, since, self._settings.now()):
-            runs = with_ends(details.runs, ends)
-            requeued = [run for run in runs if went_back(run, [*details.runs, *current])]
-            idle = self._leave_out_idle(requeued)
-            left = [run for run in runs if run.key not in idle]
-            self._recorder.record(details, [run for run in left if run.key.job_id in known])
-            self._recorder.record(details, [run for run in left if run.key.job_id not in known], has_texts=False)
+        jobs = {key.job_id for key in ends}
+        with contextlib.closing(self._slurm.read_accounted(jobs, since, self._settings.now())) as pieces:
+            for details in pieces:
+                runs = with_ends(details.runs, ends)
+                requeued = went_back(runs, [*details.runs, *current])
+                idle = self._leave_out_idle(requeued)
+                left = [run for run in runs if run.key not in idle]
+                self._recorder.record(details, [run for run in left if run.key.job_id in known])
+                self._recorder.record(details, [run for run in left if run.key.job_id not in known], has_texts=False)
 
     def _leave_out_idle(self, requeued: list[Run]) -> set[RunKey]:
         """Leave out requeued runs that never launched anything, and return their keys.
@@ -164,5 +167,5 @@ class AccountedRuns:
         kept = self._unresolved if len(self._unresolved) < MAX_UNRESOLVED else set()
         self._unresolved = kept - asked | unresolved
 
-    def _unreported(self, keys: Iterable[RunKey]) -> set[RunKey]:
-        return {key for key in keys if key in self._open or self._store.unknown([key])}
+    def _unreported(self, keys: Collection[RunKey]) -> set[RunKey]:
+        return {key for key in keys if key in self._open} | self._unknown(keys)

@@ -191,8 +191,10 @@ def with_ends(runs: Iterable[Run], ends: Mapping[RunKey, End]) -> list[Run]:
     """Return the runs that have one of these ends. If a run was resized, the first of its records counts."""
     found: dict[RunKey, Run] = {}
     for run in runs:
-        if run.key in ends:
-            found.setdefault(run.key, replace(run, phase=Phase.ENDED, end=ends[run.key]))
+        if run.key in ends and run.key not in found:
+            end = ends[run.key]
+            is_so = run.phase is Phase.ENDED and run.end == end
+            found[run.key] = run if is_so else replace(run, phase=Phase.ENDED, end=end)
     return list(found.values())
 
 
@@ -212,13 +214,16 @@ def requeued_end(key: RunKey, current: Run | None, starts: Iterable[int]) -> End
     return End(EndState.CANCELLED, end_time, "REQUEUED")
 
 
-def went_back(run: Run, others: Iterable[Run]) -> bool:
-    """Return whether the job of an ended run waits or runs again: the end says so, or a later run of it is known."""
-    end = run.end
-    if end is None:
-        return False
-    later = (each for each in others if each.key.job_id == run.key.job_id and each.key != run.key)
-    return end.is_requeue or any(each.submit_time >= end.end_time for each in later)
+def went_back(runs: Iterable[Run], others: Iterable[Run]) -> list[Run]:
+    """Return those of the ended runs whose job waits or runs again: the end says so, or a later run of it is known."""
+    of_job: dict[int, list[Run]] = {}
+    for other in others:
+        of_job.setdefault(other.key.job_id, []).append(other)
+    return [run for run in runs if run.end and _went_back(run, run.end, of_job.get(run.key.job_id, ()))]
+
+
+def _went_back(run: Run, end: End, of_job: Iterable[Run]) -> bool:
+    return end.is_requeue or any(each.submit_time >= end.end_time for each in of_job if each.key != run.key)
 
 
 def never_launched(runs: Iterable[Run], launches: Iterable[AccountedLaunch]) -> list[Run]:

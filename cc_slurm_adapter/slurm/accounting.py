@@ -11,7 +11,7 @@ from dataclasses import replace
 from cc_slurm_adapter.errors import CommandCancelled, SlurmError
 from cc_slurm_adapter.model import AccountedEnd, AccountedLaunch, Details, Missing, Run
 from cc_slurm_adapter.slurm.cluster_nodes import ClusterNodes
-from cc_slurm_adapter.slurm.commands import Commands
+from cc_slurm_adapter.slurm.commands import Command, Commands
 from cc_slurm_adapter.slurm.details import CHUNK, job_failed, read_jobs
 from cc_slurm_adapter.slurm.json_formats import CurrentFormat
 from cc_slurm_adapter.slurm.output import EPOCH_TIMES, batches, read_kept_lines, read_text
@@ -32,6 +32,7 @@ from cc_slurm_adapter.slurm.parse.json_values import Json
 from cc_slurm_adapter.slurm.parse.partitions import COMMAND as PARTITIONS
 from cc_slurm_adapter.slurm.parse.partitions import Partition, parse_partitions
 from cc_slurm_adapter.slurm.parts import Part, Result, query_in_parts, split
+from cc_slurm_adapter.slurm.prefetched import Prefetched
 from cc_slurm_adapter.system.grouped_lines import GroupedLines
 from cc_slurm_adapter.system.outages import cause_of
 
@@ -61,6 +62,8 @@ class Accounting:
         self._partitions: dict[str, Partition] = {}
         self._partitions_until = 0.0
         self._lines = GroupedLines(log)
+        self._prefetched = Prefetched()
+        """The next query of `read_runs`. Any other one ends it: accounting is asked one thing at a time."""
 
     def ended_between(self, since: int, until: int) -> Generator[list[AccountedEnd], None, None]:
         """Yield the runs that accounting closed in a window of Unix seconds, in batches.
@@ -70,6 +73,7 @@ class Accounting:
         """
         argv = ended_command(since, until)
         parser = EndedParser(self._cluster)
+        self._prefetched.close()
         with contextlib.closing(read_kept_lines(self._commands, argv, EPOCH_TIMES)) as lines:
             for batch in batches(lines):
                 yield parser.parse(batch)
@@ -78,30 +82,49 @@ class Accounting:
         """Yield all runs of these jobs that accounting closed in a window of Unix seconds, some jobs at a time."""
 
         def query(part: Part, _: Part | None) -> list[AccountedEnd]:
-            text = read_text(self._commands, ended_command(since, until, part.jobs), EPOCH_TIMES)
+            text = self._read(ended_command(since, until, part.jobs))
             return EndedParser(self._cluster).parse(text.splitlines())
 
         return self._in_parts(job_ids, query, self._no_ends, self._responds)
 
-    def read_runs(self, job_ids: Iterable[int], since: int, until: int) -> Iterator[Details]:
+    def read_runs(self, job_ids: Iterable[int], since: int, until: int) -> Generator[Details, None, None]:
         """Yield all runs of these jobs in a window of Unix seconds.
 
-        They have neither cores nor GPU indices, which accounting lacks.
+        They have neither cores nor GPU indices, which accounting lacks. The next query is under way while the caller
+        handles what this generator yields.
         """
         option = self._format.find().option
 
-        def query(part: Part, _: Part | None) -> Details:
-            with self._commands.begin(runs_command(part.jobs, since, until, option)) as command:
-                details = read_jobs(command, self._parse_run, frozenset(part.jobs))
-            return self._with_users(self._with_proven_sharing(details), since, until)
+        def begin(part: Part) -> Command:
+            return self._commands.begin(runs_command(part.jobs, since, until, option))
 
-        return self._in_parts(job_ids, query, job_failed, lambda: self._format.is_unchanged() and self._responds())
+        def query(part: Part, following: Part | None) -> Details:
+            with self._prefetched.pop(part) or begin(part) as command:
+                details = read_jobs(command, self._parse_run, frozenset(part.jobs))
+            whole = self._with_users(self._with_proven_sharing(details), since, until)
+            if following is not None:
+                with contextlib.suppress(SlurmError):  # a query that cannot be started now is started later
+                    self._prefetched.put(following, begin(following))
+            return whole
+
+        def may_halve() -> bool:
+            return self._format.is_unchanged() and self._responds()
+
+        try:
+            yield from self._in_parts(job_ids, query, job_failed, may_halve)
+        finally:
+            self._prefetched.close()
+
+    def _read(self, argv: list[str]) -> str:
+        """Ask accounting for what it prints at once. Raises SlurmError."""
+        self._prefetched.close()
+        return read_text(self._commands, argv, EPOCH_TIMES)
 
     def launches_of(self, job_ids: Iterable[int], since: int, until: int) -> Iterator[list[AccountedLaunch]]:
         """Yield whether the runs of these jobs launched anything, for all runs in a window of Unix seconds."""
 
         def query(part: Part, _: Part | None) -> list[AccountedLaunch]:
-            text = read_text(self._commands, launches_command(part.jobs, since, until), EPOCH_TIMES)
+            text = self._read(launches_command(part.jobs, since, until))
             return parse_launches(text, self._cluster)
 
         return self._in_parts(job_ids, query, self._no_launches, self._responds)
@@ -132,6 +155,7 @@ class Accounting:
 
     def _responds(self) -> bool:
         """Return whether slurmdbd responds to the smallest query."""
+        self._prefetched.close()
         with contextlib.suppress(SlurmError):
             return self._commands.run(ended_command(EARLIEST, EARLIEST + 1, [1])).exit_code == 0
         return False
@@ -166,7 +190,7 @@ class Accounting:
         nameless = {run.key.job_id for run in details.runs if not run.user}
         if not nameless:
             return details
-        users = parse_users(read_text(self._commands, users_command(sorted(nameless), since, until)))
+        users = parse_users(self._read(users_command(sorted(nameless), since, until)))
         runs = [run if run.user else replace(run, user=users.get(run.key.job_id, "")) for run in details.runs]
         broken = {run.key.job_id: "accounting names no user" for run in runs if not run.user}
         return replace(details, runs=[run for run in runs if run.user], broken={**details.broken, **broken})

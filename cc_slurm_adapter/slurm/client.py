@@ -131,7 +131,7 @@ class SlurmClient:
         """Yield all runs of these jobs that accounting closed in a window of Unix seconds."""
         return self._accounting.ends_of(job_ids, since, until)
 
-    def read_accounted(self, job_ids: Iterable[int], since: int, until: int) -> Iterator[Details]:
+    def read_accounted(self, job_ids: Iterable[int], since: int, until: int) -> Generator[Details, None, None]:
         """Yield all runs of these jobs that accounting knows in a window of Unix seconds."""
         return self._accounting.read_runs(job_ids, since, until)
 

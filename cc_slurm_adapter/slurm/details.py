@@ -20,6 +20,7 @@ from cc_slurm_adapter.slurm.parse.json_stream import JobSplitter
 from cc_slurm_adapter.slurm.parse.json_values import Json, read_digits
 from cc_slurm_adapter.slurm.parts import Part, query_in_parts, split
 from cc_slurm_adapter.slurm.postponed_jobs import PostponedJobs
+from cc_slurm_adapter.slurm.prefetched import Prefetched
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ class DetailReader:
         single job.
         """
         json_format = current_format.find()
-        prefetched = _Prefetched()
+        prefetched = Prefetched()
         began = 0.0
 
         def query(part: Part, following: Part | None) -> Details:
@@ -294,33 +295,6 @@ def _with_sharing_of(run: Run, sharing: Sharing | None) -> Run:
     if sharing is not None:
         return replace(run, sharing=sharing)
     return replace(run, missing=run.missing | {Missing.SHARING}) if run.sharing is Sharing.WHOLE_NODE else run
-
-
-class _Prefetched:
-    """A query that was started before its result is needed."""
-
-    def __init__(self) -> None:
-        self._part: Part | None = None
-        self._command: Command | None = None
-
-    def put(self, part: Part, command: Command | None) -> None:
-        self._part, self._command = part, command
-
-    def has(self, part: Part) -> bool:
-        """Return whether the query of this part was started, or needs none."""
-        return self._part is part
-
-    def pop(self, part: Part) -> Command | None:
-        """Return the query of this part, if it was started."""
-        if self._part is not part:
-            self.close()
-        command, self._part, self._command = self._command, None, None
-        return command
-
-    def close(self) -> None:
-        if self._command:
-            self._command.close()
-        self._part = self._command = None
 
 
 def _task_name(job_id: int, tasks: Mapping[str, str]) -> str:

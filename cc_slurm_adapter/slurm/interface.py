@@ -75,7 +75,7 @@ class Slurm(Protocol):
         """Yield the runs of these jobs that accounting closed in a window."""
         ...
 
-    def read_accounted(self, job_ids: Iterable[int], since: int, until: int) -> Iterator[Details]:
+    def read_accounted(self, job_ids: Iterable[int], since: int, until: int) -> Generator[Details, None, None]:
         """Yield all runs of these jobs in a window, without cores and GPU indices, which accounting does not have."""
         ...
 

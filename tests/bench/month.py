@@ -33,9 +33,9 @@ OBSERVED = Amount(90, 20)
 """Seconds in which it is seen how back-pressure keeps the bounds."""
 FULL = 20_000
 """Messages that wait when reading rests."""
-OF_BARE_READING, OF_BARE_LOOP, STOP_TIMES = 2.0, 0.8, 250
-"""As many times what the same output costs to be printed and read as JSON, which are 3,000 records a second where that
-takes 0.17 ms for a record; as much of cc-backend's pace; as many times what Python takes for nothing, which are 2 s."""
+OF_BARE_READING, OF_BARE_LOOP, STOP_TIMES = 0.42, 0.8, 250
+"""As much of the pace at which the same output is printed and read as JSON, which are 3,000 records a second where that
+takes 0.14 ms for a record; as much of cc-backend's pace; as many times what Python takes for nothing, which are 2 s."""
 PEAK_MB, FILE_MB, MOST_WAITING = 60, 64, 21_000
 BARE = 500
 LIMIT = 600.0
@@ -106,7 +106,7 @@ def _read(bench: Bench, site: PracticeSite) -> Reading:
 
 def _tell_reading(bench: Bench, reading: Reading) -> None:
     bare = Other("printed and read as JSON", reading.bare)
-    budget = Budget(1 / OF_BARE_READING, of_ratio=True, at_least=True)
+    budget = Budget(OF_BARE_READING, of_ratio=True, at_least=True)
     rate = reading.records / reading.seconds
     bench.report.add("month", "records read while nothing is sent", rate, "/s", other=bare, budget=budget)
     own = reading.cpu.own / reading.records

@@ -138,7 +138,7 @@ class FakeSlurm:
             if run.key.job_id in ids and run.end:
                 yield [AccountedEnd(run.key, run.end)]
 
-    def read_accounted(self, job_ids: Iterable[int], since: int, until: int) -> Iterator[Details]:
+    def read_accounted(self, job_ids: Iterable[int], since: int, until: int) -> Generator[Details, None, None]:
         self._ask("read_accounted")
         ids = set(job_ids)
         runs = [run for run in self.accounted if run.key.job_id in ids]

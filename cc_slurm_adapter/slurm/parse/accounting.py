@@ -50,6 +50,8 @@ EARLIEST = 1_000_001
 RESIZING = "RESIZING"
 """The state of a record that was closed because the run continues on other nodes."""
 _JOB = "jobs[]"
+_CPUS = ("cpu", "")
+"""Type and name of the trackable resource."""
 _BACKLOG = re.compile(r"^DBD Agent queue size: *(\d{1,10})$", re.MULTILINE | re.ASCII)
 """The line that src/sdiag/sdiag.c (_print_stats) prints."""
 
@@ -229,34 +231,30 @@ def _parse_accounted_run(job: Json, job_id: int, cluster: str, accelerators: Nam
     words = state_words(get_object(job, "state", _JOB), "current", f"{_JOB}.state")
     phase, end_state, end_time = _phase_and_end(words, time)
     het_job_id, het_job_offset = _het(job)
-    waiting = Run(
-        key=RunKey(cluster, job_id, 0),
+    allocated = _NOTHING if phase is Phase.WAITING else _read_allocation(job, time, accelerators)
+    if end_state is not None and allocated.resources and not end_time:
+        raise UnexpectedOutput(f"{_JOB}.time.end", "a job that is over has no end")
+    return Run(
+        key=RunKey(cluster, job_id, allocated.start),
         phase=phase,
-        end=None,
+        end=End(end_state, end_time or allocated.start, "+".join(words)) if end_state else None,
         user=get_text(job, "user", _JOB),
         account=get_text(job, "account", _JOB),
-        partition="",
+        partition=allocated.partition,
         name=get_text(job, "name", _JOB),
         submit_time=need_number(time, "submission", f"{_JOB}.time"),
-        walltime=None,
-        num_cpus=0,
-        num_gpus=0,
-        sharing=Sharing.ANY_USER,
-        resources=(),
+        walltime=allocated.walltime,
+        num_cpus=allocated.num_cpus,
+        num_gpus=allocated.num_gpus,
+        sharing=allocated.sharing,
+        resources=allocated.resources,
         array_job_id=need_number(array, "job_id", f"{_JOB}.array") or None,
         array_task_id=get_number(array, "task_id", f"{_JOB}.array"),
         het_job_id=het_job_id,
         het_job_offset=het_job_offset,
         opted_out=is_opt_out(get_text(get_object(job, "comment", _JOB), "administrator", f"{_JOB}.comment")),
+        missing=allocated.missing,
     )
-    if phase is Phase.WAITING:
-        return waiting
-    run = _with_allocation(waiting, job, time, accelerators)
-    if end_state is None:
-        return run
-    if run.resources and not end_time:
-        raise UnexpectedOutput(f"{_JOB}.time.end", "a job that is over has no end")
-    return replace(run, end=End(end_state, end_time or run.key.start_time, "+".join(words)))
 
 
 def _phase_and_end(words: list[str], time: Json) -> tuple[Phase, EndState | None, int]:
@@ -272,19 +270,36 @@ def _phase_and_end(words: list[str], time: Json) -> tuple[Phase, EndState | None
     return phase, end_state, end_time
 
 
-def _with_allocation(waiting: Run, job: Json, time: Json, accelerators: Names) -> Run:
-    """Add what is or was allocated to the run."""
+class _Allocation(NamedTuple):
+    """What is or was allocated to a job, and other values that are facts only for a job that was started."""
+
+    start: int
+    partition: str
+    walltime: int | None
+    num_cpus: int
+    num_gpus: int
+    sharing: Sharing
+    resources: tuple[Resource, ...]
+    missing: frozenset[Missing]
+
+
+_NOTHING = _Allocation(0, "", None, 0, 0, Sharing.ANY_USER, (), frozenset())
+
+
+def _read_allocation(job: Json, time: Json, accelerators: Names) -> _Allocation:
     hosts = _hosts(job)
     start = get_number(time, "start", f"{_JOB}.time") or 0
     if hosts and not start:
         raise UnexpectedOutput(f"{_JOB}.time.start", "a run that has nodes has no start")
-    num_gpus = sum(_num_gpus(job, name) for name in accelerators)
-    return replace(
-        waiting,
-        key=waiting.key._replace(start_time=start),
+    counts = _read_counts(job, accelerators)
+    num_cpus, num_gpus = counts.get(_CPUS, 0), sum(_num_gpus(counts, name) for name in accelerators)
+    if hosts and not num_cpus:
+        raise UnexpectedOutput(f"{_JOB}.tres.allocated", "a run that has nodes has no CPUs")
+    return _Allocation(
+        start=start,
         partition=get_text(job, "partition", _JOB),
         walltime=seconds(get_number(time, "limit", f"{_JOB}.time")),
-        num_cpus=_num_cpus(job, hosts),
+        num_cpus=num_cpus,
         num_gpus=num_gpus,
         sharing=_sharing(job),
         resources=tuple(Resource(host) for host in hosts),
@@ -328,30 +343,25 @@ def _hosts(job: Json) -> list[str]:
     return [] if nodes == "None assigned" else expand(nodes)
 
 
-def _num_cpus(job: Json, hosts: list[str]) -> int:
-    num_cpus = _allocated(job, "cpu", "").get("", 0)
-    if hosts and not num_cpus:
-        raise UnexpectedOutput(f"{_JOB}.tres.allocated", "a run that has nodes has no CPUs")
-    return num_cpus
-
-
-def _num_gpus(job: Json, name: str) -> int:
+def _num_gpus(counts: Mapping[tuple[str, str], int], name: str) -> int:
     """Count GPUs. The row without a type is the sum of the rows with one. A site may track only one kind of row."""
-    counts = _allocated(job, "gres", name)
-    return counts.get(name, sum(counts.values()))
+    of_types = (count for (kind, gres), count in counts.items() if kind == "gres" and gres.startswith(f"{name}:"))
+    return counts["gres", name] if ("gres", name) in counts else sum(of_types)
 
 
-def _allocated(job: Json, kind: str, group: str) -> dict[str, int]:
-    """Return by name how many of a trackable resource were allocated. The names are `group` or `group:TYPE`.
+def _read_counts(job: Json, accelerators: Names) -> dict[tuple[str, str], int]:
+    """Return how many CPUs and accelerators were allocated, by type and name; the latter as `NAME` or `NAME:TYPE`.
 
     Other counts are not read: a site's own resource may be counted in bytes, and the count be larger than any number
     here.
     """
     path = f"{_JOB}.tres.allocated"
-    rows = get_objects(get_object(job, "tres", _JOB), "allocated", f"{_JOB}.tres")
-    names = [(get_text(row, "type", path), get_text(row, "name", path)) for row in rows]
-    wanted = [(row, name) for row, (of, name) in zip(rows, names) if of == kind and name.split(":")[0] == group]
-    return {name: get_number(row, "count", path) or 0 for row, name in wanted}
+    counts = {}
+    for row in get_objects(get_object(job, "tres", _JOB), "allocated", f"{_JOB}.tres"):
+        kind, name = get_text(row, "type", path), get_text(row, "name", path)
+        if (kind, name) == _CPUS or (kind == "gres" and name.partition(":")[0] in accelerators):
+            counts[kind, name] = get_number(row, "count", path) or 0
+    return counts
 
 
 def _has_sharing(job: Json) -> bool:

@@ -821,7 +821,8 @@ def test_a_row_near_a_run_that_still_runs_is_not_stopped(lab: Lab) -> None:
 
 def test_a_run_of_which_nobody_tells_more_is_said_once(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     lab.slurm.close(make_run(1, start=NOW - 60, phase=Phase.ENDED))
-    lab.slurm.read_accounted = lambda *_: iter(())  # type: ignore[method-assign]
+    nothing: list[Details] = []
+    lab.slurm.read_accounted = lambda *_: (each for each in nothing)  # type: ignore[method-assign]
     lab.catch_up(NOW - 600)
     lab.catch_up(NOW)
     assert len([line for line in caplog.messages if "has more about them" in line]) == 1

@@ -14,7 +14,9 @@ from cc_slurm_adapter.model import Run, Sharing
 from cc_slurm_adapter.slurm import details as details_module
 from cc_slurm_adapter.slurm.client import SlurmClient
 from cc_slurm_adapter.slurm.commands import Command, Commands
+from cc_slurm_adapter.slurm.details import CHUNK
 from tests.fakes.programs import CountedCommands, FakePrograms
+from tests.fakes.waiting import comes
 from tests.recorded.fixture_files import FIXTURES, sinfo_row
 
 JOBS = FIXTURES / "slurm-26.05.5" / "jobs"
@@ -186,6 +188,49 @@ def test_a_user_without_an_association_is_asked_for_in_text(
     programs.make("sacct", f"case $* in *--json*) cat {tmp_path}/sacct.json;; esac")
     (details,) = client.read_accounted([job_id], 0, 1)
     assert (details.runs, list(details.broken)) == ([], [job_id])
+
+
+@pytest.fixture
+def accounting(client: SlurmClient, programs: FakePrograms, tmp_path: Path) -> SlurmClient:
+    """A sacct that prints one recorded job whatever is asked, and notes when it begins, ends, and is asked twice."""
+    _, path = recorded_accounting("one-core", "24.11.5")
+    programs.make("squeue", OFFERS_OLD)
+    programs.make(
+        "sacct",
+        f"cd {tmp_path}; exec 9>lock; flock -n 9 || echo twice >> log\n"
+        f"echo begin >> log; case $* in *{CHUNK + 1},*) while [ -e hold ]; do sleep 0.01; done;; esac\n"
+        f"case $* in *--json*) cat {path};; esac; echo end >> log",
+    )
+    return client
+
+
+def noted(tmp_path: Path) -> list[str]:
+    return (tmp_path / "log").read_text().split()
+
+
+def test_accounting_prepares_the_next_jobs_while_the_ones_before_are_handled(
+    accounting: SlurmClient, tmp_path: Path
+) -> None:
+    job_id, _ = recorded_accounting("one-core", "24.11.5")
+    others = range(job_id + 1, job_id + 2 * CHUNK)
+    answers = accounting.read_accounted([job_id, *others], 0, 1)
+    assert [run.key.job_id for run in next(answers).runs] == [job_id]
+    assert comes(lambda: noted(tmp_path).count("begin") == 2)
+    assert [each.runs for each in answers] == [[]]
+    assert noted(tmp_path) == ["begin", "end"] * 2
+
+
+@pytest.mark.parametrize("ask", ["ends_of", "launches_of", "read_accounted", "ended_between"])
+def test_accounting_is_never_asked_twice_at_a_time(accounting: SlurmClient, tmp_path: Path, ask: str) -> None:
+    (tmp_path / "hold").touch()
+    answers = accounting.read_accounted(range(1, 3 * CHUNK + 1), 0, 1)
+    next(answers)
+    assert comes(lambda: noted(tmp_path).count("begin") == 2)
+    query = getattr(accounting, ask)
+    list(query(0, 1) if ask == "ended_between" else query([1], 0, 1))
+    (tmp_path / "hold").unlink()
+    assert len(list(answers)) == 2
+    assert "twice" not in noted(tmp_path)
 
 
 def test_the_last_task_of_an_array_is_asked_for_by_its_own_name(

@@ -43,7 +43,7 @@ class Deliveries:
         self._state = state
         self._leaders = leaders
         self._delivered_starts: list[Delivered] = []
-        self._delivered_stops: list[tuple[str, int, int, int]] = []
+        self._delivered_stops: list[int] = []
         """They are forgotten together. The next `forget_done` finds what a crash leaves of them."""
 
     def due(self, sink: str, now: float, limit: int, busy: Collection[tuple[str, int]] = ()) -> list[Delivery]:
@@ -109,11 +109,11 @@ class Deliveries:
     def _forget(self, database: sqlite3.Connection, deliveries: Sequence[Delivery]) -> None:
         """Forget what is not needed any more of these deliveries, once there are many: that writes less."""
         self._delivered_starts += [Delivered(each.message, each.key) for each in deliveries if each.texts]
-        self._delivered_stops += [(*each.key, each.row_id) for each in deliveries if each.kind is Kind.STOP]
+        self._delivered_stops += [each.row_id for each in deliveries if each.kind is Kind.STOP]
         is_large = sum(len(each.payload) for each in deliveries) >= FORGET_BYTES
         if is_large or len(self._delivered_starts) + len(self._delivered_stops) >= FORGET_AT_ONCE:
             stored_messages.release_texts(database, self._delivered_starts)
-            database.executemany(queries.DELETE_DONE_OF, self._delivered_stops)
+            _of_ids(database, queries.DELETE_DONE_OF, self._delivered_stops)
             self._delivered_starts, self._delivered_stops = [], []
 
     def forget_done(self, database: sqlite3.Connection) -> None:
@@ -211,16 +211,21 @@ class Deliveries:
 
 def _of_rows(database: sqlite3.Connection, statement: str, rows: Sequence[Delivery], *values: object) -> sqlite3.Cursor:
     """Execute a statement for all these rows at once, with its other values before their numbers."""
-    if not rows:
+    return _of_ids(database, statement, [each.row_id for each in rows], *values)
+
+
+def _of_ids(database: sqlite3.Connection, statement: str, row_ids: Sequence[int], *values: object) -> sqlite3.Cursor:
+    if not row_ids:
         return database.cursor()
-    return database.execute(
-        statement.format(marks=stored_messages.marks(len(rows))), (*values, *(each.row_id for each in rows))
-    )
+    return database.execute(statement.format(marks=stored_messages.marks(len(row_ids))), (*values, *row_ids))
 
 
 def _still_due(database: sqlite3.Connection, deliveries: Sequence[Delivery], now: float) -> list[Delivery]:
-    found = {row_id for (row_id,) in _of_rows(database, queries.ARE_STILL_DUE, deliveries, now)}
-    return [each for each in deliveries if each.row_id in found]
+    if not deliveries:
+        return []
+    (found,) = _of_rows(database, queries.ARE_STILL_DUE, deliveries, now).fetchone()
+    row_ids = set(map(int, found.split(","))) if found else set()
+    return [each for each in deliveries if each.row_id in row_ids]
 
 
 def _delivery(  # noqa: PLR0913 - the columns of DUE
@@ -263,8 +268,7 @@ def _set_stops_delivered(database: sqlite3.Connection, stops: Sequence[Delivery]
     for stop in withdrawable:
         keep_or_forget(database, stop)
     set_runs_done(database, [each for each in stops if each not in withdrawable])
-    now = int(time.time())
-    database.executemany(queries.SET_STOP_DELIVERED, [(now, *each.key) for each in stops])
+    _of_rows(database, queries.SET_STOP_DELIVERED, stops, int(time.time()))
 
 
 def _set_state(database: sqlite3.Connection, row_id: int, state: RowState, next_try: float, reason: str) -> None:

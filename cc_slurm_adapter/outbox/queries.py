@@ -37,7 +37,8 @@ RUN_IS_OVER = f"{RUN_IS_KNOWN} AND stage = 'done' AND changed >= ?"
 """Whether a run was found to be over, or its stop was delivered, at a Unix time or later."""
 JOB_IS_KNOWN = "SELECT 1 FROM run WHERE cluster = ? AND job_id = ? LIMIT 1"
 SET_STOP_DELIVERED = """
-UPDATE run SET changed = ? WHERE cluster = ? AND job_id = ? AND start_time = ? AND stage = 'done'
+UPDATE run SET changed = ? WHERE +stage = 'done' AND (cluster, job_id, start_time) IN (
+    SELECT cluster, job_id, start_time FROM delivery WHERE id IN ({marks}))
 """
 """A list of running jobs that was requested before may still contain the run. RUN_IS_OVER uses this time."""
 FORGET_RUNS = "DELETE FROM run WHERE stage = 'done' AND changed < ?"
@@ -93,8 +94,11 @@ FROM sendable AS s JOIN message AS m ON m.id = s.message
 WHERE s.sink = :sink AND s.next_try <= :now AND (s.yields_from IS NULL OR s.yields_from > :now)
 ORDER BY s.next_try, s.id LIMIT :limit
 """
-ARE_STILL_DUE = "SELECT id FROM sendable WHERE (yields_from IS NULL OR yields_from > ?) AND id IN ({marks})"
-"""An earlier row of a job may have become due since its row was read."""
+ARE_STILL_DUE = """
+SELECT GROUP_CONCAT(id) FROM sendable WHERE (yields_from IS NULL OR yields_from > ?) AND id IN ({marks})
+"""
+"""An earlier row of a job may have become due since its row was read. One row, because a thread that shares the
+interpreter with others waits for them at each."""
 SET_FIRST_SENT = "UPDATE delivery SET first_sent = ? WHERE first_sent = 0 AND id IN ({marks})"
 NOT_SENT = f"UPDATE delivery SET first_sent = 0 WHERE id = ? AND {WAITING}"
 NEXT_DUE = f"SELECT MIN(next_try) FROM delivery WHERE sink = ? AND {WAITING} AND next_try > ?"
@@ -118,9 +122,9 @@ UPDATE delivery SET next_try = 0 WHERE id IN (
 """For starts that were delivered. They may have been parked, even while they were under way, and their stops with
 them."""
 DELETE_DONE_OF = """
-DELETE FROM delivery
-WHERE cluster = ? AND job_id = ? AND start_time = ? AND state = 'done' AND sink = (
-    SELECT sink FROM delivery WHERE id = ?)
+DELETE FROM delivery WHERE id IN (
+    SELECT d.id FROM delivery AS m JOIN delivery AS d ON d.cluster = m.cluster AND d.job_id = m.job_id
+    AND d.start_time = m.start_time AND d.sink = m.sink WHERE m.id IN ({marks}) AND d.state = 'done')
 """
 RESEND_START_OF = """
 UPDATE delivery SET state = 'pending', next_try = 0, first_sent = 0, created = ?

@@ -19,8 +19,8 @@ from tests.nats.subscriber import make_stream
 
 JOBS = Amount(2_500, 500)
 """Each has a start and a stop."""
-ROUNDS = 3
-OF_REST_ALONE, STREAM_OF_REST_ALONE, PEAK_MB = 1.4, 1.8, 50
+ROUNDS = 5
+OF_REST_ALONE, STREAM_OF_REST_ALONE, PEAK_MB = 1.4, 2.0, 50
 LIMIT = 600.0
 SUBJECT = "jobs"
 

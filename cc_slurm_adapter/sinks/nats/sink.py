@@ -32,7 +32,7 @@ class CcNats:
     name = CC_NATS
     label = LABELS[CC_NATS]
     connections = 1
-    batch_size = 64
+    batch_size = 128
     withdraws = False
 
     def __init__(

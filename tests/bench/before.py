@@ -17,6 +17,8 @@ from tests.bench.report import FORMAT, TIMES, Report, Row, in_words
 
 LEAST, USUAL, OF_MEMORY = 0.1, 0.3, 0.1
 """By which share a figure may always differ; a ratio whose noise was not measured; and memory."""
+LEAST_QUICK, USUAL_QUICK = 0.25, 0.6
+"""The first two in quick runs, where a figure is that of few events."""
 TIMES_THE_NOISE = 3.0
 SAME = ("machine", "python version")
 """Notes that should be alike."""
@@ -90,7 +92,7 @@ def changes(earlier: Earlier, report: Report) -> list[Change]:
         if before is not None:
             old, now = (before["figure"], row.figure) if row.ratio is None else (before["ratio"], row.ratio)
             if old is not None:
-                found.append(Change(row, old, now, _allowed(before, row)))
+                found.append(Change(row, old, now, _allowed(before, row, quick=bool(earlier.notes.get("quick")))))
     return found
 
 
@@ -115,14 +117,14 @@ def table(found: list[Change]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
 
 
-def _allowed(before: Mapping[str, Any], row: Row) -> float | None:
+def _allowed(before: Mapping[str, Any], row: Row, *, quick: bool) -> float | None:
     if row.unit not in TIMES:
         return OF_MEMORY if row.unit == "MB" and row.ratio is None else None
     if row.ratio is None:
         return None
     if row.noise is None or before.get("noise") is None:
-        return USUAL
-    return max(LEAST, TIMES_THE_NOISE * math.hypot(row.noise, before["noise"]))
+        return USUAL_QUICK if quick else USUAL
+    return max(LEAST_QUICK if quick else LEAST, TIMES_THE_NOISE * math.hypot(row.noise, before["noise"]))
 
 
 def _cells(change: Change) -> tuple[str, ...]:

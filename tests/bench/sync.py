@@ -13,7 +13,7 @@ from tests.bench.site import Alone, Amount, Bench, Site
 
 JOBS, SCRIPTS = Amount(10_000, 2_000), Amount(500, 100)
 EVENTS = 5
-PIECES_A_JOB, TIMES_THE_FLOOR = 2.2, 1.5
+PIECES_A_JOB, TIMES_THE_FLOOR = 2.2, 1.15
 """Pieces of work in the time for a job, which are 35 s for 10,000 jobs; as many times what its commands and requests
 take alone on a real Slurm."""
 SCRIPT_PIECES = 1.9

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,7 +134,7 @@ def test_noise_is_how_far_the_median_may_be_off() -> None:
 def _before(tmp_path: Path, *rows: Row, **notes: object) -> Earlier:
     path = tmp_path / "before.json"
     Report(list(rows), {"quick": False, "slurm": False, **notes}).write(path)
-    return read_earlier(path, {})
+    return read_earlier(path, notes)
 
 
 @pytest.mark.parametrize(
@@ -164,6 +165,13 @@ def test_what_got_slower_is_told_from_noise(tmp_path: Path, then: Row, now: Row,
     assert change.verdict == verdict
     assert change.is_worse is verdict.isupper()
     assert (verdict or now.what) in table([change])
+
+
+@pytest.mark.parametrize(("now", "verdict"), [(1.5, "same"), (1.7, "SLOWER")])
+def test_a_quick_run_allows_more(tmp_path: Path, now: float, verdict: str) -> None:
+    then = Row("m", "w", 1.0, "s", Other("o", 1.0))
+    (change,) = changes(_before(tmp_path, then, quick=True), Report([replace(then, figure=now)]))
+    assert change.verdict == verdict
 
 
 def test_what_cannot_be_compared_is_named(tmp_path: Path) -> None:

@@ -135,7 +135,8 @@ class HttpClient:
         sock = self._sock  # read once: the other thread may close it now
         if sock is not None:
             try:
-                sock.shutdown(socket.SHUT_RDWR)
+                # Not as TLS has it, which first forgets its keys: then the other thread may send without them.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
             except OSError:
                 log.debug("the connection to %s was closed already", self._where)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import socket
 import socketserver
 import ssl
@@ -235,30 +236,68 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return files
 
 
-def test_the_token_goes_only_through_the_tunnel(tunnel: Tunnel, certificate: tuple[Path, Path]) -> None:
-    listener = socket.create_server(("127.0.0.1", 0))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate)
-    seen: list[bytes] = []
+class TlsServer:
+    """Answers every request of one connection after the other; `seen` is what it was asked."""
 
-    def answer() -> None:
-        connection, _ = listener.accept()
-        with context.wrap_socket(connection, server_side=True) as secure:
-            seen.append(secure.recv(4096))
-            secure.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 31\r\n\r\n{"clusters": [{"name": "lab"}]}')
+    def __init__(self, files: tuple[Path, Path]) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(*files)
+        self.seen: list[bytes] = []
+        self.url = f"https://localhost:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
 
-    thread = threading.Thread(target=answer, daemon=True)
-    thread.start()
-    names = names_through(f"https://localhost:{listener.getsockname()[1]}", tunnel.url, str(certificate[0]))
-    thread.join(10)
-    listener.close()
-    assert names == ["lab"]
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return  # it was closed
+            with contextlib.suppress(OSError), self._context.wrap_socket(connection, server_side=True) as secure:
+                while request := secure.recv(4096):
+                    self.seen.append(request)
+                    secure.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 31\r\n\r\n{"clusters": [{"name": "lab"}]}')
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+@pytest.fixture
+def tls_server(certificate: tuple[Path, Path]) -> Iterator[TlsServer]:
+    made = TlsServer(certificate)
+    yield made
+    made.close()
+
+
+def test_the_token_goes_only_through_the_tunnel(
+    tunnel: Tunnel, certificate: tuple[Path, Path], tls_server: TlsServer
+) -> None:
+    assert names_through(tls_server.url, tunnel.url, str(certificate[0])) == ["lab"]
     (head,) = tunnel.heads
     assert head.startswith(b"CONNECT localhost:")
     assert b"Proxy-Authorization: Basic " in head
-    assert b"practice.api.token" in seen[0]
-    assert b"Proxy-Authorization" not in seen[0]
+    assert b"practice.api.token" in tls_server.seen[0]
+    assert b"Proxy-Authorization" not in tls_server.seen[0]
     assert b"practice.api.token" not in head + bytes(tunnel.passed_on)
+
+
+def test_a_connection_that_is_broken_off_sends_no_token_unencrypted(
+    tunnel: Tunnel, certificate: tuple[Path, Path], tls_server: TlsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread may send in the moment in which its connection is broken off."""
+    client = HttpClient(
+        tls_server.url, lambda: "practice.api.token", AdaptiveTimeout(), str(certificate[0]), parse_proxy(tunnel.url)
+    )
+    assert client.request("GET", "/").status == 200
+    before = len(tunnel.passed_on)
+    with monkeypatch.context() as patched:
+        patched.setattr(socket.socket, "shutdown", lambda *_: None)  # it is just about to happen
+        client.break_off()
+        with contextlib.suppress(SinkError):
+            client.request("GET", "/")
+    client.close()
+    assert len(tunnel.passed_on) > before
+    assert b"practice.api.token" not in tunnel.passed_on
 
 
 @pytest.mark.parametrize(

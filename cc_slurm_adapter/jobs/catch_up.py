@@ -86,6 +86,8 @@ class CatchUp:
             self._settle_without_accounting(vanished)
             self._store.commit(Batch(checkpoint=now))
             return
+        if self._had_no_room:  # before anything is asked: what comes would have to wait, too
+            self._require_room(MAX_PENDING // 2)
         self._settings.late_runs.set_absence(since, now)
         new, overdue = self._due([key for key in vanished if key in self._open])
         failure = None
@@ -112,7 +114,7 @@ class CatchUp:
         first_moment, forgotten_until = self._settings.first_moment.limit(now), self._store.forgotten_until()
         windows = self._windows.next(since, now, first_moment, forgotten_until)
         if windows:
-            self._require_room(MAX_PENDING // 2 if self._had_no_room else MAX_PENDING)
+            self._require_room(MAX_PENDING)
         reached = since
         with Progress(CATCHING_UP, len(windows), tell=self._settings.on_work) as progress:
             for number, window in enumerate(windows):

@@ -35,7 +35,8 @@ class Answered:
         self._jobs: set[tuple[str, int]] = set()
         """Their jobs, also those of answers that are being settled now."""
         self.are_there = threading.Event()
-        """Set while any wait."""
+        """Set while any wait, and from `end_waits` on."""
+        self._ends = False
 
     @property
     def jobs(self) -> set[tuple[str, int]]:
@@ -55,11 +56,18 @@ class Answered:
             is_much = len(self._waiting) >= MOST or self._bytes >= MOST_BYTES
             return is_much or len(self._jobs) >= MOST_UNSETTLED
 
+    def end_waits(self) -> None:
+        """Let nobody wait for answers any longer, because the daemon stops."""
+        with self._lock:
+            self._ends = True
+            self.are_there.set()
+
     def settle(self) -> bool:
         """Settle all that wait. Return whether there were any. Raises StateError."""
         with self._lock:
             some, self._waiting, self._bytes = self._waiting, [], 0
-            self.are_there.clear()
+            if not self._ends:
+                self.are_there.clear()
         if not some:
             return False
         try:

@@ -112,9 +112,10 @@ class Deliveries:
         self._delivered_stops += [each.row_id for each in deliveries if each.kind is Kind.STOP]
         is_large = sum(len(each.payload) for each in deliveries) >= FORGET_BYTES
         if is_large or len(self._delivered_starts) + len(self._delivered_stops) >= FORGET_AT_ONCE:
-            stored_messages.release_texts(database, self._delivered_starts)
-            _of_ids(database, queries.DELETE_DONE_OF, self._delivered_stops)
-            self._delivered_starts, self._delivered_stops = [], []
+            starts, stops = self._delivered_starts, self._delivered_stops
+            self._delivered_starts, self._delivered_stops = [], []  # also if that fails: they must not grow
+            stored_messages.release_texts(database, starts)
+            _of_ids(database, queries.DELETE_DONE_OF, stops)
 
     def forget_done(self, database: sqlite3.Connection) -> None:
         """Forget all that is done, and all texts that no start needs any more. This is a step of a transaction."""

@@ -149,7 +149,7 @@ class Sender:
         self._stopping = True
         for worker in self.workers:
             worker.stop()
-        self._settler.answered.are_there.set()
+        self._settler.answered.end_waits()
         if self._changed.acquire(timeout=LOCK_LIMIT):  # a disk may hold whoever has it
             self._changed.notify_all()
             self._changed.release()

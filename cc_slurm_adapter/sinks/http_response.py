@@ -18,6 +18,10 @@ PIECE = 64 * 1024
 """Bytes that are read at once."""
 MAX_LINE, MAX_HEADERS = 64 * 1024, 256 * 1024
 """The most bytes of a line, and of all headers."""
+MAX_ANNOUNCED = 8
+"""The most responses that only announce another one."""
+MAX_CHUNK_LINE = 1024
+"""The most bytes of the line before a chunk, which has its size."""
 _STATUS_LINE = re.compile(rb"HTTP/(1\.\d|0\.9) +(\d{3})(?: .*)?\s*", re.DOTALL)
 _END_OF_HEADERS = re.compile(rb"\n\r?\n")
 _CHUNK_SIZE = re.compile(rb"\s*([0-9a-fA-F]{1,15})\s*(?:;.*)?", re.DOTALL)
@@ -56,24 +60,23 @@ class ResponseReader:
 
     def read_head(self) -> ResponseHead:
         """Read the status and the headers. Responses that only announce another one are skipped."""
-        while True:
+        for _ in range(1 + MAX_ANNOUNCED):
             version, status = self._status_line()
             headers = self._headers()
             if not 100 <= status < 200 or status == 101:
                 return _head(version, status, headers)
+        raise HttpError(f"more than {MAX_ANNOUNCED} responses only announce another one")
 
     def read_body(self, head: ResponseHead, limit: int) -> bytes:
         """Read the whole body. Raises OSError if it has more than `limit` bytes."""
         if head.length is not None and head.length <= min(limit, len(self._received) - self._at):
             return self._piece(head.length) if head.length else b""
-        pieces: list[bytes] = []
-        size = 0
+        body = bytearray()  # not a list of pieces: a chunk may have a single byte
         for piece in self._chunks() if head.is_chunked else self._pieces(head.length):
-            size += len(piece)
-            if size > limit:
+            body += piece
+            if len(body) > limit:
                 raise OSError(f"the answer is longer than {limit} bytes")
-            pieces.append(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return bytes(body)
 
     def _status_line(self) -> tuple[bytes, int]:
         line = self._line()
@@ -105,14 +108,14 @@ class ResponseReader:
 
     def _chunks(self) -> Iterator[bytes]:
         while True:
-            size = _CHUNK_SIZE.fullmatch(self._line())
+            size = _CHUNK_SIZE.fullmatch(self._line(MAX_CHUNK_LINE))
             if not size:
                 raise CutOff("a chunk without its size")
             length = int(size[1], 16)
             if not length:
                 break
             yield from self._pieces(length)
-            self._line()
+            self._line(MAX_CHUNK_LINE)
         self._headers()  # those after the last chunk
 
     def _pieces(self, length: int | None) -> Iterator[bytes]:
@@ -135,21 +138,29 @@ class ResponseReader:
         self._at += len(piece)
         return piece
 
-    def _line(self) -> bytes:
-        """Read a line with its end; at the end of everything, what is left."""
-        searched = self._at
+    def _line(self, most: int = MAX_LINE) -> bytes:
+        """Read a line with its end; at the end of everything, what is left. Raises HttpError if it is longer."""
+        self._drop_read()
+        searched = 0
         while not (end := self._received.find(b"\n", searched) + 1):
             searched = len(self._received)
-            if searched - self._at > MAX_LINE:
-                raise HttpError(f"a line of the answer has more than {MAX_LINE} bytes")
+            if searched > most:
+                break
             received = self._receive(PIECE)
             if not received:
                 end = searched
                 break
             self._received += received
-        line = bytes(self._received[self._at : end])
+        if max(end, searched) > most:
+            raise HttpError(f"a line of the answer has more than {most} bytes")
+        line = bytes(self._received[:end])
         self._at = end
         return line
+
+    def _drop_read(self) -> None:
+        """Forget what was read, so that a long response is never kept as a whole."""
+        del self._received[: self._at]
+        self._at = 0
 
     def _receive(self, most: int) -> bytes:
         """Wait for bytes. A socket's own timeout would begin anew with every byte."""

@@ -324,6 +324,7 @@ _FOREIGN = "this is not cc-backend's answer, is ccRestUrl right? "
 _ALWAYS_JSON = {(400, Kind.START), (400, Kind.STOP), (404, Kind.STOP)}
 """Refusals that cc-backend always sends as JSON. If one is not JSON, something else responds at this address."""
 STATUS_VERDICTS = {
+    408: Verdict.UNAVAILABLE,  # a proxy's, for a connection on which no request came in time
     413: Verdict.TOO_LARGE,
     429: Verdict.UNAVAILABLE,
     502: Verdict.UNAVAILABLE,

@@ -103,8 +103,7 @@ class Accounting:
                 details = read_jobs(command, self._parse_run, frozenset(part.jobs))
             whole = self._with_users(self._with_proven_sharing(details), since, until)
             if following is not None:
-                with contextlib.suppress(SlurmError):  # a query that cannot be started now is started later
-                    self._prefetched.put(following, begin(following))
+                self._prefetched.try_to_put(following, lambda: begin(following))
             return whole
 
         def may_halve() -> bool:

@@ -136,14 +136,13 @@ class DetailReader:
             nonlocal began
 
             def begin_following() -> None:
-                if following is not None and not prefetched.has(following):
-                    with contextlib.suppress(SlurmError):  # a query that cannot be started now is started later
-                        prefetched.put(following, self._begin(following, json_format))
+                if following is not None and not prefetched.was_tried(following):
+                    prefetched.try_to_put(following, lambda: self._begin(following, json_format))
 
             began = time.monotonic()
             details = self._read_part(part, json_format, prefetched.pop(part), begin_following)
             self._postponed.succeeded(part.jobs)
-            begin_following()
+            begin_following()  # if nothing was printed
             return details
 
         def may_halve() -> bool:

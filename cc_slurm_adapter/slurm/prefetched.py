@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
+
+from cc_slurm_adapter.errors import SlurmError
 from cc_slurm_adapter.slurm.commands import Command
 from cc_slurm_adapter.slurm.parts import Part
 
@@ -13,12 +17,18 @@ class Prefetched:
         self._part: Part | None = None
         self._command: Command | None = None
 
-    def put(self, part: Part, command: Command | None) -> None:
-        """Keep the query of a part; None if it needs none."""
-        self._part, self._command = part, command
+    def try_to_put(self, part: Part, begin: Callable[[], Command | None]) -> None:
+        """Start the query of a part and keep it. If that fails, nothing is kept: the query is started when it is due.
 
-    def has(self, part: Part) -> bool:
-        """Return whether the query of this part was started, or needs none."""
+        `begin` returns None if the part needs no query. It is not called again for this part, as it may take long.
+        """
+        self.close()
+        self._part = part
+        with contextlib.suppress(SlurmError):
+            self._command = begin()
+
+    def was_tried(self, part: Part) -> bool:
+        """Return whether it was tried to start the query of this part."""
         return self._part is part
 
     def pop(self, part: Part) -> Command | None:

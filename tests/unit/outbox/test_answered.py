@@ -101,6 +101,16 @@ def test_a_transaction_settles_many_answers(outbox: Outbox) -> None:
     assert outbox.counts() == {"delivered": 10 * MOST}
 
 
+def test_nobody_waits_for_answers_once_the_daemon_stops(outbox: Outbox) -> None:
+    owe(outbox, 1)
+    settler = make_settler(OneByOne(lambda _: DELIVERED), outbox)
+    (row,) = outbox.deliveries.due("cc_rest", 1.0, 1)
+    settler.answered.add([(row, DELIVERED)])
+    settler.answered.end_waits()
+    assert settler.answered.settle()  # by a connection that ends
+    assert settler.answered.are_there.is_set()
+
+
 def test_another_answer_settles_those_before_it_at_once(outbox: Outbox) -> None:
     owe(outbox, 3)
     settler = make_settler(OneByOne(lambda _: DELIVERED), outbox)

@@ -8,6 +8,7 @@ import io
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -107,6 +108,8 @@ def test_garbage_and_parts_raise_nothing_else(text: bytes) -> None:
         (b"HTTP/1.1 20\r\n\r\n", NoHttp),
         (b"HTTP/1.1 099 No\r\n\r\n", NoHttp),
         (b"x" * (2 * MAX_LINE), HttpError),
+        (b"HTTP/1.1 103 Early Hints\r\n\r\n" * 100, HttpError),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;" + b"x" * 2000 + b"\r\na\r\n0\r\n\r\n", HttpError),
         (b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * MAX_HEADERS, HttpError),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc", CutOff),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nabc", CutOff),
@@ -118,6 +121,22 @@ def test_garbage_and_parts_raise_nothing_else(text: bytes) -> None:
 def test_what_is_wrong_has_a_name(text: bytes, error: type[Exception]) -> None:
     with pytest.raises(error):
         read(text)
+
+
+def test_a_long_response_is_never_kept_as_a_whole() -> None:
+    chunk = b"1;" + b"x" * 1000 + b"\r\na\r\n"
+    pieces = [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", *[chunk * 10] * 500, b"0\r\n\r\n"]
+    tracemalloc.start()
+    try:
+        with Pieces(pieces) as sock:
+            reader = ResponseReader(sock, 60)
+            head = reader.read_head()
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+            assert reader.read_body(head, LIMIT) == b"a" * 5000
+            assert tracemalloc.get_traced_memory()[1] - before < 500_000 < sum(map(len, pieces))
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("status", [204, 304])

@@ -49,6 +49,7 @@ def error(status: int, text: str) -> HttpResponse:
         (Kind.START, error(401, "no user for secured check"), Verdict.MISCONFIGURED),
         (Kind.STOP, error(403, "forbidden"), Verdict.MISCONFIGURED),
         (Kind.START, HttpResponse(429, b"", "7"), Verdict.UNAVAILABLE),
+        (Kind.START, HttpResponse(408, b"<html>"), Verdict.UNAVAILABLE),
         (Kind.START, HttpResponse(502, b"<html>"), Verdict.UNAVAILABLE),
         (Kind.STOP, HttpResponse(503, b""), Verdict.UNAVAILABLE),
         (Kind.STOP, HttpResponse(504, b""), Verdict.UNAVAILABLE),

@@ -190,6 +190,21 @@ def test_a_user_without_an_association_is_asked_for_in_text(
     assert (details.runs, list(details.broken)) == ([], [job_id])
 
 
+def test_a_query_ahead_that_fails_is_not_tried_again_before_it_is_due(
+    client: SlurmClient, programs: FakePrograms, tmp_path: Path
+) -> None:
+    """The names of an array's tasks are asked for first. That may take long, and the output has many pieces."""
+    path = FIXTURES / "slurm-24.11.5" / "jobs" / "one-core" / "running.squeue.v0.0.40.json"
+    (job,) = json.loads(path.read_text())["jobs"]
+    names = f"case $* in *%A*%K*) echo asked >> {tmp_path}/log; exit 1;; esac"
+    programs.make("squeue", f"{OFFERS_OLD}\n{names}\nyes \"$(printf '%70s')\" | head -n 20000; cat {path}")
+    last = job["job_id"] + CHUNK
+    client._details._arrays[last] = None
+    details = next(client.read_details(range(job["job_id"], last + 1)))
+    assert [run.key.job_id for run in details.runs] == [job["job_id"]]
+    assert noted(tmp_path) == ["asked"]
+
+
 @pytest.fixture
 def accounting(client: SlurmClient, programs: FakePrograms, tmp_path: Path) -> SlurmClient:
     """A sacct that prints one recorded job whatever is asked, and notes when it begins, ends, and is asked twice."""

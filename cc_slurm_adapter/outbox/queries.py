@@ -121,11 +121,17 @@ UPDATE delivery SET next_try = 0 WHERE id IN (
 """
 """For starts that were delivered. They may have been parked, even while they were under way, and their stops with
 them."""
-DELETE_DONE_OF = """
-DELETE FROM delivery WHERE id IN (
-    SELECT d.id FROM delivery AS m JOIN delivery AS d ON d.cluster = m.cluster AND d.job_id = m.job_id
-    AND d.start_time = m.start_time AND d.sink = m.sink WHERE m.id IN ({marks}) AND d.state = 'done')
+_OF_THE_SAME_RUNS = """
+SELECT d.id FROM delivery AS m JOIN delivery AS d ON d.cluster = m.cluster AND d.job_id = m.job_id
+AND d.start_time = m.start_time AND d.sink = m.sink WHERE m.id IN ({marks})
 """
+"""All messages of the runs of these rows, to the same sink."""
+SET_DONE_OF = f"""
+UPDATE delivery SET state = 'done' WHERE (kind != 'start' OR state IN ('delivered', 'retained'))
+AND id IN ({_OF_THE_SAME_RUNS})
+"""
+"""All messages of these runs are done, except a start that is on its way again."""
+DELETE_DONE_OF = f"DELETE FROM delivery WHERE state = 'done' AND id IN ({_OF_THE_SAME_RUNS})"
 RESEND_START_OF = """
 UPDATE delivery SET state = 'pending', next_try = 0, first_sent = 0, created = ?
 WHERE cluster = ? AND job_id = ? AND start_time = ? AND kind = 'start' AND state IN ('delivered', 'retained')

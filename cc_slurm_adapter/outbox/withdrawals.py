@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from cc_slurm_adapter.model import RunKey
+from cc_slurm_adapter.outbox.queries import SET_DONE_OF
 from cc_slurm_adapter.outbox.stored_messages import marks
 from cc_slurm_adapter.sinks.base import Delivery, Kind
 
@@ -36,12 +37,6 @@ WITH job (cluster, job_id) AS (VALUES {jobs}) SELECT cluster, job_id FROM job WH
     SELECT 1 FROM delivery AS d WHERE d.cluster = job.cluster AND d.job_id = job.job_id AND d.kind = 'withdraw')
 """
 """The jobs among some that have any."""
-_ALL_DONE = """
-UPDATE delivery SET state = 'done' WHERE (kind != 'start' OR state IN ('delivered', 'retained')) AND id IN (
-    SELECT d.id FROM delivery AS m JOIN delivery AS d ON d.cluster = m.cluster AND d.job_id = m.job_id
-    AND d.start_time = m.start_time AND d.sink = m.sink WHERE m.id IN ({marks}))
-"""
-"""All messages of these runs are done, except a start that is on its way again."""
 _FORGET = "DELETE FROM delivery WHERE id = ?"
 _DONE = "UPDATE delivery SET state = 'done' WHERE id = ?"
 _RETAIN = """
@@ -219,7 +214,7 @@ def with_withdrawals(database: sqlite3.Connection, deliveries: Sequence[Delivery
 def set_runs_done(database: sqlite3.Connection, stops: Iterable[Delivery]) -> None:
     """Record that all messages of these runs, whose stops were delivered, are done."""
     row_ids = [each.row_id for each in stops]
-    database.execute(_ALL_DONE.format(marks=marks(len(row_ids))), row_ids)
+    database.execute(SET_DONE_OF.format(marks=marks(len(row_ids))), row_ids)
 
 
 def _has_withdrawals(database: sqlite3.Connection, delivery: Delivery) -> bool:

@@ -12,7 +12,7 @@ from examples.practice.cc_backend import DEFAULT_TOKEN
 
 from .installation import USER, expected_times_and_end
 from .kinds import IGNORED
-from .namespaces import PATIENCE, wait_for
+from .namespaces import PATIENCE, LabError, wait_for
 from .questions import Told, leading_sink, owners, tell, wait_for_state
 from .requeues import delayed_ids
 from .slurm_conf import CLUSTER, FRAGILE_NODE, NODES
@@ -137,7 +137,10 @@ def let_cc_backend_know(installed: Installation, jobs: dict[str, int]) -> int:
     first_run = installed.only_row(requeued).start_time
     wait_for("the job to be launched", lab.path(LAUNCHED).exists, seconds=30)
     lab.output("scontrol", "requeue", str(requeued))
-    wait_for("the requeued job to run again", lambda: runs_again(lab, requeued), seconds=180, every=0.5)
+    try:
+        wait_for("the requeued job to run again", lambda: runs_again(lab, requeued), seconds=180, every=0.5)
+    except LabError as error:
+        raise LabError(f"{error}:\n{lab.output('scontrol', 'show', 'job', str(requeued))}") from error
     wait_for_state(installed, requeued, "conflict")
     wait_for_state(installed, jobs["on an unknown host"], "parked")
     return first_run

@@ -22,7 +22,16 @@ from cc_slurm_adapter.model import (
 )
 from cc_slurm_adapter.slurm.parse.gres import GPU, Names
 from cc_slurm_adapter.slurm.parse.hostlist import expand
-from cc_slurm_adapter.slurm.parse.jobs import is_opt_out, job_id_of, seconds, sharing_of, state_words
+from cc_slurm_adapter.slurm.parse.jobs import (
+    NOTHING_ALLOCATED,
+    Allocation,
+    end_of,
+    is_opt_out,
+    job_id_of,
+    seconds,
+    sharing_of,
+    state_words,
+)
 from cc_slurm_adapter.slurm.parse.json_values import (
     Json,
     get_number,
@@ -231,13 +240,11 @@ def _parse_accounted_run(job: Json, job_id: int, cluster: str, accelerators: Nam
     words = state_words(get_object(job, "state", _JOB), "current", f"{_JOB}.state")
     phase, end_state, end_time = _phase_and_end(words, time)
     het_job_id, het_job_offset = _het(job)
-    allocated = _NOTHING if phase is Phase.WAITING else _read_allocation(job, time, accelerators)
-    if end_state is not None and allocated.resources and not end_time:
-        raise UnexpectedOutput(f"{_JOB}.time.end", "a job that is over has no end")
+    allocated = NOTHING_ALLOCATED if phase is Phase.WAITING else _read_allocation(job, time, accelerators)
     return Run(
         key=RunKey(cluster, job_id, allocated.start),
         phase=phase,
-        end=End(end_state, end_time or allocated.start, "+".join(words)) if end_state else None,
+        end=end_of(end_state, words, end_time, f"{_JOB}.time.end", allocated) if end_state else None,
         user=get_text(job, "user", _JOB),
         account=get_text(job, "account", _JOB),
         partition=allocated.partition,
@@ -270,23 +277,7 @@ def _phase_and_end(words: list[str], time: Json) -> tuple[Phase, EndState | None
     return phase, end_state, end_time
 
 
-class _Allocation(NamedTuple):
-    """What is or was allocated to a job, and other values that are facts only for a job that was started."""
-
-    start: int
-    partition: str
-    walltime: int | None
-    num_cpus: int
-    num_gpus: int
-    sharing: Sharing
-    resources: tuple[Resource, ...]
-    missing: frozenset[Missing]
-
-
-_NOTHING = _Allocation(0, "", None, 0, 0, Sharing.ANY_USER, (), frozenset())
-
-
-def _read_allocation(job: Json, time: Json, accelerators: Names) -> _Allocation:
+def _read_allocation(job: Json, time: Json, accelerators: Names) -> Allocation:
     hosts = _hosts(job)
     start = get_number(time, "start", f"{_JOB}.time") or 0
     if hosts and not start:
@@ -295,7 +286,7 @@ def _read_allocation(job: Json, time: Json, accelerators: Names) -> _Allocation:
     num_cpus, num_gpus = counts.get(_CPUS, 0), sum(_num_gpus(counts, name) for name in accelerators)
     if hosts and not num_cpus:
         raise UnexpectedOutput(f"{_JOB}.tres.allocated", "a run that has nodes has no CPUs")
-    return _Allocation(
+    return Allocation(
         start=start,
         partition=get_text(job, "partition", _JOB),
         walltime=seconds(get_number(time, "limit", f"{_JOB}.time")),

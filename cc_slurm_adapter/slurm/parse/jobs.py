@@ -90,14 +90,14 @@ def _parse_job(job: Json, job_id: int, cluster: str, layouts: Layouts, accelerat
     words = state_words(job, "job_state", _JOB)
     is_shown = isinstance(job["job_state"], str)
     phase, end_state = read_shown(words[0]) if is_shown else read_states(words)
-    allocated = _NOTHING
+    allocated = NOTHING_ALLOCATED
     if end_state is not None or phase in _ON_NODES:
-        allocated = _read_allocation(job, phase, words, end_state, layouts, accelerators)
+        allocated = _read_allocation(job, phase, layouts, accelerators)
     het_job_id = get_number(job, "het_job_id", _JOB) or None
     return Run(
         key=RunKey(cluster, job_id, allocated.start),
         phase=phase,
-        end=allocated.end,
+        end=_end(job, end_state, words, allocated) if end_state else None,
         user=_user(job),
         account=get_text(job, "account", _JOB),
         partition=allocated.partition,
@@ -118,11 +118,10 @@ def _parse_job(job: Json, job_id: int, cluster: str, layouts: Layouts, accelerat
     )
 
 
-class _Allocation(NamedTuple):
+class Allocation(NamedTuple):
     """What is or was allocated to a job, and other values that are facts only for a job that was started."""
 
     start: int
-    end: End | None
     partition: str
     walltime: int | None
     num_cpus: int
@@ -132,12 +131,10 @@ class _Allocation(NamedTuple):
     missing: frozenset[Missing]
 
 
-_NOTHING = _Allocation(0, None, "", None, 0, 0, Sharing.ANY_USER, (), frozenset())
+NOTHING_ALLOCATED = Allocation(0, "", None, 0, 0, Sharing.ANY_USER, (), frozenset())
 
 
-def _read_allocation(  # noqa: PLR0913 - what is known of the job, and of the site
-    job: Json, phase: Phase, words: Sequence[str], end_state: EndState | None, layouts: Layouts, accelerators: Names
-) -> _Allocation:
+def _read_allocation(job: Json, phase: Phase, layouts: Layouts, accelerators: Names) -> Allocation:
     tres, details = get_text(job, "tres_alloc_str", _JOB), _gres_detail(job)
     resources = _resources(job, details, tres, layouts, accelerators)
     start, sharing = _start_time(job, phase, resources), _sharing(job)
@@ -146,9 +143,8 @@ def _read_allocation(  # noqa: PLR0913 - what is known of the job, and of the si
     had_gpus = bool(resources) and (
         _requests_gpus(job, accelerators) or (had_whole_nodes and _are_equipped(resources, layouts))
     )
-    return _Allocation(
+    return Allocation(
         start=start,
-        end=_end(job, end_state, words, start, resources) if end_state else None,
         partition=get_text(job, "partition", _JOB),
         walltime=seconds(get_number(job, "time_limit", _JOB)),
         # Not `cpus` alone: while a job completes, Slurm subtracts its CPUs from that node by node.
@@ -175,11 +171,15 @@ def _start_time(job: Json, phase: Phase, resources: Sequence[Resource]) -> int:
     return start
 
 
-def _end(job: Json, end_state: EndState, words: Sequence[str], start: int, resources: Sequence[Resource]) -> End:
-    end_time = get_number(job, "end_time", _JOB)
-    if not end_time and resources:
-        raise UnexpectedOutput(f"{_JOB}.end_time", "a job that is over has no end")
-    return End(end_state, end_time or start, "+".join(words))
+def _end(job: Json, end_state: EndState, words: Sequence[str], allocated: Allocation) -> End:
+    return end_of(end_state, words, get_number(job, "end_time", _JOB), f"{_JOB}.end_time", allocated)
+
+
+def end_of(state: EndState, words: Sequence[str], end_time: int | None, path: str, allocated: Allocation) -> End:
+    """Return the end of a job. Raises UnexpectedOutput with the path of the end time if it had nodes and has no end."""
+    if not end_time and allocated.resources:
+        raise UnexpectedOutput(path, "a job that is over has no end")
+    return End(state, end_time or allocated.start, "+".join(words))
 
 
 def _user(job: Json) -> str:

@@ -14,7 +14,7 @@ from .installation import USER, expected_times_and_end
 from .kinds import IGNORED
 from .namespaces import PATIENCE, LabError, wait_for
 from .questions import Told, leading_sink, owners, tell, wait_for_state
-from .requeues import delayed_ids
+from .requeues import let_begin_again
 from .slurm_conf import CLUSTER, FRAGILE_NODE, NODES
 from .slurm_jobs import Submission, cancel, clear_queue, running_ids, submit, wait_until_ended, wait_until_running
 
@@ -120,7 +120,8 @@ def end_before_the_first_moment(installed: Installation) -> int:
     """A job that is over when another program has polled for the last time."""
     job = submit(installed.lab, BRIEF)
     (ended,) = wait_until_ended(installed.lab, [job]).values()
-    wait_for("the second after its end", lambda: time.time() >= ended.end_time + 1, seconds=10)
+    # Not just as the second begins: a file's time is that of the last tick of the kernel.
+    wait_for("the second after its end", lambda: time.time() >= ended.end_time + 1.1, seconds=10)
     installed.touch_last_run()
     return job
 
@@ -137,20 +138,14 @@ def let_cc_backend_know(installed: Installation, jobs: dict[str, int]) -> int:
     first_run = installed.only_row(requeued).start_time
     wait_for("the job to be launched", lab.path(LAUNCHED).exists, seconds=30)
     lab.output("scontrol", "requeue", str(requeued))
+    let_begin_again(lab, [requeued])
     try:
-        wait_for("the requeued job to run again", lambda: runs_again(lab, requeued), seconds=180, every=0.5)
+        wait_for("the requeued job to run again", lambda: requeued in running_ids(lab), seconds=180, every=0.5)
     except LabError as error:
         raise LabError(f"{error}:\n{lab.output('scontrol', 'show', 'job', str(requeued))}") from error
     wait_for_state(installed, requeued, "conflict")
     wait_for_state(installed, jobs["on an unknown host"], "parked")
     return first_run
-
-
-def runs_again(lab: SlurmLab, job_id: int) -> bool:
-    """Whether it does; else it is let begin now, since Slurm would wait two minutes from when its nodes are free."""
-    if job_id in delayed_ids(lab):
-        lab.output("scontrol", "update", f"JobId={job_id}", "StartTime=now")
-    return job_id in running_ids(lab)
 
 
 def ask_while_cc_backend_is_away(installed: Installation, jobs: dict[str, int], asker: Asker) -> None:

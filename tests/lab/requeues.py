@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from .namespaces import wait_for
@@ -58,6 +59,11 @@ class Requeued(NamedTuple):
     runs: list[EndedJob]
 
 
+CLEARED = 2.0
+"""Seconds for slurmd to clear away the first run. If a job begins again in the same second, its script may fail at once
+(24.11: exit code 1, and it is not requeued any more)."""
+
+
 def run_requeues(installed: Installation) -> dict[str, Requeued]:
     """Runs all kinds at the same time, from their start until none of them runs again; about a minute."""
     lab = installed.lab
@@ -95,6 +101,7 @@ def let_begin_again(lab: SlurmLab, job_ids: Iterable[int]) -> None:
     """By itself Slurm would wait two minutes, which begin when the nodes have let go of the requeued jobs."""
     wanted = set(job_ids)
     wait_for("the requeued jobs to wait for their time", lambda: wanted <= delayed_ids(lab), seconds=120, every=0.2)
+    time.sleep(CLEARED)
     for job_id in wanted:
         lab.output("scontrol", "update", f"JobId={job_id}", "StartTime=now")
 
